@@ -1,0 +1,62 @@
+//! One HTTP request to a source, as it was received: nothing decoded, nothing trusted.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use crate::time::Timestamp;
+
+/// One HTTP request to a source.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The method of the request.
+    pub method: Method,
+    /// The public URL that the sender called, for the protocols that sign it (Twilio, HubSpot).
+    pub url: String,
+    /// All headers, duplicates included.
+    pub headers: HeaderMap,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// When it was received.
+    pub received_at: Timestamp,
+}
+
+/// Why a header has no single usable value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderFault {
+    /// It is not there, or empty.
+    Missing,
+    /// It is there more than once. Stacks differ in which one they take, so none is taken.
+    Repeated,
+    /// It is not visible ASCII.
+    NotText,
+}
+
+impl Delivery {
+    /// The only value of a header, trimmed.
+    ///
+    /// # Errors
+    /// If it is missing, empty, repeated or not text.
+    pub fn header(&self, name: &str) -> Result<&str, HeaderFault> {
+        let mut values = self.headers.get_all(name).iter();
+        let first = values.next().ok_or(HeaderFault::Missing)?;
+        if values.next().is_some() {
+            return Err(HeaderFault::Repeated);
+        }
+        match first.to_str().map(str::trim) {
+            Ok("") => Err(HeaderFault::Missing),
+            Ok(text) => Ok(text),
+            Err(_) => Err(HeaderFault::NotText),
+        }
+    }
+
+    /// Whether the content type is a form, as a browser would send it.
+    pub fn is_form(&self) -> bool {
+        self.content_type().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    }
+
+    /// The media type without its parameters; empty if there is none.
+    pub fn content_type(&self) -> &str {
+        let full = self.header("content-type").unwrap_or_default();
+        full.split(';').next().unwrap_or_default().trim()
+    }
+}

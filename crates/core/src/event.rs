@@ -1,0 +1,239 @@
+//! Events: what a verified delivery says.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::Delivery;
+use crate::provider::{Unreadable, encode_hex};
+use crate::source::{Dedup, Source};
+use crate::verify::Verified;
+
+/// The longest delivery id that is kept as it is, in bytes; a longer one is kept as its digest.
+const LONGEST_DELIVERY_ID: usize = 200;
+
+/// The fields of an event that filters, prompts and people use: `event`, `action`, `repo`, `labels`, …
+///
+/// A small ordered map. Which fields there are is the provider's business; they can be read again from the body.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Context(Vec<(Cow<'static, str>, Value)>);
+
+/// The value of a context field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// A whole number, e.g. the number of an issue.
+    Number(i64),
+    /// Yes or no.
+    Flag(bool),
+    /// Several texts, e.g. labels.
+    List(Vec<String>),
+}
+
+impl Context {
+    /// Sets a field.
+    pub fn set(&mut self, field: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        let field = field.into();
+        let value = value.into();
+        match self.0.iter_mut().find(|(name, _)| *name == field) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((field, value)),
+        }
+    }
+
+    /// Sets a field if there is a value.
+    pub fn set_some(&mut self, field: impl Into<Cow<'static, str>>, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.set(field, value);
+        }
+    }
+
+    /// A field.
+    pub fn get(&self, field: &str) -> Option<&Value> {
+        self.0.iter().find(|(name, _)| name == field).map(|(_, value)| value)
+    }
+
+    /// A field that is text.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        match self.get(field) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// All fields in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+impl From<Cow<'_, str>> for Value {
+    fn from(text: Cow<'_, str>) -> Self {
+        Self::Text(text.into_owned())
+    }
+}
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+impl From<bool> for Value {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+impl From<Vec<String>> for Value {
+    fn from(list: Vec<String>) -> Self {
+        Self::List(list)
+    }
+}
+
+impl Serialize for Context {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Context {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> serde::de::Visitor<'de> for Fields {
+            type Value = Context;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map of context fields")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
+                let mut context = Context::default();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    context.set(name, value);
+                }
+                Ok(context)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// What a verified delivery says. It can only be read from a [`Verified`] one.
+#[derive(Debug, Clone)]
+pub struct Event {
+    verified: Verified,
+    context: Context,
+    keys: Vec<String>,
+    delivery_id: Option<String>,
+    handshake: bool,
+}
+
+impl Event {
+    /// Reads a verified delivery.
+    ///
+    /// # Errors
+    /// If the provider cannot read it: the sender gets 400 `body_unreadable`.
+    pub fn read(verified: Verified) -> Result<Self, Unreadable> {
+        let reading = verified.source().provider().read(verified.delivery())?;
+        let keys = delivery_keys(verified.source(), verified.delivery(), reading.delivery_id.as_deref());
+        Ok(Self {
+            context: reading.context,
+            handshake: reading.handshake,
+            delivery_id: reading.delivery_id,
+            keys,
+            verified,
+        })
+    }
+
+    /// The source that took it.
+    pub fn source(&self) -> &Arc<Source> {
+        self.verified.source()
+    }
+
+    /// The delivery it was read from.
+    pub fn delivery(&self) -> &Arc<Delivery> {
+        self.verified.delivery()
+    }
+
+    /// The credential instance whose key proved it; none if the source takes unsigned deliveries.
+    pub fn verified_by(&self) -> Option<&str> {
+        self.verified.key().map(|key| key.instance.as_str())
+    }
+
+    /// The provider's event, e.g. `issues`.
+    pub fn name(&self) -> &str {
+        self.context.text("event").unwrap_or("event")
+    }
+
+    /// What happened to it, e.g. `opened`.
+    pub fn action(&self) -> Option<&str> {
+        self.context.text("action")
+    }
+
+    /// `{provider}.{event}[.{action}]`.
+    pub fn event_type(&self) -> String {
+        event_type(self.source().provider().name(), self.name(), self.action())
+    }
+
+    /// What filters, prompts and people use.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The keys that no other event of the source may have; none where every delivery is an event of its own.
+    pub fn delivery_keys(&self) -> &[String] {
+        &self.keys
+    }
+
+    /// The provider's id of the delivery as it was sent, where it sends one.
+    pub fn delivery_id(&self) -> Option<&str> {
+        self.delivery_id.as_deref()
+    }
+
+    /// Whether it is part of setting up the webhook.
+    pub fn is_handshake(&self) -> bool {
+        self.handshake
+    }
+}
+
+/// `{provider}.{event}[.{action}]`.
+pub fn event_type(provider: &str, event: &str, action: Option<&str>) -> String {
+    match action {
+        Some(action) => format!("{provider}.{event}.{action}"),
+        None => format!("{provider}.{event}"),
+    }
+}
+
+fn delivery_keys(source: &Source, delivery: &Delivery, id: Option<&str>) -> Vec<String> {
+    let by_id = id.map(|id| {
+        if id.len() <= LONGEST_DELIVERY_ID { format!("id:{id}") } else { format!("id-sha256:{}", sha256(id.as_bytes())) }
+    });
+    match source.dedup() {
+        Dedup::Off => Vec::new(),
+        Dedup::Id => by_id.into_iter().collect(),
+        Dedup::IdOrBody => {
+            by_id.into_iter().chain([format!("body-sha256:{}", sha256(&delivery.body))]).collect()
+        }
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    encode_hex(digest::digest(&digest::SHA256, bytes).as_ref())
+}

@@ -1,0 +1,29 @@
+//! The pure core of Doorbell: everything that decides, nothing that does.
+//!
+//! No I/O, no clock, no environment, no randomness: time, random bytes and secrets come in as arguments, decisions
+//! go out as values. In reading order, which is also the way of an event:
+//!
+//! 1. [`delivery`]: one HTTP request as it was received;
+//! 2. [`provider`]: what is known about each kind of sender;
+//! 3. [`source`]: a named endpoint of a provider with its keys;
+//! 4. [`verify`]: the only door from a delivery to a [`verify::Verified`];
+//! 5. [`event`]: what a verified delivery says, named, keyed and described;
+//! 6. [`pattern`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
+//! 7. [`run`], [`retry`]: what becomes of a piece of work;
+//! 8. [`envelope`], [`prompt`]: what the agent is handed.
+
+pub mod delivery;
+pub mod envelope;
+pub mod event;
+pub mod id;
+pub mod matcher;
+pub mod pattern;
+pub mod prompt;
+pub mod provider;
+pub mod retry;
+pub mod run;
+pub mod secret;
+pub mod source;
+pub mod time;
+pub mod trigger;
+pub mod verify;

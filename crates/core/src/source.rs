@@ -1,0 +1,86 @@
+//! A source: a named endpoint of one provider with its signing keys.
+
+use std::sync::Arc;
+
+use crate::provider::{Key, Provider};
+
+/// What makes two deliveries the same event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dedup {
+    /// The provider's delivery id (or the content that `docs/providers` names where it has none).
+    #[default]
+    Id,
+    /// The delivery id, or the same body again under another id.
+    IdOrBody,
+    /// Every delivery is an event of its own.
+    Off,
+}
+
+/// A key of a source, with the name of the credential instance it came from.
+#[derive(Debug, Clone)]
+pub struct NamedKey {
+    /// The credential instance, e.g. `acme`.
+    pub instance: String,
+    /// The key, prepared once.
+    pub key: Key,
+}
+
+/// A named endpoint of one provider.
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    provider: Arc<dyn Provider>,
+    keys: Vec<NamedKey>,
+    dedup: Dedup,
+}
+
+/// A source needs a key, or the word that it needs none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSource {
+    /// No key and no consent: such a source would start agents for anybody.
+    #[error("has no signing secret: name a `credential`, or say `allow_unsigned = true` to let anybody start its agents")]
+    Unsigned,
+    /// Consent and keys: it is not clear which one is meant.
+    #[error("has both a `credential` and `allow_unsigned = true`: with the latter no signature is checked, so keep one of them")]
+    Contradiction,
+}
+
+impl Source {
+    /// A source that verifies with any of `keys`, or (`allow_unsigned`, without keys) takes everything.
+    ///
+    /// # Errors
+    /// Without keys and without `allow_unsigned`, and with both.
+    pub fn new(
+        name: impl Into<String>,
+        provider: Arc<dyn Provider>,
+        keys: Vec<NamedKey>,
+        allow_unsigned: bool,
+        dedup: Dedup,
+    ) -> Result<Self, InvalidSource> {
+        match (keys.is_empty(), allow_unsigned) {
+            (true, false) => Err(InvalidSource::Unsigned),
+            (false, true) => Err(InvalidSource::Contradiction),
+            _ => Ok(Self { name: name.into(), provider, keys, dedup }),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its provider.
+    pub fn provider(&self) -> &dyn Provider {
+        self.provider.as_ref()
+    }
+
+    /// Its keys; none if it was said to take unsigned deliveries.
+    pub fn keys(&self) -> &[NamedKey] {
+        &self.keys
+    }
+
+    /// What makes two deliveries the same event.
+    pub fn dedup(&self) -> Dedup {
+        self.dedup
+    }
+}

@@ -1,0 +1,1 @@
+//! Doorbell: a self-hosted webhook gateway that starts agents.
