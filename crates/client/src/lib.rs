@@ -1,1 +1,3 @@
-//! Client.
+//! Client of Doorbell's REST API: what the CLI's commands and the integration tests speak with.
+
+pub mod api;

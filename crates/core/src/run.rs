@@ -1,1 +1,230 @@
-//! Being built.
+//! Runs: the states of a piece of work, and what follows from how a try of it ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::retry::Backoff;
+use crate::time::Timestamp;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Kept back until a person, or the agent's return, releases it.
+    Held,
+    /// Until a time: of its next try.
+    Waiting,
+    /// Ready to be started.
+    Queued,
+    /// Being carried out, under a lease.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly, with no try left.
+    Failed,
+    /// Ended by a person.
+    Cancelled,
+    /// Replaced by a newer run of its key.
+    Superseded,
+    /// Never started: the queue was full.
+    Dropped,
+}
+
+impl State {
+    /// All states.
+    pub const ALL: [Self; 9] = [
+        Self::Held,
+        Self::Waiting,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Superseded,
+        Self::Dropped,
+    ];
+
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Waiting => "waiting",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// The state that the API spells so.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// Whether nothing more will happen to it by itself.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Held | Self::Waiting | Self::Queued | Self::Running)
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What to do with a run whose process or node died.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLost {
+    /// Start it again, at most [`MOST_LOSSES`] times; these do not count as tries.
+    #[default]
+    Retry,
+    /// It failed.
+    Fail,
+}
+
+/// How often a lost run is started again.
+pub const MOST_LOSSES: u32 = 2;
+
+/// How an agent's runs are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Tries in all, at least 1.
+    pub attempts: u32,
+    /// For lost runs.
+    pub on_lost: OnLost,
+    /// Between tries.
+    pub backoff: Backoff,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { attempts: 1, on_lost: OnLost::Retry, backoff: Backoff::default() }
+    }
+}
+
+/// How one try of a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Well.
+    Succeeded,
+    /// Badly: with a reason for people.
+    Failed(String),
+    /// A person asked for its end; with who.
+    Cancelled(String),
+    /// The process or the node that carried it out died; with what is known.
+    Lost(String),
+    /// The gateway shuts down and gives the run back unfinished.
+    HandedBack,
+}
+
+/// What a run has behind it, the ending try included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Tries that ended by themselves and failed, before this one.
+    pub failures: u32,
+    /// Tries that were lost, before this one.
+    pub losses: u32,
+}
+
+/// What follows from a try's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// The new state.
+    pub state: State,
+    /// When it may start again, if it waits.
+    pub due: Option<Timestamp>,
+    /// Whether it stays as a dead letter: failed with all tries used up.
+    pub dead_letter: bool,
+    /// What it has behind it now.
+    pub progress: Progress,
+    /// Why, in one sentence for people.
+    pub reason: String,
+}
+
+/// What becomes of a run whose try ended. `seed` decides the jitter of a wait.
+pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp, seed: u64) -> Transition {
+    let end = |state, dead_letter, progress, reason| Transition { state, due: None, dead_letter, progress, reason };
+    match outcome {
+        Outcome::Succeeded => end(State::Succeeded, false, behind, "succeeded".to_owned()),
+        Outcome::Cancelled(by) => end(State::Cancelled, false, behind, format!("cancelled by {by}")),
+        Outcome::HandedBack => {
+            end(State::Queued, false, behind, "handed back unfinished when the gateway shut down".to_owned())
+        }
+        Outcome::Failed(reason) => {
+            let progress = Progress { failures: behind.failures + 1, ..behind };
+            if progress.failures >= policy.attempts {
+                return end(State::Failed, true, progress, reason);
+            }
+            let due = now.after(policy.backoff.wait(progress.failures, seed));
+            let reason = format!("{reason}; try {} of {} follows", progress.failures + 1, policy.attempts);
+            Transition { state: State::Waiting, due: Some(due), dead_letter: false, progress, reason }
+        }
+        Outcome::Lost(what) => {
+            let progress = Progress { losses: behind.losses + 1, ..behind };
+            match policy.on_lost {
+                OnLost::Fail => end(State::Failed, true, progress, format!("{what}; `on_lost = \"fail\"`")),
+                OnLost::Retry if progress.losses > MOST_LOSSES => {
+                    end(State::Failed, true, progress, format!("{what}; lost {} times, so it is not tried again", progress.losses))
+                }
+                OnLost::Retry => end(State::Queued, false, progress, format!("{what}; started again")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1000);
+
+    fn after(policy: Policy, behind: Progress, outcome: Outcome) -> Transition {
+        next(&policy, behind, outcome, NOW, 7)
+    }
+
+    #[test]
+    fn a_failure_with_tries_left_waits_and_the_last_one_is_a_dead_letter() {
+        let policy = Policy { attempts: 2, ..Policy::default() };
+        let first = after(policy, Progress::default(), Outcome::Failed("exit 1".to_owned()));
+        assert_eq!((first.state, first.dead_letter), (State::Waiting, false));
+        assert!(first.due > Some(NOW));
+        let second = after(policy, first.progress, Outcome::Failed("exit 1".to_owned()));
+        assert_eq!((second.state, second.dead_letter, second.due), (State::Failed, true, None));
+    }
+
+    #[test]
+    fn a_lost_run_is_started_again_twice_and_no_more() {
+        let mut behind = Progress::default();
+        for _ in 0..MOST_LOSSES {
+            let lost = after(Policy::default(), behind, Outcome::Lost("the gateway died".to_owned()));
+            assert_eq!(lost.state, State::Queued);
+            behind = lost.progress;
+        }
+        let last = after(Policy::default(), behind, Outcome::Lost("the gateway died".to_owned()));
+        assert_eq!((last.state, last.dead_letter), (State::Failed, true));
+    }
+
+    #[test]
+    fn losses_and_shutdowns_do_not_use_up_tries() {
+        let lost = after(Policy::default(), Progress::default(), Outcome::Lost("it died".to_owned()));
+        assert_eq!(lost.progress.failures, 0);
+        let back = after(Policy::default(), lost.progress, Outcome::HandedBack);
+        assert_eq!((back.state, back.progress), (State::Queued, lost.progress));
+    }
+
+    #[test]
+    fn on_lost_fail_does_not_try_again() {
+        let policy = Policy { on_lost: OnLost::Fail, ..Policy::default() };
+        assert_eq!(after(policy, Progress::default(), Outcome::Lost("it died".to_owned())).state, State::Failed);
+    }
+
+    #[test]
+    fn states_read_back_from_their_names() {
+        assert!(State::ALL.into_iter().all(|state| State::parse(state.as_str()) == Some(state)));
+    }
+}

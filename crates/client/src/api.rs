@@ -1,0 +1,476 @@
+//! The JSON of the REST API, as the gateway writes it and the client reads it. camelCase; times are RFC 3339 UTC.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// An error: `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The stable code, e.g. `not_found`.
+    pub code: String,
+    /// The status in words.
+    pub title: String,
+    /// What happened, and what to do.
+    pub detail: String,
+}
+
+/// The answer to a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// Always true.
+    pub received: bool,
+    /// The event's id: of its first delivery, if this is a duplicate.
+    pub delivery_id: String,
+    /// `{provider}.{event}[.{action}]`.
+    pub event: String,
+    /// The runs it started, now or at an earlier delivery.
+    pub runs: Vec<String>,
+    /// Whether the source had it already.
+    pub duplicate: bool,
+    /// One entry a source, where several took the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<SourceReceipt>,
+}
+
+/// What one of several sources made of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceReceipt {
+    /// The source.
+    pub source: String,
+    /// The event's id.
+    pub delivery_id: String,
+    /// `{provider}.{event}[.{action}]`.
+    pub event: String,
+    /// The runs it started or is part of.
+    pub runs: Vec<String>,
+    /// Whether the source had it already.
+    pub duplicate: bool,
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// `evt_…`.
+    pub id: String,
+    /// Its place in the order of commits: the cursor of lists and streams.
+    pub seq: i64,
+    /// The source.
+    pub source: String,
+    /// The provider.
+    pub provider: String,
+    /// `{provider}.{event}[.{action}]`.
+    pub event_type: String,
+    /// The provider's event.
+    pub event: String,
+    /// The action.
+    pub action: Option<String>,
+    /// When it was received first.
+    pub received_at: String,
+    /// The provider's id of the delivery.
+    pub delivery_id: Option<String>,
+    /// The credential instance whose secret verified it; none: the source takes unsigned deliveries.
+    pub verified_by: Option<String>,
+    /// Whether it sets the webhook up.
+    pub handshake: bool,
+    /// How many further deliveries of it came.
+    pub duplicates: u64,
+    /// Bytes of the body.
+    pub body_size: u64,
+    /// What filters and prompts use.
+    pub context: Map<String, Value>,
+    /// What became of it, one an agent that wanted it.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of an event for one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The agent.
+    pub agent: String,
+    /// `started`, `absorbed`, `skipped`, `dropped`.
+    pub outcome: String,
+    /// The run.
+    pub run_id: Option<String>,
+    /// The trigger that matched first, from 0.
+    pub trigger: usize,
+    /// Why, where it did not simply start.
+    pub reason: Option<String>,
+    /// When it was decided.
+    pub at: String,
+}
+
+/// An event with its headers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventDetail {
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+    /// The headers it came with, lower-cased, without those that carry a secret.
+    pub headers: Map<String, Value>,
+}
+
+/// A page of events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventPage {
+    /// Newest first.
+    pub events: Vec<Event>,
+    /// For `cursor`, to get the next page; none: this is the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// Why an event started what it started, and nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The event with its outcomes.
+    pub event: Event,
+    /// The version of the trigger set that was in force.
+    pub trigger_set: i64,
+    /// What each trigger of that set says.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// Whether one trigger matched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// The agent.
+    pub agent: String,
+    /// Its place among the agent's triggers, from 0.
+    pub trigger: usize,
+    /// Whether it matched.
+    pub matched: bool,
+    /// In one sentence.
+    pub reason: String,
+    /// The clauses in the order they were looked at, the failing one last.
+    pub clauses: Vec<ClauseVerdict>,
+}
+
+/// How one filter went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClauseVerdict {
+    /// The filter field, e.g. `repos`.
+    pub field: String,
+    /// What it wants.
+    pub wanted: Vec<String>,
+    /// What the event has; null if it does not carry the field.
+    pub actual: Option<Value>,
+    /// Whether it passed.
+    pub passed: bool,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// `run_…`.
+    pub id: String,
+    /// Its place in the order of commits.
+    pub seq: i64,
+    /// The agent.
+    pub agent: String,
+    /// The event that caused it.
+    pub event_id: String,
+    /// `{provider}.{event}[.{action}]` of that event.
+    pub event_type: String,
+    /// `held`, `waiting`, `queued`, `running`, `succeeded`, `failed`, `cancelled`, `superseded`, `dropped`.
+    pub state: String,
+    /// Why it stands there.
+    pub reason: Option<String>,
+    /// Whether it failed with all its tries used up.
+    pub dead_letter: bool,
+    /// Tries so far, the running one included.
+    pub attempt: u32,
+    /// When it was made.
+    pub created_at: String,
+    /// When the newest try started.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// When it may start again, if it waits.
+    pub due_at: Option<String>,
+    /// Who asked for its end.
+    pub cancel_requested_by: Option<String>,
+    /// Its result, as the agent wrote it.
+    pub result: Option<Value>,
+}
+
+/// A run with its tries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunDetail {
+    /// The run.
+    #[serde(flatten)]
+    pub run: Run,
+    /// Its tries, first one first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One try of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When it started.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    pub ended: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The exit code, if the process had one.
+    pub exit_code: Option<i32>,
+}
+
+/// A page of runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunPage {
+    /// Newest first.
+    pub runs: Vec<Run>,
+    /// For `cursor`, to get the next page; none: this is the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// A line of a run's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// Its number, from 1, over all tries of the run.
+    pub n: u64,
+    /// When it came.
+    pub at: String,
+    /// The try it belongs to.
+    pub attempt: u32,
+    /// `stdout`, `stderr`, `system`.
+    pub stream: String,
+    /// The text.
+    pub text: String,
+}
+
+/// A run's log so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Log {
+    /// The lines.
+    pub lines: Vec<LogLine>,
+}
+
+/// What a cancel did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancelled {
+    /// The run.
+    pub id: String,
+    /// Its state now; `running` if it was asked to end and has not yet.
+    pub state: String,
+}
+
+/// A source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its provider.
+    pub provider: String,
+    /// Where senders reach it.
+    pub url: String,
+    /// Whether it verifies signatures.
+    pub signed: bool,
+    /// The credential instances it verifies with.
+    pub credentials: Vec<String>,
+}
+
+/// The sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceList {
+    /// By name.
+    pub sources: Vec<Source>,
+}
+
+/// A delivery to a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// When.
+    pub at: String,
+    /// The source.
+    pub source: String,
+    /// `accepted` or `rejected`.
+    pub status: String,
+    /// The event, if it was accepted.
+    pub event_id: Option<String>,
+    /// Its type, if it was accepted.
+    pub event_type: Option<String>,
+    /// How many further deliveries of it came (accepted), or were refused alike and not kept (rejected).
+    pub repeated: u64,
+    /// The stable code, if it was rejected.
+    pub code: Option<String>,
+    /// What was wrong, if it was rejected.
+    pub detail: Option<String>,
+    /// The sender's address, if it was rejected.
+    pub remote: Option<String>,
+}
+
+/// Deliveries, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryList {
+    /// Newest first.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// One line.
+    pub description: Option<String>,
+    /// `command`.
+    pub runtime: String,
+    /// Runs at once; 0: disabled.
+    pub scale: u32,
+    /// How long a try may take, in seconds.
+    pub timeout_seconds: u64,
+    /// The sources it listens to.
+    pub sources: Vec<String>,
+}
+
+/// The agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentList {
+    /// By name.
+    pub agents: Vec<Agent>,
+}
+
+/// What is going on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    /// Events stored.
+    pub events: u64,
+    /// Deliveries since the start: accepted, duplicate, rejected.
+    pub deliveries: DeliveryCounts,
+    /// By name.
+    pub agents: Vec<AgentStats>,
+}
+
+/// Deliveries since the gateway started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryCounts {
+    /// New events.
+    pub accepted: u64,
+    /// Redeliveries.
+    pub duplicate: u64,
+    /// Refused.
+    pub rejected: u64,
+}
+
+/// What is going on with one agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStats {
+    /// Its name.
+    pub name: String,
+    /// Whether the configuration has it.
+    pub configured: bool,
+    /// Runs at once.
+    pub scale: u32,
+    /// Runs that are held.
+    pub held: u64,
+    /// Runs that wait for a time.
+    pub waiting: u64,
+    /// Runs that are queued.
+    pub queued: u64,
+    /// Runs that run.
+    pub running: u64,
+    /// Runs that succeeded.
+    pub succeeded: u64,
+    /// Runs that failed.
+    pub failed: u64,
+    /// Runs that were cancelled.
+    pub cancelled: u64,
+    /// Runs that were dropped.
+    pub dropped: u64,
+    /// When the oldest queued run was made.
+    pub oldest_queued_at: Option<String>,
+}
+
+/// A wish for an API key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewKey {
+    /// A label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+}
+
+/// A new API key: the only time that the key itself is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedKey {
+    /// `key_…`.
+    pub key_id: String,
+    /// `dbk_…`: the secret.
+    pub key: String,
+    /// The label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    pub agent: Option<String>,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Activity {
+    /// An event was stored. Its SSE id is the event's `seq`.
+    Event {
+        /// The event with its outcomes.
+        event: Event,
+    },
+    /// A stored event was delivered again.
+    Duplicate {
+        /// The event with its outcomes.
+        event: Event,
+    },
+    /// A delivery was refused.
+    Rejected {
+        /// The delivery.
+        delivery: Delivery,
+    },
+    /// A run changed its state.
+    Run {
+        /// The run.
+        run: Run,
+    },
+    /// A run wrote to its log.
+    Log {
+        /// The run's id.
+        #[serde(rename = "runId")]
+        run_id: String,
+        /// The line.
+        line: LogLine,
+    },
+}

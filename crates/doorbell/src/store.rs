@@ -1,0 +1,583 @@
+//! The store: everything durable, behind one object-safe trait.
+//!
+//! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
+//! Every store passes the suite in [`conformance`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::run::{Progress, State, Transition};
+use doorbell_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+mod conformance;
+mod sqlite;
+
+pub use sqlite::SqliteStore;
+
+/// What a verb answers.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was changed, and the same call may succeed later: the disk is full, the database locked, the store
+    /// closed.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database does not hold what it should.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// Everything durable. All times are handed in, so that a store never reads a clock.
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Stores the events of one delivery (one per source that took it) with their outcomes and runs: all or nothing,
+    /// durable when it answers.
+    ///
+    /// An event whose delivery key the source already has is a duplicate: it is counted, and acts only for agents that
+    /// have no outcome for the stored event yet. An agent that several events of the delivery would start is started
+    /// by the first of them; for the others it is absorbed into that run.
+    fn accept(&self, events: Vec<NewEvent>) -> Answer<'_, Acceptance>;
+
+    /// Keeps a refused delivery. The store keeps the newest [`MOST_REJECTIONS`] of each source and drops older ones.
+    fn reject(&self, rejection: Rejection) -> Answer<'_, ()>;
+
+    /// Takes up to `limit` queued runs of an agent, oldest first, makes them running under a new lease each, and
+    /// opens an attempt for each.
+    fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>>;
+
+    /// Remembers the process that carries an attempt out. False if the lease is no longer the run's.
+    fn mark_process(&self, run: RunId, lease: Lease, process: Process) -> Answer<'_, bool>;
+
+    /// Moves the leases' ends to `until`. Answers the runs whose lease was lost.
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>>;
+
+    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's.
+    fn finish(&self, finish: Finish) -> Answer<'_, bool>;
+
+    /// Queues the waiting runs that are due, and answers their agents and when the next one will be due.
+    fn release_due(&self, now: Timestamp) -> Answer<'_, Released>;
+
+    /// All running runs, whoever holds their lease.
+    fn running(&self) -> Answer<'_, Vec<Running>>;
+
+    /// Agents that have queued runs.
+    fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
+
+    /// Holds the queued and waiting runs of agents that are not among `agents`, and queues those that were held so
+    /// and whose agent is back.
+    fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()>;
+
+    /// Cancels a run that does not run, at once; notes the request for one that does.
+    fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel>;
+
+    /// Adds lines to the end of a run's log and answers the number of the last line. Numbers count from 1 over all
+    /// attempts of the run.
+    fn append_log(&self, run: RunId, lines: Vec<LogLine>) -> Answer<'_, u64>;
+
+    /// Up to `limit` lines of a run's log after line number `after` (0: from the start), with their numbers.
+    fn read_log(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<(u64, LogLine)>>;
+
+    /// Events, newest first, or oldest first from `after` on.
+    fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>>;
+
+    /// One event.
+    fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>>;
+
+    /// The headers (JSON) and the raw body of an event.
+    fn body(&self, id: EventId) -> Answer<'_, Option<Body>>;
+
+    /// The outcomes of an event, one an agent, by agent name.
+    fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>>;
+
+    /// Runs, newest first.
+    fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
+
+    /// One run with its attempts.
+    fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>>;
+
+    /// Refused deliveries, newest first; of one source or of all.
+    fn rejections(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<Rejection>>;
+
+    /// The version under which this trigger set (canonical JSON) is kept; a new one if it was not.
+    fn keep_trigger_set(&self, triggers: String, now: Timestamp) -> Answer<'_, i64>;
+
+    /// The trigger set of a version, as it was kept.
+    fn trigger_set(&self, version: i64) -> Answer<'_, Option<String>>;
+
+    /// Keeps an API key.
+    fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
+
+    /// All API keys, oldest first.
+    fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
+
+    /// Counts for people and metrics.
+    fn stats(&self) -> Answer<'_, Stats>;
+
+    /// Whether events can be stored now: tried by writing.
+    fn health(&self, now: Timestamp) -> Answer<'_, ()>;
+
+    /// Figures of the group commit since the start, for metrics.
+    fn commits(&self) -> CommitFigures;
+}
+
+/// How many rejections of one source are kept.
+pub const MOST_REJECTIONS: usize = 1000;
+
+/// An event to be stored, with what it starts.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// Its id, if it is new.
+    pub id: EventId,
+    /// The source's name.
+    pub source: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The provider's event.
+    pub event: String,
+    /// The action, where there is one.
+    pub action: Option<String>,
+    /// The keys no other event of the source may have.
+    pub delivery_keys: Vec<String>,
+    /// The provider's id of the delivery.
+    pub delivery_id: Option<String>,
+    /// The credential instance that verified it; none: unsigned.
+    pub verified_by: Option<String>,
+    /// When it was received.
+    pub received_at: Timestamp,
+    /// Whether it sets the webhook up.
+    pub handshake: bool,
+    /// The context as JSON.
+    pub context: String,
+    /// Visible headers as a JSON object.
+    pub headers: String,
+    /// The raw body.
+    pub body: Bytes,
+    /// The version of the trigger set it was matched with.
+    pub trigger_set: i64,
+    /// What it means to each agent that a trigger matched, one entry an agent.
+    pub starts: Vec<Start>,
+}
+
+/// What an event means to one agent.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The agent.
+    pub agent: String,
+    /// The first of its triggers that matched.
+    pub trigger: usize,
+    /// The id of the run, if one is started.
+    pub run: RunId,
+    /// How much may wait, and what happens beyond it; or why nothing is started.
+    pub admission: Admission,
+}
+
+/// Whether a run may be queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Always.
+    Grow,
+    /// Up to this many queued runs that never started; beyond it the oldest of them is dropped.
+    DropOldest(u64),
+    /// Up to this many; beyond it the delivery is refused if every agent it would start refuses, else this agent's
+    /// outcome is `dropped`.
+    Reject(u64),
+    /// Nothing is started, for this reason.
+    Skip(String),
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is stored; one answer per event, in order.
+    Stored(Vec<Accepted>),
+    /// Nothing was stored: every agent it would start has a full queue that rejects.
+    QueueFull(Vec<String>),
+}
+
+/// A stored event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id: of the first delivery, if this is a duplicate.
+    pub event: EventId,
+    /// Whether the source had it already.
+    pub duplicate: bool,
+    /// Its outcomes, of earlier deliveries too, by agent name.
+    pub outcomes: Vec<AgentOutcome>,
+    /// Agents for which this call queued a run.
+    pub queued: Vec<String>,
+}
+
+/// What became of one event for one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentOutcome {
+    /// The agent.
+    pub agent: String,
+    /// What became of it.
+    pub kind: OutcomeKind,
+    /// The run that was started or that absorbed it; none if it was skipped, or dropped before it had one.
+    pub run: Option<RunId>,
+    /// The trigger that matched first.
+    pub trigger: usize,
+    /// Why, where it did not simply start.
+    pub reason: Option<String>,
+    /// When it was decided.
+    pub at: Timestamp,
+}
+
+/// The kinds of outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeKind {
+    /// A run was started.
+    Started,
+    /// Another run has it.
+    Absorbed,
+    /// Nothing was to be done.
+    Skipped,
+    /// The queue was full.
+    Dropped,
+}
+
+impl OutcomeKind {
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Absorbed => "absorbed",
+            Self::Skipped => "skipped",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// A refused delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// When.
+    pub at: Timestamp,
+    /// The source, or where several could have taken it, the provider's path.
+    pub source: String,
+    /// The stable code.
+    pub code: String,
+    /// What was wrong.
+    pub detail: String,
+    /// The sender's address.
+    pub remote: String,
+    /// Visible headers as a JSON object.
+    pub headers: String,
+    /// The body, kept only if the delivery was verified.
+    pub body: Option<Bytes>,
+    /// How many further ones were not kept since the last one that was.
+    pub suppressed: u64,
+}
+
+/// Proof that a run is one's own to carry out: 128 random bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lease(pub [u8; 16]);
+
+/// A wish for work.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Of this agent.
+    pub agent: String,
+    /// One fresh lease for each run that is wanted.
+    pub leases: Vec<Lease>,
+    /// Until when the leases hold.
+    pub until: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A run taken to be carried out.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The run, already running.
+    pub run: StoredRun,
+    /// Its lease.
+    pub lease: Lease,
+    /// The event that caused it.
+    pub event: StoredEvent,
+    /// Its headers and body.
+    pub body: Body,
+}
+
+/// A process, named so that another one with the same number is not mistaken for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number, which is also that of its group.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub started: u64,
+    /// The boot it belongs to (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
+}
+
+/// The end of an attempt.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// The run.
+    pub run: RunId,
+    /// Its lease.
+    pub lease: Lease,
+    /// When it ended.
+    pub at: Timestamp,
+    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    pub ended: String,
+    /// The exit code, if the process had one.
+    pub exit_code: Option<i32>,
+    /// What becomes of the run.
+    pub transition: Transition,
+    /// The run's result as JSON.
+    pub result: Option<String>,
+}
+
+/// What [`Store::release_due`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Agents that have queued runs now.
+    pub agents: Vec<String>,
+    /// When the next waiting run is due.
+    pub next: Option<Timestamp>,
+}
+
+/// A running run.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// The run.
+    pub run: StoredRun,
+    /// Its lease.
+    pub lease: Lease,
+    /// Until when the lease holds.
+    pub until: Timestamp,
+    /// The process that carries it out, if it was marked.
+    pub process: Option<Process>,
+}
+
+/// What [`Store::cancel`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is cancelled.
+    Cancelled,
+    /// It runs; its end is asked for.
+    Requested,
+    /// It had ended before.
+    AlreadyFinal(State),
+    /// There is no such run.
+    Unknown,
+}
+
+/// Where a log line comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// The agent's standard output.
+    Stdout,
+    /// The agent's standard error.
+    Stderr,
+    /// Doorbell.
+    System,
+}
+
+/// A line of a run's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it came.
+    pub at: Timestamp,
+    /// The attempt it belongs to.
+    pub attempt: u32,
+    /// Where it came from.
+    pub stream: Stream,
+    /// The text, without the line's end.
+    pub text: String,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Of this source.
+    pub source: Option<String>,
+    /// Of this event (`issues`), or event and action (`issues.opened`).
+    pub event: Option<String>,
+    /// With an outcome of this kind for some agent; `none` for those without any.
+    pub outcome: Option<String>,
+    /// Received at or after.
+    pub since: Option<Timestamp>,
+    /// Received before.
+    pub until: Option<Timestamp>,
+    /// With a smaller sequence: the next page of newest first.
+    pub before: Option<i64>,
+    /// With a greater sequence, oldest first: what came since.
+    pub after: Option<i64>,
+    /// At most.
+    pub limit: usize,
+}
+
+/// An event as it is stored, without headers and body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the order of commits.
+    pub seq: i64,
+    /// Its id.
+    pub id: EventId,
+    /// The source's name.
+    pub source: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The provider's event.
+    pub event: String,
+    /// The action, where there is one.
+    pub action: Option<String>,
+    /// The provider's id of the delivery.
+    pub delivery_id: Option<String>,
+    /// The credential instance that verified it.
+    pub verified_by: Option<String>,
+    /// When it was received first.
+    pub received_at: Timestamp,
+    /// Whether it sets the webhook up.
+    pub handshake: bool,
+    /// The context as JSON.
+    pub context: String,
+    /// The version of the trigger set it was matched with.
+    pub trigger_set: i64,
+    /// Bytes of the raw body.
+    pub body_size: u64,
+    /// How many further deliveries of it came.
+    pub duplicates: u64,
+}
+
+/// Headers and raw body of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// Visible headers as a JSON object.
+    pub headers: String,
+    /// As received.
+    pub bytes: Bytes,
+}
+
+/// Which runs.
+#[derive(Debug, Clone, Default)]
+pub struct RunQuery {
+    /// Of this agent.
+    pub agent: Option<String>,
+    /// In this state.
+    pub state: Option<State>,
+    /// Caused by this event.
+    pub event: Option<EventId>,
+    /// Only dead letters.
+    pub dead_letter: bool,
+    /// With a smaller sequence: the next page.
+    pub before: Option<i64>,
+    /// At most.
+    pub limit: usize,
+}
+
+/// A run as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRun {
+    /// Its place in the order of commits.
+    pub seq: i64,
+    /// Its id.
+    pub id: RunId,
+    /// The agent.
+    pub agent: String,
+    /// The event that caused it.
+    pub event: EventId,
+    /// `{provider}.{event}[.{action}]` of that event.
+    pub event_type: String,
+    /// Where it stands.
+    pub state: State,
+    /// Why it stands there, in one sentence.
+    pub reason: Option<String>,
+    /// Whether it is a dead letter.
+    pub dead_letter: bool,
+    /// Attempts so far, the running one included.
+    pub attempt: u32,
+    /// What it has behind it.
+    pub progress: Progress,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When the newest attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When it reached a final state.
+    pub finished_at: Option<Timestamp>,
+    /// When it may start again, if it waits.
+    pub due: Option<Timestamp>,
+    /// Who asked for its end.
+    pub cancel_requested: Option<String>,
+    /// Its result as JSON.
+    pub result: Option<String>,
+}
+
+/// One try of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended.
+    pub ended: Option<String>,
+    /// Why, in one sentence.
+    pub reason: Option<String>,
+    /// The exit code, if the process had one.
+    pub exit_code: Option<i32>,
+}
+
+/// An API key, without the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its public id.
+    pub id: KeyId,
+    /// A label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    pub agent: Option<String>,
+    /// SHA-256 of the key.
+    pub hash: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// Counts for people and metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events stored.
+    pub events: u64,
+    /// Per agent and state: how many runs.
+    pub runs: Vec<(String, State, u64)>,
+    /// Per agent: when its oldest queued run was made.
+    pub oldest_queued: Vec<(String, Timestamp)>,
+}
+
+/// Figures of the group commit since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitFigures {
+    /// Commits.
+    pub commits: u64,
+    /// Operations they held.
+    pub operations: u64,
+    /// Time spent in them.
+    pub busy: Duration,
+}
+
+/// Opens the store of a URL: `sqlite:PATH`, relative to `root`.
+///
+/// # Errors
+/// If the URL is of no known kind, or the database cannot be opened, is in use by another gateway, or is newer than
+/// this program.
+pub async fn open(url: &str, root: &std::path::Path) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(path) = url.strip_prefix("sqlite:") else {
+        anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`");
+    };
+    Ok(Arc::new(SqliteStore::open(&root.join(path)).await?))
+}
