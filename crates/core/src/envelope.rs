@@ -64,3 +64,63 @@ pub fn encode_body(body: &Bytes) -> (String, &'static str) {
         Err(_) => (base64::engine::general_purpose::STANDARD.encode(body), "base64"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn envelope(body: &Bytes) -> Envelope {
+        let (body, body_encoding) = encode_body(body);
+        let mut context = Context::default();
+        context.set("event", "issues");
+        context.set("number", 7);
+        Envelope {
+            webhook: true,
+            source: "github".to_owned(),
+            integration_id: "acme-github".to_owned(),
+            event_type: "github.issues".to_owned(),
+            idempotency_key: None,
+            timestamp: 1_733_337_600,
+            headers: serde_json::Map::new(),
+            body,
+            body_encoding: body_encoding.to_owned(),
+            event_id: EventId::new(Timestamp::from_seconds(1), [1; 10]),
+            run_id: RunId::new(Timestamp::from_seconds(1), [2; 10]),
+            attempt: 1,
+            agent: "triage".to_owned(),
+            context,
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_body_of_text_is_carried_as_it_is() {
+        let body = Bytes::from_static("{\"title\":\"grüße\"}\n".as_bytes());
+        assert_eq!(encode_body(&body), ("{\"title\":\"grüße\"}\n".to_owned(), "utf8"));
+        assert_eq!(encode_body(&Bytes::new()), (String::new(), "utf8"));
+    }
+
+    #[test]
+    fn a_body_that_is_no_text_is_carried_in_base64() {
+        assert_eq!(encode_body(&Bytes::from_static(&[0xff, 0x00, 0xfe])), ("/wD+".to_owned(), "base64"));
+    }
+
+    #[test]
+    fn an_envelope_says_so_if_a_webhook_caused_it_and_leaves_out_what_there_is_not() {
+        let json = serde_json::to_value(envelope(&Bytes::from_static(b"\xff"))).unwrap();
+        assert_eq!(json["_webhook"], true);
+        assert_eq!(json["body_encoding"], "base64");
+        assert_eq!(json["context"]["number"], 7);
+        assert!(json.get("idempotency_key").is_none());
+    }
+
+    #[test]
+    fn an_envelope_reads_back_as_it_was_written() {
+        let written = envelope(&Bytes::from_static(b"{}"));
+        let text = serde_json::to_string(&written).unwrap();
+        assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), written);
+    }
+}

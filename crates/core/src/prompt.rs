@@ -1,7 +1,8 @@
 //! The prompt: an agent's instructions, then the event, fenced and marked as data from outside.
 //!
 //! Payloads are untrusted. Inside the fence and wherever a template shows a value of the event, `<`, `>` and `&` are
-//! written as JSON escapes, so that no text of a sender can close the fence or open a tag.
+//! written as JSON escapes, so that no text of a sender can close the fence or open a tag. Line ends and other control
+//! characters are too, so that none can begin a line of its own among the instructions.
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ impl From<minijinja::Error> for TemplateError {
 /// Whether a template is rendered for a model to read or for a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
-    /// Values of the event are escaped and cut.
+    /// Values of the event are escaped, names of fields included, and cut.
     Model,
     /// Values of the event are as they are.
     Program,
@@ -126,13 +127,31 @@ fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '<' => escaped.push_str("\\u003c"),
-            '>' => escaped.push_str("\\u003e"),
-            '&' => escaped.push_str("\\u0026"),
+            '<' | '>' | '&' => push_escape(&mut escaped, c),
             _ => escaped.push(c),
         }
     }
     escaped
+}
+
+/// A value of the event as it may stand among the instructions: on one line, and without `<`, `>` and `&`.
+fn escape_inline(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => push_escape(&mut escaped, c),
+            _ if c.is_control() => push_escape(&mut escaped, c),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn push_escape(text: &mut String, c: char) {
+    text.push_str(&format!("\\u{:04x}", u32::from(c)));
 }
 
 /// The envelope as templates see it, with the parsed body under `payload` where it is JSON.
@@ -141,13 +160,13 @@ fn event_variable(envelope: &Envelope, audience: Audience) -> Value {
     event["payload"] = serde_json::from_str(&envelope.body).unwrap_or(Value::Null);
     if audience == Audience::Model {
         cut_texts(&mut event);
-        escape_texts(&mut event);
+        change_texts(&mut event, &|text| *text = escape_inline(text));
     }
     event
 }
 
 fn cut_texts(value: &mut Value) {
-    each_text(value, &mut |text| {
+    change_texts(value, &|text| {
         if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
             text.truncate(end);
             text.push('…');
@@ -155,18 +174,24 @@ fn cut_texts(value: &mut Value) {
     });
 }
 
-fn escape_texts(value: &mut Value) {
-    each_text(value, &mut |text| *text = escape(text));
-    if let Value::Object(map) = value {
-        *map = std::mem::take(map).into_iter().map(|(key, value)| (escape(&key), value)).collect();
-    }
-}
-
-fn each_text(value: &mut Value, change: &mut impl FnMut(&mut String)) {
+/// Changes every text in a value, the names of fields included: a sender chooses those too.
+fn change_texts(value: &mut Value, change: &impl Fn(&mut String)) {
     match value {
         Value::String(text) => change(text),
-        Value::Array(list) => list.iter_mut().for_each(|value| each_text(value, change)),
-        Value::Object(map) => map.values_mut().for_each(|value| each_text(value, change)),
+        Value::Array(list) => list.iter_mut().for_each(|value| change_texts(value, change)),
+        Value::Object(map) => {
+            *map = std::mem::take(map)
+                .into_iter()
+                .map(|(mut name, mut value)| {
+                    change(&mut name);
+                    change_texts(&mut value, change);
+                    (name, value)
+                })
+                .collect();
+        }
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

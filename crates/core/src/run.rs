@@ -114,6 +114,9 @@ pub enum Outcome {
     Succeeded,
     /// Badly: with a reason for people.
     Failed(String),
+    /// It could not be done now, and another try is asked for; with a reason for people. Granted up to the policy's
+    /// tries or [`TRIES_WHEN_ASKED`], whichever is more.
+    TryAgain(String),
     /// A person asked for its end; with who.
     Cancelled(String),
     /// The process or the node that carried it out died; with what is known.
@@ -121,6 +124,9 @@ pub enum Outcome {
     /// The gateway shuts down and gives the run back unfinished.
     HandedBack,
 }
+
+/// Tries that an agent which asks for another one gets in all, even if its policy allows fewer.
+pub const TRIES_WHEN_ASKED: u32 = 5;
 
 /// What a run has behind it, the ending try included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,26 +161,33 @@ pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp,
         Outcome::HandedBack => {
             end(State::Queued, false, behind, "handed back unfinished when the gateway shut down".to_owned())
         }
-        Outcome::Failed(reason) => {
-            let progress = Progress { failures: behind.failures + 1, ..behind };
-            if progress.failures >= policy.attempts {
-                return end(State::Failed, true, progress, reason);
-            }
-            let due = now.after(policy.backoff.wait(progress.failures, seed));
-            let reason = format!("{reason}; try {} of {} follows", progress.failures + 1, policy.attempts);
-            Transition { state: State::Waiting, due: Some(due), dead_letter: false, progress, reason }
-        }
+        Outcome::Failed(reason) => fail(policy, policy.attempts, behind, reason, now, seed),
+        Outcome::TryAgain(reason) => fail(policy, policy.attempts.max(TRIES_WHEN_ASKED), behind, reason, now, seed),
         Outcome::Lost(what) => {
             let progress = Progress { losses: behind.losses + 1, ..behind };
             match policy.on_lost {
                 OnLost::Fail => end(State::Failed, true, progress, format!("{what}; `on_lost = \"fail\"`")),
-                OnLost::Retry if progress.losses > MOST_LOSSES => {
-                    end(State::Failed, true, progress, format!("{what}; lost {} times, so it is not tried again", progress.losses))
-                }
+                OnLost::Retry if progress.losses > MOST_LOSSES => end(
+                    State::Failed,
+                    true,
+                    progress,
+                    format!("{what}; lost {} times, so it is not tried again", progress.losses),
+                ),
                 OnLost::Retry => end(State::Queued, false, progress, format!("{what}; started again")),
             }
         }
     }
+}
+
+/// What becomes of a run whose try failed, when it gets `tries` in all.
+fn fail(policy: &Policy, tries: u32, behind: Progress, reason: String, now: Timestamp, seed: u64) -> Transition {
+    let progress = Progress { failures: behind.failures + 1, ..behind };
+    if progress.failures >= tries {
+        return Transition { state: State::Failed, due: None, dead_letter: true, progress, reason };
+    }
+    let due = now.after(policy.backoff.wait(progress.failures, seed));
+    let reason = format!("{reason}; try {} of {tries} follows", progress.failures + 1);
+    Transition { state: State::Waiting, due: Some(due), dead_letter: false, progress, reason }
 }
 
 #[cfg(test)]
@@ -195,6 +208,36 @@ mod tests {
         assert!(first.due > Some(NOW));
         let second = after(policy, first.progress, Outcome::Failed("exit 1".to_owned()));
         assert_eq!((second.state, second.dead_letter, second.due), (State::Failed, true, None));
+    }
+
+    #[test]
+    fn an_agent_that_asks_for_another_try_gets_one_even_if_its_policy_has_none() {
+        let ask = || Outcome::TryAgain("asked for a retry (exit 75)".to_owned());
+        let mut behind = Progress::default();
+        for _ in 1..TRIES_WHEN_ASKED {
+            let asked = after(Policy::default(), behind, ask());
+            assert_eq!((asked.state, asked.dead_letter), (State::Waiting, false));
+            assert!(asked.due > Some(NOW));
+            behind = asked.progress;
+        }
+        let last = after(Policy::default(), behind, ask());
+        assert_eq!((last.state, last.dead_letter, last.due), (State::Failed, true, None));
+        assert_eq!(last.progress.failures, TRIES_WHEN_ASKED);
+    }
+
+    #[test]
+    fn an_agent_that_asks_for_another_try_gets_as_many_as_its_policy_allows() {
+        let policy = Policy { attempts: TRIES_WHEN_ASKED + 1, ..Policy::default() };
+        let behind = Progress { failures: TRIES_WHEN_ASKED - 1, losses: 0 };
+        let asked = after(policy, behind, Outcome::TryAgain("busy".to_owned()));
+        assert_eq!((asked.state, asked.reason.as_str()), (State::Waiting, "busy; try 6 of 6 follows"));
+    }
+
+    #[test]
+    fn a_failure_after_a_try_that_was_asked_for_counts_as_usual() {
+        let asked = after(Policy::default(), Progress::default(), Outcome::TryAgain("busy".to_owned()));
+        let failed = after(Policy::default(), asked.progress, Outcome::Failed("exited with code 1".to_owned()));
+        assert_eq!((failed.state, failed.dead_letter), (State::Failed, true));
     }
 
     #[test]

@@ -1,0 +1,345 @@
+//! Runtimes: carrying an attempt out as a process of this machine.
+//!
+//! [`carry_out`] starts the agent's command, logs what it prints, ends it on a timeout or when it is told to, and comes
+//! back when nothing of it is left. The only module that names processes.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell_core::envelope::Envelope;
+use doorbell_core::run::Outcome;
+use doorbell_core::secret::Secret;
+use nix::sys::signal::Signal;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Agent;
+use crate::store::{LogLine, Process, Stream};
+
+mod command;
+mod folder;
+mod guard;
+mod log;
+mod processes;
+mod redaction;
+
+pub use guard::{Guard, watch};
+pub use processes::{end_run, identify};
+
+use command::Prepared;
+use log::Log;
+use processes::{GRACE, Trace};
+use redaction::Secrets;
+
+/// The exit code by which an agent asks for another try (EX_TEMPFAIL).
+const TRY_AGAIN: i32 = 75;
+
+/// One attempt to be carried out.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The agent, as it is configured now.
+    pub agent: Arc<Agent>,
+    /// What it is handed.
+    pub envelope: Envelope,
+    /// The run's own folder, absolute; made if it is not there.
+    pub folder: PathBuf,
+    /// Where the agent finds Doorbell.
+    pub url: String,
+    /// What it may show there. It is not logged.
+    pub token: Secret,
+    /// What it inherits of the gateway's environment.
+    pub inherited: Vec<(String, String)>,
+}
+
+/// Why an attempt is to end before it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// Somebody wants it; with who.
+    Cancel(String),
+    /// The gateway shuts down.
+    Shutdown,
+}
+
+/// How an attempt ended. Nothing of it runs any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// For what becomes of the run.
+    pub outcome: Outcome,
+    /// `succeeded`, `failed`, `timed_out`, `cancelled` or `handed_back`.
+    pub ended: &'static str,
+    /// The exit code, if there was a process and no signal ended it.
+    pub exit_code: Option<i32>,
+    /// What the agent left as its result: JSON, without secrets.
+    pub result: Option<String>,
+}
+
+impl Ended {
+    fn without_process(outcome: Outcome) -> Self {
+        Self { ended: name_of(&outcome), outcome, exit_code: None, result: None }
+    }
+}
+
+fn name_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed(_) | Outcome::TryAgain(_) | Outcome::Lost(_) => "failed",
+        Outcome::Cancelled(_) => "cancelled",
+        Outcome::HandedBack => "handed_back",
+    }
+}
+
+/// Carries an attempt out and comes back when none of its processes is left.
+///
+/// `started` is called with the process as soon as there is one; the attempt does not wait for it. Lines wait for room
+/// in `log`; timeout and `stop` do not wait for either. `stop` counts once, and also if it came before the start.
+pub async fn carry_out<F: Future<Output = ()>>(
+    job: Job,
+    guard: &Guard,
+    started: impl FnOnce(Process) -> F,
+    log: mpsc::Sender<LogLine>,
+    stop: watch::Receiver<Option<Stop>>,
+) -> Ended {
+    carry_out_with(GRACE, job, guard, started, log, stop).await
+}
+
+async fn carry_out_with<F: Future<Output = ()>>(
+    grace: Duration,
+    job: Job,
+    guard: &Guard,
+    started: impl FnOnce(Process) -> F,
+    log: mpsc::Sender<LogLine>,
+    stop: watch::Receiver<Option<Stop>>,
+) -> Ended {
+    let stopped = stop.borrow().clone();
+    if let Some(stop) = stopped {
+        return Ended::without_process(stop.into());
+    }
+    let job = Arc::new(job);
+    let for_disk = Arc::clone(&job);
+    let prepared = match tokio::task::spawn_blocking(move || command::prepare(&for_disk)).await {
+        Ok(Ok(prepared)) => prepared,
+        Ok(Err(outcome)) => return Ended::without_process(outcome),
+        Err(error) => {
+            return Ended::without_process(Outcome::Failed(format!("the attempt cannot be prepared: {error}")));
+        }
+    };
+    let (run, attempt) = (job.envelope.run_id, job.envelope.attempt);
+    // Before the start: there is no moment at which a process runs and the guard does not know of it.
+    guard.watch_over(run, attempt, None);
+    let ended = match Attempt::start(&job, prepared, log, grace) {
+        Ok(attempt) => attempt.see_through(guard, started, stop).await,
+        Err(outcome) => Ended::without_process(outcome),
+    };
+    guard.release(run, attempt);
+    ended
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Cancel(by) => Self::Cancelled(by),
+            Stop::Shutdown => Self::HandedBack,
+        }
+    }
+}
+
+/// An attempt whose process runs.
+struct Attempt {
+    job: Arc<Job>,
+    prepared: Prepared,
+    child: Child,
+    process: Process,
+    grace: Duration,
+    log: Arc<Log>,
+    secrets: Arc<Secrets>,
+    /// Who reads what it prints.
+    readers: JoinSet<()>,
+    /// Tells the readers that none of its processes is left.
+    no_process_left: CancellationToken,
+}
+
+/// Why the process is no longer waited for.
+enum Turn {
+    Exit,
+    Timeout,
+    Stop(Stop),
+}
+
+impl Attempt {
+    fn start(
+        job: &Arc<Job>,
+        prepared: Prepared,
+        lines: mpsc::Sender<LogLine>,
+        grace: Duration,
+    ) -> Result<Self, Outcome> {
+        let mut child = prepared.start()?;
+        // It is not reaped before we wait for it, so its number is still its own.
+        let process = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
+        let Some(process) = process else {
+            // Its processes could not be found later; dropping it ends it.
+            return Err(Outcome::Failed("the started process is not in /proc, which Doorbell needs".to_owned()));
+        };
+        let log = Arc::new(Log::new(lines, job.envelope.attempt));
+        let credentials = job.agent.runtime.credentials.iter().map(|(_, secret)| secret);
+        let secrets = Arc::new(Secrets::new(credentials.chain([&job.token])));
+        let no_process_left = CancellationToken::new();
+        let mut readers = JoinSet::new();
+        if let Some(pipe) = child.stdout.take() {
+            let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
+            readers.spawn(log::capture(pipe, Stream::Stdout, log, secrets, end));
+        }
+        if let Some(pipe) = child.stderr.take() {
+            let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
+            readers.spawn(log::capture(pipe, Stream::Stderr, log, secrets, end));
+        }
+        Ok(Self { job: Arc::clone(job), prepared, child, process, grace, log, secrets, readers, no_process_left })
+    }
+
+    /// Waits for the process, or ends it; ends what it left; gathers what there is to know.
+    async fn see_through<F: Future<Output = ()>>(
+        mut self,
+        guard: &Guard,
+        started: impl FnOnce(Process) -> F,
+        mut stop: watch::Receiver<Option<Stop>>,
+    ) -> Ended {
+        guard.watch_over(self.job.envelope.run_id, self.job.envelope.attempt, Some(&self.process));
+        // Dropped, and with it the pipe, when this is over: a process that got away cannot hold us up.
+        let mut writer = JoinSet::new();
+        if let (Some(pipe), Some(input)) = (self.child.stdin.take(), self.prepared.input.take()) {
+            writer.spawn(write_prompt(pipe, input));
+        }
+        let process = self.process.clone();
+        let (turn, status, left) = {
+            let work = async {
+                let turn = self.await_turn(&mut stop).await;
+                let (status, left) = self.end_processes(&turn).await;
+                (turn, status, left)
+            };
+            tokio::pin!(work);
+            tokio::select! {
+                done = &mut work => done,
+                () = started(process) => work.await,
+            }
+        };
+        drop(writer);
+        self.no_process_left.cancel();
+        while self.readers.join_next().await.is_some() {}
+        self.conclude(turn, status, left).await
+    }
+
+    async fn await_turn(&mut self, stop: &mut watch::Receiver<Option<Stop>>) -> Turn {
+        let stopped = async {
+            match stop.wait_for(Option::is_some).await.map(|stop| (*stop).clone()) {
+                Ok(Some(stop)) => stop,
+                // Nobody is left to stop it.
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.child.wait() => Turn::Exit,
+            stop = stopped => Turn::Stop(stop),
+            () = tokio::time::sleep(self.job.agent.timeout) => Turn::Timeout,
+        }
+    }
+
+    /// Ends all processes of the attempt and reaps the first one. Answers how many were left when that had ended by
+    /// itself.
+    async fn end_processes(&mut self, turn: &Turn) -> (std::io::Result<ExitStatus>, usize) {
+        let trace = Trace {
+            run: self.job.envelope.run_id.to_string(),
+            attempt: Some(self.job.envelope.attempt),
+            leader: Some(self.process.clone()),
+            just_ended: true,
+        };
+        let ends = processes::end(trace, Instant::now() + self.grace);
+        let (status, ended) = tokio::join!(self.child.wait(), ends);
+        (status, if matches!(turn, Turn::Exit) { ended } else { 0 })
+    }
+
+    async fn conclude(self, turn: Turn, status: std::io::Result<ExitStatus>, left: usize) -> Ended {
+        if left > 0 {
+            let what = if left == 1 { "1 process was".to_owned() } else { format!("{left} processes were") };
+            self.log.tell(format!("{what} still running when the agent had ended, and ended too")).await;
+        }
+        let exit_code = status.as_ref().ok().and_then(ExitStatus::code);
+        let (outcome, ended) = match turn {
+            Turn::Timeout => {
+                let reason = format!("timed out after {}", in_words(self.job.agent.timeout));
+                self.log.tell(format!("{reason}: its processes were ended")).await;
+                (Outcome::Failed(reason), "timed_out")
+            }
+            Turn::Stop(stop) => {
+                let outcome = Outcome::from(stop);
+                let ended = name_of(&outcome);
+                (outcome, ended)
+            }
+            Turn::Exit => {
+                let outcome = match status {
+                    Ok(status) => judge(status),
+                    Err(error) => Outcome::Failed(format!("its end could not be waited for: {error}")),
+                };
+                let ended = name_of(&outcome);
+                (outcome, ended)
+            }
+        };
+        let result = if outcome == Outcome::HandedBack { None } else { self.result().await };
+        Ended { outcome, ended, exit_code, result }
+    }
+
+    async fn result(&self) -> Option<String> {
+        let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
+        match tokio::task::spawn_blocking(move || folder.result(&secrets)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(why)) => {
+                self.log.tell(why).await;
+                None
+            }
+            Err(error) => {
+                self.log.tell(format!("the result is ignored: {error}")).await;
+                None
+            }
+        }
+    }
+}
+
+/// An agent that does not read its prompt, or not all of it, is free to do so.
+async fn write_prompt(mut pipe: ChildStdin, prompt: Vec<u8>) {
+    let _ = pipe.write_all(&prompt).await;
+}
+
+/// What an exit means.
+fn judge(status: ExitStatus) -> Outcome {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Outcome::Succeeded,
+        (Some(TRY_AGAIN), _) => Outcome::TryAgain("asked for a retry (exit 75)".to_owned()),
+        (Some(code), _) => Outcome::Failed(format!("exited with code {code}")),
+        (None, Some(signal)) => {
+            let name =
+                Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
+            let hint = if signal == Signal::SIGKILL as i32 { " (perhaps because memory ran out)" } else { "" };
+            Outcome::Failed(format!("killed by {name}{hint}"))
+        }
+        (None, None) => Outcome::Failed(format!("ended with {status}")),
+    }
+}
+
+/// A duration as configuration spells it.
+fn in_words(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis if millis % 1000 != 0 => format!("{millis}ms"),
+        millis if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        millis => format!("{}s", millis / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests;

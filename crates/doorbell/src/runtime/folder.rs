@@ -1,0 +1,160 @@
+//! The run's own folder: what the agent is handed in files, and the result it leaves.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::OFlag;
+
+use super::redaction::Secrets;
+use crate::files;
+
+/// The largest result in bytes.
+const LARGEST_RESULT: u64 = 1024 * 1024;
+
+/// The folder with the files of one attempt. An earlier attempt's other files are still in it.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the folder, for its owner only, and takes away what an earlier attempt left as a result.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        files::make_private_folder(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+        let folder = Self { path: path.to_owned() };
+        remove(&folder.output_file())?;
+        Ok(folder)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn event_file(&self) -> PathBuf {
+        self.path.join("event.json")
+    }
+
+    pub(super) fn prompt_file(&self) -> PathBuf {
+        self.path.join("prompt.md")
+    }
+
+    /// Where the agent may leave its result.
+    pub(super) fn output_file(&self) -> PathBuf {
+        self.path.join("output.json")
+    }
+
+    /// What the agent left as its result, without secrets; none if there is nothing.
+    ///
+    /// # Errors
+    /// Why what is there cannot be the result, in one sentence for people.
+    pub(super) fn result(&self, secrets: &Arc<Secrets>) -> Result<Option<String>, String> {
+        let text = match read_result(&self.output_file()) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(format!("the result is ignored: DOORBELL_OUTPUT_FILE cannot be read: {error}")),
+        };
+        if text.len() as u64 > LARGEST_RESULT {
+            return Err("the result is ignored: DOORBELL_OUTPUT_FILE is larger than 1 MiB".to_owned());
+        }
+        let clean = std::str::from_utf8(&text)
+            .map_err(|error| error.to_string())
+            .and_then(|text| secrets.redact_json(text).map_err(|error| error.to_string()));
+        clean.map(Some).map_err(|error| format!("the result is ignored: DOORBELL_OUTPUT_FILE is not JSON: {error}"))
+    }
+}
+
+/// Writes a file for its owner only. Made anew, so that nothing is written through a link an agent left in its place.
+pub(super) fn write_anew(file: &Path, content: &[u8]) -> io::Result<()> {
+    remove(file)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(content)
+}
+
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(file),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Up to one byte more than the largest result. Neither a link nor a pipe is followed or waited for.
+fn read_result(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let opened = match OpenOptions::new().read(true).custom_flags(flags).open(file) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !opened.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = Vec::new();
+    opened.take(LARGEST_RESULT + 1).read_to_end(&mut text)?;
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn result_of(make: impl FnOnce(&Path)) -> Result<Option<String>, String> {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&home.path().join("runs/run_1")).unwrap();
+        make(&folder.output_file());
+        folder.result(&Arc::new(Secrets::new([])))
+    }
+
+    #[test]
+    fn a_result_is_json_of_up_to_a_mebibyte() {
+        assert_eq!(result_of(|_| {}), Ok(None));
+        assert_eq!(
+            result_of(|file| fs::write(file, "{\"ok\": true}\n").unwrap()),
+            Ok(Some("{\"ok\": true}".to_owned()))
+        );
+        let largest = format!("\"{}\"", "x".repeat(LARGEST_RESULT as usize - 2));
+        assert_eq!(result_of(|file| fs::write(file, &largest).unwrap()), Ok(Some(largest.clone())));
+        assert!(result_of(|file| fs::write(file, largest.clone() + " ").unwrap()).unwrap_err().contains("larger than"));
+        assert!(result_of(|file| fs::write(file, "{").unwrap()).unwrap_err().contains("not JSON"));
+        assert!(result_of(|file| fs::write(file, b"\xff").unwrap()).unwrap_err().contains("not JSON"));
+    }
+
+    #[test]
+    fn a_result_that_is_no_file_is_neither_followed_nor_waited_for() {
+        assert!(result_of(|file| std::os::unix::fs::symlink("/etc/hostname", file).unwrap()).is_err());
+        assert!(result_of(|file| fs::create_dir(file).unwrap()).is_err());
+        assert!(result_of(|file| nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRUSR).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_private_and_forgets_the_result_of_an_earlier_attempt() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run_1");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        fs::write(path.join("output.json"), "1").unwrap();
+        fs::write(path.join("notes"), "kept").unwrap();
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(!folder.output_file().exists() && path.join("notes").exists());
+    }
+
+    #[test]
+    fn a_file_is_not_written_through_a_link() {
+        let home = tempfile::tempdir().unwrap();
+        let (target, link) = (home.path().join("target"), home.path().join("event.json"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_anew(&link, b"{}").unwrap();
+        assert_eq!(
+            (fs::read_to_string(&target).unwrap(), fs::read_to_string(&link).unwrap()),
+            ("precious".into(), "{}".into())
+        );
+        assert_eq!(fs::metadata(&link).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
