@@ -404,6 +404,8 @@ pub struct EventQuery {
     pub source: Option<String>,
     /// Of this event (`issues`), or event and action (`issues.opened`).
     pub event: Option<String>,
+    /// With an outcome for this agent.
+    pub agent: Option<String>,
     /// With an outcome of this kind for some agent; `none` for those without any.
     pub outcome: Option<String>,
     /// Received at or after.
