@@ -128,9 +128,13 @@ fn make_requests() -> Vec<Request> {
             body["issue"]["title"] = json!(format!("Report {number}: it fails on the {number}th try"));
             let missing = BODY.saturating_sub(body.to_string().len());
             body["issue"]["body"] = json!(text.repeat(1 + missing / text.len())[..missing.max(1)].to_owned());
-            let signed = Github.sign(Some(&key), "issues.opened", body.to_string().into(), "@ID@", doorbell::clock::now());
+            let signed =
+                Github.sign(Some(&key), "issues.opened", body.to_string().into(), "@ID@", doorbell::clock::now());
             let headers: String = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-            let head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n", signed.body.len());
+            let head = format!(
+                "POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",
+                signed.body.len()
+            );
             let (before, after) = head.split_once("@ID@").unwrap();
             Request { before_id: before.into(), after_id: [after.as_bytes(), &signed.body].concat() }
         })
@@ -143,7 +147,13 @@ struct Measured {
     memory_mb: f64,
 }
 
-fn measure_load(server: &Server, requests: &[Request], connections: usize, time: Duration, rate: Option<f64>) -> Measured {
+fn measure_load(
+    server: &Server,
+    requests: &[Request],
+    connections: usize,
+    time: Duration,
+    rate: Option<f64>,
+) -> Measured {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let before = server.cpu();
     let load = runtime.block_on(load(server.port, requests, connections, time, rate));
@@ -187,8 +197,16 @@ fn measure(time: Duration) {
     let most = accept.iter().chain([&half]).map(|m| m.memory_mb).fold(0.0, f64::max);
     let rows = [
         ["durable accept over verify only".to_owned(), format!("{ratio:.2}"), "≥ 0.45".to_owned()],
-        ["one connection, p50 over fdatasync p50".to_owned(), format!("{:.1}", over(one.load.percentile(50.0))), "≤ 4".to_owned()],
-        ["one connection, p99 over fdatasync p50".to_owned(), format!("{:.1}", over(one.load.percentile(99.0))), "≤ 12".to_owned()],
+        [
+            "one connection, p50 over fdatasync p50".to_owned(),
+            format!("{:.1}", over(one.load.percentile(50.0))),
+            "≤ 4".to_owned(),
+        ],
+        [
+            "one connection, p99 over fdatasync p50".to_owned(),
+            format!("{:.1}", over(one.load.percentile(99.0))),
+            "≤ 12".to_owned(),
+        ],
         ["p99, 64 connections, half load".to_owned(), millis(half.load.percentile(99.0)), "≤ 15 ms".to_owned()],
         ["p99, 64 connections, full load".to_owned(), millis(p99(&accept)), "≤ 15 ms".to_owned()],
         ["memory at rest".to_owned(), format!("{rest:.0} MB"), "≤ 40 MB".to_owned()],
@@ -197,13 +215,16 @@ fn measure(time: Duration) {
     ];
     support::print_table(&["figure", "measured", "must"], &rows.map(Vec::from));
     let seconds = |time: Duration| time.as_secs_f64();
-    support::write_json("ingest", &json!({
-        "ratioOverVerifyOnly": ratio, "verifyOnlyPerSecond": yardstick, "acceptsPerSecond": full,
-        "plainPerSecond": median(plain.iter().map(|m| m.load.per_second()).collect()),
-        "fdatasyncP50": seconds(fsync[250]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
-        "oneConnectionP99": seconds(one.load.percentile(99.0)), "halfLoadP99": seconds(half.load.percentile(99.0)),
-        "fullLoadP99": seconds(p99(&accept)), "memoryAtRestMb": rest, "memoryUnderLoadMb": most, "bytesPerEvent": per_event,
-    }));
+    support::write_json(
+        "ingest",
+        &json!({
+            "ratioOverVerifyOnly": ratio, "verifyOnlyPerSecond": yardstick, "acceptsPerSecond": full,
+            "plainPerSecond": median(plain.iter().map(|m| m.load.per_second()).collect()),
+            "fdatasyncP50": seconds(fsync[250]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
+            "oneConnectionP99": seconds(one.load.percentile(99.0)), "halfLoadP99": seconds(half.load.percentile(99.0)),
+            "fullLoadP99": seconds(p99(&accept)), "memoryAtRestMb": rest, "memoryUnderLoadMb": most, "bytesPerEvent": per_event,
+        }),
+    );
 }
 
 fn row(name: &str, rounds: &[Measured], yardstick: f64) -> Vec<String> {

@@ -49,7 +49,14 @@ fn contexts(count: usize) -> Vec<Context> {
             let mut context = Context::default();
             context.set("event", "issues");
             context.set("action", "opened");
-            context.set("repo", if n % 2 == 0 { format!("acme/service-{}", number / 4 * 4) } else { format!("team-{}/app", number / 4 * 4 + 2) });
+            context.set(
+                "repo",
+                if n % 2 == 0 {
+                    format!("acme/service-{}", number / 4 * 4)
+                } else {
+                    format!("team-{}/app", number / 4 * 4 + 2)
+                },
+            );
             context.set("number", 7);
             context.set("author", "somebody");
             context.set("labels", vec!["bug".to_owned(), format!("area-{}", number / 4 * 4 + 3)]);

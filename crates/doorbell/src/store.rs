@@ -152,7 +152,7 @@ pub struct NewEvent {
     pub received_at: Timestamp,
     /// Whether it sets the webhook up.
     pub handshake: bool,
-    /// The context as JSON.
+    /// The context as JSON, long texts cut.
     pub context: String,
     /// Visible headers as a JSON object.
     pub headers: String,
@@ -443,7 +443,7 @@ pub struct StoredEvent {
     pub received_at: Timestamp,
     /// Whether it sets the webhook up.
     pub handshake: bool,
-    /// The context as JSON.
+    /// The context as JSON, long texts cut.
     pub context: String,
     /// The version of the trigger set it was matched with.
     pub trigger_set: i64,

@@ -49,7 +49,8 @@ impl Server {
     /// CPU time used so far, all threads, user and system.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<u64> = stat.rsplit(") ").next().unwrap_or_default().split(' ').filter_map(|f| f.parse().ok()).collect();
+        let fields: Vec<u64> =
+            stat.rsplit(") ").next().unwrap_or_default().split(' ').filter_map(|f| f.parse().ok()).collect();
         // Without the state letter, utime and stime are the 11th and 12th numbers; ticks are 10 ms on Linux.
         let ticks = fields.get(10).unwrap_or(&0) + fields.get(11).unwrap_or(&0);
         Duration::from_millis(ticks * 10)
@@ -109,7 +110,13 @@ impl Load {
 }
 
 /// Sends requests over so many keep-alive connections for a time; `per_second` paces them, if given.
-pub async fn load(port: u16, requests: &[Request], connections: usize, time: Duration, per_second: Option<f64>) -> Load {
+pub async fn load(
+    port: u16,
+    requests: &[Request],
+    connections: usize,
+    time: Duration,
+    per_second: Option<f64>,
+) -> Load {
     let started = Instant::now();
     let pause = per_second.map(|rate| Duration::from_secs_f64(connections as f64 / rate));
     let lanes = (0..connections).map(|lane| drive(port, requests, lane, started, time, pause));
@@ -174,7 +181,8 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
         let text = &buffer[..filled];
         let Some(end) = text.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&text[..end]).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok()).unwrap_or(0);
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok()).unwrap_or(0);
         if filled >= end + 4 + length {
             return head.starts_with("http/1.1 200");
         }
@@ -212,7 +220,8 @@ pub fn print_table(titles: &[&str], rows: &[Vec<String>]) {
 
 /// Writes figures where the next one who looks finds them.
 pub fn write_json(name: &str, figures: &Value) {
-    let folder = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from).join("bench");
+    let folder =
+        std::env::var("CARGO_TARGET_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from).join("bench");
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join(format!("{name}.json"));
     std::fs::write(&file, serde_json::to_vec_pretty(figures).unwrap()).unwrap();

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::delivery::Delivery;
 use doorbell_core::envelope::{Envelope, encode_body};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use super::{Dispatcher, InFlight, error_chain, journal};
@@ -53,7 +56,7 @@ impl Dispatcher {
         let token = self.app.access.issue_token(run.id, &agent.name);
         let job = Job {
             agent: Arc::clone(agent),
-            envelope: envelope(claimed),
+            envelope: self.envelope(claimed),
             folder: self.runs_folder.join(run.id.to_string()),
             url: self.app.local_url().to_owned(),
             token: token.secret().clone(),
@@ -127,6 +130,49 @@ impl Dispatcher {
         });
     }
 
+    /// The event as the agent gets it.
+    fn envelope(&self, claimed: &Claimed) -> Envelope {
+        let (run, event) = (&claimed.run, &claimed.event);
+        let (body, body_encoding) = encode_body(&claimed.body.bytes);
+        let headers: Map<String, Value> = serde_json::from_str(&claimed.body.headers).unwrap_or_default();
+        Envelope {
+            webhook: true,
+            source: event.provider.clone(),
+            integration_id: event.source.clone(),
+            event_type: run.event_type.clone(),
+            idempotency_key: event.delivery_id.clone(),
+            timestamp: event.received_at.as_seconds(),
+            context: self.read_again(claimed, &headers),
+            headers,
+            body,
+            body_encoding: body_encoding.to_owned(),
+            event_id: event.id,
+            run_id: run.id,
+            attempt: run.attempt,
+            agent: run.agent.clone(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source
+    /// is no longer configured.
+    fn read_again(&self, claimed: &Claimed, headers: &Map<String, Value>) -> doorbell_core::event::Context {
+        let text = |value: &Value| HeaderValue::from_str(value.as_str()?).ok();
+        let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
+        let delivery = Delivery {
+            method: Method::POST,
+            url: String::new(),
+            headers: pairs.collect::<HeaderMap>(),
+            body: claimed.body.bytes.clone(),
+            received_at: claimed.event.received_at,
+        };
+        let source = self.app.config.sources.get(&claimed.event.source);
+        let source = source.filter(|source| source.provider().name() == claimed.event.provider);
+        let read = source.and_then(|source| source.provider().read(&delivery).ok());
+        read.map(|reading| reading.context)
+            .unwrap_or_else(|| serde_json::from_str(&claimed.event.context).unwrap_or_default())
+    }
+
     /// What becomes of a run whose carrier died.
     pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
         let policy = self.app.config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
@@ -136,27 +182,4 @@ impl Dispatcher {
 
 fn waited(run: &StoredRun) -> Duration {
     run.started_at.map(|started| started.since(run.created_at)).unwrap_or_default()
-}
-
-/// The event as the agent gets it.
-fn envelope(claimed: &Claimed) -> Envelope {
-    let (run, event) = (&claimed.run, &claimed.event);
-    let (body, body_encoding) = encode_body(&claimed.body.bytes);
-    Envelope {
-        webhook: true,
-        source: event.provider.clone(),
-        integration_id: event.source.clone(),
-        event_type: run.event_type.clone(),
-        idempotency_key: event.delivery_id.clone(),
-        timestamp: event.received_at.as_seconds(),
-        headers: serde_json::from_str(&claimed.body.headers).unwrap_or_default(),
-        body,
-        body_encoding: body_encoding.to_owned(),
-        event_id: event.id,
-        run_id: run.id,
-        attempt: run.attempt,
-        agent: run.agent.clone(),
-        context: serde_json::from_str(&event.context).unwrap_or_default(),
-        events: Vec::new(),
-    }
 }
