@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use doorbell_client::api::{Activity, Run};
-use doorbell_client::{Sender, Verdict};
+use doorbell_client::{Answer, Sender};
 use doorbell_core::provider::{Provider, find_sample};
 use futures_util::{Stream, StreamExt};
 
@@ -56,9 +56,9 @@ async fn ring_once(gateway: &Gateway) -> anyhow::Result<Run> {
     let key = source.keys().first().map(|key| &key.key);
     let signed = provider.sign(key, sample.event, sample.body.into(), &id, clock::now());
     let url = format!("{}/webhooks/github", gateway.app.local_url());
-    let sent = Sender::new(&url)?.send(&signed.headers, signed.body).await?;
-    let receipt = match sent.verdict {
-        Verdict::Accepted(receipt) => receipt,
+    let sent = Sender::new(&url)?.post(&signed.headers, signed.body).await?;
+    let receipt = match sent.answer {
+        Answer::Receipt(receipt) => receipt,
         other => bail!("the delivery was not accepted: {other:?}"),
     };
     let run = receipt.runs.first().context("the delivery started no run")?;

@@ -116,7 +116,7 @@ async fn a_full_queue_that_rejects_gives_429_and_the_sender_may_come_again() {
     gateway.in_state(&first, "running").await;
     gateway.ring(sample("issues.opened")).await;
     let refused = sample("issues.opened");
-    let Answer::Refused(problem) = gateway.send("/webhooks/github", refused.clone()).await else { panic!("taken") };
+    let Answer::Problem(problem) = gateway.send("/webhooks/github", refused.clone()).await else { panic!("taken") };
     assert_eq!((problem.status, problem.code.as_str()), (429, "queue_full"));
     std::fs::remove_file(project.path("home/hold")).unwrap();
     wait_until("the queue to be empty", async || {

@@ -20,9 +20,9 @@ async fn send_on(gateway: &Gateway, stop: Arc<AtomicBool>, taken: Arc<AtomicUsiz
     while !stop.load(Ordering::Relaxed) {
         let id = fresh_id();
         let signed = sample_as("issues.opened", &id);
-        let receipt = match sender.send(&signed.headers, signed.body).await {
+        let receipt = match sender.post(&signed.headers, signed.body).await {
             Ok(sent) => match sent.answer {
-                Answer::Accepted(receipt) => Some(receipt),
+                Answer::Receipt(receipt) => Some(receipt),
                 other => panic!("a signed delivery is refused by nobody: {other:?}"),
             },
             Err(_) => None,

@@ -1,6 +1,6 @@
 //! Deliveries: what is taken, what is refused, and what the sender is told.
 
-use doorbell_client::{Verdict, api};
+use doorbell_client::{Answer, api};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -15,10 +15,10 @@ fn project() -> Project {
     project
 }
 
-fn code(verdict: &Verdict) -> (u16, &str) {
+fn code(verdict: &Answer) -> (u16, &str) {
     match verdict {
-        Verdict::Accepted(_) => (200, ""),
-        Verdict::Refused(problem) => (problem.status, &problem.code),
+        Answer::Receipt(_) => (200, ""),
+        Answer::Problem(problem) => (problem.status, &problem.code),
         other => panic!("{other:?}"),
     }
 }
@@ -151,8 +151,8 @@ async fn the_body_is_kept_byte_for_byte() {
     let gateway = project.serve();
     let odd = b"\xef\xbb\xbf\xff\x00 not text at all \r\n".to_vec();
     for body in [odd, Vec::new(), vec![7; 300_000]] {
-        let sent = gateway.sender("/v1/webhooks/generic/lab").send(&[], body.clone().into()).await.unwrap();
-        let Verdict::Accepted(receipt) = sent.verdict else { panic!("{sent:?}") };
+        let sent = gateway.sender("/v1/webhooks/generic/lab").post(&[], body.clone().into()).await.unwrap();
+        let Answer::Receipt(receipt) = sent.answer else { panic!("{sent:?}") };
         assert_eq!(receipt.event, "generic.event");
         assert_eq!(gateway.client.event_body(&receipt.delivery_id).await.unwrap(), body);
     }
@@ -183,21 +183,21 @@ async fn generic_sources_verify_hmac_and_bearer() {
     let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
     let signed = [header("X-Webhook-Signature", &hex), header("X-Webhook-Signature", &format!("sha256={hex}"))];
     for headers in signed {
-        let sent = gateway.sender("/v1/webhooks/generic/hmac").send(&headers, body.clone().into()).await.unwrap();
-        assert!(matches!(&sent.verdict, Verdict::Accepted(receipt) if receipt.event == "generic.deploy.finished"), "{sent:?}");
+        let sent = gateway.sender("/v1/webhooks/generic/hmac").post(&headers, body.clone().into()).await.unwrap();
+        assert!(matches!(&sent.answer, Answer::Receipt(receipt) if receipt.event == "generic.deploy.finished"), "{sent:?}");
     }
     let sender = gateway.sender("/v1/webhooks/generic/token");
     let mut headers = header("Authorization", "bearer correct-horse");
     headers.push(("X-Id".to_owned(), "1".to_owned()));
     for duplicate in [false, true] {
-        let sent = sender.send(&headers, body.clone().into()).await.unwrap();
-        let Verdict::Accepted(receipt) = sent.verdict else { panic!("{sent:?}") };
+        let sent = sender.post(&headers, body.clone().into()).await.unwrap();
+        let Answer::Receipt(receipt) = sent.answer else { panic!("{sent:?}") };
         assert_eq!(receipt.duplicate, duplicate);
         let shown = gateway.client.event(&receipt.delivery_id).await.unwrap();
         assert!(!serde_json::to_string(&shown).unwrap().contains("correct-horse"), "the token is not kept");
     }
-    let sent = sender.send(&header("Authorization", "Bearer wrong"), body.into()).await.unwrap();
-    assert_eq!(code(&sent.verdict), (401, "signature_mismatch"));
+    let sent = sender.post(&header("Authorization", "Bearer wrong"), body.into()).await.unwrap();
+    assert_eq!(code(&sent.answer), (401, "signature_mismatch"));
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn two_sources_with_one_secret_both_take_it_and_an_agent_on_both_starts_on
     let gateway = project.serve();
     let id = fresh_id();
     for duplicate in [false, true] {
-        let Verdict::Accepted(receipt) = gateway.send("/webhooks/github", sample_as("issues.opened", &id)).await else {
+        let Answer::Receipt(receipt) = gateway.send("/webhooks/github", sample_as("issues.opened", &id)).await else {
             panic!("not accepted")
         };
         let sources: Vec<_> = receipt.deliveries.iter().map(|delivery| delivery.source.as_str()).collect();
@@ -238,7 +238,7 @@ async fn two_triggers_of_one_agent_that_both_match_start_it_once() {
     let receipt = gateway.ring(sample("issues.opened")).await;
     assert_eq!(receipt.runs.len(), 1);
     let why = gateway.client.explain(&receipt.delivery_id).await.unwrap();
-    assert_eq!(why.verdicts.iter().filter(|verdict| verdict.matched).count(), 2);
+    assert_eq!(why.answers.iter().filter(|verdict| verdict.matched).count(), 2);
     assert_eq!(why.event.outcomes.len(), 1);
     assert_eq!(why.event.outcomes[0].trigger, 0, "flow control comes from the first");
 }
@@ -250,7 +250,7 @@ async fn why_names_the_failing_clause_and_the_actual_value() {
     let gateway = project.serve();
     let receipt = gateway.ring(sample("issues.opened")).await;
     let why = gateway.client.explain(&receipt.delivery_id).await.unwrap();
-    let verdict = why.verdicts.iter().find(|verdict| verdict.agent == "security").unwrap();
+    let verdict = why.answers.iter().find(|verdict| verdict.agent == "security").unwrap();
     assert!(!verdict.matched);
     let failing = verdict.clauses.last().unwrap();
     assert_eq!((failing.field.as_str(), failing.passed), ("labels", false));

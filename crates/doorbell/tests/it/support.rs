@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use doorbell_client::{Client, RunQuery, Sender, Verdict, api};
+use doorbell_client::{Answer, Client, RunQuery, Sender, api};
 use doorbell_core::provider::github::Github;
 use doorbell_core::provider::{Key, Provider, Signed, find_sample};
 use doorbell_core::secret::Secret;
@@ -148,14 +148,14 @@ impl Gateway {
     }
 
     /// Sends a signed delivery to a path and answers what came back.
-    pub async fn send(&self, path: &str, signed: Signed) -> Verdict {
-        self.sender(path).send(&signed.headers, signed.body).await.unwrap().verdict
+    pub async fn send(&self, path: &str, signed: Signed) -> Answer {
+        self.sender(path).post(&signed.headers, signed.body).await.unwrap().answer
     }
 
     /// Sends a signed delivery to the source `acme` that must be accepted.
     pub async fn ring(&self, signed: Signed) -> api::Receipt {
         match self.send("/v1/webhooks/github/acme", signed).await {
-            Verdict::Accepted(receipt) => receipt,
+            Answer::Receipt(receipt) => receipt,
             other => panic!("not accepted: {other:?}"),
         }
     }
