@@ -238,7 +238,7 @@ async fn two_triggers_of_one_agent_that_both_match_start_it_once() {
     let receipt = gateway.ring(sample("issues.opened")).await;
     assert_eq!(receipt.runs.len(), 1);
     let why = gateway.client.explain(&receipt.delivery_id).await.unwrap();
-    assert_eq!(why.answers.iter().filter(|verdict| verdict.matched).count(), 2);
+    assert_eq!(why.verdicts.iter().filter(|verdict| verdict.matched).count(), 2);
     assert_eq!(why.event.outcomes.len(), 1);
     assert_eq!(why.event.outcomes[0].trigger, 0, "flow control comes from the first");
 }
@@ -250,7 +250,7 @@ async fn why_names_the_failing_clause_and_the_actual_value() {
     let gateway = project.serve();
     let receipt = gateway.ring(sample("issues.opened")).await;
     let why = gateway.client.explain(&receipt.delivery_id).await.unwrap();
-    let verdict = why.answers.iter().find(|verdict| verdict.agent == "security").unwrap();
+    let verdict = why.verdicts.iter().find(|verdict| verdict.agent == "security").unwrap();
     assert!(!verdict.matched);
     let failing = verdict.clauses.last().unwrap();
     assert_eq!((failing.field.as_str(), failing.passed), ("labels", false));

@@ -6,6 +6,7 @@ mod agents;
 mod api;
 mod cli;
 mod crash;
+mod docs;
 mod ingest;
 mod limits;
 mod redelivery;

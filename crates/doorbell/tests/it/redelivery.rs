@@ -52,7 +52,7 @@ async fn a_redelivery_after_a_trigger_was_added_starts_that_agent_only() {
     agents.sort();
     assert_eq!(agents, ["late", "triage"]);
     let why = gateway.client.explain(&first.delivery_id).await.unwrap();
-    assert_eq!(why.answers.len(), 1, "`why` uses the triggers that were in force when the event came");
+    assert_eq!(why.verdicts.len(), 1, "`why` uses the triggers that were in force when the event came");
 }
 
 #[tokio::test]

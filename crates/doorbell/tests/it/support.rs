@@ -15,6 +15,9 @@ pub const SECRET: &str = "It's a Secret to Everybody";
 /// How long anything here may take: generous, because machines are shared. Nothing waits for it unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The built program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_doorbell");
+
 /// A project in a folder of its own, with credentials of its own.
 #[derive(Debug)]
 pub struct Project {
@@ -67,7 +70,12 @@ impl Project {
 
     /// The program, for this project.
     pub fn doorbell(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        self.prepare(PROGRAM, args)
+    }
+
+    /// A program, in this project's folder and environment.
+    pub fn prepare(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).current_dir(self.root()).stdin(Stdio::null());
         command.env("DOORBELL_CREDENTIALS_DIR", self.path("credentials")).env("HOME", self.path("home"));
         for name in ["DOORBELL_URL", "DOORBELL_TOKEN", "DOORBELL_LOG"] {
@@ -94,11 +102,17 @@ impl Project {
     }
 
     pub fn serve_with(&self, env: &[(&str, &str)]) -> Gateway {
+        let mut command = self.doorbell(&["serve"]);
+        command.envs(env.iter().copied());
+        self.serve_by(command)
+    }
+
+    /// Starts the gateway by a command of its own, and waits until it listens.
+    pub fn serve_by(&self, mut command: Command) -> Gateway {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("gateway.log")).unwrap();
         let address = self.path(".doorbell/gateway.json");
         let _ = std::fs::remove_file(&address);
-        let mut command = self.doorbell(&["serve"]);
-        command.envs(env.iter().copied()).stdout(Stdio::null()).stderr(log);
+        command.stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().unwrap();
         let url = wait_for("the gateway to listen", || {
             if let Some(status) = child.try_wait().unwrap() {
