@@ -2,5 +2,6 @@
 //!
 //! Everything that touches the world; what decides is in `doorbell-core`. ARCHITECTURE.md has the map.
 
+pub mod cli;
 pub mod config;
 pub mod store;
