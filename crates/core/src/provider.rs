@@ -103,10 +103,27 @@ pub struct Reading {
     pub handshake: bool,
 }
 
-/// The body cannot be read although its signature is right: a 400 with this detail.
+/// The delivery cannot be read although its signature is right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unreadable(pub String);
+#[error("{detail}")]
+pub struct Unreadable {
+    /// What is wrong, and what the sender can do.
+    pub detail: String,
+    /// Whether it is of a content type that the provider does not send (415), rather than broken (400).
+    pub wrong_type: bool,
+}
+
+impl Unreadable {
+    /// The body, or what names the event, is broken.
+    pub fn broken(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), wrong_type: false }
+    }
+
+    /// The content type is none that the provider sends.
+    pub fn wrong_type(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), wrong_type: true }
+    }
+}
 
 /// A realistic delivery of the project's own making, to ring a gateway with.
 #[derive(Debug, Clone, PartialEq, Eq)]

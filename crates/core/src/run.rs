@@ -168,9 +168,12 @@ pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp,
             let progress = Progress { losses: behind.losses + 1, ..behind };
             match policy.on_lost {
                 OnLost::Fail => end(State::Failed, true, progress, format!("{what}; `on_lost = \"fail\"`")),
-                OnLost::Retry if progress.losses > MOST_LOSSES => {
-                    end(State::Failed, true, progress, format!("{what}; lost {} times, so it is not tried again", progress.losses))
-                }
+                OnLost::Retry if progress.losses > MOST_LOSSES => end(
+                    State::Failed,
+                    true,
+                    progress,
+                    format!("{what}; lost {} times, so it is not tried again", progress.losses),
+                ),
                 OnLost::Retry => end(State::Queued, false, progress, format!("{what}; started again")),
             }
         }

@@ -118,7 +118,7 @@ impl Provider for Github {
     fn read(&self, delivery: &Delivery) -> Result<Reading, Unreadable> {
         let event = event_of(delivery)?;
         let text = payload_of(delivery)?;
-        let payload = json::read(&text).map_err(|error| Unreadable(format!("the payload: {error}")))?;
+        let payload = json::read(&text).map_err(|error| Unreadable::broken(format!("the payload: {error}")))?;
         Ok(Reading {
             context: reading::describe(event, &payload),
             delivery_id: Some(delivery_id(delivery, event)),
@@ -151,11 +151,13 @@ impl Provider for Github {
 
 fn event_of(delivery: &Delivery) -> Result<&str, Unreadable> {
     let event = delivery.header(EVENT).map_err(|fault| {
-        Unreadable(format!("{EVENT} {fault}: GitHub sends the event's name in it, once; a proxy may have changed it"))
+        Unreadable::broken(format!(
+            "{EVENT} {fault}: GitHub sends the event's name in it, once; a proxy may have changed it"
+        ))
     })?;
     let spelled = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
     if event.len() > LONGEST_EVENT || !event.bytes().all(spelled) {
-        return Err(Unreadable(format!(
+        return Err(Unreadable::broken(format!(
             "{EVENT} is not an event's name: at most {LONGEST_EVENT} of `a-z`, `0-9` and `_`, as in `pull_request`"
         )));
     }
@@ -165,7 +167,7 @@ fn event_of(delivery: &Delivery) -> Result<&str, Unreadable> {
 fn payload_of(delivery: &Delivery) -> Result<Cow<'_, str>, Unreadable> {
     if delivery.is_form() {
         let payload = form_urlencoded::parse(&delivery.body).find(|(field, _)| field == "payload");
-        let (_, text) = payload.ok_or_else(|| Unreadable("the form has no field `payload`".to_owned()))?;
+        let (_, text) = payload.ok_or_else(|| Unreadable::broken("the form has no field `payload`"))?;
         return Ok(match text.strip_prefix('\u{feff}') {
             Some(rest) => Cow::Owned(rest.to_owned()),
             None => text,
@@ -173,15 +175,14 @@ fn payload_of(delivery: &Delivery) -> Result<Cow<'_, str>, Unreadable> {
     }
     let kind = delivery.content_type();
     if !kind.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
-        return Err(Unreadable(
+        return Err(Unreadable::wrong_type(
             "the content type is neither application/json nor application/x-www-form-urlencoded: choose one of them in \
-             the webhook's settings"
-                .to_owned(),
+             the webhook's settings",
         ));
     }
     json::text_of(&delivery.body)
         .map(Cow::Borrowed)
-        .map_err(|error| Unreadable(format!("the payload is not UTF-8: {error}")))
+        .map_err(|error| Unreadable::broken(format!("the payload is not UTF-8: {error}")))
 }
 
 /// GitHub repeats the id when it sends a delivery again. Where it was lost on the way, the same event with the same

@@ -128,20 +128,20 @@ fn what_is_no_event_is_unreadable_and_says_what_to_do() {
         let (source, delivery) = with(|headers| {
             headers.insert("x-github-event", bad.parse().unwrap());
         });
-        assert!(read(&source, &delivery).unwrap_err().0.contains("`pull_request`"), "{bad}");
+        assert!(read(&source, &delivery).unwrap_err().detail.contains("`pull_request`"), "{bad}");
     }
     let (source, delivery) = with(|headers| {
         headers.append("x-github-event", HeaderValue::from_static("issues"));
     });
-    assert!(read(&source, &delivery).unwrap_err().0.contains("more than once"));
+    assert!(read(&source, &delivery).unwrap_err().detail.contains("more than once"));
     let (source, delivery) = with(|headers| {
         headers.remove("x-github-event");
     });
-    assert!(read(&source, &delivery).unwrap_err().0.contains("is missing"));
+    assert!(read(&source, &delivery).unwrap_err().detail.contains("is missing"));
     let (source, delivery) = with(|headers| {
         headers.insert("content-type", HeaderValue::from_static("text/plain"));
     });
-    assert!(read(&source, &delivery).unwrap_err().0.contains("application/json"));
+    assert!(read(&source, &delivery).unwrap_err().detail.contains("application/json"));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn bodies_that_are_no_json_object_are_unreadable() {
         assert!(event("issues", bad.to_vec()).is_err());
     }
     let source = github();
-    assert!(read(&source, &signed(&source, "issues", "other=1", is_form)).unwrap_err().0.contains("`payload`"));
+    assert!(read(&source, &signed(&source, "issues", "other=1", is_form)).unwrap_err().detail.contains("`payload`"));
 }
 
 #[test]
