@@ -2,7 +2,6 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 unreachable.
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,9 +20,10 @@ mod events;
 mod failure;
 mod init;
 mod keys;
+mod live;
 mod logs;
 mod output;
-mod random;
+mod reference;
 mod ring;
 mod runs;
 mod serve;
@@ -96,7 +96,10 @@ enum Command {
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
     #[command(hide = true)]
-    Guard(GuardArgs),
+    Reference(reference::ReferenceArgs),
+    /// End the agents' processes when the gateway is gone (the gateway starts this itself)
+    #[command(hide = true, after_help = "Example:\n  doorbell guard")]
+    Guard,
 }
 
 /// Run the gateway: take deliveries and start agents, until it is told to end
@@ -106,6 +109,18 @@ struct ServeArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// How log lines are written to standard error; `DOORBELL_LOG` says which (`info`, `debug`, …)
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormatArg,
+}
+
+/// For people, or one JSON object a line.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormatArg {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Run the gateway and show what comes in, and what the agents say, as it happens
@@ -117,30 +132,21 @@ struct DevArgs {
     listen: Option<SocketAddr>,
 }
 
-/// See it work: a gateway, an agent and a few deliveries, in a folder of their own that is removed afterwards
+/// See it work: a gateway, an agent and a signed delivery, in a folder of its own that is removed afterwards
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:\n  doorbell demo --once")]
 struct DemoArgs {
-    /// End after the deliveries instead of staying up
+    /// End when the agent has ended, instead of staying up
     #[arg(long)]
     once: bool,
-}
-
-/// Stand between the gateway and an agent's processes (the gateway starts this itself)
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  doorbell guard -- ./agent.sh")]
-struct GuardArgs {
-    /// What the gateway says.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
 }
 
 /// Runs the command that the process was started with, and answers its exit code.
 pub fn run() -> ExitCode {
     let Args { global, command } = Args::parse();
-    // Before any thread is started: a guard forks, and is small.
-    if let Command::Guard(args) = command {
-        return serve::guard(args).unwrap_or_else(|error| failure::report(&error, None));
+    // Small, and without any thread.
+    if let Command::Guard = command {
+        return serve::guard();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -167,7 +173,8 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
-        Command::Guard(args) => return serve::guard(args),
+        Command::Reference(args) => reference::run(&args)?,
+        Command::Guard => return Ok(serve::guard()),
     }
     Ok(ExitCode::SUCCESS)
 }

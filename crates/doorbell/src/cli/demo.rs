@@ -23,10 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("doorbell-demo-").tempdir().context("cannot make a folder")?;
-    let environment = Environment::read().with_credentials_in(&folder.path().join("credentials"));
+    // The demo's secret goes where it is removed with the rest.
+    let home = folder.path().join("home");
+    let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
     telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
     let project = folder.path().join("project");
-    init::create(&project, &Credentials::new(&environment))?;
+    init::make(&project, &Credentials::new(&environment))?;
     output::line(format!("made a project in {}:", project.display()))?;
     output::line("  config.toml               a source `github` with a generated secret")?;
     output::line("  agents/triage/config.toml an agent that wants new issues, and runs agents/triage/agent.sh\n")?;

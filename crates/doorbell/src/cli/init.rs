@@ -50,7 +50,7 @@ const TEMPLATES: [Template; 5] = [
 /// What was done, as `--json` prints it.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Made {
+pub(super) struct Made {
     project: PathBuf,
     created: Vec<&'static str>,
     kept: Vec<&'static str>,
@@ -69,7 +69,7 @@ pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
     Ok(output::line(next_steps(&made, &args.dir))?)
 }
 
-fn make(dir: &Path, credentials: &Credentials) -> anyhow::Result<Made> {
+pub(super) fn make(dir: &Path, credentials: &Credentials) -> anyhow::Result<Made> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let project = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
     if project.join(PROJECT_FILE).exists() {

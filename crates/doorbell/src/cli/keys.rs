@@ -8,6 +8,9 @@ use doorbell_client::api::{CreatedKey, NewKey};
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, escape_terminal};
+use crate::config::{self, Environment};
+use crate::gateway::STATE_FOLDER;
+use crate::{files, ops, store};
 
 /// Manage API keys
 #[derive(Debug, Args)]
@@ -77,6 +80,14 @@ fn is_nobody_there(error: &anyhow::Error) -> bool {
 }
 
 /// Makes the key in the project's store itself.
-async fn create_offline(_root: &Path, _wish: NewKey) -> anyhow::Result<CreatedKey> {
-    anyhow::bail!("not wired")
+async fn create_offline(root: &Path, wish: NewKey) -> anyhow::Result<CreatedKey> {
+    let config = config::load(root, &Environment::read(), &[])?;
+    files::make_private_folder(&root.join(STATE_FOLDER))?;
+    let store = store::open(&config.store_url, root).await?;
+    let agents: Vec<&str> = config.agents.keys().map(String::as_str).collect();
+    match ops::keys::make(store.as_ref(), wish, &agents).await {
+        Ok((_, created)) => Ok(created),
+        Err(ops::Error::Invalid(detail)) => Err(Failure::usage(detail).into()),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -5,11 +5,6 @@ use std::time::Duration;
 use doorbell_core::time::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Now.
-pub(super) fn now() -> Timestamp {
-    Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
-}
-
 /// A point in time as an option names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {

@@ -38,6 +38,16 @@ impl Environment {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
     }
 
+    /// The same with a variable set, or taken away.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: Option<&OsStr>) -> Self {
+        match value {
+            Some(value) => self.0.insert(name.to_owned(), value.to_owned()),
+            None => self.0.remove(name),
+        };
+        self
+    }
+
     /// A variable; none if it is not set or not UTF-8.
     pub fn var(&self, name: &str) -> Option<&str> {
         self.var_os(name)?.to_str()
