@@ -2,12 +2,11 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 unreachable.
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use doorbell_core::secret::Secret;
 
 use self::context::Context;
@@ -21,6 +20,7 @@ mod events;
 mod failure;
 mod init;
 mod keys;
+mod live;
 mod logs;
 mod output;
 mod random;
@@ -95,17 +95,30 @@ enum Command {
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
-    #[command(hide = true)]
-    Guard(GuardArgs),
+    /// End the agents' processes when the gateway is gone (the gateway starts this itself)
+    #[command(hide = true, after_help = "Example:\n  doorbell guard")]
+    Guard,
 }
 
 /// Run the gateway: take deliveries and start agents, until it is told to end
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  doorbell serve --listen 0.0.0.0:8080")]
+#[command(after_help = "Examples:\n  doorbell serve --listen 0.0.0.0:8080\n  doorbell serve --log-format json")]
 struct ServeArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t = LogFormatArg::Text)]
+    log_format: LogFormatArg,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormatArg {
+    /// For people
+    Text,
+    /// One object a line, for machines
+    Json,
 }
 
 /// Run the gateway and show what comes in, and what the agents say, as it happens
@@ -126,21 +139,12 @@ struct DemoArgs {
     once: bool,
 }
 
-/// Stand between the gateway and an agent's processes (the gateway starts this itself)
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  doorbell guard -- ./agent.sh")]
-struct GuardArgs {
-    /// What the gateway says.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<OsString>,
-}
-
 /// Runs the command that the process was started with, and answers its exit code.
 pub fn run() -> ExitCode {
     let Args { global, command } = Args::parse();
-    // Before any thread is started: a guard forks, and is small.
-    if let Command::Guard(args) = command {
-        return serve::guard(args).unwrap_or_else(|error| failure::report(&error, None));
+    // Before any thread is started: a guard is small.
+    if let Command::Guard = command {
+        return serve::guard();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -167,7 +171,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
-        Command::Guard(args) => return serve::guard(args),
+        Command::Guard => return Ok(serve::guard()),
     }
     Ok(ExitCode::SUCCESS)
 }
