@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use doorbell_core::secret::Secret;
 
 use self::context::Context;
@@ -23,6 +23,7 @@ mod keys;
 mod live;
 mod logs;
 mod output;
+mod random;
 mod reference;
 mod ring;
 mod runs;
@@ -104,22 +105,22 @@ enum Command {
 
 /// Run the gateway: take deliveries and start agents, until it is told to end
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  doorbell serve --listen 0.0.0.0:8080")]
+#[command(after_help = "Examples:\n  doorbell serve --listen 0.0.0.0:8080\n  doorbell serve --log-format json")]
 struct ServeArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// How log lines are written to standard error; `DOORBELL_LOG` says which (`info`, `debug`, …)
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// How the log is written to standard error; `DOORBELL_LOG` says how much (`warn`, `info`, `debug`)
+    #[arg(long, value_enum, default_value_t = LogFormatArg::Text)]
     log_format: LogFormatArg,
 }
 
-/// For people, or one JSON object a line.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LogFormatArg {
-    /// For people.
+    /// For people
     Text,
-    /// One JSON object a line.
+    /// One object a line, for machines
     Json,
 }
 
@@ -144,7 +145,7 @@ struct DemoArgs {
 /// Runs the command that the process was started with, and answers its exit code.
 pub fn run() -> ExitCode {
     let Args { global, command } = Args::parse();
-    // Small, and without any thread.
+    // Before any thread is started: a guard is small.
     if let Command::Guard = command {
         return serve::guard();
     }

@@ -5,6 +5,7 @@
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub struct Dispatcher {
     /// The folder that holds the runs' own folders.
     runs_folder: PathBuf,
     /// The allow-listed environment that commands inherit.
-    inherited: Vec<(String, String)>,
+    inherited: Vec<(String, OsString)>,
     bells: HashMap<String, Arc<Notify>>,
     due: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
@@ -58,7 +59,7 @@ struct InFlight {
 
 impl Dispatcher {
     /// A dispatcher that does nothing yet.
-    pub fn new(app: Arc<App>, guard: Guard, runs_folder: PathBuf, inherited: Vec<(String, String)>) -> Arc<Self> {
+    pub fn new(app: Arc<App>, guard: Guard, runs_folder: PathBuf, inherited: Vec<(String, OsString)>) -> Arc<Self> {
         let bells = app.config.agents.keys().map(|name| (name.clone(), Arc::new(Notify::new()))).collect();
         Arc::new(Self {
             app,

@@ -1,5 +1,6 @@
 //! A running gateway: everything put together, started and closed in order.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -67,7 +68,7 @@ impl Gateway {
     ///
     /// # Errors
     /// If the address is taken, or the store cannot be opened.
-    pub async fn start(config: Config, program: &Path, inherited: Vec<(String, String)>) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, program: &Path, inherited: Vec<(String, OsString)>) -> anyhow::Result<Self> {
         let root = config.root.clone();
         let state = root.join(STATE_FOLDER);
         files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;

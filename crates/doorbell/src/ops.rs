@@ -55,9 +55,9 @@ fn page_size(limit: Option<usize>) -> Result<usize, Error> {
 }
 
 fn parse_cursor(cursor: Option<&str>) -> Result<Option<i64>, Error> {
-    let parsed = cursor.map(|text| text.parse::<i64>().ok().filter(|seq| *seq > 0)).map(|seq| {
-        seq.ok_or_else(|| Error::Invalid("`cursor` must be a `nextCursor` of an earlier page".to_owned()))
-    });
+    let parsed = cursor
+        .map(|text| text.parse::<i64>().ok().filter(|seq| *seq > 0))
+        .map(|seq| seq.ok_or_else(|| Error::Invalid("`cursor` must be a `nextCursor` of an earlier page".to_owned())));
     parsed.transpose()
 }
 

@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use doorbell_client::Client;
 use doorbell_core::secret::Secret;
-use serde::Deserialize;
 
 use super::Global;
 use super::failure::{Exit, Failure};
 use crate::config::{self, Config, Credentials, Environment};
-
-/// The project's folder of state.
-const STATE: &str = ".doorbell";
+use crate::gateway::{Address, address_file, key_file};
 
 /// The credentials of whoever runs the command.
 pub(super) fn credentials() -> Credentials {
@@ -27,12 +24,6 @@ pub(super) struct Context {
     key: Option<Secret>,
     /// Whether to print JSON.
     pub(super) json: bool,
-}
-
-/// `.doorbell/gateway.json`, as a running gateway writes it.
-#[derive(Debug, Deserialize)]
-struct Running {
-    url: String,
 }
 
 impl Context {
@@ -113,18 +104,18 @@ fn nearest(folder: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn running(root: &Path) -> anyhow::Result<String> {
-    let path = root.join(STATE).join("gateway.json");
+    let path = address_file(root);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Failure::no_gateway().into()),
         Err(error) => return Err(unreadable(&path, &error).into()),
     };
-    let running = serde_json::from_slice::<Running>(&text);
-    Ok(running.with_context(|| format!("{} is damaged: start the gateway again", path.display()))?.url)
+    let address = serde_json::from_slice::<Address>(&text);
+    Ok(address.with_context(|| format!("{} is damaged: start the gateway again", path.display()))?.url)
 }
 
 fn read_key(root: &Path) -> anyhow::Result<Option<Secret>> {
-    let path = root.join(STATE).join("key");
+    let path = key_file(root);
     match std::fs::read(&path) {
         Ok(text) => Ok(Some(Secret::new(text.trim_ascii())).filter(|key| !key.is_blank())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -28,13 +28,16 @@ pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<Ex
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
     telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
     let project = folder.path().join("project");
-    init::make(&project, &Credentials::new(&environment))?;
+    init::create(&project, &Credentials::new(&environment))?;
     output::line(format!("made a project in {}:", project.display()))?;
     output::line("  config.toml               a source `github` with a generated secret")?;
     output::line("  agents/triage/config.toml an agent that wants new issues, and runs agents/triage/agent.sh\n")?;
     let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let gateway = start(load(&project, &environment, Some(any_port))?, &environment).await?;
-    output::line(format!("serving it on {}; sending it a signed `issues.opened`, as GitHub would:\n", gateway.app.local_url()))?;
+    output::line(format!(
+        "serving it on {}; sending it a signed `issues.opened`, as GitHub would:\n",
+        gateway.app.local_url()
+    ))?;
     let run = ring_once(&gateway).await?;
     let succeeded = run.state == "succeeded";
     if args.once || !succeeded {

@@ -9,10 +9,10 @@ use super::context::Context;
 use super::live::Live;
 use super::serve::{load, run_until_told, start};
 use super::{DevArgs, output};
+use crate::app::Caller;
 use crate::config::Environment;
 use crate::gateway::{Gateway, key_file};
 use crate::ops;
-use crate::app::Caller;
 use crate::telemetry::{self, LogFormat};
 
 pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<ExitCode> {

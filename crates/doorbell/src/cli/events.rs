@@ -6,7 +6,8 @@ use doorbell_client::{EventQuery, api};
 
 use super::context::Context;
 use super::output::{self, Table};
-use super::time::{Clock, When, now};
+use super::time::{Clock, When};
+use crate::clock;
 
 /// List events, newest first, or show one
 #[derive(Debug, Args)]
@@ -73,7 +74,7 @@ pub(super) async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<(
 }
 
 async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
-    let now = now();
+    let now = clock::now();
     let query = EventQuery {
         source: filters.source,
         event: filters.event,

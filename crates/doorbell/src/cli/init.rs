@@ -62,14 +62,15 @@ pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
     if context.names_a_project() {
         return Err(Failure::usage("--project names a project that is there: say `doorbell init DIR`").into());
     }
-    let made = make(&args.dir, &context::credentials())?;
+    let made = create(&args.dir, &context::credentials())?;
     if context.json {
         return output::json(&made);
     }
     Ok(output::line(next_steps(&made, &args.dir))?)
 }
 
-pub(super) fn make(dir: &Path, credentials: &Credentials) -> anyhow::Result<Made> {
+/// Makes a project in `dir`, with a secret among `credentials`.
+pub(super) fn create(dir: &Path, credentials: &Credentials) -> anyhow::Result<Made> {
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let project = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
     if project.join(PROJECT_FILE).exists() {
@@ -94,7 +95,7 @@ fn keep_secret(credentials: &Credentials, instance: &str) -> anyhow::Result<Stri
     {
         return Ok(place);
     }
-    let secret = Secret::new(random::secret()?);
+    let secret = Secret::new(random::secret());
     let path = credentials.add(SECRET_TYPE, instance, SECRET_FIELD, &secret).context("cannot keep a new secret")?;
     Ok(path.display().to_string())
 }
@@ -166,7 +167,7 @@ mod tests {
     fn a_new_project_loads_as_it_is() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("acme");
-        let made = make(&dir, &credentials(home.path())).unwrap();
+        let made = create(&dir, &credentials(home.path())).unwrap();
         assert_eq!((made.created.len(), made.credential.as_str()), (5, "github_webhook_secret:acme"));
         let environment = [("HOME", home.path())].into_iter().collect::<Environment>();
         let config = crate::config::load(&dir, &environment, &[]).unwrap();
@@ -185,11 +186,11 @@ mod tests {
         let dir = home.path().join("acme");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join(".gitignore"), "/target\n").unwrap();
-        let made = make(&dir, &credentials).unwrap();
+        let made = create(&dir, &credentials).unwrap();
         assert_eq!(made.kept, [".gitignore"]);
         assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "/target\n");
         assert_eq!(fs::read_to_string(&made.secret_place).unwrap(), "mine");
-        assert!(make(&dir, &credentials).is_err(), "it is a project now");
+        assert!(create(&dir, &credentials).is_err(), "it is a project now");
     }
 
     #[test]

@@ -22,9 +22,11 @@ impl Live {
     pub(super) fn say(&mut self, activity: &Activity) -> io::Result<()> {
         match activity {
             Activity::Event { event } => say_event(event),
-            Activity::Duplicate { event } => {
-                say("again", &event.received_at, &format!("{} {}: delivered {} more times", event.event_type, event.id, event.duplicates))
-            }
+            Activity::Duplicate { event } => say(
+                "again",
+                &event.received_at,
+                &format!("{} {}: delivered {} more times", event.event_type, event.id, event.duplicates),
+            ),
             Activity::Rejected { delivery } => {
                 let code = delivery.code.as_deref().unwrap_or_default();
                 let detail = delivery.detail.as_deref().unwrap_or_default();

@@ -17,7 +17,8 @@ use self::target::{choose, is_url};
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table};
-use super::{random, time};
+use super::random;
+use crate::clock;
 use crate::config::providers;
 
 mod report;
@@ -157,14 +158,14 @@ impl Bell {
 
     /// Sends it once, as a delivery of its own.
     async fn ring(&self, sender: &Sender) -> anyhow::Result<Sent> {
-        let signed = self.sign(&random::uuid()?);
+        let signed = self.sign(&random::uuid());
         Ok(sender.post(&signed.headers, signed.body).await?)
     }
 
     fn sign(&self, delivery_id: &str) -> Signed {
         let key = self.source.keys().first().map(|named| &named.key);
         let sign = |key: Option<&Key>| {
-            self.source.provider().sign(key, &self.event, self.body.clone(), delivery_id, time::now())
+            self.source.provider().sign(key, &self.event, self.body.clone(), delivery_id, clock::now())
         };
         match (self.expectation, key) {
             (Expectation::Accepted, key) => sign(key),
@@ -211,7 +212,7 @@ mod tests {
             url: "http://gateway/".to_owned(),
             headers: headers.collect::<http::HeaderMap>(),
             body: signed.body,
-            received_at: time::now(),
+            received_at: clock::now(),
         };
         verify(&bell.source, &Arc::new(delivery)).is_ok()
     }

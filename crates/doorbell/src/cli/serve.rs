@@ -40,7 +40,8 @@ pub(super) fn load(
 /// Starts a gateway of this program.
 pub(super) async fn start(config: Config, environment: &Environment) -> anyhow::Result<Gateway> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
-    Gateway::start(config, &program, environment.inherited()).await
+    let inherited = environment.inherited().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Gateway::start(config, &program, inherited).await
 }
 
 /// Waits for SIGTERM or SIGINT, then closes: running agents may go on until `drain_timeout`, or the second signal.

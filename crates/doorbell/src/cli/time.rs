@@ -5,6 +5,8 @@ use std::time::Duration;
 use doorbell_core::time::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::clock;
+
 /// A point in time as an option names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
@@ -57,7 +59,7 @@ pub(super) struct Clock {
 impl Clock {
     /// With the time and the zone of this machine.
     pub(super) fn here() -> Self {
-        Self { now: now(), zone: TimeZone::system() }
+        Self { now: clock::now(), zone: TimeZone::system() }
     }
 
     /// The time, short.
@@ -70,6 +72,14 @@ impl Clock {
         let (at, now) = (at.to_zoned(self.zone.clone()), now.to_zoned(self.zone.clone()));
         let format = if at.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
         at.strftime(format).to_string()
+    }
+
+    /// The time of day on this machine, without the day.
+    pub(super) fn time_of_day(rfc3339: &str) -> String {
+        match rfc3339.parse::<jiff::Timestamp>() {
+            Ok(at) => at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string(),
+            Err(_) => rfc3339.to_owned(),
+        }
     }
 
     /// The time, or a dash.

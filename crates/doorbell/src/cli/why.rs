@@ -52,7 +52,7 @@ fn explain(explanation: &Explanation, clock: &Clock) -> String {
 
 fn judgement(verdict: &Verdict) -> String {
     let (agent, reason) = (escape_terminal(&verdict.agent), escape_terminal(&verdict.reason));
-    format!("  {} {agent} #{}: {reason}", mark(verdict.matched), verdict.trigger)
+    format!("  {} {agent} #{}: {reason}", mark(verdict.matched), verdict.trigger + 1)
 }
 
 fn clauses(verdict: &Verdict) -> Vec<String> {
@@ -110,9 +110,9 @@ mod tests {
 evt_1 github.issues.opened came to acme at 09:30:05
 
 Triggers (version 3, in force when it was stored)
-  ✓ triage #0: its filter passed
+  ✓ triage #1: its filter passed
       ✓  events  wants issues  has issues.opened
-  ✗ fix #1: `labels` wants `bug`; the event has `\\u{1b}[2J`
+  ✗ fix #2: `labels` wants `bug`; the event has `\\u{1b}[2J`
       ✗  labels  wants bug  has \\u{1b}[2J
 
 What became of it

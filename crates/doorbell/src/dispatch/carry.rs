@@ -49,7 +49,12 @@ impl Dispatcher {
         self.finish(&agent, &claimed, ended, took).await;
     }
 
-    async fn attempt(&self, agent: &Arc<Agent>, claimed: &Claimed, stopped: watch::Receiver<Option<runtime::Stop>>) -> Ended {
+    async fn attempt(
+        &self,
+        agent: &Arc<Agent>,
+        claimed: &Claimed,
+        stopped: watch::Receiver<Option<runtime::Stop>>,
+    ) -> Ended {
         let run = &claimed.run;
         let (lines, received) = mpsc::channel::<LogLine>(LINES_ON_THE_WAY);
         let journal = tokio::spawn(journal::keep(Arc::clone(&self.app), run.id, received));

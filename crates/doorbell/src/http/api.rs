@@ -10,9 +10,8 @@ use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use serde::Deserialize;
 
 use super::Shared;
-use super::auth::LocalOrKnown;
+use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
-use crate::app::Caller;
 use crate::ops;
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -34,7 +33,7 @@ fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
 
 pub(super) async fn list_events(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     query: Result<Query<ops::events::Query>, QueryRejection>,
 ) -> Answer<api::EventPage> {
     Ok(Json(ops::events::list(&shared.app, &caller, read_query(query)?).await?))
@@ -42,7 +41,7 @@ pub(super) async fn list_events(
 
 pub(super) async fn show_event(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
 ) -> Answer<api::EventDetail> {
     Ok(Json(ops::events::show(&shared.app, &caller, &id).await?))
@@ -50,7 +49,7 @@ pub(super) async fn show_event(
 
 pub(super) async fn event_body(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let bytes = ops::events::body(&shared.app, &caller, &id).await?;
@@ -60,7 +59,7 @@ pub(super) async fn event_body(
 
 pub(super) async fn explain_event(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
 ) -> Answer<api::Explanation> {
     Ok(Json(ops::events::explain(&shared.app, &caller, &id).await?))
@@ -68,7 +67,7 @@ pub(super) async fn explain_event(
 
 pub(super) async fn list_runs(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     query: Result<Query<ops::runs::Query>, QueryRejection>,
 ) -> Answer<api::RunPage> {
     Ok(Json(ops::runs::list(&shared.app, &caller, read_query(query)?).await?))
@@ -76,7 +75,7 @@ pub(super) async fn list_runs(
 
 pub(super) async fn show_run(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
 ) -> Answer<api::RunDetail> {
     Ok(Json(ops::runs::get(&shared.app, &caller, &id).await?))
@@ -91,7 +90,7 @@ pub(super) struct NewLines {
 
 pub(super) async fn write_log(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
     body: Result<Json<NewLines>, JsonRejection>,
 ) -> Result<StatusCode, Failure> {
@@ -101,17 +100,17 @@ pub(super) async fn write_log(
 
 pub(super) async fn cancel_run(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
 ) -> Answer<api::Cancelled> {
     Ok(Json(ops::runs::cancel(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
-pub(super) async fn list_agents(State(shared): State<Shared>, caller: Caller) -> Json<api::AgentList> {
+pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
     Json(ops::agents::list(&shared.app, &caller))
 }
 
-pub(super) async fn list_sources(State(shared): State<Shared>, caller: Caller) -> Json<api::SourceList> {
+pub(super) async fn list_sources(State(shared): State<Shared>, By(caller): By) -> Json<api::SourceList> {
     Json(ops::agents::sources(&shared.app, &caller))
 }
 
@@ -124,20 +123,20 @@ pub(super) struct DeliveriesQuery {
 
 pub(super) async fn list_deliveries(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(source): Path<String>,
     query: Result<Query<DeliveriesQuery>, QueryRejection>,
 ) -> Answer<api::DeliveryList> {
     Ok(Json(ops::agents::deliveries(&shared.app, &caller, &source, read_query(query)?.limit).await?))
 }
 
-pub(super) async fn stats(State(shared): State<Shared>, caller: Caller) -> Answer<api::Stats> {
+pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answer<api::Stats> {
     Ok(Json(ops::stats::get(&shared.app, &caller).await?))
 }
 
 pub(super) async fn create_key(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     body: Result<Json<api::NewKey>, JsonRejection>,
 ) -> Result<(StatusCode, Json<api::CreatedKey>), Failure> {
     let created = ops::keys::create(&shared.app, &caller, read_json(body)?).await?;

@@ -11,7 +11,11 @@ use super::Shared;
 use super::error::Failure;
 use crate::app::Caller;
 
-impl FromRequestParts<Shared> for Caller {
+/// Who asks, as a handler takes it.
+#[derive(Debug)]
+pub(super) struct By(pub(super) Caller);
+
+impl FromRequestParts<Shared> for By {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
@@ -20,7 +24,7 @@ impl FromRequestParts<Shared> for Caller {
             Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
         })?;
         let presented = header.to_str().ok().and_then(bearer);
-        presented.and_then(|key| shared.app.access.identify(key)).ok_or_else(|| {
+        presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(|| {
             Failure::new(StatusCode::UNAUTHORIZED, "key_invalid", "no such key, or the run of this token has ended")
         })
     }
@@ -46,7 +50,7 @@ impl FromRequestParts<Shared> for LocalOrKnown {
         if address.is_some_and(|ip| ip.is_loopback()) && !forwarded {
             return Ok(Self);
         }
-        match Caller::from_request_parts(parts, shared).await? {
+        match By::from_request_parts(parts, shared).await?.0 {
             Caller::Owner { .. } | Caller::Viewer => Ok(Self),
             _ => Err(Failure::not_found()),
         }

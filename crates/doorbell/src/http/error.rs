@@ -88,11 +88,9 @@ impl From<ops::Error> for Failure {
 impl From<Unread> for Failure {
     fn from(unread: Unread) -> Self {
         match unread {
-            Unread::TooLarge => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body_too_large",
-                "the body is over this gateway's `max_body`",
-            ),
+            Unread::TooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is over this gateway's `max_body`")
+            }
             Unread::OverBudget => {
                 let detail = "too many large bodies are in flight; try again";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_budget", detail).retry_later()

@@ -105,7 +105,8 @@ async fn take(
         Ok(verified) => verified,
         Err(rejection) => {
             // The sender learns the code; what exactly was wrong is for the source's owner.
-            let failure = Failure::new(StatusCode::UNAUTHORIZED, rejection.code.as_str(), "the signature was not accepted");
+            let failure =
+                Failure::new(StatusCode::UNAUTHORIZED, rejection.code.as_str(), "the signature was not accepted");
             return Err(refuse(shared, sources, remote, &delivery, failure, &rejection.detail, false).await);
         }
     };
@@ -158,8 +159,7 @@ fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
 
 fn new_event(app: &App, event: &Event) -> NewEvent {
     let (source, delivery) = (event.source(), event.delivery());
-    let candidate =
-        Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
+    let candidate = Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
     let mut starts: Vec<Start> = Vec::new();
     for trigger in app.matcher.find(candidate) {
         // Triggers come in file order, so the first one of an agent is the one whose rules hold.

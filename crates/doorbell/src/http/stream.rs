@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::api::read_query;
+use super::auth::By;
 use super::error::Failure;
 use crate::app::{Caller, Notice};
 use crate::ops;
@@ -47,7 +48,7 @@ pub(super) struct ActivityQuery {
 /// What happens. With `Last-Event-ID` (an event's `seq`), events that came since are sent first.
 pub(super) async fn stream_activity(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     headers: HeaderMap,
     query: Result<Query<ActivityQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
@@ -118,7 +119,9 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
         Notice::Run(run) if caller.may_see(&run.agent) => {
             vec![api::Activity::Run { run: ops::view_run(run.as_ref().clone()) }]
         }
-        Notice::Log(run, first, lines) if logs && ops::runs::get(&shared.app, caller, &run.to_string()).await.is_ok() => {
+        Notice::Log(run, first, lines)
+            if logs && ops::runs::get(&shared.app, caller, &run.to_string()).await.is_ok() =>
+        {
             let lines = (first..).zip(lines.iter().cloned());
             let log = |(n, line)| api::Activity::Log { run_id: run.to_string(), line: ops::view_line(n, line) };
             lines.map(log).collect()
@@ -157,7 +160,7 @@ pub(super) struct LogQuery {
 /// A run's log: as it is, or (`follow`, or `Accept: text/event-stream`) as it grows, to the end of the run.
 pub(super) async fn run_log(
     State(shared): State<Shared>,
-    caller: Caller,
+    By(caller): By,
     Path(id): Path<String>,
     headers: HeaderMap,
     query: Result<Query<LogQuery>, QueryRejection>,
@@ -176,7 +179,13 @@ pub(super) async fn run_log(
     }))
 }
 
-async fn follow_log(shared: &Shared, caller: &Caller, id: &str, mut after: u64, messages: &Messages) -> Result<(), Over> {
+async fn follow_log(
+    shared: &Shared,
+    caller: &Caller,
+    id: &str,
+    mut after: u64,
+    messages: &Messages,
+) -> Result<(), Over> {
     let mut notices = shared.app.activity.watch();
     loop {
         // The state is read before the lines: once it is final, no line comes after those that are read then.

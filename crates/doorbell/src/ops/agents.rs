@@ -49,7 +49,12 @@ fn may_see_source(app: &App, caller: &Caller, source: &str) -> bool {
 ///
 /// # Errors
 /// If there is no such source, or not for this caller.
-pub async fn deliveries(app: &App, caller: &Caller, source: &str, limit: Option<usize>) -> Result<api::DeliveryList, Error> {
+pub async fn deliveries(
+    app: &App,
+    caller: &Caller,
+    source: &str,
+    limit: Option<usize>,
+) -> Result<api::DeliveryList, Error> {
     if caller.confined_to().is_some() || !app.config.sources.contains_key(source) {
         return Err(Error::NotFound("source"));
     }

@@ -67,9 +67,17 @@ pub async fn metrics(app: &App) -> Result<String, Error> {
     let commits = app.store.commits();
     let now = clock::now();
     let snapshot = Snapshot {
-        runs: stats.runs.into_iter().filter(|(_, state, _)| !state.is_final())
-            .map(|(agent, state, count)| (agent, state.as_str(), count)).collect(),
-        oldest_queued: stats.oldest_queued.into_iter().map(|(agent, at)| (agent, now.since(at).as_secs_f64())).collect(),
+        runs: stats
+            .runs
+            .into_iter()
+            .filter(|(_, state, _)| !state.is_final())
+            .map(|(agent, state, count)| (agent, state.as_str(), count))
+            .collect(),
+        oldest_queued: stats
+            .oldest_queued
+            .into_iter()
+            .map(|(agent, at)| (agent, now.since(at).as_secs_f64()))
+            .collect(),
         commits: commits.commits,
         operations: commits.operations,
         commit_seconds: commits.busy.as_secs_f64(),

@@ -109,7 +109,10 @@ async fn a_full_queue_drops_the_oldest_visibly() {
 
 #[tokio::test]
 async fn a_full_queue_that_rejects_gives_429_and_the_sender_may_come_again() {
-    let project = project("work_queue_size = 1\nwhen_full = \"reject\"", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done");
+    let project = project(
+        "work_queue_size = 1\nwhen_full = \"reject\"",
+        "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done",
+    );
     project.write("home/hold", "");
     let gateway = project.serve();
     let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
@@ -139,7 +142,10 @@ async fn a_disabled_agent_is_skipped_and_says_why() {
 
 #[tokio::test]
 async fn a_timeout_leaves_nothing_behind() {
-    let project = project("timeout = \"300ms\"", "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & (sleep 1000 &); sleep 1000");
+    let project = project(
+        "timeout = \"300ms\"",
+        "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & (sleep 1000 &); sleep 1000",
+    );
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     let done = gateway.finished(&run).await;
@@ -189,7 +195,8 @@ async fn sigterm_lets_a_running_agent_end() {
 
 #[tokio::test]
 async fn sigterm_hands_back_what_does_not_end_in_time() {
-    let project = Project::new("drain_timeout = \"100ms\"\n[webhooks.acme]\ntype = \"github\"\ncredential = \"acme\"\n");
+    let project =
+        Project::new("drain_timeout = \"100ms\"\n[webhooks.acme]\ntype = \"github\"\ncredential = \"acme\"\n");
     project.agent("triage", ANY, "test $DOORBELL_ATTEMPT = 2 || sleep 1000");
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
@@ -255,7 +262,8 @@ async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
     let token = wait_for("the token", || {
         let files = std::fs::read_dir(&output).ok()?.flatten();
         let found = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-        let token = found.filter_map(|text| Some(text.strip_prefix('"')?.strip_suffix('"')?.chars().rev().collect::<String>()));
+        let token =
+            found.filter_map(|text| Some(text.strip_prefix('"')?.strip_suffix('"')?.chars().rev().collect::<String>()));
         token.into_iter().find(|token| token.starts_with("dbr_"))
     });
     let client = doorbell_client::Client::new(&gateway.url, Some(&token)).unwrap();

@@ -42,7 +42,8 @@ async fn nothing_is_managed_without_a_key_also_on_loopback() {
     for path in ["healthz", "readyz", "metrics"] {
         assert_eq!(reqwest::get(format!("{}/{path}", gateway.url)).await.unwrap().status(), 200, "{path}");
     }
-    let forwarded = reqwest::Client::new().get(format!("{}/metrics", gateway.url)).header("x-forwarded-for", "192.0.2.1");
+    let forwarded =
+        reqwest::Client::new().get(format!("{}/metrics", gateway.url)).header("x-forwarded-for", "192.0.2.1");
     assert_eq!(forwarded.send().await.unwrap().status(), 401, "a tunnel on this machine speaks for strangers");
 }
 
@@ -98,7 +99,13 @@ async fn a_wish_that_is_not_clear_is_refused_with_what_to_do() {
         assert!(problem.detail.contains(says), "{path}: {}", problem.detail);
     }
     let keys = format!("{}/v1/keys", gateway.url);
-    for body in ["", "{}", "{\"name\":\"\",\"role\":\"owner\"}", "{\"name\":\"x\",\"role\":\"king\"}", "{\"name\":\"x\",\"role\":\"agent\",\"agent\":\"nobody\"}"] {
+    for body in [
+        "",
+        "{}",
+        "{\"name\":\"\",\"role\":\"owner\"}",
+        "{\"name\":\"x\",\"role\":\"king\"}",
+        "{\"name\":\"x\",\"role\":\"agent\",\"agent\":\"nobody\"}",
+    ] {
         let request = http.post(&keys).bearer_auth(&gateway.key).header("content-type", "application/json").body(body);
         assert_eq!(request.send().await.unwrap().status(), 400, "{body}");
     }
@@ -113,7 +120,8 @@ async fn pages_miss_nothing_and_show_nothing_twice() {
     }
     let (mut seen, mut cursor) = (Vec::new(), None);
     loop {
-        let page = gateway.client.events(&EventQuery { cursor, limit: Some(3), ..EventQuery::default() }).await.unwrap();
+        let page =
+            gateway.client.events(&EventQuery { cursor, limit: Some(3), ..EventQuery::default() }).await.unwrap();
         seen.extend(page.events.into_iter().map(|event| event.id));
         // What comes meanwhile does not shift the pages.
         gateway.ring(sample("push")).await;

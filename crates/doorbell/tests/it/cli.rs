@@ -110,7 +110,16 @@ fn config_errors_show_the_line_and_come_all_at_once() {
     let output = project.run(&["serve"]);
     let shown = text(&output);
     assert!(!output.status.success());
-    for expected in ["config.toml:3", "allow_unsigned", "config.toml:6", "github", "agents/triage/config.toml:1", "scale", "acme", "events"] {
+    for expected in [
+        "config.toml:3",
+        "allow_unsigned",
+        "config.toml:6",
+        "github",
+        "agents/triage/config.toml:1",
+        "scale",
+        "acme",
+        "events",
+    ] {
         assert!(shown.contains(expected), "`{expected}` is missing in:\n{shown}");
     }
 }
@@ -178,7 +187,9 @@ fn ring_tells_accepted_duplicate_and_refused() {
     let own = project.run(&["ring", "github", "issues", "--file", "own.json"]);
     assert!(own.status.success() && text(&own).contains("github.issues.opened"), "{}", text(&own));
     let samples = project.run(&["ring", "github"]);
-    for event in ["issues", "issue_comment", "pull_request", "pull_request_review", "push", "workflow_run", "release", "ping"] {
+    for event in
+        ["issues", "issue_comment", "pull_request", "pull_request_review", "push", "workflow_run", "release", "ping"]
+    {
         assert!(text(&samples).contains(event), "{event}");
         let output = project.run(&["ring", "github", event]);
         assert!(output.status.success(), "{event}: {}", text(&output));

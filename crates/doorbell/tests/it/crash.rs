@@ -14,7 +14,11 @@ const ROUNDS: usize = 20;
 const CONNECTIONS: usize = 64;
 
 /// Sends deliveries until told to stop; the ids with their receipts, or none where no 2xx came.
-async fn send_on(gateway: &Gateway, stop: Arc<AtomicBool>, taken: Arc<AtomicUsize>) -> Vec<(String, Option<api::Receipt>)> {
+async fn send_on(
+    gateway: &Gateway,
+    stop: Arc<AtomicBool>,
+    taken: Arc<AtomicUsize>,
+) -> Vec<(String, Option<api::Receipt>)> {
     let sender = gateway.sender("/webhooks/github");
     let mut sent = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -52,14 +56,13 @@ async fn whatever_was_answered_2xx_survives_any_kill() {
         let taken = Arc::new(AtomicUsize::new(0));
         let lanes = (0..CONNECTIONS).map(|_| send_on(&gateway, Arc::clone(&stop), Arc::clone(&taken)));
         let load = futures_util::future::join_all(lanes);
-        tokio::pin!(load);
         // A random number of accepted deliveries, then a random moment within the handling of the next ones.
         let enough = usize::from(doorbell::clock::random::<1>()[0]) + 1;
         let killing = async {
             wait_until("some deliveries", async || (taken.load(Ordering::Relaxed) >= enough).then_some(())).await;
             gateway.signal(nix::sys::signal::Signal::SIGKILL);
         };
-        let (sent, ()) = futures_util::future::join(&mut load, killing).await;
+        let (sent, ()) = futures_util::future::join(load, killing).await;
         stop.store(true, Ordering::Relaxed);
         gateway.kill();
         let mut known = known.lock().await;
@@ -91,7 +94,8 @@ async fn check(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>
     assert_eq!(by_delivery.len(), stored.len(), "no delivery is stored twice");
     for (delivery, receipt) in known {
         let Some(receipt) = receipt else { continue };
-        let event = by_delivery.get(delivery.as_str()).unwrap_or_else(|| panic!("{delivery} was answered 2xx and is lost"));
+        let event =
+            by_delivery.get(delivery.as_str()).unwrap_or_else(|| panic!("{delivery} was answered 2xx and is lost"));
         assert_eq!(event.id, receipt.delivery_id);
         let agents: Vec<_> = event.outcomes.iter().map(|outcome| outcome.agent.as_str()).collect();
         assert_eq!(agents, ["one", "two"], "one outcome an agent");
@@ -115,7 +119,8 @@ async fn redeliver(gateway: &Gateway, known: &BTreeMap<String, Option<api::Recei
 async fn all_events(gateway: &Gateway) -> Vec<api::Event> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
-        let page = gateway.client.events(&EventQuery { cursor, limit: Some(500), ..EventQuery::default() }).await.unwrap();
+        let page =
+            gateway.client.events(&EventQuery { cursor, limit: Some(500), ..EventQuery::default() }).await.unwrap();
         all.extend(page.events);
         cursor = page.next_cursor;
         if cursor.is_none() {
@@ -158,7 +163,8 @@ async fn a_lost_run_fails_where_its_agent_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_agents_are_seen_and_tried_again() {
     let project = Project::new(ONE_SOURCE);
-    let config = format!("scale = 8\n{ANY}\n[retries]\nattempts = 2\nbackoff = {{ initial = \"1ms\", jitter = false }}");
+    let config =
+        format!("scale = 8\n{ANY}\n[retries]\nattempts = 2\nbackoff = {{ initial = \"1ms\", jitter = false }}");
     // The first try waits to be killed.
     project.agent("triage", &config, "test $DOORBELL_ATTEMPT = 2 || exec sleep 1000");
     let gateway = project.serve();

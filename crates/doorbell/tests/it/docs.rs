@@ -48,7 +48,9 @@ fn configuration_examples_load() {
         let sources = "[webhooks.github]\ntype = \"github\"\ncredential = \"acme\"\n\
                        [webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
         for block in blocks(&read(document), "toml") {
-            let Some(file) = block.lines().next().and_then(|line| line.strip_prefix("# ")).map(str::to_owned) else { continue };
+            let Some(file) = block.lines().next().and_then(|line| line.strip_prefix("# ")).map(str::to_owned) else {
+                continue;
+            };
             let is_project = file == "config.toml";
             let project = Project::new(if is_project { &block } else { sources });
             for instance in ["new", "old"] {
@@ -71,7 +73,11 @@ fn configuration_examples_load() {
 #[test]
 fn the_readme_can_be_followed_word_by_word() {
     let readme = read("README.md");
-    let commands: Vec<String> = blocks(&readme, "sh").join("\n").lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect();
+    let commands: Vec<String> = blocks(&readme, "sh")
+        .join("\n")
+        .lines()
+        .map(|line| line.split('#').next().unwrap().trim().to_owned())
+        .collect();
     let doorbell = commands.iter().filter_map(|line| line.strip_prefix("doorbell "));
     let all: Vec<Vec<&str>> = doorbell.map(|line| line.split_whitespace().collect()).collect();
     assert!(all.len() >= 7, "{all:?}");

@@ -116,7 +116,11 @@ async fn a_full_disk_is_503_and_then_recovered_from() {
 }
 
 fn set_file_size_limit(pid: nix::unistd::Pid, limit: &str) {
-    let output = std::process::Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--fsize={limit}")).output().unwrap();
+    let output = std::process::Command::new("prlimit")
+        .arg(format!("--pid={pid}"))
+        .arg(format!("--fsize={limit}"))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
