@@ -1,3 +1,5 @@
+//! Tests of the credentials.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

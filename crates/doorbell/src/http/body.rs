@@ -29,12 +29,11 @@ impl Default for Budget {
     }
 }
 
-/// A body with its share of the budget, given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct Whole {
-    /// The bytes as they came.
-    pub(super) bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+/// A body's share of the budget, given back when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    permit: Option<OwnedSemaphorePermit>,
+    units: u64,
 }
 
 /// Why a body was not read.
@@ -52,20 +51,19 @@ pub(super) enum Unread {
 
 impl Budget {
     /// Reads a whole body of at most `limit` bytes.
-    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, limit: u64) -> Result<Whole, Unread> {
+    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, limit: u64) -> Result<(Bytes, Share), Unread> {
         match tokio::time::timeout(WHOLE_TIMEOUT, self.gather(announced(headers), body, limit)).await {
             Ok(read) => read,
             Err(_) => Err(Unread::TooSlow),
         }
     }
 
-    async fn gather(&self, announced: Option<u64>, mut body: Body, limit: u64) -> Result<Whole, Unread> {
+    async fn gather(&self, announced: Option<u64>, mut body: Body, limit: u64) -> Result<(Bytes, Share), Unread> {
         if announced.is_some_and(|length| length > limit) {
             return Err(Unread::TooLarge);
         }
-        let mut share = None;
-        let mut reserved = 0;
-        self.reserve(&mut share, &mut reserved, announced.unwrap_or(0))?;
+        let mut share = Share::default();
+        self.reserve(&mut share, announced.unwrap_or(0))?;
         let mut first: Option<Bytes> = None;
         let mut rest = BytesMut::new();
         let mut length = 0u64;
@@ -81,7 +79,7 @@ impl Budget {
             if length > limit {
                 return Err(Unread::TooLarge);
             }
-            self.reserve(&mut share, &mut reserved, length)?;
+            self.reserve(&mut share, length)?;
             // Most bodies come in one chunk, which is kept as it is.
             match first.take() {
                 None if rest.is_empty() => first = Some(chunk),
@@ -93,22 +91,22 @@ impl Budget {
                 }
             }
         }
-        Ok(Whole { bytes: first.unwrap_or_else(|| rest.freeze()), _share: share })
+        Ok((first.unwrap_or_else(|| rest.freeze()), share))
     }
 
-    /// Raises what is reserved to `length` bytes.
-    fn reserve(&self, share: &mut Option<OwnedSemaphorePermit>, reserved: &mut u64, length: u64) -> Result<(), Unread> {
+    /// Raises a share to `length` bytes.
+    fn reserve(&self, share: &mut Share, length: u64) -> Result<(), Unread> {
         let wanted = length.div_ceil(UNIT);
-        if wanted <= *reserved {
+        if wanted <= share.units {
             return Ok(());
         }
-        let more = u32::try_from(wanted - *reserved).map_err(|_| Unread::OverBudget)?;
+        let more = u32::try_from(wanted - share.units).map_err(|_| Unread::OverBudget)?;
         let more = Arc::clone(&self.0).try_acquire_many_owned(more).map_err(|_| Unread::OverBudget)?;
-        match share {
-            Some(share) => share.merge(more),
-            None => *share = Some(more),
+        match &mut share.permit {
+            Some(permit) => permit.merge(more),
+            None => share.permit = Some(more),
         }
-        *reserved = wanted;
+        share.units = wanted;
         Ok(())
     }
 }
@@ -124,7 +122,7 @@ mod tests {
     async fn read(chunks: Vec<&'static [u8]>, limit: u64) -> Result<Bytes, Unread> {
         let frames = futures_util::stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(chunk)));
         let read = Budget::default().read(&HeaderMap::new(), Body::from_stream(frames), limit).await;
-        read.map(|whole| whole.bytes)
+        read.map(|(bytes, _)| bytes)
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api::Problem;
+use doorbell_core::provider::Unreadable;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
@@ -81,6 +82,16 @@ impl From<ops::Error> for Failure {
             ops::Error::Invalid(detail) => Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail),
             ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
             ops::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Unreadable> for Failure {
+    fn from(unreadable: Unreadable) -> Self {
+        if unreadable.wrong_type {
+            Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", unreadable.detail)
+        } else {
+            Self::new(StatusCode::BAD_REQUEST, "body_unreadable", unreadable.detail)
         }
     }
 }

@@ -23,6 +23,7 @@ use http::header::{ALLOW, CONTENT_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::Shared;
+use super::body::Share;
 use super::error::{Failure, method_not_allowed};
 use crate::app::{App, Notice};
 use crate::clock;
@@ -74,33 +75,9 @@ async fn take(
     remote: SocketAddr,
     request: Request,
 ) -> Result<Receipt, Failure> {
-    let (parts, body) = request.into_parts();
-    let url = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut delivery = Delivery {
-        method: parts.method,
-        url: format!("{}{url}", shared.app.public_url()),
-        headers: parts.headers,
-        body: Bytes::new(),
-        received_at: clock::now(),
-    };
-    let encoded = delivery.headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity");
-    if encoded {
-        let detail = "send the body without Content-Encoding: the signature is over the bytes as they are sent";
-        let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
-        return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
-    }
-    let limit = shared.app.config.gateway.max_body;
-    let whole = match shared.budget.read(&delivery.headers, body, limit).await {
-        Ok(whole) => whole,
-        Err(unread) => {
-            let failure = Failure::from(unread);
-            let detail = format!("the body was not read: {}", failure.code());
-            return Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await);
-        }
-    };
+    // The body's share of the budget is given back at the end.
+    let (delivery, _share) = collect(shared, sources, remote, request).await?;
     let started = Instant::now();
-    delivery.body = whole.bytes.clone();
-    let delivery = Arc::new(delivery);
     let verified = match prove(sources, &delivery) {
         Ok(verified) => verified,
         Err(rejection) => {
@@ -114,11 +91,7 @@ async fn take(
     let events = match verified.into_iter().map(Event::read).collect::<Result<Vec<Event>, _>>() {
         Ok(events) => events,
         Err(unreadable) => {
-            let failure = if unreadable.wrong_type {
-                Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", unreadable.detail.clone())
-            } else {
-                Failure::new(StatusCode::BAD_REQUEST, "body_unreadable", unreadable.detail.clone())
-            };
+            let failure = Failure::from(unreadable.clone());
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
@@ -128,6 +101,41 @@ async fn take(
             let detail = format!("the queue of {} is full; try again later", agents.join(", "));
             let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail.clone()).retry_later();
             Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await)
+        }
+    }
+}
+
+/// The whole delivery as it came, within the limits.
+async fn collect(
+    shared: &Shared,
+    sources: &[Arc<Source>],
+    remote: SocketAddr,
+    request: Request,
+) -> Result<(Arc<Delivery>, Share), Failure> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut delivery = Delivery {
+        method: parts.method,
+        url: format!("{}{path}", shared.app.public_url()),
+        headers: parts.headers,
+        body: Bytes::new(),
+        received_at: clock::now(),
+    };
+    if delivery.headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        let detail = "send the body without Content-Encoding: the signature is over the bytes as they are sent";
+        let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
+        return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
+    }
+    let limit = shared.app.config.gateway.max_body;
+    match shared.budget.read(&delivery.headers, body, limit).await {
+        Ok((bytes, share)) => {
+            delivery.body = bytes;
+            Ok((Arc::new(delivery), share))
+        }
+        Err(unread) => {
+            let failure = Failure::from(unread);
+            let detail = format!("the body was not read: {}", failure.code());
+            Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await)
         }
     }
 }
