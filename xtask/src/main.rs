@@ -1,1 +1,52 @@
-fn main(){}
+//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench`. Not shipped.
+#![expect(clippy::print_stdout, reason = "a command line tool reports to the terminal")]
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+mod bench;
+mod ci;
+mod deny;
+mod requirements;
+mod suite;
+mod tidy;
+mod tool;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  test [ARGS]                   run every test (ARGS go to `cargo test --workspace`)
+  tidy                          check the architecture and the house rules
+  deny [--require-advisories]   check licences, banned crates and sources; advisories when cargo-deny is there
+  ci                            everything that must pass before a merge
+  bench [NAME [ARGS]]           run one benchmark; without a name, list them";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let Some((command, rest)) = args.split_first() else { bail!("no command given\n\n{USAGE}") };
+    match (command.as_str(), rest) {
+        ("test", _) => suite::run(rest),
+        ("tidy", []) => tidy::run(),
+        ("deny", []) => deny::run(false).map(drop),
+        ("deny", [flag]) if flag == "--require-advisories" => deny::run(true).map(drop),
+        ("ci", []) => ci::run(),
+        ("bench", _) => bench::run(rest),
+        ("help" | "--help" | "-h", _) => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        ("tidy" | "deny" | "ci", _) => bail!("`{command}` does not take `{}`\n\n{USAGE}", rest.join(" ")),
+        _ => bail!("there is no command `{command}`\n\n{USAGE}"),
+    }
+}

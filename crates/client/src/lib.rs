@@ -1,3 +1,16 @@
 //! Client of Doorbell's REST API: what the CLI's commands and the integration tests speak with.
+//!
+//! [`Client`] asks a gateway, with an API key; [`Sender`] plays a webhook sender. Their answers are the types of
+//! [`api`]. Single questions end after [`TIMEOUT`]; streams go on until either side ends them.
 
 pub mod api;
+mod client;
+mod error;
+mod query;
+mod sender;
+mod sse;
+
+pub use client::{Client, TIMEOUT};
+pub use error::Error;
+pub use query::{EventQuery, RunQuery};
+pub use sender::{Answer, Sender, Sent};

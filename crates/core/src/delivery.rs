@@ -21,13 +21,16 @@ pub struct Delivery {
 }
 
 /// Why a header has no single usable value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderFault {
     /// It is not there, or empty.
+    #[error("is missing")]
     Missing,
     /// It is there more than once. Stacks differ in which one they take, so none is taken.
+    #[error("is there more than once")]
     Repeated,
     /// It is not visible ASCII.
+    #[error("is not visible ASCII")]
     NotText,
 }
 

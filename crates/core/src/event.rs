@@ -15,6 +15,9 @@ use crate::verify::Verified;
 /// The longest delivery id that is kept as it is, in bytes; a longer one is kept as its digest.
 const LONGEST_DELIVERY_ID: usize = 200;
 
+/// The longest text of a [`Context::shortened`] one, in characters.
+const LONGEST_LISTED_TEXT: usize = 400;
+
 /// The fields of an event that filters, prompts and people use: `event`, `action`, `repo`, `labels`, …
 ///
 /// A small ordered map. Which fields there are is the provider's business; they can be read again from the body.
@@ -64,6 +67,21 @@ impl Context {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
+    }
+
+    /// The same with long texts cut, for lists: nothing that filters use is long.
+    #[must_use]
+    pub fn shortened(&self) -> Self {
+        let mut short = self.clone();
+        for (_, value) in &mut short.0 {
+            if let Value::Text(text) = value
+                && let Some((end, _)) = text.char_indices().nth(LONGEST_LISTED_TEXT)
+            {
+                text.truncate(end);
+                text.push('…');
+            }
+        }
+        short
     }
 
     /// All fields in their order.
@@ -223,14 +241,16 @@ pub fn event_type(provider: &str, event: &str, action: Option<&str>) -> String {
 
 fn delivery_keys(source: &Source, delivery: &Delivery, id: Option<&str>) -> Vec<String> {
     let by_id = id.map(|id| {
-        if id.len() <= LONGEST_DELIVERY_ID { format!("id:{id}") } else { format!("id-sha256:{}", sha256(id.as_bytes())) }
+        if id.len() <= LONGEST_DELIVERY_ID {
+            format!("id:{id}")
+        } else {
+            format!("id-sha256:{}", sha256(id.as_bytes()))
+        }
     });
     match source.dedup() {
         Dedup::Off => Vec::new(),
         Dedup::Id => by_id.into_iter().collect(),
-        Dedup::IdOrBody => {
-            by_id.into_iter().chain([format!("body-sha256:{}", sha256(&delivery.body))]).collect()
-        }
+        Dedup::IdOrBody => by_id.into_iter().chain([format!("body-sha256:{}", sha256(&delivery.body))]).collect(),
     }
 }
 

@@ -5,9 +5,11 @@
 //! the field fits.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use aws_lc_rs::hmac;
+use http::HeaderMap;
 
 use crate::delivery::Delivery;
 use crate::event::Context;
@@ -19,11 +21,13 @@ use crate::verify::Rejection;
 mod encoding;
 pub mod generic;
 pub mod github;
+mod json;
 
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
 
 /// A signing key, prepared once per secret.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a source has few keys, and every verification reads one")]
 pub enum Key {
     /// For HMAC of one algorithm.
     Hmac(hmac::Key),
@@ -43,10 +47,16 @@ impl Debug for Key {
 impl Key {
     /// Whether `signature` is the HMAC of these parts, one after the other; compared in constant time.
     pub fn signs(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
-        let Self::Hmac(key) = self else { return false };
+        self.mac(parts)
+            .is_some_and(|mac| aws_lc_rs::constant_time::verify_slices_are_equal(mac.as_ref(), signature).is_ok())
+    }
+
+    /// The HMAC of these parts, one after the other; none if this is no key for HMAC.
+    pub fn mac(&self, parts: &[&[u8]]) -> Option<hmac::Tag> {
+        let Self::Hmac(key) = self else { return None };
         let mut context = hmac::Context::with_key(key);
         parts.iter().for_each(|part| context.update(part));
-        aws_lc_rs::constant_time::verify_slices_are_equal(context.sign().as_ref(), signature).is_ok()
+        Some(context.sign())
     }
 }
 
@@ -93,10 +103,27 @@ pub struct Reading {
     pub handshake: bool,
 }
 
-/// The body cannot be read although its signature is right: a 400 with this detail.
+/// The delivery cannot be read although its signature is right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unreadable(pub String);
+#[error("{detail}")]
+pub struct Unreadable {
+    /// What is wrong, and what the sender can do.
+    pub detail: String,
+    /// Whether it is of a content type that the provider does not send (415), rather than broken (400).
+    pub wrong_type: bool,
+}
+
+impl Unreadable {
+    /// The body, or what names the event, is broken.
+    pub fn broken(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), wrong_type: false }
+    }
+
+    /// The content type is none that the provider sends.
+    pub fn wrong_type(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), wrong_type: true }
+    }
+}
 
 /// A realistic delivery of the project's own making, to ring a gateway with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,4 +189,51 @@ pub trait Provider: Debug + Send + Sync {
     ///
     /// `delivery_id` is a fresh unique text for protocols that carry one.
     fn sign(&self, key: Option<&Key>, event: &str, body: bytes::Bytes, delivery_id: &str, now: Timestamp) -> Signed;
+}
+
+/// The longest name of an event or an action that is taken from outside, in bytes.
+const LONGEST_NAME: usize = 200;
+
+/// Headers that carry a secret whatever the provider is.
+const ALWAYS_SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+
+/// The sample for `event`: the one of that name, else the first one of that event (`issues` for `issues.opened`).
+pub fn find_sample<'a>(samples: &'a [Sample], event: &str) -> Option<&'a Sample> {
+    let exact = samples.iter().find(|sample| sample.event == event);
+    exact.or_else(|| samples.iter().find(|sample| sample.event.split('.').next() == Some(event)))
+}
+
+/// The headers that may be stored, shown and handed on: names in lower case, those with a secret left out, repeated
+/// ones joined with `, `, bytes that are not UTF-8 replaced.
+pub fn visible_headers(provider: &dyn Provider, headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut visible = BTreeMap::<String, String>::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if ALWAYS_SECRET.contains(&name) || provider.secret_headers().iter().any(|secret| secret == name) {
+            continue;
+        }
+        let value = String::from_utf8_lossy(value.as_bytes());
+        visible
+            .entry(name.to_owned())
+            .and_modify(|joined| {
+                joined.push_str(", ");
+                joined.push_str(&value);
+            })
+            .or_insert_with(|| value.to_string());
+    }
+    visible
+}
+
+/// Whether a text from outside can name an event or an action: not empty, not endless, no control characters.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= LONGEST_NAME && !text.chars().any(char::is_control)
+}
+
+/// A filter field as a constant.
+const fn filter(
+    name: &'static str,
+    context: &'static [Cow<'static, str>],
+    only_for: &'static [Cow<'static, str>],
+) -> FilterField {
+    FilterField { name: Cow::Borrowed(name), context: Cow::Borrowed(context), only_for: Cow::Borrowed(only_for) }
 }

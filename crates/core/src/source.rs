@@ -38,10 +38,14 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSource {
     /// No key and no consent: such a source would start agents for anybody.
-    #[error("has no signing secret: name a `credential`, or say `allow_unsigned = true` to let anybody start its agents")]
+    #[error(
+        "has no signing secret: name a `credential`, or say `allow_unsigned = true` to let anybody start its agents"
+    )]
     Unsigned,
     /// Consent and keys: it is not clear which one is meant.
-    #[error("has both a `credential` and `allow_unsigned = true`: with the latter no signature is checked, so keep one of them")]
+    #[error(
+        "has both a `credential` and `allow_unsigned = true`: with the latter no signature is checked, so keep one of them"
+    )]
     Contradiction,
 }
 

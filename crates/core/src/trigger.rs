@@ -253,7 +253,9 @@ mod tests {
 
     #[test]
     fn events_take_the_event_or_event_and_action() {
-        for (pattern, matched) in [("issues", true), ("issues.opened", true), ("issues.closed", false), ("issues.*", true)] {
+        for (pattern, matched) in
+            [("issues", true), ("issues.opened", true), ("issues.closed", false), ("issues.*", true)]
+        {
             let trigger = trigger(vec![clause("events", &["event"], &[pattern], &[])]);
             assert_eq!(explain(&trigger, &opened()).matched, matched, "{pattern}");
         }

@@ -1,11 +1,11 @@
 //! Configuration: read from `config.toml`, `agents/`, credentials and the environment; checked whole; explained.
 //!
-//! Precedence: the embedded `defaults.toml` < `config.toml` < `DOORBELL_*` environment < flags. The only module that
+//! Precedence: the embedded `default.toml` < `config.toml` < `DOORBELL_*` environment < flags. The only module that
 //! reads the environment.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,35 @@ use doorbell_core::run::Policy;
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
+
+mod agents;
+mod credentials;
+mod document;
+mod environment;
+mod files;
+mod gateway;
+mod layers;
+mod names;
+mod problem;
+mod quantity;
+mod retries;
+mod runtime;
+mod skill;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod triggers;
+mod values;
+
+pub use credentials::{Credentials, Stored};
+pub use environment::Environment;
+pub use problem::Problems;
+pub use sources::providers;
+
+use problem::{Findings, Place, Problem};
+
+/// The defaults as the program has them built in: also the reference of `config.toml`, every key with an explanation.
+pub const DEFAULTS: &str = layers::DEFAULTS;
 
 /// A whole, checked configuration.
 #[derive(Debug, Clone)]
@@ -120,4 +149,55 @@ pub enum PromptChannel {
     Arg,
     /// In a file whose path is the last argument.
     File,
+}
+
+/// Reads and checks the project in `root`. `flags` are values for paths of `config.toml`, e.g. `gateway.listen`.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) -> Result<Config, Problems> {
+    let mut findings = Findings::default();
+    match read(root, environment, flags, &mut findings) {
+        Some(config) if findings.problems.is_empty() => {
+            Ok(Config { warnings: findings.warnings, settings: findings.settings, ..config })
+        }
+        _ => Err(Problems::new(findings.problems)),
+    }
+}
+
+fn read(root: &Path, environment: &Environment, flags: &[(String, String)], findings: &mut Findings) -> Option<Config> {
+    let absolute = std::path::absolute(root);
+    let root = findings.take(absolute.map_err(|error| Problem::anywhere(format!("no project folder: {error}"))))?;
+    if !root.join("config.toml").exists() {
+        let message = format!("no config.toml in {}: `doorbell init` makes a project", root.display());
+        findings.problem(Problem::anywhere(message));
+        return None;
+    }
+    let project = layers::read(&root, environment, flags, findings)?;
+    let credentials = Credentials::new(environment);
+    let around = runtime::Surroundings { root: &root, credentials: &credentials };
+    let gateway = gateway::read(&project.gateway, findings);
+    let store_url = gateway::read_store(&project.store, findings);
+    agents::check_defaults(&project.defaults, around, findings);
+    let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
+    let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref() };
+    let agents = agents::read(reader, findings);
+    refuse_own_providers(&root, findings);
+    Some(Config {
+        gateway: gateway?,
+        store_url: store_url?,
+        sources: sources?.good,
+        agents,
+        warnings: Vec::new(),
+        settings: Vec::new(),
+        root,
+    })
+}
+
+fn refuse_own_providers(root: &Path, findings: &mut Findings) {
+    let names = findings.take(files::names_in(root, "providers")).unwrap_or_default();
+    for name in names.iter().filter(|name| name.ends_with(".toml")) {
+        let place = Place::path(format!("providers/{name}"));
+        findings.problem(Problem::at(&place, "`providers/` is not supported yet"));
+    }
 }

@@ -2,5 +2,15 @@
 //!
 //! Everything that touches the world; what decides is in `doorbell-core`. ARCHITECTURE.md has the map.
 
+pub mod app;
+pub mod cli;
+pub mod clock;
 pub mod config;
+pub mod dispatch;
+pub mod files;
+pub mod gateway;
+pub mod http;
+pub mod ops;
+pub mod runtime;
 pub mod store;
+pub mod telemetry;

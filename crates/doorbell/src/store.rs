@@ -152,7 +152,7 @@ pub struct NewEvent {
     pub received_at: Timestamp,
     /// Whether it sets the webhook up.
     pub handshake: bool,
-    /// The context as JSON.
+    /// The context as JSON, long texts cut.
     pub context: String,
     /// Visible headers as a JSON object.
     pub headers: String,
@@ -404,6 +404,8 @@ pub struct EventQuery {
     pub source: Option<String>,
     /// Of this event (`issues`), or event and action (`issues.opened`).
     pub event: Option<String>,
+    /// With an outcome for this agent.
+    pub agent: Option<String>,
     /// With an outcome of this kind for some agent; `none` for those without any.
     pub outcome: Option<String>,
     /// Received at or after.
@@ -441,7 +443,7 @@ pub struct StoredEvent {
     pub received_at: Timestamp,
     /// Whether it sets the webhook up.
     pub handshake: bool,
-    /// The context as JSON.
+    /// The context as JSON, long texts cut.
     pub context: String,
     /// The version of the trigger set it was matched with.
     pub trigger_set: i64,

@@ -1,1 +1,199 @@
-//! Being built.
+//! Any sender that signs its bodies with HMAC, or shows a token: told how by the keys of its source.
+
+use std::borrow::Cow;
+
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use http::HeaderName;
+
+use super::{
+    CredentialType, FilterField, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, decode_base64,
+    decode_hex, encode_base64, encode_hex, filter, is_name,
+};
+use crate::delivery::{Delivery, HeaderFault};
+use crate::event::Context;
+use crate::secret::Secret;
+use crate::source::NamedKey;
+use crate::time::Timestamp;
+use crate::verify::Rejection;
+
+mod body;
+mod options;
+
+pub use options::{Algorithm, Encoding, GenericOptions, InvalidOptions, Scheme};
+
+/// A sender that is described by the keys of its source.
+#[derive(Debug, Clone)]
+pub struct Generic {
+    header: HeaderName,
+    prefix: Option<String>,
+    encoding: Encoding,
+    algorithm: Algorithm,
+    scheme: Scheme,
+    delivery_header: Option<HeaderName>,
+    event_header: Option<HeaderName>,
+    secret_headers: Vec<Cow<'static, str>>,
+}
+
+static FILTERS: [FilterField; 2] =
+    [filter("events", &[Cow::Borrowed("event")], &[]), filter("actions", &[Cow::Borrowed("action")], &[])];
+
+static SAMPLES: [Sample; 2] = [
+    Sample {
+        event: "deploy.finished",
+        about: "a deployment finished",
+        body: r#"{"event":"deploy.finished","service":"api","environment":"production","version":"2.14.0","successful":true,"seconds":94,"url":"https://deploys.example.com/4711","actor":{"name":"Robin"}}"#,
+    },
+    Sample {
+        event: "alert.raised",
+        about: "a monitor raised an alert",
+        body: r#"{"event":"alert.raised","id":"alert-2041","severity":"critical","title":"Error rate above 5 %","value":7,"url":"https://status.example.com/alerts/2041","tags":["api","production"]}"#,
+    },
+];
+
+impl Provider for Generic {
+    fn name(&self) -> &str {
+        "generic"
+    }
+
+    fn credential(&self) -> CredentialType {
+        CredentialType { name: Cow::Borrowed("generic_webhook_secret"), field: Cow::Borrowed("secret") }
+    }
+
+    fn filters(&self) -> &[FilterField] {
+        &FILTERS
+    }
+
+    fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey> {
+        if secret.is_blank() {
+            return Err(InvalidKey::Blank);
+        }
+        match self.scheme {
+            Scheme::Hmac => Ok(Key::Hmac(hmac::Key::new(self.algorithm.hmac(), secret.expose()))),
+            Scheme::Bearer if secret.expose().iter().all(u8::is_ascii_graphic) => Ok(Key::Token(secret.clone())),
+            Scheme::Bearer => Err(InvalidKey::Malformed(
+                "is not a token: a header carries visible ASCII characters only, without spaces".to_owned(),
+            )),
+        }
+    }
+
+    fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
+        let name = self.header.as_str();
+        let header = match delivery.header(name) {
+            Ok(header) => header,
+            Err(HeaderFault::Missing) => return Err(Rejection::missing(&format!("the header {name}"))),
+            Err(fault) => return Err(Rejection::mismatch(format!("{name} {fault}"))),
+        };
+        let index = match self.scheme {
+            Scheme::Hmac => {
+                let signature = self.signature_in(header)?;
+                keys.iter().position(|named| named.key.signs(&[&delivery.body], &signature))
+            }
+            Scheme::Bearer => {
+                let token = self.token_in(header)?.as_bytes();
+                keys.iter().position(|named| matches!(&named.key, Key::Token(secret) if secret.equals(token)))
+            }
+        };
+        index.ok_or_else(|| {
+            Rejection::mismatch(match self.scheme {
+                Scheme::Hmac => format!(
+                    "{name} was not made over this body with a secret of this source: the secrets or the algorithms \
+                     differ, or the body was changed on its way"
+                ),
+                Scheme::Bearer => format!("{name} has none of the tokens of this source"),
+            })
+        })
+    }
+
+    fn read(&self, delivery: &Delivery) -> Result<Reading, Unreadable> {
+        let fields = body::fields(delivery);
+        let in_header = self.event_header.as_ref().and_then(|name| delivery.header(name.as_str()).ok());
+        let event = in_header.filter(|event| is_name(event)).or(fields.event()).unwrap_or("event");
+        let mut context = Context::default();
+        context.set("event", event);
+        context.set_some("action", fields.action());
+        fields.describe(&mut context);
+        Ok(Reading { context, delivery_id: self.delivery_id(delivery), handshake: false })
+    }
+
+    fn secret_headers(&self) -> &[Cow<'static, str>] {
+        &self.secret_headers
+    }
+
+    fn samples(&self) -> &[Sample] {
+        &SAMPLES
+    }
+
+    fn sign(&self, key: Option<&Key>, event: &str, body: Bytes, delivery_id: &str, _: Timestamp) -> Signed {
+        let id_header = self.delivery_header.as_ref().map_or("idempotency-key", HeaderName::as_str);
+        let mut headers = vec![
+            ("content-type".to_owned(), "application/json".to_owned()),
+            (id_header.to_owned(), delivery_id.to_owned()),
+        ];
+        headers.extend(self.event_header.as_ref().map(|name| (name.to_string(), event.to_owned())));
+        headers.extend(key.and_then(|key| self.proof(key, &body)).map(|proof| (self.header.to_string(), proof)));
+        Signed { headers, body }
+    }
+}
+
+impl Generic {
+    fn signature_in(&self, header: &str) -> Result<Vec<u8>, Rejection> {
+        let text = match &self.prefix {
+            Some(prefix) => header.strip_prefix(prefix.as_str()),
+            None => Some(header.strip_prefix(self.algorithm.prefix()).unwrap_or(header)),
+        };
+        let decode = match self.encoding {
+            Encoding::Hex => decode_hex,
+            Encoding::Base64 => decode_base64,
+        };
+        text.and_then(decode).ok_or_else(|| {
+            let prefix = self.prefix.as_ref().map(|prefix| format!("`{prefix}` and ")).unwrap_or_default();
+            Rejection::mismatch(format!("{} is not {prefix}a signature in {}", self.header, self.encoding))
+        })
+    }
+
+    fn token_in<'h>(&self, header: &'h str) -> Result<&'h str, Rejection> {
+        let token = match &self.prefix {
+            Some(prefix) => header.strip_prefix(prefix.as_str()),
+            None if self.header == http::header::AUTHORIZATION => bearer(header),
+            None => Some(header),
+        };
+        token.map(str::trim_start).ok_or_else(|| {
+            let prefix = self.prefix.as_deref().unwrap_or("Bearer ");
+            Rejection::mismatch(format!("{} does not begin with `{prefix}`", self.header))
+        })
+    }
+
+    /// The value of the header that proves the sender.
+    fn proof(&self, key: &Key, body: &[u8]) -> Option<String> {
+        let prefix = self.prefix.as_deref();
+        match key {
+            Key::Hmac(_) => {
+                let signature = key.mac(&[body])?;
+                let text = match self.encoding {
+                    Encoding::Hex => encode_hex(signature.as_ref()),
+                    Encoding::Base64 => encode_base64(signature.as_ref()),
+                };
+                Some(format!("{}{text}", prefix.unwrap_or(self.algorithm.prefix())))
+            }
+            Key::Token(token) => {
+                let bearer = if self.header == http::header::AUTHORIZATION { "Bearer " } else { "" };
+                Some(format!("{}{}", prefix.unwrap_or(bearer), token.expose_str()?))
+            }
+        }
+    }
+
+    fn delivery_id(&self, delivery: &Delivery) -> Option<String> {
+        let id = match &self.delivery_header {
+            Some(name) => delivery.header(name.as_str()),
+            None => delivery.header("idempotency-key").or_else(|_| delivery.header("webhook-id")),
+        };
+        id.ok().map(str::to_owned)
+    }
+}
+
+/// The token of `Bearer <token>`; the name of the scheme in any case (RFC 9110, section 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}

@@ -1,0 +1,287 @@
+//! JSON of others: the few fields that are asked for, in one borrowed pass over the text.
+//!
+//! Senders change the types of fields, repeat keys and cut texts in the middle of a character. None of that may lose
+//! an event, so a field of another type than expected is an absent field, and the last of a repeated key counts.
+//! Only text that is not JSON is an error. What nobody asks for is skipped without recursion.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// An object of which some fields are read.
+pub(super) trait Object<'de>: Default {
+    /// Takes the value of the field `name`, exactly once: with [`text`], [`object`], … or [`skip`].
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error>;
+}
+
+/// The text of a body: UTF-8, without a byte order mark.
+pub(super) fn text_of(body: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    std::str::from_utf8(body).map(|text| text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Reads a text that must be one JSON object.
+pub(super) fn read<'de, T: Object<'de>>(text: &'de str) -> Result<T, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let object = json.deserialize_map(Whole(PhantomData))?;
+    json.end()?;
+    Ok(object)
+}
+
+/// A text that is not empty.
+pub(super) fn text<'de, A: MapAccess<'de>>(value: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
+    Ok(as_text(raw(value)?))
+}
+
+/// A whole number.
+pub(super) fn number<'de, A: MapAccess<'de>>(value: &mut A) -> Result<Option<i64>, A::Error> {
+    Ok(raw(value)?.parse().ok())
+}
+
+/// An object.
+pub(super) fn object<'de, T: Object<'de>, A: MapAccess<'de>>(value: &mut A) -> Result<Option<T>, A::Error> {
+    value.next_value_seed(Maybe::<OneOf<T>>(PhantomData))
+}
+
+/// The objects of a list.
+pub(super) fn list<'de, T: Object<'de>, A: MapAccess<'de>>(value: &mut A) -> Result<Option<Vec<T>>, A::Error> {
+    value.next_value_seed(Maybe::<ListOf<T>>(PhantomData))
+}
+
+/// A value that nobody asked for.
+pub(super) fn skip<'de, A: MapAccess<'de>>(value: &mut A) -> Result<(), A::Error> {
+    value.next_value::<IgnoredAny>().map(|_| ())
+}
+
+/// The JSON of a value as it stands there.
+pub(super) fn raw<'de, A: MapAccess<'de>>(value: &mut A) -> Result<&'de str, A::Error> {
+    value.next_value::<&RawValue>().map(RawValue::get)
+}
+
+/// The text that `raw` is, if it is one and not empty. Half a surrogate pair becomes U+FFFD.
+pub(super) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.starts_with('"') {
+        return None;
+    }
+    let mut json = serde_json::Deserializer::from_str(raw);
+    // As bytes, because as a text serde_json refuses half a surrogate pair.
+    json.deserialize_bytes(Characters).ok().filter(|text| !text.is_empty())
+}
+
+struct Whole<T>(PhantomData<T>);
+struct Maybe<S>(PhantomData<S>);
+struct Characters;
+struct Name;
+
+fn fill<'de, T: Object<'de>, A: MapAccess<'de>>(mut map: A) -> Result<T, A::Error> {
+    let mut object = T::default();
+    while let Some(name) = map.next_key_seed(Name)? {
+        object.field(&name, &mut map)?;
+    }
+    Ok(object)
+}
+
+impl<'de, T: Object<'de>> Visitor<'de> for Whole<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        fill(map)
+    }
+}
+
+/// What is wanted of a value that may be anything. The rest is skipped without recursion, so what is wanted bounds the
+/// depth of the stack.
+trait Wanted<'de> {
+    type Value;
+
+    fn of_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self::Value>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn of_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Self::Value>, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+struct OneOf<T>(PhantomData<T>);
+struct ListOf<T>(PhantomData<T>);
+
+impl<'de, T: Object<'de>> Wanted<'de> for OneOf<T> {
+    type Value = T;
+
+    fn of_map<A: MapAccess<'de>>(map: A) -> Result<Option<T>, A::Error> {
+        fill(map).map(Some)
+    }
+}
+
+impl<'de, T: Object<'de>> Wanted<'de> for ListOf<T> {
+    type Value = Vec<T>;
+
+    fn of_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Vec<T>>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(element) = seq.next_element_seed(Maybe::<OneOf<T>>(PhantomData))? {
+            list.extend(element);
+        }
+        Ok(Some(list))
+    }
+}
+
+impl<'de, W: Wanted<'de>> DeserializeSeed<'de> for Maybe<W> {
+    type Value = Option<W::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
+        value.deserialize_any(self)
+    }
+}
+
+impl<'de, W: Wanted<'de>> Visitor<'de> for Maybe<W> {
+    type Value = Option<W::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        W::of_map(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        W::of_seq(seq)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Cow<'de, str>, D::Error> {
+        key.deserialize_bytes(Characters)
+    }
+}
+
+impl<'de> Visitor<'de> for Characters {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Cow<'de, str>, E> {
+        Ok(String::from_utf8_lossy(bytes))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(String::from_utf8_lossy(bytes).into_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Thing<'a> {
+        name: Option<Cow<'a, str>>,
+        size: Option<i64>,
+        part: Option<Box<Thing<'a>>>,
+        parts: Option<Vec<Thing<'a>>>,
+    }
+
+    impl<'de> Object<'de> for Thing<'de> {
+        fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+            match name {
+                "name" => self.name = text(value)?,
+                "size" => self.size = number(value)?,
+                "part" => self.part = object(value)?.map(Box::new),
+                "parts" => self.parts = list(value)?,
+                _ => skip(value)?,
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn text_without_escapes_is_borrowed() {
+        let thing: Thing<'_> = read(r#"{"name":"plain"}"#).unwrap();
+        assert!(matches!(thing.name, Some(Cow::Borrowed("plain"))));
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_an_absent_field() {
+        for odd in ["null", "true", "-1", "1.5", "1e400", r#""text""#, r#"[1,[null,"x"]]"#, r#"{"name":{}}"#] {
+            let json = format!(r#"{{"name":{odd},"size":{odd}}}"#);
+            let of_text = read::<Thing<'_>>(&json).unwrap();
+            assert_eq!(of_text.name.is_some(), odd == r#""text""#);
+            assert_eq!(of_text.size.is_some(), odd == "-1");
+        }
+        for odd in ["null", "true", "-1", "1.5", r#""text""#, "[]", "{}"] {
+            let json = format!(r#"{{"part":{odd},"parts":{odd},"name":"still here"}}"#);
+            let thing = read::<Thing<'_>>(&json).unwrap();
+            assert_eq!(thing.part.is_some(), odd == "{}");
+            assert_eq!(thing.parts.is_some(), odd == "[]");
+            assert_eq!(thing.name.as_deref(), Some("still here"));
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_key_counts() {
+        let thing: Thing<'_> = read(r#"{"name":"a","n\u0061me":"b"}"#).unwrap();
+        assert_eq!(thing.name.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_spoils_only_its_own_character() {
+        let thing: Thing<'_> = read(r#"{"\udc00":1,"name":"cut \ud83d","other":"\ud83d"}"#).unwrap();
+        assert!(thing.name.unwrap().starts_with("cut \u{fffd}"));
+    }
+
+    #[test]
+    fn only_one_whole_object_is_read() {
+        for bad in ["", "null", "[]", "1", "{", "{}{}", r#"{"name":"a"} x"#, r#"{"other":tru}"#, r#"{"other":"}"#] {
+            assert!(read::<Thing<'_>>(bad).is_err(), "{bad}");
+        }
+        assert!(read::<Thing<'_>>(" {} ").is_ok());
+    }
+
+    #[test]
+    fn nesting_of_any_depth_does_not_exhaust_the_stack() {
+        for (open, close) in [("[", "]"), (r#"{"part":"#, "}"), (r#"{"parts":["#, "]}")] {
+            let deep = format!("{}null{}", open.repeat(100_000), close.repeat(100_000));
+            for field in ["name", "part", "parts", "other"] {
+                let _ = read::<Thing<'_>>(&format!(r#"{{"{field}":{deep}}}"#));
+            }
+            assert!(read::<Thing<'_>>(&deep).is_err());
+        }
+    }
+}

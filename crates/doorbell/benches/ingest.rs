@@ -1,0 +1,251 @@
+//! `cargo xtask bench ingest`: durable, verified accepts against two yardsticks of the same run and the same stack:
+//! answering 200, and checking the signature and answering 200.
+//!
+//! The server has one core, the generator another: 64 keep-alive connections, 8 KiB bodies as GitHub sends them, each
+//! with a valid signature and a delivery id of its own.
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::routing::post;
+use doorbell::http::{Limits, serve};
+use doorbell_core::delivery::Delivery;
+use doorbell_core::provider::github::Github;
+use doorbell_core::provider::{Provider, find_sample};
+use doorbell_core::secret::Secret;
+use doorbell_core::source::{Dedup, NamedKey, Source};
+use doorbell_core::verify::verify;
+use serde_json::{Value, json};
+use support::{Load, Request, Server, load, median, micros, millis};
+
+const SECRET: &str = "a secret of the benchmark";
+const BODY: usize = 8 * 1024;
+const CONNECTIONS: usize = 64;
+const PATH: &str = "/v1/webhooks/github/bench";
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    match args.iter().position(|arg| arg == "--yardstick") {
+        Some(at) => serve_yardstick(&args[at + 1], Path::new(&args[at + 2])),
+        None => {
+            let seconds = args.iter().position(|arg| arg == "--seconds").and_then(|at| args[at + 1].parse().ok());
+            measure(Duration::from_secs_f64(seconds.unwrap_or(4.0)));
+        }
+    }
+}
+
+fn source() -> Arc<Source> {
+    let key = Github.prepare(&Secret::new(SECRET)).unwrap();
+    let keys = vec![NamedKey { instance: "bench".to_owned(), key }];
+    Arc::new(Source::new("bench", Arc::new(Github), keys, false, Dedup::Id).unwrap())
+}
+
+/// The same accept loop and router as the gateway's, without what comes after.
+#[tokio::main]
+async fn serve_yardstick(kind: &str, port_file: &Path) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    std::fs::write(port_file, listener.local_addr().unwrap().port().to_string()).unwrap();
+    let source = source();
+    let check = kind == "verify";
+    let answer = move |method: Method, headers: HeaderMap, body: Bytes| async move {
+        if !check {
+            return StatusCode::OK;
+        }
+        let received_at = doorbell::clock::now();
+        let delivery = Arc::new(Delivery { method, url: String::new(), headers, body, received_at });
+        match verify(&source, &delivery) {
+            Ok(_) => StatusCode::OK,
+            Err(_) => StatusCode::UNAUTHORIZED,
+        }
+    };
+    let router = Router::new().route(PATH, post(answer));
+    let closing = tokio_util::sync::CancellationToken::new();
+    let told = closing.clone();
+    tokio::spawn(async move {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        terminate.recv().await;
+        told.cancel();
+    });
+    serve(listener, router, Limits::default(), closing).await;
+}
+
+fn start_yardstick(kind: &str, folder: &Path) -> Server {
+    let port_file = folder.join(format!("{kind}.port"));
+    let _ = std::fs::remove_file(&port_file);
+    let program = std::env::current_exe().unwrap().display().to_string();
+    let args = ["--yardstick".to_owned(), kind.to_owned(), port_file.display().to_string()];
+    Server::start(&program, &args, || std::fs::read_to_string(&port_file).ok()?.parse().ok())
+}
+
+fn start_gateway(folder: &Path) -> Server {
+    let _ = std::fs::remove_dir_all(folder);
+    let credential = folder.join("credentials/github_webhook_secret/bench");
+    std::fs::create_dir_all(&credential).unwrap();
+    std::fs::write(credential.join("secret"), SECRET).unwrap();
+    std::fs::create_dir_all(folder.join("agents/idle")).unwrap();
+    let config = "[gateway]\nlisten = \"127.0.0.1:0\"\ndrain_timeout = \"0s\"\n\
+                  [webhooks.bench]\ntype = \"github\"\ncredential = \"bench\"\n";
+    std::fs::write(folder.join("config.toml"), config).unwrap();
+    // Its first run never ends, so that the others are stored and wait: agents are not what is measured.
+    let agent = "when_full = \"grow\"\n[[webhooks]]\nsource = \"bench\"\nevents = [\"issues\"]\nrepos = [\"acme/*\"]\n\
+                 [runtime]\ntype = \"command\"\ncommand = [\"sleep\", \"100000\"]\n";
+    std::fs::write(folder.join("agents/idle/config.toml"), agent).unwrap();
+    let address = folder.join(".doorbell/gateway.json");
+    let args = [
+        format!("DOORBELL_CREDENTIALS_DIR={}", folder.join("credentials").display()),
+        "DOORBELL_LOG=warn".to_owned(),
+        env!("CARGO_BIN_EXE_doorbell").to_owned(),
+        "serve".to_owned(),
+        "--project".to_owned(),
+        folder.display().to_string(),
+    ];
+    Server::start("env", &args, || {
+        let address: Value = serde_json::from_str(&std::fs::read_to_string(&address).ok()?).ok()?;
+        let url = address["url"].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok()?;
+        Some(url.port())
+    })
+}
+
+/// 256 signed requests, each with a body of its own of 8 KiB.
+fn make_requests() -> Vec<Request> {
+    let sample = find_sample(Github.samples(), "issues.opened").unwrap();
+    let key = Github.prepare(&Secret::new(SECRET)).unwrap();
+    let text = "Steps to reproduce, what was expected and what came instead, as people write them. ";
+    (0..256u32)
+        .map(|number| {
+            let mut body: Value = serde_json::from_str(sample.body).unwrap();
+            body["issue"]["number"] = json!(number + 1000);
+            body["issue"]["id"] = json!(u64::from(number) * 7919 + 2_000_000_000);
+            body["issue"]["title"] = json!(format!("Report {number}: it fails on the {number}th try"));
+            let missing = BODY.saturating_sub(body.to_string().len());
+            body["issue"]["body"] = json!(text.repeat(1 + missing / text.len())[..missing.max(1)].to_owned());
+            let signed =
+                Github.sign(Some(&key), "issues.opened", body.to_string().into(), "@ID@", doorbell::clock::now());
+            let headers: String = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let head = format!(
+                "POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",
+                signed.body.len()
+            );
+            let (before, after) = head.split_once("@ID@").unwrap();
+            Request { before_id: before.into(), after_id: [after.as_bytes(), &signed.body].concat() }
+        })
+        .collect()
+}
+
+struct Measured {
+    load: Load,
+    cpu: Duration,
+    memory_mb: f64,
+}
+
+fn measure_load(
+    server: &Server,
+    requests: &[Request],
+    connections: usize,
+    time: Duration,
+    rate: Option<f64>,
+) -> Measured {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let before = server.cpu();
+    let load = runtime.block_on(load(server.port, requests, connections, time, rate));
+    assert_eq!(load.failed, 0, "every request is accepted");
+    let cpu = (server.cpu() - before) / u32::try_from(load.answered.max(1)).unwrap();
+    Measured { load, cpu, memory_mb: server.memory_mb() }
+}
+
+fn measure(time: Duration) {
+    support::pin(support::LOAD_CORE);
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let requests = make_requests();
+    let fsync = support::measure_fdatasync(folder.path(), 500);
+    let project = folder.path().join("project");
+    let (mut plain, mut check, mut accept, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        plain.push(measure_load(&start_yardstick("plain", folder.path()), &requests, CONNECTIONS, time, None));
+        check.push(measure_load(&start_yardstick("verify", folder.path()), &requests, CONNECTIONS, time, None));
+        accept.push(measure_load(&start_gateway(&project), &requests, CONNECTIONS, time, None));
+        ratios.push(accept.last().unwrap().load.per_second() / check.last().unwrap().load.per_second());
+    }
+    let ratio = median(ratios);
+    println!("fdatasync of 8 KiB here: p50 {}, p99 {}\n", micros(fsync[250]), micros(fsync[495]));
+    let yardstick = median(check.iter().map(|m| m.load.per_second()).collect());
+    let rows = [("same stack, answers 200", &plain), ("verify only", &check), ("Doorbell, SQLite", &accept)];
+    let rows = rows.map(|(name, rounds)| row(name, rounds, yardstick));
+    support::print_table(&["what", "requests/s", "over verify only", "CPU each", "p50", "p99", "memory"], &rows);
+
+    let server = start_gateway(&project);
+    let rest = server.memory_mb();
+    let one = measure_load(&server, &requests, 1, time, None);
+    let full = median(accept.iter().map(|m| m.load.per_second()).collect());
+    let half = measure_load(&server, &requests, CONNECTIONS, time, Some(full / 2.0));
+    drop(server);
+    let (events, bytes) = disk_use(&project);
+    let per_event = bytes as f64 / events as f64;
+    let p99 = |rounds: &[Measured]| {
+        Duration::from_secs_f64(median(rounds.iter().map(|m| m.load.percentile(99.0).as_secs_f64()).collect()))
+    };
+    let over = |time: Duration| time.as_secs_f64() / fsync[250].as_secs_f64();
+    let most = accept.iter().chain([&half]).map(|m| m.memory_mb).fold(0.0, f64::max);
+    let rows = [
+        ["durable accept over verify only".to_owned(), format!("{ratio:.2}"), "≥ 0.45".to_owned()],
+        [
+            "one connection, p50 over fdatasync p50".to_owned(),
+            format!("{:.1}", over(one.load.percentile(50.0))),
+            "≤ 4".to_owned(),
+        ],
+        [
+            "one connection, p99 over fdatasync p50".to_owned(),
+            format!("{:.1}", over(one.load.percentile(99.0))),
+            "≤ 12".to_owned(),
+        ],
+        ["p99, 64 connections, half load".to_owned(), millis(half.load.percentile(99.0)), "≤ 15 ms".to_owned()],
+        ["p99, 64 connections, full load".to_owned(), millis(p99(&accept)), "≤ 15 ms".to_owned()],
+        ["memory at rest".to_owned(), format!("{rest:.0} MB"), "≤ 40 MB".to_owned()],
+        ["memory under full load".to_owned(), format!("{most:.0} MB"), "≤ 150 MB".to_owned()],
+        ["disk per 8 KiB event".to_owned(), format!("{per_event:.0} B"), "≤ 4096 B".to_owned()],
+    ];
+    support::print_table(&["figure", "measured", "must"], &rows.map(Vec::from));
+    let seconds = |time: Duration| time.as_secs_f64();
+    support::write_json(
+        "ingest",
+        &json!({
+            "ratioOverVerifyOnly": ratio, "verifyOnlyPerSecond": yardstick, "acceptsPerSecond": full,
+            "plainPerSecond": median(plain.iter().map(|m| m.load.per_second()).collect()),
+            "fdatasyncP50": seconds(fsync[250]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
+            "oneConnectionP99": seconds(one.load.percentile(99.0)), "halfLoadP99": seconds(half.load.percentile(99.0)),
+            "fullLoadP99": seconds(p99(&accept)), "memoryAtRestMb": rest, "memoryUnderLoadMb": most, "bytesPerEvent": per_event,
+        }),
+    );
+}
+
+fn row(name: &str, rounds: &[Measured], yardstick: f64) -> Vec<String> {
+    let of = |figure: &dyn Fn(&Measured) -> f64| median(rounds.iter().map(figure).collect());
+    let rate = of(&|m| m.load.per_second());
+    vec![
+        name.to_owned(),
+        format!("{rate:.0}"),
+        format!("{:.2}", rate / yardstick),
+        format!("{:.0} µs", of(&|m| m.cpu.as_secs_f64() * 1e6)),
+        format!("{:.2} ms", of(&|m| m.load.percentile(50.0).as_secs_f64() * 1e3)),
+        format!("{:.2} ms", of(&|m| m.load.percentile(99.0).as_secs_f64() * 1e3)),
+        format!("{:.0} MB", of(&|m| m.memory_mb)),
+    ]
+}
+
+/// Events in the database of a closed gateway, and the bytes it takes.
+fn disk_use(project: &Path) -> (u64, u64) {
+    let database = project.join(".doorbell/doorbell.db");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    let events: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
+    let bytes = std::fs::metadata(&database).unwrap().len();
+    (u64::try_from(events).unwrap(), bytes)
+}

@@ -1,0 +1,214 @@
+//! What the parts of a running gateway share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use aws_lc_rs::digest;
+use doorbell_core::id::{EventId, RunId};
+use doorbell_core::matcher::Matcher;
+use doorbell_core::secret::Secret;
+use tokio::sync::broadcast;
+
+use crate::clock;
+use crate::config::Config;
+use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
+use crate::telemetry::Metrics;
+
+/// What the parts of a running gateway share.
+#[derive(Debug)]
+pub struct App {
+    /// The configuration in force.
+    pub config: Config,
+    /// Everything durable.
+    pub store: Arc<dyn Store>,
+    /// The triggers in force.
+    pub matcher: Matcher,
+    /// Their version.
+    pub trigger_set: i64,
+    /// API keys and run tokens.
+    pub access: Access,
+    /// What happens, for those who watch.
+    pub activity: Activity,
+    /// Counters and histograms.
+    pub metrics: Metrics,
+    /// Where this gateway can be reached from this machine; set once it listens.
+    pub local_url: OnceLock<String>,
+}
+
+impl App {
+    /// The URL that senders use: the public one, else the local one.
+    pub fn public_url(&self) -> &str {
+        match &self.config.gateway.public_url {
+            Some(url) => url,
+            None => self.local_url(),
+        }
+    }
+
+    /// The URL of this gateway on this machine.
+    pub fn local_url(&self) -> &str {
+        self.local_url.get().map_or("", String::as_str)
+    }
+}
+
+/// Something that happened, as watchers are told. A hint: the store has the truth.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// An event was stored.
+    Event(EventId),
+    /// A stored event was delivered again.
+    Duplicate(EventId),
+    /// A delivery was refused.
+    Rejected(Arc<Rejection>),
+    /// A run changed its state.
+    Run(Arc<StoredRun>),
+    /// A run wrote lines; the number is that of the first.
+    Log(RunId, u64, Arc<Vec<LogLine>>),
+}
+
+/// What happens, for those who watch.
+#[derive(Debug)]
+pub struct Activity(broadcast::Sender<Notice>);
+
+/// Notices that a slow watcher may be behind before it misses some.
+const NOTICES_KEPT: usize = 4096;
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self(broadcast::channel(NOTICES_KEPT).0)
+    }
+}
+
+impl Activity {
+    /// Tells those who watch; `notice` is made only if somebody does.
+    pub fn tell(&self, notice: impl FnOnce() -> Notice) {
+        if self.0.receiver_count() > 0 {
+            let _ = self.0.send(notice());
+        }
+    }
+
+    /// Begins to watch.
+    pub fn watch(&self) -> broadcast::Receiver<Notice> {
+        self.0.subscribe()
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// May do everything.
+    Owner {
+        /// The key's id or what it is called by, for the record.
+        name: String,
+    },
+    /// May look at everything.
+    Viewer,
+    /// May see and change what is this agent's.
+    Agent(String),
+    /// A running attempt: may see what is its agent's, and write its own log.
+    Run {
+        /// The run.
+        run: RunId,
+        /// Its agent.
+        agent: String,
+    },
+}
+
+impl Caller {
+    /// The agent that it is confined to.
+    pub fn confined_to(&self) -> Option<&str> {
+        match self {
+            Self::Owner { .. } | Self::Viewer => None,
+            Self::Agent(agent) | Self::Run { agent, .. } => Some(agent),
+        }
+    }
+
+    /// Whether it may see this agent and what is its.
+    pub fn may_see(&self, agent: &str) -> bool {
+        self.confined_to().is_none_or(|own| own == agent)
+    }
+
+    /// For the record: who did it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Owner { name } => name.clone(),
+            Self::Viewer => "a viewer".to_owned(),
+            Self::Agent(agent) => format!("agent {agent}"),
+            Self::Run { run, .. } => run.to_string(),
+        }
+    }
+}
+
+/// API keys and run tokens, by their SHA-256; the keys themselves are kept nowhere.
+#[derive(Debug, Default)]
+pub struct Access {
+    keys: RwLock<HashMap<Vec<u8>, ApiKey>>,
+    tokens: Mutex<HashMap<Vec<u8>, (RunId, String)>>,
+}
+
+impl Access {
+    /// With these keys.
+    pub fn new(keys: Vec<ApiKey>) -> Self {
+        let keys = keys.into_iter().map(|key| (key.hash.clone(), key)).collect();
+        Self { keys: RwLock::new(keys), tokens: Mutex::default() }
+    }
+
+    /// Lets a key in.
+    pub fn admit(&self, key: ApiKey) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(key.hash.clone(), key);
+    }
+
+    /// Who has this key or token.
+    pub fn identify(&self, presented: &str) -> Option<Caller> {
+        let hash = hash_key(presented);
+        if let Some(key) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+            return match (key.role.as_str(), &key.agent) {
+                ("owner", _) => Some(Caller::Owner { name: key.name.clone() }),
+                ("viewer", _) => Some(Caller::Viewer),
+                ("agent", Some(agent)) => Some(Caller::Agent(agent.clone())),
+                _ => None,
+            };
+        }
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(&hash).map(|(run, agent)| Caller::Run { run: *run, agent: agent.clone() })
+    }
+
+    /// A token for one attempt; it is dead when the returned value is dropped.
+    pub fn issue_token<'a>(&'a self, run: RunId, agent: &str) -> RunToken<'a> {
+        let text = make_key("dbr");
+        let hash = hash_key(&text);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.insert(hash.clone(), (run, agent.to_owned()));
+        RunToken { access: self, hash, secret: Secret::new(text) }
+    }
+}
+
+/// A token for one attempt.
+#[derive(Debug)]
+pub struct RunToken<'a> {
+    access: &'a Access,
+    hash: Vec<u8>,
+    secret: Secret,
+}
+
+impl RunToken<'_> {
+    /// The token.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
+impl Drop for RunToken<'_> {
+    fn drop(&mut self) {
+        self.access.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+    }
+}
+
+/// A new key: a prefix and 256 random bits in hex.
+pub fn make_key(prefix: &str) -> String {
+    format!("{prefix}_{}", doorbell_core::provider::encode_hex(&clock::random::<32>()))
+}
+
+/// The SHA-256 of a key. A key has 256 random bits, so nothing slower is needed.
+pub fn hash_key(key: &str) -> Vec<u8> {
+    digest::digest(&digest::SHA256, key.as_bytes()).as_ref().to_vec()
+}

@@ -1,0 +1,220 @@
+//! The command line: arguments, dispatch, exit codes. What a command does stands in the file of its name.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 unreachable.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use doorbell_core::secret::Secret;
+
+use self::context::Context;
+
+mod agents;
+mod context;
+mod creds;
+mod demo;
+mod dev;
+mod events;
+mod failure;
+mod init;
+mod keys;
+mod live;
+mod logs;
+mod output;
+mod random;
+mod reference;
+mod ring;
+mod runs;
+mod serve;
+mod settings;
+mod sources;
+mod stat;
+mod time;
+mod why;
+
+/// A self-hosted webhook gateway that starts agents.
+///
+/// A service posts an event; Doorbell proves who sent it, stores it, and starts the agents that asked for it.
+#[derive(Debug, Parser)]
+#[command(name = "doorbell", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell init my-project && cd my-project && doorbell dev
+  doorbell ring github issues.opened     in another terminal: send a signed sample
+  doorbell why evt_01K…                  see which agents it started, and why not the others
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 unreachable";
+
+/// What every command takes.
+#[derive(Debug, Clone, ClapArgs)]
+struct Global {
+    /// The project's folder [default: the current folder, or the nearest one above it with a config.toml]
+    #[arg(short, long, global = true, value_name = "DIR", help_heading = "Global options")]
+    project: Option<PathBuf>,
+    /// The gateway to ask [default: the one that runs for the project]
+    #[arg(long, global = true, env = "DOORBELL_URL", value_name = "URL", help_heading = "Global options")]
+    url: Option<String>,
+    /// The API key to show [default: the project's own, if the gateway is the project's]
+    #[arg(
+        long,
+        global = true,
+        env = "DOORBELL_TOKEN",
+        hide_env_values = true,
+        value_name = "KEY",
+        value_parser = |text: &str| Ok::<_, std::convert::Infallible>(Secret::new(text)),
+        help_heading = "Global options"
+    )]
+    key: Option<Secret>,
+    /// Print JSON, as the API has it
+    #[arg(long, global = true, help_heading = "Global options")]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Serve(ServeArgs),
+    Dev(DevArgs),
+    Demo(DemoArgs),
+    Ring(ring::RingArgs),
+    Events(events::EventsArgs),
+    Why(why::WhyArgs),
+    Runs(runs::RunsArgs),
+    Logs(logs::LogsArgs),
+    Stat(stat::StatArgs),
+    Sources(sources::SourcesArgs),
+    Agents(agents::AgentsArgs),
+    Config(settings::ConfigArgs),
+    Creds(creds::CredsArgs),
+    Keys(keys::KeysArgs),
+    #[command(hide = true)]
+    Reference(reference::ReferenceArgs),
+    /// End the agents' processes when the gateway is gone (the gateway starts this itself)
+    #[command(hide = true, after_help = "Example:\n  doorbell guard")]
+    Guard,
+}
+
+/// Run the gateway: take deliveries and start agents, until it is told to end
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  doorbell serve --listen 0.0.0.0:8080\n  doorbell serve --log-format json")]
+struct ServeArgs {
+    /// Where to listen [default: `gateway.listen` of the configuration]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// How the log is written to standard error; `DOORBELL_LOG` says how much (`warn`, `info`, `debug`)
+    #[arg(long, value_enum, default_value_t = LogFormatArg::Text)]
+    log_format: LogFormatArg,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormatArg {
+    /// For people
+    Text,
+    /// One object a line, for machines
+    Json,
+}
+
+/// Run the gateway and show what comes in, and what the agents say, as it happens
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  doorbell dev\n  doorbell ring github issues.opened     in another terminal")]
+struct DevArgs {
+    /// Where to listen [default: `gateway.listen` of the configuration]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+/// See it work: a gateway, an agent and a signed delivery, in a folder of its own that is removed afterwards
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  doorbell demo --once")]
+struct DemoArgs {
+    /// End when the agent has ended, instead of staying up
+    #[arg(long)]
+    once: bool,
+}
+
+/// Runs the command that the process was started with, and answers its exit code.
+pub fn run() -> ExitCode {
+    let Args { global, command } = Args::parse();
+    // Before any thread is started: a guard is small.
+    if let Command::Guard = command {
+        return serve::guard();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure::report(&error.into(), None),
+    };
+    let context = Context::new(global);
+    runtime.block_on(dispatch(&context, command)).unwrap_or_else(|error| failure::report(&error, Some(&context)))
+}
+
+async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Init(args) => init::run(context, args)?,
+        Command::Serve(args) => return serve::run(context, args).await,
+        Command::Dev(args) => return dev::run(context, args).await,
+        Command::Demo(args) => return demo::run(context, args).await,
+        Command::Ring(args) => return ring::run(context, args).await,
+        Command::Events(args) => events::run(context, args).await?,
+        Command::Why(args) => why::run(context, args).await?,
+        Command::Runs(args) => runs::run(context, args).await?,
+        Command::Logs(args) => logs::run(context, args).await?,
+        Command::Stat(args) => stat::run(context, args).await?,
+        Command::Sources(args) => sources::run(context, args).await?,
+        Command::Agents(args) => agents::run(context, args).await?,
+        Command::Config(args) => settings::run(context, args)?,
+        Command::Creds(args) => creds::run(context, args)?,
+        Command::Keys(args) => keys::run(context, args).await?,
+        Command::Reference(args) => reference::run(&args)?,
+        Command::Guard => return Ok(serve::guard()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example") && help.contains("doorbell "), "{path} shows no example");
+                assert!(sub.get_about().is_some(), "{path} says nothing");
+                check(sub, &path);
+            }
+        }
+        check(&Args::command(), "doorbell");
+    }
+
+    #[test]
+    fn a_key_is_not_shown_by_debug() {
+        let args = Args::try_parse_from(["doorbell", "stat", "--key", "dbk_secret"]).unwrap();
+        assert!(!format!("{args:?}").contains("dbk_secret"));
+    }
+
+    #[test]
+    fn options_of_all_commands_may_follow_the_command() {
+        let args = Args::try_parse_from(["doorbell", "runs", "show", "run_1", "--json", "-p", "elsewhere"]).unwrap();
+        assert!(args.global.json);
+        assert_eq!(args.global.project, Some(PathBuf::from("elsewhere")));
+    }
+}

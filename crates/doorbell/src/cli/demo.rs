@@ -1,0 +1,106 @@
+//! `doorbell demo`: the main job end to end, in a folder of its own, with nothing to set up.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use doorbell_client::api::{Activity, Run};
+use doorbell_client::{Answer, Sender};
+use doorbell_core::provider::{Provider, find_sample};
+use futures_util::{Stream, StreamExt};
+
+use super::context::Context;
+use super::live::Live;
+use super::serve::{load, run_until_told, start};
+use super::{DemoArgs, dev, init, output};
+use crate::clock;
+use crate::config::{Credentials, Environment};
+use crate::gateway::Gateway;
+use crate::telemetry::{self, LogFormat};
+
+/// How long the agent of the demo may take. It needs a fraction of a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let folder = tempfile::Builder::new().prefix("doorbell-demo-").tempdir().context("cannot make a folder")?;
+    // The demo's secret goes where it is removed with the rest.
+    let home = folder.path().join("home");
+    let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
+    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
+    let project = folder.path().join("project");
+    init::create(&project, &Credentials::new(&environment))?;
+    output::line(format!("made a project in {}:", project.display()))?;
+    output::line("  config.toml               a source `github` with a generated secret")?;
+    output::line("  agents/triage/config.toml an agent that wants new issues, and runs agents/triage/agent.sh\n")?;
+    let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let gateway = start(load(&project, &environment, Some(any_port))?, &environment).await?;
+    output::line(format!(
+        "serving it on {}; sending it a signed `issues.opened`, as GitHub would:\n",
+        gateway.app.local_url()
+    ))?;
+    let run = ring_once(&gateway).await?;
+    let succeeded = run.state == "succeeded";
+    if args.once || !succeeded {
+        gateway.close(Duration::from_secs(5)).await;
+        return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    suggest(&gateway, &run)?;
+    let watching = dev::watch(&gateway).await?;
+    let code = run_until_told(gateway).await;
+    watching.abort();
+    code
+}
+
+/// Sends one signed delivery over HTTP and shows what happens until its run is over.
+async fn ring_once(gateway: &Gateway) -> anyhow::Result<Run> {
+    let mut activity = dev::client(gateway)?.event_stream(None).await?;
+    let source = gateway.app.config.sources.get("github").context("the demo's source is missing")?;
+    let provider: &dyn Provider = source.provider();
+    let sample = find_sample(provider.samples(), "issues.opened").context("the demo's sample is missing")?;
+    let id = clock::new_id::<doorbell_core::id::OfEvent>().to_string();
+    let key = source.keys().first().map(|key| &key.key);
+    let signed = provider.sign(key, sample.event, sample.body.into(), &id, clock::now());
+    let url = format!("{}/webhooks/github", gateway.app.local_url());
+    let sent = Sender::new(&url)?.post(&signed.headers, signed.body).await?;
+    let receipt = match sent.answer {
+        Answer::Receipt(receipt) => receipt,
+        other => bail!("the delivery was not accepted: {other:?}"),
+    };
+    let run = receipt.runs.first().context("the delivery started no run")?;
+    tokio::time::timeout(PATIENCE, follow(&mut activity, run)).await.context("the run did not end in time")?
+}
+
+async fn follow<S, E>(activity: &mut S, run_id: &str) -> anyhow::Result<Run>
+where
+    S: Stream<Item = Result<Activity, E>> + Unpin,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let mut live = Live::default();
+    while let Some(next) = activity.next().await {
+        let next = next?;
+        live.say(&next)?;
+        if let Activity::Run { run } = next
+            && run.id == run_id
+            && run.finished_at.is_some()
+        {
+            return Ok(run);
+        }
+    }
+    bail!("the gateway ended its stream")
+}
+
+fn suggest(gateway: &Gateway, run: &Run) -> anyhow::Result<()> {
+    let program = std::env::current_exe()?;
+    let (program, root) = (program.display(), gateway.app.config.root.display());
+    output::line(format!(
+        "\nIt keeps serving; Ctrl-C ends it and removes the folder. In another terminal, try:\n\
+         \n  cd {root} && alias doorbell={program}\n\
+         \x20 doorbell why {}\n\
+         \x20 doorbell runs show {}\n\
+         \x20 doorbell ring github pull_request\n\
+         \x20 doorbell ring github issues --tamper\n\
+         \x20 doorbell stat\n",
+        run.event_id, run.id
+    ))?;
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! `doorbell events`: what came in.
+
+use clap::{Args, Subcommand};
+use doorbell_client::api::{Event, EventDetail, Outcome};
+use doorbell_client::{EventQuery, api};
+
+use super::context::Context;
+use super::output::{self, Table};
+use super::time::{Clock, When};
+use crate::clock;
+
+/// List events, newest first, or show one
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub(super) struct EventsArgs {
+    #[command(subcommand)]
+    command: Option<EventsCommand>,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell events --since 1h --event issues.opened
+  doorbell events show evt_01K…
+  doorbell events show evt_01K… --body > body.json";
+
+#[derive(Debug, Subcommand)]
+enum EventsCommand {
+    Show(ShowArgs),
+}
+
+/// Show an event: its headers, what became of it, and its body
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell events show evt_01K… --body > body.json")]
+struct ShowArgs {
+    /// The event's id
+    id: String,
+    /// Print the body only, byte for byte
+    #[arg(long, conflicts_with = "json")]
+    body: bool,
+}
+
+#[derive(Debug, Args)]
+struct Filters {
+    /// Of this source
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Of this kind: `issues`, `issues.opened` or `github.issues.opened`
+    #[arg(long, value_name = "EVENT")]
+    event: Option<String>,
+    /// With such an outcome for any agent
+    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped"])]
+    outcome: Option<String>,
+    /// Received then or later: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
+    /// Received before: a time as for --since
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    until: Option<When>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Go on where the page before ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+pub(super) async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<()> {
+    match args.command {
+        None => list(context, args.filters).await,
+        Some(EventsCommand::Show(args)) => show(context, &args).await,
+    }
+}
+
+async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
+    let now = clock::now();
+    let query = EventQuery {
+        source: filters.source,
+        event: filters.event,
+        outcome: filters.outcome,
+        since: filters.since.map(|when| when.to_rfc3339(now)),
+        until: filters.until.map(|when| when.to_rfc3339(now)),
+        cursor: filters.cursor,
+        limit: filters.limit,
+    };
+    let page = context.client()?.events(&query).await?;
+    if context.json {
+        return output::json(&page);
+    }
+    if page.events.is_empty() {
+        output::note("no such events");
+        return Ok(());
+    }
+    let clock = Clock::here();
+    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES", "RUNS"]);
+    page.events.iter().for_each(|event| table.row(row(event, &clock)));
+    table.print()?;
+    if let Some(cursor) = page.next_cursor {
+        output::note(format!("more: --cursor {}", output::escape_terminal(&cursor)));
+    }
+    Ok(())
+}
+
+fn row(event: &Event, clock: &Clock) -> [String; 6] {
+    let each = |show: fn(&Outcome) -> String| event.outcomes.iter().map(show).collect::<Vec<_>>().join("\n");
+    let again = if event.duplicates > 0 { format!(" (+{} again)", event.duplicates) } else { String::new() };
+    [
+        clock.show(&event.received_at),
+        event.id.clone(),
+        format!("{}{again}", event.event_type),
+        event.source.clone(),
+        if event.outcomes.is_empty() { "-".to_owned() } else { each(|of| format!("{}: {}", of.agent, of.outcome)) },
+        each(|of| of.run_id.clone().unwrap_or_default()),
+    ]
+}
+
+async fn show(context: &Context, args: &ShowArgs) -> anyhow::Result<()> {
+    let client = context.client()?;
+    if args.body {
+        return Ok(output::raw(&client.event_body(&args.id).await?)?);
+    }
+    let detail = client.event(&args.id).await?;
+    if context.json {
+        return output::json(&detail);
+    }
+    let body = client.event_body(&args.id).await?;
+    let clock = Clock::here();
+    facts(&detail, &clock).print()?;
+    print_headers(&detail)?;
+    output::line("\nWhat became of it")?;
+    outcomes(&detail.event, &clock).print()?;
+    output::line("\nBody")?;
+    Ok(output::line(output::escape_text(&readable(&body)))?)
+}
+
+fn facts(detail: &EventDetail, clock: &Clock) -> Table {
+    let api::EventDetail { event, .. } = detail;
+    let mut table = Table::new(&[]);
+    table.row(["Id", &event.id]);
+    table.row(["Event", &event.event_type]);
+    table.row(["Source", &event.source]);
+    table.row(["Received", &clock.show(&event.received_at)]);
+    table.row(["Delivery id", event.delivery_id.as_deref().unwrap_or("-")]);
+    table.row(["Verified by", event.verified_by.as_deref().unwrap_or("nothing: the source takes unsigned deliveries")]);
+    table.row(["Delivered again", &format!("{} times", event.duplicates)]);
+    table.row(["Body", &format!("{} bytes", event.body_size)]);
+    if event.handshake {
+        table.row(["Handshake", "yes: it sets the webhook up"]);
+    }
+    for (name, value) in &event.context {
+        table.row([name.as_str(), &text_of(value)]);
+    }
+    table
+}
+
+fn print_headers(detail: &EventDetail) -> std::io::Result<()> {
+    output::line("\nHeaders")?;
+    let mut table = Table::new(&[]);
+    for (name, value) in &detail.headers {
+        table.row([name.as_str(), &text_of(value)]);
+    }
+    table.print()
+}
+
+/// What became of an event, one agent a row; for `why`, too.
+pub(super) fn outcomes(event: &Event, clock: &Clock) -> Table {
+    let mut table = Table::new(&[]);
+    for outcome in &event.outcomes {
+        table.row([
+            outcome.agent.as_str(),
+            &outcome.outcome,
+            outcome.run_id.as_deref().unwrap_or("-"),
+            &clock.show(&outcome.at),
+            outcome.reason.as_deref().unwrap_or_default(),
+        ]);
+    }
+    if event.outcomes.is_empty() {
+        table.row(["no agent wanted it"]);
+    }
+    table
+}
+
+/// A value of JSON as a person writes it.
+pub(super) fn text_of(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(list) => list.iter().map(text_of).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+/// A body for people: indented if it is JSON, cut if it is long.
+fn readable(body: &[u8]) -> String {
+    const MOST: usize = 64 << 10;
+    let parsed = serde_json::from_slice::<serde_json::Value>(body).ok();
+    let pretty = parsed.and_then(|value| serde_json::to_string_pretty(&value).ok());
+    let mut text = pretty.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    if text.len() > MOST {
+        text.truncate(text.floor_char_boundary(MOST));
+        text.push_str("\n… (the rest is cut: --body prints it whole)");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn event() -> Event {
+        serde_json::from_value(serde_json::json!({
+            "id": "evt_1", "seq": 1, "source": "acme", "provider": "github", "eventType": "github.issues.opened",
+            "event": "issues", "action": "opened", "receivedAt": "2026-01-31T09:30:05.000Z", "deliveryId": null,
+            "verifiedBy": "acme", "handshake": false, "duplicates": 2, "bodySize": 2, "context": {},
+            "outcomes": [
+                {"agent": "triage", "outcome": "started", "runId": "run_1", "trigger": 0, "reason": null, "at": "x"},
+                {"agent": "notify", "outcome": "dropped", "runId": null, "trigger": 0, "reason": "full", "at": "x"},
+            ],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_row_says_what_became_of_the_event_for_each_agent() {
+        let row = row(&event(), &Clock::fixed("2026-01-31T12:00:00Z"));
+        assert_eq!(
+            row.each_ref().map(String::as_str),
+            [
+                "09:30:05",
+                "evt_1",
+                "github.issues.opened (+2 again)",
+                "acme",
+                "triage: started\nnotify: dropped",
+                "run_1\n"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_event_that_nobody_wanted_says_so() {
+        let nobody = Event { outcomes: Vec::new(), ..event() };
+        assert_eq!(row(&nobody, &Clock::fixed("2026-01-31T12:00:00Z"))[4], "-");
+        assert_eq!(outcomes(&nobody, &Clock::fixed("2026-01-31T12:00:00Z")).render(), "no agent wanted it");
+    }
+
+    #[test]
+    fn a_body_is_indented_if_it_is_json() {
+        assert_eq!(readable(br#"{"a":[1]}"#), "{\n  \"a\": [\n    1\n  ]\n}");
+        assert_eq!(readable(b"a=b&c"), "a=b&c");
+        assert!(readable("ü".repeat(50_000).as_bytes()).ends_with("prints it whole)"), "cut between characters");
+    }
+}

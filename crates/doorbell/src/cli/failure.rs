@@ -1,0 +1,153 @@
+//! How a command fails: one line on standard error, what to do about it, and the exit code.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use super::context::Context;
+use super::output;
+use crate::config::Problems;
+
+/// The exit codes beyond 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// It did not work.
+    Failed = 1,
+    /// It was asked in a way that makes no sense.
+    Usage = 2,
+    /// There is no such thing.
+    NotFound = 3,
+    /// The key may not, or there is none.
+    NotAllowed = 4,
+    /// No gateway answers.
+    Unreachable = 5,
+}
+
+/// An error that knows its exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// What went wrong, in one sentence.
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// With what to do about it.
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// It was asked in a way that makes no sense.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Nothing runs for the project.
+    pub(super) fn no_gateway() -> Self {
+        let message = "no gateway is running for this project: start it with `doorbell serve` (or `doorbell dev`)";
+        Self::new(Exit::Unreachable, message)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Says what went wrong; the exit code says it to scripts.
+pub(super) fn report(error: &anyhow::Error, context: Option<&Context>) -> ExitCode {
+    if is_broken_pipe(error) {
+        // Whoever reads has seen enough (`doorbell events | head`).
+        return ExitCode::SUCCESS;
+    }
+    if let Some(problems) = error.chain().find_map(|cause| cause.downcast_ref::<Problems>()) {
+        // They show the lines that are wrong, and begin with `error:` themselves.
+        output::note(output::escape_text(&problems.render(false)));
+        return ExitCode::from(Exit::Failed as u8);
+    }
+    let failure = classify(error, context.is_some_and(Context::asks_the_project));
+    output::note(format!("error: {}", output::escape_text(&failure.message)));
+    if let Some(hint) = &failure.hint {
+        output::note(format!("hint: {}", output::escape_text(hint)));
+    }
+    ExitCode::from(failure.exit as u8)
+}
+
+/// Whether what was printed went nowhere. Only the error itself counts: below one of the client's, the same kind means
+/// that the gateway hung up.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// `of_project`: the gateway that was asked is the project's own.
+fn classify(error: &anyhow::Error, of_project: bool) -> Failure {
+    if let Some(failure) = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
+        return Failure { message: format!("{error:#}"), ..failure.clone() };
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<doorbell_client::Error>()) {
+        // The file that says where it runs outlives a gateway that was killed.
+        Some(error) if of_project && error.nobody_listens() => Failure::no_gateway(),
+        Some(doorbell_client::Error::Unreachable { .. }) => Failure::new(Exit::Unreachable, format!("{error:#}")),
+        Some(doorbell_client::Error::Api(problem)) => {
+            let message = format!("{error:#}");
+            match problem.status {
+                401 => Failure::new(Exit::NotAllowed, message).hint("give a key with --key or DOORBELL_TOKEN"),
+                403 => Failure::new(Exit::NotAllowed, message)
+                    .hint("another key may: give it with --key or DOORBELL_TOKEN"),
+                404 => Failure::new(Exit::NotFound, message),
+                _ => Failure::new(Exit::Failed, message),
+            }
+        }
+        Some(doorbell_client::Error::Unexpected(_)) | None => Failure::new(Exit::Failed, format!("{error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    fn refused(status: u16) -> anyhow::Error {
+        let text = |text: &str| text.to_owned();
+        let problem = doorbell_client::api::Problem { status, code: text("c"), title: text("t"), detail: text("d") };
+        anyhow::Error::from(doorbell_client::Error::Api(problem))
+    }
+
+    #[test]
+    fn the_exit_code_says_what_kind_of_failure_it_was() {
+        for (status, exit) in [
+            (401, Exit::NotAllowed),
+            (403, Exit::NotAllowed),
+            (404, Exit::NotFound),
+            (409, Exit::Failed),
+            (503, Exit::Failed),
+        ] {
+            assert_eq!(classify(&refused(status), false).exit, exit, "{status}");
+        }
+        assert_eq!(classify(&anyhow::anyhow!("x"), false).exit, Exit::Failed);
+        assert_eq!(classify(&Failure::usage("x").into(), false).exit, Exit::Usage);
+    }
+
+    #[test]
+    fn context_around_a_failure_keeps_its_code_and_hint() {
+        let error = Err::<(), _>(Failure::usage("inner").hint("do that")).context("outer").unwrap_err();
+        let failure = classify(&error, false);
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Usage, "outer: inner"));
+        assert_eq!(failure.hint.as_deref(), Some("do that"));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("cannot print");
+        assert!(is_broken_pipe(&error));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("broken pipe")));
+    }
+}

@@ -1,0 +1,214 @@
+//! `doorbell init`: makes a project that works at once.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use doorbell_core::secret::Secret;
+
+use super::context::{self, Context};
+use super::failure::{Exit, Failure};
+use super::output;
+use super::random;
+use crate::config::Credentials;
+
+/// Make a project: a GitHub source with a secret of its own, and an agent that works without an API key
+///
+/// Files that are there already are left as they are.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  doorbell init\n  doorbell init my-project && cd my-project && doorbell dev")]
+pub(super) struct InitArgs {
+    /// The folder; it is made if it is not there
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+}
+
+/// A file of a new project.
+#[derive(Debug)]
+struct Template {
+    path: &'static str,
+    text: &'static str,
+    mode: u32,
+}
+
+const PROJECT_FILE: &str = "config.toml";
+const SECRET_TYPE: &str = "github_webhook_secret";
+const SECRET_FIELD: &str = "secret";
+
+/// The project's own file comes last: with it, the folder is a project.
+const TEMPLATES: [Template; 5] = [
+    Template { path: "agents/triage/config.toml", text: include_str!("init/agent.toml"), mode: 0o644 },
+    Template { path: "agents/triage/SKILL.md", text: include_str!("init/SKILL.md"), mode: 0o644 },
+    Template { path: "agents/triage/agent.sh", text: include_str!("init/agent.sh"), mode: 0o755 },
+    Template { path: ".gitignore", text: include_str!("init/gitignore"), mode: 0o644 },
+    Template { path: PROJECT_FILE, text: include_str!("init/config.toml"), mode: 0o644 },
+];
+
+/// What was done, as `--json` prints it.
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Made {
+    project: PathBuf,
+    created: Vec<&'static str>,
+    kept: Vec<&'static str>,
+    credential: String,
+    secret_place: String,
+}
+
+pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
+    if context.names_a_project() {
+        return Err(Failure::usage("--project names a project that is there: say `doorbell init DIR`").into());
+    }
+    let made = create(&args.dir, &context::credentials())?;
+    if context.json {
+        return output::json(&made);
+    }
+    Ok(output::line(next_steps(&made, &args.dir))?)
+}
+
+/// Makes a project in `dir`, with a secret among `credentials`.
+pub(super) fn create(dir: &Path, credentials: &Credentials) -> anyhow::Result<Made> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    let project = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
+    if project.join(PROJECT_FILE).exists() {
+        let message = format!("{} is a project already: it has a {PROJECT_FILE}", project.display());
+        return Err(Failure::new(Exit::Failed, message).hint("nothing was changed").into());
+    }
+    let instance = instance_of(&project);
+    let secret_place = keep_secret(credentials, &instance)?;
+    let (mut created, mut kept) = (Vec::new(), Vec::new());
+    for template in &TEMPLATES {
+        let text = template.text.replace("@INSTANCE@", &instance);
+        let is_new = write_new(&project.join(template.path), &text, template.mode)?;
+        if is_new { &mut created } else { &mut kept }.push(template.path);
+    }
+    Ok(Made { project, created, kept, credential: format!("{SECRET_TYPE}:{instance}"), secret_place })
+}
+
+/// Where the secret of this instance is: a new one, unless there is one.
+fn keep_secret(credentials: &Credentials, instance: &str) -> anyhow::Result<String> {
+    if let Some((_, place)) =
+        credentials.find(SECRET_TYPE, instance, SECRET_FIELD).context("cannot look for a secret")?
+    {
+        return Ok(place);
+    }
+    let secret = Secret::new(random::secret());
+    let path = credentials.add(SECRET_TYPE, instance, SECRET_FIELD, &secret).context("cannot keep a new secret")?;
+    Ok(path.display().to_string())
+}
+
+/// Writes a file that is not there yet; answers whether it was not.
+fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<bool> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    match file.and_then(|mut file| file.write_all(text.as_bytes())) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot write {}", path.display())),
+    }
+}
+
+/// The folder's name as an instance of a credential may be called.
+fn instance_of(project: &Path) -> String {
+    let name = project.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let spelled = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '-' };
+    let name = name.chars().map(spelled).take(64).collect::<String>();
+    match name.trim_matches(['-', '_']) {
+        "" => "default".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn next_steps(made: &Made, dir: &Path) -> String {
+    let mut lines = made.created.iter().map(|path| format!("made  {path}")).collect::<Vec<_>>();
+    lines.extend(made.kept.iter().map(|path| format!("kept  {path} (it was there)")));
+    lines.push(format!("secret  {} in {}", made.credential, made.secret_place));
+    if made.kept.contains(&".gitignore") {
+        lines.push("\nAdd .doorbell/ to .gitignore: the project's database and keys are in it.".to_owned());
+    }
+    let enter = if dir == Path::new(".") { String::new() } else { format!("  cd {}\n", quoted(dir)) };
+    lines.push(format!(
+        "\nNext:\n{enter}  doorbell dev                           run the gateway and watch\n  \
+         doorbell ring github issues.opened     in another terminal: send it a signed sample\n\n\
+         To connect GitHub, add a webhook under Settings → Webhooks of a repository:\n  \
+         Payload URL   <the public URL of this gateway>/v1/webhooks/github/github\n  \
+         Content type  application/json\n  \
+         Secret        what {} holds\n  \
+         Events        Issues",
+        made.secret_place
+    ));
+    output::escape_text(&lines.join("\n")).into_owned()
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    use crate::config::Environment;
+
+    fn credentials(home: &Path) -> Credentials {
+        Credentials::new(&[("HOME", home)].into_iter().collect())
+    }
+
+    #[test]
+    fn a_new_project_loads_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("acme");
+        let made = create(&dir, &credentials(home.path())).unwrap();
+        assert_eq!((made.created.len(), made.credential.as_str()), (5, "github_webhook_secret:acme"));
+        let environment = [("HOME", home.path())].into_iter().collect::<Environment>();
+        let config = crate::config::load(&dir, &environment, &[]).unwrap();
+        assert_eq!(config.warnings, Vec::<String>::new());
+        assert!(config.sources.contains_key("github") && config.agents.contains_key("triage"));
+        let secret = fs::read_to_string(&made.secret_place).unwrap();
+        assert!(!next_steps(&made, &dir).contains(&secret), "the secret is not shown");
+    }
+
+    #[test]
+    fn what_is_there_is_left_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let credentials = credentials(home.path());
+        let secret = Secret::new("mine");
+        credentials.add(SECRET_TYPE, "acme", SECRET_FIELD, &secret).unwrap();
+        let dir = home.path().join("acme");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(".gitignore"), "/target\n").unwrap();
+        let made = create(&dir, &credentials).unwrap();
+        assert_eq!(made.kept, [".gitignore"]);
+        assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "/target\n");
+        assert_eq!(fs::read_to_string(&made.secret_place).unwrap(), "mine");
+        assert!(create(&dir, &credentials).is_err(), "it is a project now");
+    }
+
+    #[test]
+    fn a_path_is_quoted_for_a_shell_where_it_needs_to_be() {
+        assert_eq!(quoted(Path::new("../my-project")), "../my-project");
+        assert_eq!(quoted(Path::new("it's mine")), r"'it'\''s mine'");
+    }
+
+    #[test]
+    fn a_credential_is_named_like_the_folder() {
+        for (folder, instance) in [
+            ("/srv/acme", "acme"),
+            ("/srv/My Project", "my-project"),
+            ("/srv/.hidden", "hidden"),
+            ("/srv/日本", "default"),
+            ("/", "default"),
+        ] {
+            assert_eq!(instance_of(Path::new(folder)), instance);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What happens in a gateway, line by line as it happens: for `dev` and `demo`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+
+use doorbell_client::api::{self, Activity};
+
+use super::output::{escape_terminal, line};
+use super::time::Clock;
+
+/// Says what happens.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    /// Runs whose tries were said to have started.
+    started: HashMap<String, u32>,
+    /// Runs whose end was said.
+    ended: BTreeSet<String>,
+}
+
+impl Live {
+    /// Says one thing that happened.
+    pub(super) fn say(&mut self, activity: &Activity) -> io::Result<()> {
+        match activity {
+            Activity::Event { event } => say_event(event),
+            Activity::Duplicate { event } => say(
+                "again",
+                &event.received_at,
+                &format!("{} {}: delivered {} more times", event.event_type, event.id, event.duplicates),
+            ),
+            Activity::Rejected { delivery } => {
+                let code = delivery.code.as_deref().unwrap_or_default();
+                let detail = delivery.detail.as_deref().unwrap_or_default();
+                let more = match delivery.repeated {
+                    0 => String::new(),
+                    n => format!(" (and {n} more)"),
+                };
+                say("rejected", &delivery.at, &format!("{} {code}: {detail}{more}", delivery.source))
+            }
+            Activity::Run { run } => self.say_run(run),
+            Activity::Log { run_id: _, line: log } => say(&format!("  {}", log.stream), &log.at, &log.text),
+        }
+    }
+
+    fn say_run(&mut self, run: &api::Run) -> io::Result<()> {
+        let at = run.finished_at.as_ref().or(run.started_at.as_ref()).unwrap_or(&run.created_at);
+        if run.state == "running" {
+            if self.started.insert(run.id.clone(), run.attempt) != Some(run.attempt) {
+                let again = if run.attempt > 1 { format!(", try {}", run.attempt) } else { String::new() };
+                say("started", at, &format!("{} {}{again}", run.agent, run.id))?;
+            }
+            return Ok(());
+        }
+        if run.finished_at.is_some() && !self.ended.insert(run.id.clone()) {
+            return Ok(());
+        }
+        let reason = run.reason.as_deref().filter(|reason| *reason != run.state);
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        say(&run.state, at, &format!("{} {}{reason}", run.agent, run.id))?;
+        match &run.result {
+            Some(result) => say("result", at, &result.to_string()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn say_event(event: &api::Event) -> io::Result<()> {
+    let at = &event.received_at;
+    let subject = event.context.get("title").and_then(|title| title.as_str());
+    let subject = subject.map(|title| format!(" “{title}”")).unwrap_or_default();
+    say("received", at, &format!("{} on {}{subject} ({} bytes)", event.event_type, event.source, event.body_size))?;
+    match &event.verified_by {
+        Some(instance) => say("verified", at, &format!("signed with the secret of credential `{instance}`"))?,
+        None => say("unsigned", at, "this source takes unsigned deliveries")?,
+    }
+    say("stored", at, &event.id)?;
+    for outcome in &event.outcomes {
+        let run = outcome.run_id.as_deref().unwrap_or_default();
+        let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        say(&outcome.outcome, at, &format!("{} by its trigger #{} {run}{reason}", outcome.agent, outcome.trigger + 1))?;
+    }
+    if event.outcomes.is_empty() {
+        say("no agent", at, &format!("wanted it: `doorbell why {}` says why", event.id))?;
+    }
+    Ok(())
+}
+
+/// One line: when, what, and the rest.
+pub(super) fn say(what: &str, at: &str, rest: &str) -> io::Result<()> {
+    line(format!("{}  {what:<10}  {}", Clock::time_of_day(at), escape_terminal(rest)))
+}

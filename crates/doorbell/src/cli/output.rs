@@ -1,0 +1,181 @@
+//! Printing: tables, JSON, and text from outside that must not play with the terminal.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use comfy_table::{ContentArrangement, Table as Grid, presets};
+use serde::Serialize;
+
+/// Prints a line, or several.
+pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref().as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Prints bytes as they are, or escaped if a terminal would show them.
+pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        let text = String::from_utf8_lossy(bytes);
+        writeln!(out, "{}", escape_text(&text))?;
+    } else {
+        out.write_all(bytes)?;
+    }
+    out.flush()
+}
+
+/// Says something beside the result, on standard error.
+pub(super) fn note(text: impl AsRef<str>) {
+    // There is nowhere left to say that this failed.
+    let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+}
+
+/// Prints JSON, indented.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(line(escape_json(&serde_json::to_string_pretty(value)?))?)
+}
+
+/// Prints JSON on one line, for streams.
+pub(super) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(line(escape_json(&serde_json::to_string(value)?))?)
+}
+
+/// A table without borders that fits the terminal.
+#[derive(Debug)]
+pub(super) struct Table(Grid);
+
+impl Table {
+    /// A table with a line of titles; none, if there are no titles.
+    pub(super) fn new(titles: &[&str]) -> Self {
+        let mut grid = Grid::new();
+        grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if !titles.is_empty() {
+            grid.set_header(titles);
+        }
+        Self(grid)
+    }
+
+    /// Adds a row. Line feeds in a cell start a new line in it; all else that is not text is shown escaped.
+    pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
+        let cells =
+            cells.into_iter().map(|cell| cell.as_ref().split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n"));
+        self.0.add_row(cells.collect::<Vec<_>>());
+    }
+
+    /// The lines, without white space at their ends.
+    pub(super) fn render(mut self) -> String {
+        for column in self.0.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        self.0.trim_fmt()
+    }
+
+    /// Prints it.
+    pub(super) fn print(self) -> io::Result<()> {
+        line(self.render())
+    }
+}
+
+/// Text from outside for one line of a terminal: control, bidi and other format characters are shown as `\u{..}`.
+pub(super) fn escape_terminal(text: &str) -> Cow<'_, str> {
+    escape(text, |_| false)
+}
+
+/// The same for text of several lines: line feeds and tabs stay.
+pub(super) fn escape_text(text: &str) -> Cow<'_, str> {
+    escape(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let acts = |c: char| acts_on_terminals(c) && !keep(c);
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            escaped.extend(c.escape_unicode());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// JSON that says the same and shows no such characters: in it, they stand in strings only.
+fn escape_json(json: &str) -> Cow<'_, str> {
+    let acts = |c: char| c != '\n' && acts_on_terminals(c);
+    if !json.contains(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if acts(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+/// Whether a character does something else to a terminal than being shown: Unicode's categories Cc, Cf, Zl and Zp, and
+/// the invisible ones of the last planes.
+fn acts_on_terminals(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{00AD}' | '\u{061C}' | '\u{06DD}' | '\u{070F}' | '\u{08E2}' | '\u{180E}' | '\u{FEFF}'
+            | '\u{0600}'..='\u{0605}' | '\u{0890}'..='\u{0891}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{FFF9}'..='\u{FFFB}' | '\u{110BD}' | '\u{110CD}'
+            | '\u{13430}'..='\u{1343F}' | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}'
+            | '\u{E0000}'..='\u{10FFFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_shown_escaped() {
+        assert_eq!(escape_terminal("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+        assert_eq!(escape_terminal("a\u{202e}b\u{2066}c\u{200b}"), "a\\u{202e}b\\u{2066}c\\u{200b}");
+        assert_eq!(escape_terminal("\u{9b}31m\r\n\t\u{7f}"), "\\u{9b}31m\\u{d}\\u{a}\\u{9}\\u{7f}");
+        assert_eq!(escape_terminal("tag\u{e0041}"), "tag\\u{e0041}");
+    }
+
+    #[test]
+    fn text_of_all_languages_stays() {
+        for text in ["für", "日本語", "עברית", "émoji 🎉", "a b"] {
+            assert!(matches!(escape_terminal(text), Cow::Borrowed(same) if same == text));
+        }
+    }
+
+    #[test]
+    fn text_of_several_lines_keeps_them() {
+        assert_eq!(escape_text("a\n\tb\r\u{1b}"), "a\n\tb\\u{d}\\u{1b}");
+    }
+
+    #[test]
+    fn json_says_the_same_when_escaped() {
+        let value = serde_json::json!({"a": "x\u{9b}y\u{202e}z\u{e0041}\u{7f}🎉\n", "b": ["\u{feff}"]});
+        let plain = serde_json::to_string_pretty(&value).unwrap_or_default();
+        let escaped = escape_json(&plain);
+        assert!(!escaped.contains(|c| c != '\n' && acts_on_terminals(c)));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).ok(), Some(value));
+    }
+
+    #[test]
+    fn a_table_has_no_borders_and_no_white_space_at_the_ends() {
+        let mut table = Table::new(&["ID", "EVENT"]);
+        table.row(["evt_1", "github.push"]);
+        table.row(["evt_22", "evil\u{1b}[0m\nsecond line"]);
+        let lines = ["ID      EVENT", "evt_1   github.push", "evt_22  evil\\u{1b}[0m", "        second line"];
+        assert_eq!(table.render(), lines.join("\n"));
+    }
+}

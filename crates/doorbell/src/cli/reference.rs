@@ -1,0 +1,56 @@
+//! `doorbell reference`: the references in `docs/reference`, made from the program itself.
+
+use clap::{Args, CommandFactory, ValueEnum};
+
+use super::output;
+use crate::config;
+
+/// Print a page of the reference, as it stands in the docs
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell reference config")]
+pub(super) struct ReferenceArgs {
+    /// Which page
+    page: Page,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Page {
+    /// Every command.
+    Cli,
+    /// Every configuration key.
+    Config,
+}
+
+pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
+    let page = match args.page {
+        Page::Cli => commands(),
+        Page::Config => configuration(),
+    };
+    Ok(output::line(page.trim_end())?)
+}
+
+fn configuration() -> String {
+    format!(
+        "# Configuration\n\nEvery key with its default, as the program has it built in. How the files, the environment \
+         and flags go over each other: [the guide](../guide.md#a-project).\n\n```toml\n{}```\n",
+        config::DEFAULTS
+    )
+}
+
+fn commands() -> String {
+    let mut page = "# Commands\n".to_owned();
+    let mut command = super::Args::command().term_width(100);
+    command.build();
+    describe(&mut command, "doorbell", &mut page);
+    page
+}
+
+fn describe(command: &mut clap::Command, path: &str, page: &mut String) {
+    let help = command.render_long_help().to_string();
+    let lines = help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+    page.push_str(&format!("\n## {path}\n\n```text\n{}\n```\n", lines.trim_end()));
+    for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        let path = format!("{path} {}", sub.get_name());
+        describe(sub, &path, page);
+    }
+}

@@ -1,0 +1,235 @@
+//! `doorbell ring`: plays a provider, with signed samples.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Args;
+use doorbell_client::{Sender, Sent};
+use doorbell_core::provider::{Key, Provider, Sample, Signed, find_sample};
+use doorbell_core::secret::Secret;
+use doorbell_core::source::Source;
+
+use self::report::Expectation;
+use self::target::{choose, is_url};
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use super::output::{self, Table};
+use super::random;
+use crate::clock;
+use crate::config::providers;
+
+mod report;
+mod target;
+mod volley;
+
+/// Send a gateway what a provider would send: a sample, signed with the source's own secret
+///
+/// Without an event, it lists the provider's samples.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RingArgs {
+    /// The provider to play, e.g. `github`
+    provider: String,
+    /// The event to send: `issues.opened`, or `issues` for the first sample of it
+    event: Option<String>,
+    /// The source to send it to, or a URL [default: the project's only source of that provider]
+    #[arg(long, value_name = "SOURCE|URL")]
+    to: Option<String>,
+    /// Send this body instead of the sample's
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// Change the delivery after it was signed: it works if the gateway refuses it
+    #[arg(long, conflicts_with = "unsigned")]
+    tamper: bool,
+    /// Leave the signature out: it works if the gateway refuses it
+    #[arg(long)]
+    unsigned: bool,
+    /// How many to send, each with a delivery id of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    count: u64,
+    /// How many a second, at most: `50`, or `50/s`
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// How many to wait for at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell ring github                              list the samples
+  doorbell ring github issues.opened
+  doorbell ring github push --file body.json --to acme-github
+  doorbell ring github issues.opened --tamper       see that it is refused
+  doorbell ring github issues.opened --count 1000 --rate 200/s";
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).trim();
+    let rate = number.parse::<f64>().ok().filter(|rate| (0.001..=1_000_000.0).contains(rate));
+    rate.ok_or_else(|| "not a number of deliveries a second, like 50 or 0.5/s".to_owned())
+}
+
+/// A delivery that can be sent again and again.
+#[derive(Debug)]
+struct Bell {
+    source: Arc<Source>,
+    event: String,
+    body: Bytes,
+    expectation: Expectation,
+}
+
+pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<ExitCode> {
+    let Some(event) = &args.event else {
+        list(context, &args.provider)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let config = context.config()?;
+    let source = choose(&config.sources, &args.provider, args.to.as_deref())?;
+    let sender = Sender::new(&url(context, source, args.to.as_deref())?)?;
+    let bell = Bell::new(Arc::clone(source), event, &args)?;
+    if args.count == 1 {
+        let sent = bell.ring(&sender).await.map_err(|error| explain(error, args.to.as_deref()))?;
+        return report::one(context, bell.expectation, &sent);
+    }
+    let result = volley::fire(&bell, &sender, args.count, usize::from(args.concurrency), args.rate).await?;
+    report::many(context, bell.expectation, &result)
+}
+
+fn list(context: &Context, name: &str) -> anyhow::Result<()> {
+    let all = providers();
+    let Some(provider) = all.iter().find(|provider| provider.name() == name) else {
+        return Err(Failure::usage(format!("there is no provider `{name}`")).hint(known(&all)).into());
+    };
+    if context.json {
+        let samples = provider.samples().iter();
+        let samples = samples.map(|sample| serde_json::json!({"event": sample.event, "about": sample.about}));
+        return output::json(&serde_json::json!({"samples": samples.collect::<Vec<_>>()}));
+    }
+    let mut table = Table::new(&["EVENT", "WHAT IT SHOWS"]);
+    provider.samples().iter().for_each(|sample| table.row([sample.event, sample.about]));
+    Ok(table.print()?)
+}
+
+fn known(all: &[Arc<dyn Provider>]) -> String {
+    format!("there are: {}", all.iter().map(|provider| provider.name()).collect::<Vec<_>>().join(", "))
+}
+
+fn url(context: &Context, source: &Source, to: Option<&str>) -> anyhow::Result<String> {
+    match to.filter(|to| is_url(to)) {
+        Some(url) => Ok(url.to_owned()),
+        None => {
+            let gateway = context.gateway_url()?;
+            Ok(format!("{gateway}/v1/webhooks/{}/{}", source.provider().name(), source.name()))
+        }
+    }
+}
+
+/// A URL that was named is not the project's gateway, so nothing is to be said about that one.
+fn explain(error: anyhow::Error, to: Option<&str>) -> anyhow::Error {
+    match error.downcast_ref::<doorbell_client::Error>() {
+        Some(doorbell_client::Error::Unreachable { .. }) if to.is_some_and(is_url) => {
+            Failure::new(Exit::Unreachable, format!("{error:#}")).into()
+        }
+        _ => error,
+    }
+}
+
+impl Bell {
+    fn new(source: Arc<Source>, event: &str, args: &RingArgs) -> anyhow::Result<Self> {
+        let samples = source.provider().samples();
+        let sample = find_sample(samples, event);
+        let body = match (&args.file, sample) {
+            (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
+            (None, Some(sample)) => Bytes::from_static(sample.body.as_bytes()),
+            (None, None) => return Err(no_sample(source.provider(), samples, event).into()),
+        };
+        // With a body of one's own, the event is what was said: `issues` needs no action.
+        let event = sample.filter(|_| args.file.is_none()).map_or(event, |sample| sample.event).to_owned();
+        let expectation = match (args.tamper, args.unsigned) {
+            (true, _) => Expectation::TamperedIsRefused,
+            (_, true) => Expectation::UnsignedIsRefused,
+            _ => Expectation::Accepted,
+        };
+        Ok(Self { source, event, body, expectation })
+    }
+
+    /// Sends it once, as a delivery of its own.
+    async fn ring(&self, sender: &Sender) -> anyhow::Result<Sent> {
+        let signed = self.sign(&random::uuid());
+        Ok(sender.post(&signed.headers, signed.body).await?)
+    }
+
+    fn sign(&self, delivery_id: &str) -> Signed {
+        let key = self.source.keys().first().map(|named| &named.key);
+        let sign = |key: Option<&Key>| {
+            self.source.provider().sign(key, &self.event, self.body.clone(), delivery_id, clock::now())
+        };
+        match (self.expectation, key) {
+            (Expectation::Accepted, key) => sign(key),
+            (Expectation::UnsignedIsRefused, _) => sign(None),
+            // A token says nothing about the body, so it is the token that is changed.
+            (Expectation::TamperedIsRefused, Some(Key::Token(_))) => sign(Some(&Key::Token(Secret::new("tampered")))),
+            (Expectation::TamperedIsRefused, key) => {
+                let signed = sign(key);
+                // White space at the end: what it says is the same, and no signature may let it pass.
+                Signed { body: [&signed.body[..], b"\n"].concat().into(), ..signed }
+            }
+        }
+    }
+}
+
+fn no_sample(provider: &dyn Provider, samples: &[Sample], event: &str) -> Failure {
+    let known = samples.iter().map(|sample| sample.event).collect::<Vec<_>>().join(", ");
+    Failure::usage(format!("`{}` has no sample `{event}`", provider.name()))
+        .hint(format!("give a body with --file, or choose one of: {known}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use doorbell_core::delivery::Delivery;
+    use doorbell_core::provider::github::Github;
+    use doorbell_core::source::{Dedup, NamedKey};
+    use doorbell_core::verify::verify;
+
+    fn bell(expectation: Expectation) -> Bell {
+        let key = Github.prepare(&Secret::new("It's a Secret to Everybody")).unwrap();
+        let keys = vec![NamedKey { instance: "acme".to_owned(), key }];
+        let source = Source::new("acme", Arc::new(Github), keys, false, Dedup::Id).unwrap();
+        let body = Bytes::from_static(br#"{"action":"opened"}"#);
+        Bell { source: Arc::new(source), event: "issues.opened".to_owned(), body, expectation }
+    }
+
+    fn is_verified(bell: &Bell) -> bool {
+        let signed = bell.sign("1");
+        let headers = signed.headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let delivery = Delivery {
+            method: http::Method::POST,
+            url: "http://gateway/".to_owned(),
+            headers: headers.collect::<http::HeaderMap>(),
+            body: signed.body,
+            received_at: clock::now(),
+        };
+        verify(&bell.source, &Arc::new(delivery)).is_ok()
+    }
+
+    #[test]
+    fn only_the_genuine_delivery_passes() {
+        assert!(is_verified(&bell(Expectation::Accepted)));
+        assert!(!is_verified(&bell(Expectation::TamperedIsRefused)));
+        assert!(!is_verified(&bell(Expectation::UnsignedIsRefused)));
+    }
+
+    #[test]
+    fn a_rate_is_a_number_a_second() {
+        assert_eq!(parse_rate("50/s"), Ok(50.0));
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+        for wrong in ["", "0", "-1", "NaN", "inf", "1/m", "fast"] {
+            assert!(parse_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! `doorbell runs`: what the agents do and did.
+
+use clap::{Args, Subcommand};
+use doorbell_client::RunQuery;
+use doorbell_client::api::{Run, RunDetail};
+use doorbell_core::run::State;
+
+use super::context::Context;
+use super::output::{self, Table, escape_terminal};
+use super::time::Clock;
+
+/// List runs, newest first, show one, or end one
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub(super) struct RunsArgs {
+    #[command(subcommand)]
+    command: Option<RunsCommand>,
+    #[command(flatten)]
+    filters: Filters,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell runs --agent triage --state failed
+  doorbell runs show run_01K…
+  doorbell runs cancel run_01K…";
+
+#[derive(Debug, Subcommand)]
+enum RunsCommand {
+    Show(ShowArgs),
+    Cancel(CancelArgs),
+}
+
+/// Show a run: where it stands, its tries and its result
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell runs show run_01K…")]
+struct ShowArgs {
+    /// The run's id
+    id: String,
+}
+
+/// End a run: at once if it waits, else by asking the agent's processes to end
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell runs cancel run_01K…")]
+struct CancelArgs {
+    /// The run's id
+    id: String,
+}
+
+#[derive(Debug, Args)]
+struct Filters {
+    /// Of this agent
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// In this state
+    #[arg(long, value_parser = State::ALL.map(State::as_str))]
+    state: Option<String>,
+    /// Only those that failed with all their tries used up
+    #[arg(long)]
+    dead_letter: bool,
+    /// Caused by this event
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Go on where the page before ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()> {
+    match args.command {
+        None => list(context, args.filters).await,
+        Some(RunsCommand::Show(args)) => show(context, &args.id).await,
+        Some(RunsCommand::Cancel(args)) => cancel(context, &args.id).await,
+    }
+}
+
+async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
+    let Filters { agent, state, dead_letter, event, limit, cursor } = filters;
+    let query = RunQuery { agent, state, dead_letter: dead_letter.then_some(true), event, cursor, limit };
+    let page = context.client()?.runs(&query).await?;
+    if context.json {
+        return output::json(&page);
+    }
+    if page.runs.is_empty() {
+        output::note("no such runs");
+        return Ok(());
+    }
+    let clock = Clock::here();
+    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]);
+    page.runs.iter().for_each(|run| table.row(row(run, &clock)));
+    table.print()?;
+    if let Some(cursor) = page.next_cursor {
+        output::note(format!("more: --cursor {}", escape_terminal(&cursor)));
+    }
+    Ok(())
+}
+
+fn row(run: &Run, clock: &Clock) -> [String; 8] {
+    [
+        clock.show(&run.created_at),
+        run.id.clone(),
+        run.agent.clone(),
+        run.event_type.clone(),
+        state(run),
+        run.attempt.to_string(),
+        clock.between(run.started_at.as_deref(), run.finished_at.as_deref()),
+        run.reason.clone().unwrap_or_default(),
+    ]
+}
+
+fn state(run: &Run) -> String {
+    match (run.dead_letter, &run.cancel_requested_by) {
+        (true, _) => format!("{} (dead letter)", run.state),
+        (false, Some(_)) if run.state == "running" => format!("{} (asked to end)", run.state),
+        (false, _) => run.state.clone(),
+    }
+}
+
+async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
+    let detail = context.client()?.run(id).await?;
+    if context.json {
+        return output::json(&detail);
+    }
+    let clock = Clock::here();
+    facts(&detail.run, &clock).print()?;
+    if !detail.attempts.is_empty() {
+        output::line("")?;
+        attempts(&detail, &clock).print()?;
+    }
+    if let Some(result) = &detail.run.result {
+        output::line("\nResult")?;
+        output::line(output::escape_text(&serde_json::to_string_pretty(result)?))?;
+    }
+    Ok(())
+}
+
+fn facts(run: &Run, clock: &Clock) -> Table {
+    let mut table = Table::new(&[]);
+    table.row(["Id", &run.id]);
+    table.row(["Agent", &run.agent]);
+    table.row(["State", &state(run)]);
+    table.row(["Why", run.reason.as_deref().unwrap_or("-")]);
+    table.row(["Event", &format!("{} {}", run.event_id, run.event_type)]);
+    table.row(["Made", &clock.show(&run.created_at)]);
+    table.row(["Started", &clock.show_some(run.started_at.as_deref())]);
+    table.row(["Ended", &clock.show_some(run.finished_at.as_deref())]);
+    if let Some(due) = &run.due_at {
+        table.row(["Next try", &clock.show(due)]);
+    }
+    if let Some(who) = &run.cancel_requested_by {
+        table.row(["Asked to end by", who]);
+    }
+    table
+}
+
+fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
+    let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]);
+    for attempt in &detail.attempts {
+        table.row([
+            attempt.number.to_string(),
+            clock.show(&attempt.started_at),
+            clock.between(Some(&attempt.started_at), attempt.ended_at.as_deref()),
+            attempt.ended.clone().unwrap_or_else(|| "-".to_owned()),
+            attempt.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
+            attempt.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+async fn cancel(context: &Context, id: &str) -> anyhow::Result<()> {
+    let cancelled = context.client()?.cancel_run(id).await?;
+    if context.json {
+        return output::json(&cancelled);
+    }
+    let what = if cancelled.state == "running" { "is asked to end" } else { "is" };
+    let state = if cancelled.state == "running" { String::new() } else { format!(" {}", cancelled.state) };
+    Ok(output::line(escape_terminal(&format!("{} {what}{state}", cancelled.id)))?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn run(state: &str) -> Run {
+        serde_json::from_value(serde_json::json!({
+            "id": "run_1", "seq": 1, "agent": "triage", "eventId": "evt_1", "eventType": "github.push", "state": state,
+            "reason": "exit code 1", "deadLetter": false, "attempt": 2, "createdAt": "2026-01-31T09:30:00.000Z",
+            "startedAt": "2026-01-31T09:30:05.000Z", "finishedAt": "2026-01-31T09:31:10.000Z", "dueAt": null,
+            "cancelRequestedBy": null, "result": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_row_says_where_the_run_stands_and_why() {
+        let row = row(&run("failed"), &Clock::fixed("2026-01-31T12:00:00Z"));
+        let wanted = ["09:30:00", "run_1", "triage", "github.push", "failed", "2", "1m 05s", "exit code 1"];
+        assert_eq!(row.each_ref().map(String::as_str), wanted);
+    }
+
+    #[test]
+    fn the_state_says_what_else_matters() {
+        assert_eq!(state(&Run { dead_letter: true, ..run("failed") }), "failed (dead letter)");
+        let asked = Some("key_1".to_owned());
+        assert_eq!(state(&Run { cancel_requested_by: asked.clone(), ..run("running") }), "running (asked to end)");
+        assert_eq!(state(&Run { cancel_requested_by: asked, ..run("cancelled") }), "cancelled");
+    }
+}

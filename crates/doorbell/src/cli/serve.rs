@@ -1,0 +1,91 @@
+//! `doorbell serve`: the gateway, until it is told to end.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::context::Context;
+use super::{LogFormatArg, ServeArgs, output};
+use crate::config::{self, Config, Environment};
+use crate::gateway::Gateway;
+use crate::telemetry::{self, LogFormat};
+
+pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let environment = Environment::read();
+    let format = match args.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    };
+    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("info"), format);
+    let config = load(&context.root()?, &environment, args.listen)?;
+    let gateway = start(config, &environment).await?;
+    output::note(format!("doorbell listens on http://{}", gateway.address));
+    run_until_told(gateway).await
+}
+
+/// The configuration of a project, with the flags that all ways of running it have. Warnings are said at once.
+pub(super) fn load(
+    root: &Path,
+    environment: &Environment,
+    listen: Option<std::net::SocketAddr>,
+) -> anyhow::Result<Config> {
+    let flags = listen.map(|listen| ("gateway.listen".to_owned(), listen.to_string()));
+    let config = config::load(root, environment, &flags.into_iter().collect::<Vec<_>>())?;
+    config.warnings.iter().for_each(|warning| output::note(format!("warning: {warning}")));
+    Ok(config)
+}
+
+/// Starts a gateway of this program.
+pub(super) async fn start(config: Config, environment: &Environment) -> anyhow::Result<Gateway> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let inherited = environment.inherited().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Gateway::start(config, &program, inherited).await
+}
+
+/// Waits for SIGTERM or SIGINT, then closes: running agents may go on until `drain_timeout`, or the second signal.
+pub(super) async fn run_until_told(gateway: Gateway) -> anyhow::Result<ExitCode> {
+    let mut told = Told::new()?;
+    told.wait().await;
+    let limit = gateway.app.config.gateway.drain_timeout;
+    output::note(format!("closing: running agents have {} s to end; once more to end them now", limit.as_secs()));
+    let mut again = false;
+    let closing = gateway.close(limit);
+    tokio::pin!(closing);
+    tokio::select! {
+        () = &mut closing => {}
+        () = told.wait() => again = true,
+    }
+    if again {
+        // The process that watches over the agents ends them when this one is gone; their runs are found at the
+        // next start.
+        output::note("ending now: runs that were not over are found at the next start");
+    }
+    Ok(if again { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The signals that end a gateway.
+struct Told {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Told {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// `doorbell guard`: ends the agents' processes when the gateway that started it is gone.
+pub(super) fn guard() -> ExitCode {
+    crate::runtime::watch(std::io::stdin());
+    ExitCode::SUCCESS
+}

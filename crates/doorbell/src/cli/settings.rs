@@ -1,0 +1,64 @@
+//! `doorbell config`: every value in force, and where it came from.
+
+use clap::Args;
+
+use super::context::Context;
+use super::failure::{Exit, Failure};
+use super::output::{self, Table, escape_terminal};
+use crate::config::{Config, Setting};
+
+/// Check the configuration, and print every value in force with where it came from
+///
+/// It needs no gateway. Secrets are hidden.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  doorbell config\n  doorbell config gateway\n  doorbell config agents.triage --json"
+)]
+pub(super) struct ConfigArgs {
+    /// Only what begins with this path, e.g. `agents.triage`
+    path: Option<String>,
+}
+
+pub(super) fn run(context: &Context, args: ConfigArgs) -> anyhow::Result<()> {
+    let config = context.config()?;
+    let settings = config.settings.iter().filter(|setting| is_below(&setting.path, args.path.as_deref()));
+    let settings = settings.collect::<Vec<_>>();
+    if let (Some(path), true) = (&args.path, settings.is_empty()) {
+        return Err(Failure::new(Exit::NotFound, format!("the configuration has no `{path}`")).into());
+    }
+    if context.json {
+        return print_json(&config, &settings);
+    }
+    for warning in &config.warnings {
+        output::note(format!("warning: {}", escape_terminal(warning)));
+    }
+    let mut table = Table::new(&["PATH", "VALUE", "FROM"]);
+    settings.iter().for_each(|setting| table.row([&setting.path, &setting.value, &setting.origin]));
+    Ok(table.print()?)
+}
+
+fn print_json(config: &Config, settings: &[&Setting]) -> anyhow::Result<()> {
+    let settings = settings
+        .iter()
+        .map(|setting| serde_json::json!({"path": setting.path, "value": setting.value, "origin": setting.origin}));
+    output::json(&serde_json::json!({"settings": settings.collect::<Vec<_>>(), "warnings": config.warnings}))
+}
+
+/// Whether a path is `prefix` or stands below it.
+fn is_below(path: &str, prefix: Option<&str>) -> bool {
+    let Some(prefix) = prefix else { return true };
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stands_for_all_that_is_below_it() {
+        assert!(is_below("agents.triage.timeout", Some("agents.triage")));
+        assert!(is_below("agents.triage", Some("agents.triage")));
+        assert!(!is_below("agents.triage2.timeout", Some("agents.triage")));
+        assert!(is_below("gateway.listen", None));
+    }
+}

@@ -1,0 +1,82 @@
+//! `doorbell stat`: what is going on.
+
+use clap::Args;
+use doorbell_client::api::{AgentStats, Stats};
+
+use super::context::Context;
+use super::output::{self, Table};
+use super::time::Clock;
+
+/// Show what is going on: deliveries, and where each agent's runs stand
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell stat --json")]
+pub(super) struct StatArgs {}
+
+pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Result<()> {
+    let stats = context.client()?.stats().await?;
+    if context.json {
+        return output::json(&stats);
+    }
+    output::line(summary(&stats))?;
+    if stats.agents.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let clock = Clock::here();
+    let titles =
+        ["AGENT", "RUNNING", "QUEUED", "WAITING", "HELD", "SUCCEEDED", "FAILED", "CANCELLED", "DROPPED", "OLDEST"];
+    let mut table = Table::new(&titles);
+    stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
+    Ok(table.print()?)
+}
+
+fn summary(stats: &Stats) -> String {
+    let counts = &stats.deliveries;
+    format!(
+        "{} events stored; since the start {} deliveries accepted, {} duplicate, {} rejected",
+        stats.events, counts.accepted, counts.duplicate, counts.rejected
+    )
+}
+
+fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
+    let name = match (agent.configured, agent.scale) {
+        (false, _) => format!("{} (removed)", agent.name),
+        (true, 0) => format!("{} (disabled)", agent.name),
+        (true, _) => agent.name.clone(),
+    };
+    [
+        name,
+        format!("{}/{}", agent.running, agent.scale),
+        agent.queued.to_string(),
+        agent.waiting.to_string(),
+        agent.held.to_string(),
+        agent.succeeded.to_string(),
+        agent.failed.to_string(),
+        agent.cancelled.to_string(),
+        agent.dropped.to_string(),
+        agent.oldest_queued_at.as_deref().map_or_else(|| "-".to_owned(), |since| clock.between(Some(since), None)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_how_many_run_of_how_many_and_how_long_the_oldest_waits() {
+        let agent = AgentStats {
+            name: "triage".to_owned(),
+            configured: true,
+            scale: 2,
+            running: 1,
+            queued: 3,
+            oldest_queued_at: Some("2026-01-31T11:58:00.000Z".to_owned()),
+            ..AgentStats::default()
+        };
+        let clock = Clock::fixed("2026-01-31T12:00:00Z");
+        let shown = row(&agent, &clock);
+        let wanted = ["triage", "1/2", "3", "0", "0", "0", "0", "0", "0", "2m 00s"];
+        assert_eq!(shown.each_ref().map(String::as_str), wanted);
+        assert_eq!(row(&AgentStats { configured: false, ..agent }, &clock)[0], "triage (removed)");
+    }
+}

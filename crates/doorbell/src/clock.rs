@@ -1,0 +1,26 @@
+//! Time and chance: the only place that reads the clock or asks for random bytes.
+
+use doorbell_core::id::Id;
+use doorbell_core::time::Timestamp;
+
+/// Now.
+pub fn now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads the time")]
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Random bytes, fit for secrets.
+///
+/// # Panics
+/// If the system has no randomness to give: nothing secret can be made then.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+/// A new id of any kind.
+pub fn new_id<K>() -> Id<K> {
+    Id::new(now(), random())
+}

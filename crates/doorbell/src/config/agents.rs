@@ -1,0 +1,206 @@
+//! `agents/<name>/`: the agents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::document::{Entry, Keys, Kind, Node, Table, parse};
+use super::files;
+use super::layers::{ALIASES, drop_foreign};
+use super::names::{NAME_RULE, is_name};
+use super::problem::{Findings, Place, Problem};
+use super::runtime::{self, PRESETS, Surroundings};
+use super::skill::{self, Skill};
+use super::sources::Sources;
+use super::{Agent, CommandRuntime, WhenFull, retries, triggers};
+
+/// Keys that `[defaults]` may have.
+const DEFAULTS: [&str; 6] = ["scale", "timeout", "work_queue_size", "when_full", "runtime", "retries"];
+
+const DEFAULT_KEYS: Keys<'static> = Keys {
+    known: &DEFAULTS,
+    planned: &["timezone", "priority", "debounce", "when_busy", "max_per_key", "throttle"],
+    hints: &[],
+};
+
+const KEYS: Keys<'static> = Keys {
+    known: &[
+        "description",
+        "scale",
+        "timeout",
+        "work_queue_size",
+        "when_full",
+        "params",
+        "webhooks",
+        "runtime",
+        "retries",
+    ],
+    planned: &["schedule", "schedules", "timezone", "may_call"],
+    hints: &[
+        ("name", "the folder is the agent's name"),
+        ("command", "it stands in [runtime]"),
+        ("source", "it stands in [[webhooks]]"),
+        ("events", "it stands in [[webhooks]]"),
+        ("env", "it stands in [runtime]"),
+    ],
+};
+
+/// Everything that agents are read with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) around: Surroundings<'a>,
+    pub(super) defaults: &'a Table,
+    /// None if `config.toml` could not be read: then what it may have said is not missed.
+    pub(super) sources: Option<&'a Sources>,
+}
+
+/// Checks `[defaults]` by itself, so that its mistakes are found without any agent.
+pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, findings: &mut Findings) {
+    defaults.check(findings, DEFAULT_KEYS);
+    defaults.settle(findings, "defaults");
+    let mut table = defaults.clone();
+    limits(&table, findings);
+    retries::read(&mut table, findings);
+    if let Some(runtime) = table.take_table(findings, "runtime", "[defaults.runtime] begins one") {
+        runtime::read(&runtime, around, findings);
+    }
+}
+
+/// Reads all agents.
+pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
+    let mut agents = BTreeMap::new();
+    for name in findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default() {
+        if !reader.around.root.join("agents").join(&name).is_dir() {
+            continue;
+        }
+        if !is_name(&name) {
+            let place = Place::path(format!("agents/{name}"));
+            findings.problem(Problem::at(&place, format!("{name:?} cannot be the name of an agent")).help(NAME_RULE));
+            continue;
+        }
+        if let Some(agent) = read_one(&name, reader, findings) {
+            agents.insert(name, Arc::new(agent));
+        }
+    }
+    agents
+}
+
+fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {
+    let skill = read_skill(name, reader, findings);
+    let own = read_file(name, reader, findings)?;
+    own.check(findings, KEYS);
+    let has_schedule = own.has("schedule") || own.has("schedules");
+    let mut table = effective(reader.defaults, own);
+    table.settle(findings, &format!("agents.{name}"));
+    let description = table.read(findings, "description", |node| node.text("a string in one line"));
+    let limits = limits(&table, findings);
+    let params = params(&table, findings);
+    let triggers = triggers::read(name, &table, reader.sources, findings);
+    let retries = retries::read(&mut table, findings);
+    let runtime = read_runtime(name, &mut table, reader, findings);
+    let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
+    let disabled = limits.as_ref().is_some_and(|limits| limits.scale == 0);
+    if !starts && !disabled && !has_schedule {
+        let problem = Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]]"));
+        findings.problem(problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]"));
+    }
+    let limits = limits?;
+    Some(Agent {
+        name: name.to_owned(),
+        description: description.or(skill.description),
+        scale: limits.scale,
+        timeout: limits.timeout,
+        work_queue_size: limits.work_queue_size,
+        when_full: limits.when_full,
+        triggers,
+        runtime: runtime?,
+        retries: retries?,
+        instructions: skill.instructions,
+        params,
+    })
+}
+
+fn read_skill(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Skill {
+    let text = findings.take(files::read_if_there(reader.around.root, &format!("agents/{name}/SKILL.md"))).flatten();
+    text.and_then(|text| findings.take(skill::read(&text))).unwrap_or_default()
+}
+
+/// The agent's own file, under either of its names.
+fn read_file(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<Table> {
+    let mut read = |file: &str| {
+        let path = format!("agents/{name}/{file}");
+        findings.take(files::read_if_there(reader.around.root, &path)).map(|text| text.map(|text| (path, text)))
+    };
+    let text = match (read("config.toml")?, read("agent-config.toml")?) {
+        (Some((_, text)), None) | (None, Some((_, text))) => text,
+        (Some(_), Some((path, _))) => {
+            let problem = Problem::at(&Place::path(path), format!("agent `{name}` has a config.toml, too"));
+            findings.problem(problem.help("keep one of them"));
+            return None;
+        }
+        (None, None) => {
+            let place = Place::path(format!("agents/{name}"));
+            let problem = Problem::at(&place, format!("agent `{name}` has no config.toml"));
+            findings.problem(problem.help("it says what starts the agent, and how"));
+            return None;
+        }
+    };
+    let mut table = findings.take(parse(&text))?;
+    drop_foreign(&mut table, findings);
+    table.rename(findings, &ALIASES);
+    Some(table)
+}
+
+/// The agent's own keys over the defaults; its own runtime replaces the default one as a whole.
+fn effective(defaults: &Table, own: Table) -> Table {
+    let inherits =
+        |entry: &&Entry| DEFAULTS.contains(&entry.key.as_str()) && !(entry.key == "runtime" && own.has("runtime"));
+    let entries = defaults.entries.iter().filter(inherits).cloned().collect();
+    let mut table = Table { place: own.place.clone(), entries };
+    table.overlay(own);
+    table
+}
+
+fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mut Findings) -> Option<CommandRuntime> {
+    if !table.has("runtime") {
+        if reader.sources.is_some() {
+            let problem = Problem::at(&table.place, format!("agent `{name}` has no [runtime]: how it is carried out"));
+            findings.problem(problem.help(PRESETS));
+        }
+        return None;
+    }
+    let table = table.take_table(findings, "runtime", PRESETS)?;
+    if !table.has("prompt") {
+        findings.setting(format!("agents.{name}.runtime.prompt"), "\"stdin\"".to_owned(), "default".to_owned());
+    }
+    runtime::read(&table, reader.around, findings)
+}
+
+struct Limits {
+    scale: u32,
+    timeout: Duration,
+    work_queue_size: u64,
+    when_full: WhenFull,
+}
+
+fn limits(table: &Table, findings: &mut Findings) -> Option<Limits> {
+    let choices = [("drop_oldest", WhenFull::DropOldest), ("reject", WhenFull::Reject), ("grow", WhenFull::Grow)];
+    let scale = table.read(findings, "scale", |node| node.whole(0..=10_000));
+    let timeout = table.read(findings, "timeout", |node| node.duration(Duration::from_millis(1)));
+    let work_queue_size = table.read(findings, "work_queue_size", |node| node.whole(1..=i64::MAX));
+    let when_full = table.read(findings, "when_full", |node| node.choice(&choices));
+    Some(Limits {
+        scale: u32::try_from(scale?).ok()?,
+        timeout: timeout?,
+        work_queue_size: u64::try_from(work_queue_size?).ok()?,
+        when_full: when_full?,
+    })
+}
+
+fn params(table: &Table, findings: &mut Findings) -> serde_json::Value {
+    let table_of = |node: &Node| match &node.kind {
+        Kind::Table(_) => Ok(node.to_json()),
+        _ => node.clone().into_table("[params]\nteam = \"platform\"").map(|_| node.to_json()),
+    };
+    table.read(findings, "params", table_of).unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new()))
+}

@@ -1,0 +1,74 @@
+//! `[gateway]` and `[store]`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Gateway;
+use super::document::{Keys, Node, Table};
+use super::problem::{Findings, Problem};
+
+const KEYS: Keys<'static> = Keys {
+    known: &["listen", "public_url", "max_body", "drain_timeout"],
+    planned: &["admin_listen", "trusted_proxies", "hot_reload"],
+    hints: &[
+        ("port", "address and port are one key here: listen = \"127.0.0.1:8080\""),
+        ("host", "address and port are one key here: listen = \"127.0.0.1:8080\""),
+        ("url", "did you mean `public_url`?"),
+    ],
+};
+
+const STORE_KEYS: Keys<'static> = Keys { known: &["url"], planned: &["retention"], hints: &[] };
+
+/// Reads `[gateway]`.
+pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
+    table.check(findings, KEYS);
+    table.settle(findings, "gateway");
+    let listen = table.read(findings, "listen", address);
+    let public_url = table.read(findings, "public_url", public_url);
+    let max_body = table.read(findings, "max_body", |node| node.size(1 << 10..=1 << 30));
+    let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
+    Some(Gateway { listen: listen?, public_url, max_body: max_body?, drain_timeout: drain_timeout? })
+}
+
+/// Reads `[store] url`.
+pub(super) fn read_store(table: &Table, findings: &mut Findings) -> Option<String> {
+    table.check(findings, STORE_KEYS);
+    table.settle(findings, "store");
+    table.read(findings, "url", store_url)
+}
+
+fn address(node: &Node) -> Result<SocketAddr, Problem> {
+    let text = node.text("an address such as \"127.0.0.1:8080\"")?;
+    text.parse().map_err(|_| {
+        let problem = Problem::at(&node.place, format!("{text:?} is not an IP address and a port"));
+        let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(8080);
+        problem.help(format!("\"127.0.0.1:{port}\" is for this machine only, \"0.0.0.0:{port}\" for every network"))
+    })
+}
+
+fn public_url(node: &Node) -> Result<String, Problem> {
+    let text = node.text("a URL such as \"https://hooks.example.com\"")?;
+    let url = text.parse::<http::Uri>().ok().filter(|url| {
+        let web = matches!(url.scheme_str(), Some("http" | "https"));
+        let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        web && plain && url.query().is_none() && !text.contains('#')
+    });
+    match url {
+        Some(_) => Ok(text.trim_end_matches('/').to_owned()),
+        None => Err(Problem::at(&node.place, "not the URL of a gateway")
+            .help("https:// or http://, a host and perhaps a path, e.g. \"https://hooks.example.com\"")),
+    }
+}
+
+fn store_url(node: &Node) -> Result<String, Problem> {
+    let example = "url = \"sqlite:.doorbell/doorbell.db\"";
+    let text = node.text("a URL such as \"sqlite:.doorbell/doorbell.db\"")?;
+    let scheme = text.split(':').next().unwrap_or_default();
+    match scheme {
+        "sqlite" if text.len() > "sqlite:".len() => Ok(text),
+        "postgres" | "postgresql" => {
+            Err(Problem::at(&node.place, format!("`{scheme}` is not supported yet")).help(example))
+        }
+        _ => Err(Problem::at(&node.place, "not the URL of a store").help(example)),
+    }
+}

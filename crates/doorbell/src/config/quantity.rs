@@ -1,0 +1,73 @@
+//! Times and sizes as people write them.
+
+use std::time::Duration;
+
+/// The longest duration, so that no sum of times overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A duration such as `250ms`, `30s`, `15m`, `1h`, `2d`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let form = || format!("{text:?} is not a duration: write a whole number and ms, s, m, h or d");
+    let (number, unit) = split(text).ok_or_else(form)?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(form()),
+    };
+    let duration = number.checked_mul(millis).map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
+    duration.ok_or_else(|| format!("{text:?} is too long: 365d at most"))
+}
+
+/// A size in bytes such as `512`, `1MB`, `25MiB`.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    let form = || format!("{text:?} is not a size: write a whole number and B, kB, MB, GB, KiB, MiB or GiB");
+    let (number, unit) = split(text).ok_or_else(form)?;
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return Err(form()),
+    };
+    number.checked_mul(bytes).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+/// The number and the unit behind it; numbers beyond `u64` count as the largest one.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    (!digits.is_empty()).then(|| (digits.parse().unwrap_or(u64::MAX), unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        for (text, millis) in
+            [("250ms", 250), ("30s", 30_000), ("15m", 900_000), ("1h", 3_600_000), ("2d", 172_800_000)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
+        }
+        for text in ["", "15", "m", "1h30m", "-1s", "1.5h", "15 m", "1S", "1µs", "366d", "99999999999999999999d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_a_number_and_perhaps_a_unit() {
+        for (text, bytes) in [("512", 512), ("1MB", 1_000_000), ("25MiB", 26_214_400), ("1gib", 1 << 30)] {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        for text in ["", "MB", "1.5MB", "1 MB", "1M", "99999999999999999999GB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

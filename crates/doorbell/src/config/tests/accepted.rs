@@ -1,0 +1,214 @@
+//! What loads, and as what.
+
+use std::time::Duration;
+
+use doorbell_core::retry::Backoff;
+use doorbell_core::run::{OnLost, Policy};
+use doorbell_core::source::Dedup;
+
+use super::super::layers::DEFAULTS;
+use super::super::{PromptChannel, WhenFull};
+use super::{AGENT, GATEWAY, Project, SECRET, agent, gateway};
+
+#[test]
+fn an_empty_file_is_a_project_of_defaults() {
+    let config = gateway("").load().unwrap();
+    assert_eq!(config.gateway.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.gateway.public_url, None);
+    assert_eq!(config.gateway.max_body, 25 << 20);
+    assert_eq!(config.gateway.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.store_url, "sqlite:.doorbell/doorbell.db");
+    assert!(config.sources.is_empty() && config.agents.is_empty() && config.warnings.is_empty());
+    assert!(config.settings.iter().all(|setting| setting.origin == "default"));
+}
+
+#[test]
+fn an_agent_gets_the_defaults_of_the_core() {
+    let config = Project::small().load().unwrap();
+    let agent = &config.agents["triage"];
+    assert_eq!((agent.scale, agent.work_queue_size, agent.when_full), (1, 100, WhenFull::DropOldest));
+    assert_eq!(agent.timeout, Duration::from_secs(3600));
+    assert_eq!(agent.retries, Policy::default());
+    assert_eq!(agent.retries.backoff, Backoff::default());
+    assert_eq!(agent.runtime.command, ["true"]);
+    assert_eq!((agent.runtime.prompt, &agent.runtime.cwd), (PromptChannel::Stdin, &None));
+    assert!(agent.instructions.is_none() && agent.params.as_object().unwrap().is_empty());
+    assert_eq!(config.sources["acme-github"].keys()[0].instance, "acme");
+}
+
+/// Every key of the reference is known and its examples load: they are the lines `#key`, `#[table]`.
+#[test]
+fn the_reference_loads_with_all_its_examples() {
+    let is_example = |line: &str| {
+        let rest = line.strip_prefix('#').unwrap_or_default();
+        rest.starts_with('[') || rest.starts_with(|c: char| c.is_ascii_alphabetic())
+    };
+    let uncommented = |text: &str| -> String {
+        text.lines()
+            .map(|line| if is_example(line) { &line[1..] } else { line })
+            .map(|line| format!("{line}\n"))
+            .collect()
+    };
+    let (project, agent) = DEFAULTS.split_once("# ----").unwrap();
+    let project = uncommented(project);
+    let config = Project::new()
+        .credential("github_token/acme/token", "ghp")
+        .file("config.toml", project)
+        .file("agents/triage/config.toml", uncommented(&format!("# {agent}")))
+        .load()
+        .unwrap();
+    assert_eq!(config.sources.len(), 2);
+    let agent = &config.agents["triage"];
+    assert_eq!(agent.triggers[0].clauses.len(), 10);
+    assert_eq!(agent.runtime.credentials[0].0, "GITHUB_TOKEN");
+    let paths: Vec<&str> = config.settings.iter().map(|setting| setting.path.as_str()).collect();
+    for path in ["gateway.public_url", "webhooks.lab.event_header", "agents.triage.runtime.env.REPO"] {
+        assert!(paths.contains(&path), "{path}");
+    }
+}
+
+#[test]
+fn a_project_in_the_style_of_action_llama_loads_with_a_warning_for_each_key_that_means_nothing() {
+    let project = Project::new()
+        .credential("github_webhook_secret/MyOrg", "never looked at")
+        .file(
+            "config.toml",
+            "workQueueSize = 7\n[models.sonnet]\nprovider = \"anthropic\"\nmodel = \"claude\"\n\
+             [webhooks.my-github]\ntype = \"github\"\ncredential = \"acme\"\n\
+             [webhooks.open]\ntype = \"generic\"\nallowUnsigned = true\n\
+             [defaults.runtime]\ntype = \"command\"\ncommand = [\"claude\", \"-p\"]\n",
+        )
+        .file(
+            "agents/dev/agent-config.toml",
+            "models = [\"sonnet\"]\ncredentials = [\"github_token\"]\nscale = 2\n[hooks]\npre = [\"x\"]\n\
+             [[webhooks]]\nsource = \"my-github\"\nevents = [\"issues\"]\nactions = [\"labeled\"]\norg = \"acme\"\n\
+             labels = [\"agent\"]\nassignee = \"octocat\"\n[params]\nteam = \"platform\"\nsizes = [1, 2.5, true]\n",
+        )
+        .file(
+            "agents/dev/SKILL.md",
+            "---\nname: dev\ndescription: Develops\nlicense: MIT\n---\nYou are {{ agent.name }}.\n",
+        );
+    let config = project.load().unwrap();
+    assert_eq!(
+        config.warnings,
+        [
+            "config.toml:2: `models` means nothing here and is ignored: the agent's command chooses its model",
+            "agents/dev/agent-config.toml:1: `models` means nothing here and is ignored: the agent's command chooses its model",
+            "agents/dev/agent-config.toml:2: `credentials` means nothing here and is ignored: what a command gets is named in `credentials` of its [runtime]",
+            "agents/dev/agent-config.toml:4: `hooks` means nothing here and is ignored: what runs before or after belongs into the agent's command",
+        ]
+    );
+    let agent = &config.agents["dev"];
+    assert_eq!((agent.work_queue_size, agent.scale), (7, 2));
+    assert_eq!(agent.description.as_deref(), Some("Develops"));
+    assert_eq!(agent.instructions.as_ref().unwrap().as_str(), "You are {{ agent.name }}.\n");
+    assert_eq!(agent.params, serde_json::json!({"team": "platform", "sizes": [1, 2.5, true]}));
+    let fields: Vec<&str> = agent.triggers[0].clauses.iter().map(|clause| clause.field.as_str()).collect();
+    assert_eq!(fields, ["events", "actions", "org", "labels", "assignee"]);
+    assert!(config.sources["open"].keys().is_empty());
+}
+
+#[test]
+fn an_agents_own_keys_go_over_the_defaults_and_its_runtime_replaces_the_default_one() {
+    let config = Project::new()
+        .file(
+            "config.toml",
+            format!(
+                "{GATEWAY}[defaults]\ntimeout = \"5m\"\nretries = {{ attempts = 4, on_lost = \"fail\" }}\n\
+                 [defaults.runtime]\ntype = \"command\"\ncommand = [\"a\"]\nprompt = \"file\"\ncwd = \"x\"\n"
+            ),
+        )
+        .file("agents/own/config.toml", format!("{AGENT}[retries]\nattempts = 2\nbackoff = {{ max = \"1m\" }}"))
+        .file("agents/same/config.toml", "scale = 0")
+        .load()
+        .unwrap();
+    let own = &config.agents["own"];
+    assert_eq!((own.retries.attempts, own.retries.on_lost), (2, OnLost::Fail));
+    assert_eq!((own.retries.backoff.max, own.retries.backoff.factor), (Duration::from_secs(60), 2.0));
+    assert_eq!((own.runtime.command[0].as_str(), own.runtime.prompt), ("true", PromptChannel::Stdin));
+    assert_eq!(own.timeout, Duration::from_secs(300));
+    let same = &config.agents["same"];
+    assert_eq!((same.runtime.command[0].as_str(), same.runtime.prompt, same.scale), ("a", PromptChannel::File, 0));
+    assert_eq!(same.runtime.cwd, Some(config.root.join("x")));
+    assert_eq!(same.retries.attempts, 4);
+}
+
+#[test]
+fn a_source_may_have_two_keys_and_name_them_in_full() {
+    let config = Project::new()
+        .credential("github_webhook_secret/new/secret", "other")
+        .file(
+            "config.toml",
+            "[webhooks.a]\ntype = \"github\"\ncredential = [\"new\", \"github_webhook_secret:acme\"]\ndedup = \"id_or_body\"\n\
+             [webhooks.b]\ntype = \"generic\"\nscheme = \"bearer\"\ncredential = \"b\"\n",
+        )
+        .var("DOORBELL_CREDENTIAL_GENERIC_WEBHOOK_SECRET__B__SECRET", "token")
+        .load()
+        .unwrap();
+    let instances: Vec<&str> = config.sources["a"].keys().iter().map(|key| key.instance.as_str()).collect();
+    assert_eq!((instances.as_slice(), config.sources["a"].dedup()), (["new", "acme"].as_slice(), Dedup::IdOrBody));
+    let origin = |path: &str| config.settings.iter().find(|setting| setting.path == path).unwrap().clone();
+    let setting = origin("credentials.generic_webhook_secret:b.secret");
+    assert_eq!(setting.origin, "env DOORBELL_CREDENTIAL_GENERIC_WEBHOOK_SECRET__B__SECRET");
+    assert_eq!(setting.value, "(hidden)");
+}
+
+#[test]
+fn credentials_of_a_runtime_become_variables() {
+    let text = AGENT.replace("command = ", "credentials = [\"github_token\", \"x-api:acme\"]\ncommand = ");
+    let config = agent(&text)
+        .credential("github_token/default/token", "one\n")
+        .credential("x-api/acme/key", "two")
+        .credential("x-api/acme/secret", "three\r\n")
+        .load()
+        .unwrap();
+    let given = config.agents["triage"].runtime.credentials.iter();
+    let given: Vec<_> = given.map(|(name, secret)| (name.as_str(), secret.expose_str().unwrap())).collect();
+    assert_eq!(given, [("GITHUB_TOKEN", "one"), ("X_API_KEY", "two"), ("X_API_SECRET", "three")]);
+}
+
+#[test]
+fn repositories_that_can_never_match_are_warned_of() {
+    let text =
+        AGENT.replace("[runtime]", "repos = [\"*\", \"acme/*\", \"**\", \"app\"]\nbranches = [\"*\"]\n[runtime]");
+    let config = agent(&text).load().unwrap();
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert_eq!(
+        config.warnings[0],
+        "agents/triage/config.toml:3: `*` in `repos` can never match: repositories are `owner/name`, and `*` stands \
+         for anything but `/`; write `**`"
+    );
+    assert!(config.warnings[1].ends_with("write `*/app`"), "{}", config.warnings[1]);
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = Project::small();
+    let path = project.folder.path().join("home/.doorbell/credentials/github_webhook_secret/acme/secret");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let warnings = project.load().unwrap().warnings;
+    assert_eq!(warnings, [format!("{} can be read by other users of this machine: `chmod 600` it", path.display())]);
+}
+
+#[test]
+fn nothing_that_is_shown_has_a_secret_in_it() {
+    let text =
+        AGENT.replace("command = ", "credentials = [\"github_token\"]\nenv = { API_KEY = \"hunter4\" }\ncommand = ");
+    let project = agent(&text)
+        .credential("github_token/default/token", "hunter3")
+        .var("DOORBELL_TOKEN", "hunter5")
+        .var("DOORBELL_STORE__URL", "sqlite://me:hunter6@there");
+    let config = project.load().unwrap();
+    let shown = format!("{:?} {:?} {:?} {:?}", config.settings, config.warnings, config.sources, project.environment());
+    let shown = format!("{shown} {:?}", config.agents["triage"].runtime.credentials);
+    for secret in [SECRET, "hunter3", "hunter4", "hunter5", "hunter6"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    let broken = project.file(
+        "config.toml",
+        "[store]\nx = \"postgres://me:hunter7@db\"\n[webhooks.a]\ntype = \"github\"\ncredential = \"Hunter8=\"\n",
+    );
+    let shown = broken.var("DOORBELL_STORE__URL", "postgres://me:hunter9@db").problems();
+    assert!(["hunter", "Hunter"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+}

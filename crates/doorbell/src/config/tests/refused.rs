@@ -1,0 +1,220 @@
+//! What does not load.
+
+use proptest::prelude::*;
+
+use super::super::sources::PLANNED_TYPES;
+use super::{AGENT, GATEWAY, Project, agent, gateway};
+
+#[test]
+fn every_planned_key_is_said_to_be_not_supported_yet() {
+    let check = |key: &str, project: Project| {
+        let problems = project.problems();
+        assert!(problems.contains(&format!("`{key}` is not supported yet")), "{key}: {problems}");
+    };
+    check("hot_reload", gateway("hot_reload = false"));
+    for key in ["admin_listen", "trusted_proxies", "hot_reload"] {
+        check(key, gateway(&format!("[gateway]\n{key} = 1")));
+    }
+    check("retention", gateway("[store]\nretention = \"30d\""));
+    check("postgres", gateway("[store]\nurl = \"postgres://db\""));
+    for key in ["tolerance", "ignore_senders", "rate_limit"] {
+        check(key, gateway(&format!("{GATEWAY}{key} = 1")));
+    }
+    for kind in PLANNED_TYPES {
+        check(kind, gateway(&format!("[webhooks.a]\ntype = \"{kind}\"\ncredential = \"a\"")));
+    }
+    for key in ["schedule", "schedules", "timezone", "may_call"] {
+        check(key, agent(&format!("{key} = 1\n{AGENT}")));
+    }
+    for key in ["where", "key", "debounce", "when_busy", "max_per_key", "throttle", "priority"] {
+        check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
+    }
+    for key in ["run_as", "preset", "result", "url", "credential", "headers"] {
+        check(key, agent(&format!("{AGENT}{key} = 1")));
+    }
+    for kind in ["http", "worker"] {
+        check(kind, agent(&AGENT.replace("type = \"command\"", &format!("type = \"{kind}\"\nurl = \"x\""))));
+    }
+    check("providers/", gateway("").file("providers/mine.toml", ""));
+}
+
+#[test]
+fn keys_of_others_and_typing_errors_are_refused_with_advice() {
+    for (project, message, help) in [
+        (gateway("[local]\nimage = 1"), "unknown key `local`", "the keys here are"),
+        (gateway("[telemetry]\nx = 1"), "unknown key `telemetry`", "the keys here are"),
+        (gateway("[gatway]\nx = 1"), "unknown key `gatway`", "did you mean `gateway`?"),
+        (gateway("[gateway]\nport = 1"), "unknown key `port`", "listen = \"127.0.0.1:8080\""),
+        (agent(&format!("harness = 1\n{AGENT}")), "unknown key `harness`", "the keys here are"),
+        (agent(&format!("workQueSize = 1\n{AGENT}")), "unknown key `workQueSize`", "did you mean `work_queue_size`?"),
+        (agent(&AGENT.replace("[runtime]", "repository = \"a/b\"\n[runtime]")), "unknown key `repository`", "`repos`?"),
+        (
+            agent(&AGENT.replace("[runtime]", "label = \"a\"\n[runtime]")),
+            "unknown key `label`",
+            "did you mean `labels`?",
+        ),
+        (agent(&format!("{AGENT}comand = 1")), "unknown key `comand`", "did you mean `command`?"),
+        (agent(&format!("{AGENT}[retries]\nbackof = 1")), "unknown key `backof`", "did you mean `backoff`?"),
+        (gateway(&format!("{GATEWAY}header = \"X\"")), "unknown key `header`", "only sources of type `generic`"),
+        (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
+        (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
+        (agent(&format!("maxWorkQueueSize = 1\nwork_queue_size = 2\n{AGENT}")), "another name of", "keep one"),
+    ] {
+        let problems = project.problems();
+        assert!(problems.contains(message) && problems.contains(help), "{message} / {help}: {problems}");
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_with_what_is_expected() {
+    let in_gateway = |text: &str| gateway(&format!("[gateway]\n{text}"));
+    let in_agent = |text: &str| agent(&format!("{text}\n{AGENT}"));
+    let in_retries = |text: &str| agent(&format!("{AGENT}[retries]\n{text}"));
+    let in_trigger = |text: &str| agent(&AGENT.replace("[runtime]", &format!("{text}\n[runtime]")));
+    let in_runtime = |text: &str| agent(&format!("{AGENT}{text}"));
+    for (project, message) in [
+        (in_gateway("listen = \"localhost:80\""), "\"127.0.0.1:80\" is for this machine only"),
+        (in_gateway("listen = 8080"), "expected an address such as \"127.0.0.1:8080\", found an integer"),
+        (in_gateway("public_url = \"hooks.example.com\""), "not the URL of a gateway"),
+        (in_gateway("public_url = \"https://a/?b\""), "not the URL of a gateway"),
+        (in_gateway("max_body = \"25 MB\""), "is not a size"),
+        (in_gateway("max_body = 12"), "12 bytes are out of range: 1024 to 1073741824"),
+        (in_gateway("max_body = true"), "expected a size such as \"25MiB\", found a boolean"),
+        (in_gateway("drain_timeout = 1.5"), "expected a duration such as \"15m\", found a float"),
+        (gateway("gateway = 1"), "expected a table, found an integer"),
+        (gateway("[store]\nurl = \"mysql://x\""), "not the URL of a store"),
+        (gateway("[webhooks.A]\ntype = \"github\"\ncredential = \"acme\""), "\"A\" cannot be the name of a source"),
+        (gateway("[webhooks.a]\ntype = \"github\""), "source `a` has no signing secret"),
+        (gateway("[webhooks.a]\ncredential = \"acme\""), "a source needs a `type`"),
+        (gateway(&format!("{GATEWAY}allow_unsigned = true")), "has both a `credential` and `allow_unsigned = true`"),
+        (gateway("[webhooks.a]\ntype = \"github\"\ncredential = []"), "an empty list verifies nothing"),
+        (gateway("[webhooks.a]\ntype = \"github\"\ncredential = [\"acme\", \"acme\"]"), "`acme` is named twice"),
+        (gateway("[webhooks.a]\ntype = \"github\"\ncredential = \"x:acme\""), "takes credentials of type"),
+        (
+            gateway("[webhooks.a]\ntype = \"generic\"\nallow_unsigned = true\nheader = \"a b\""),
+            "not the name of a header",
+        ),
+        (
+            gateway("[webhooks.a]\ntype = \"generic\"\nallow_unsigned = true\nencoding = \"hax\""),
+            "did you mean \"hex\"?",
+        ),
+        (in_agent("scale = 10001"), "10001 is out of range: 0 to 10000"),
+        (in_agent("scale = \"2\""), "expected an integer such as `1`, found a string"),
+        (in_agent("timeout = 900"), "if these are seconds: \"900s\""),
+        (in_agent("timeout = \"0s\""), "\"0s\" is too short"),
+        (in_agent("timeout = \"15 minutes\""), "\"15 minutes\" is not a duration"),
+        (in_agent("work_queue_size = 0"), "0 is too small: 1 at least"),
+        (in_agent("when_full = \"drop\""), "\"drop_oldest\" or \"reject\" or \"grow\""),
+        (in_agent("params = 1"), "expected a table, found an integer"),
+        (in_retries("attempts = 0"), "0 is out of range: 1 to 100"),
+        (in_retries("backoff = { factor = 0.5 }"), "0.5 is out of range: 1.0 to 100.0"),
+        (in_retries("backoff = { factor = nan }"), "NaN is out of range"),
+        (in_retries("backoff = { initial = \"1h\" }"), "the first wait (3600s) is longer than the longest one (600s)"),
+        (in_trigger("repos = []"), "an empty list of `repos` matches nothing"),
+        (in_trigger("repos = [\"\"]"), "an empty pattern matches nothing"),
+        (in_trigger("repos = [1]"), "expected a string in this list, found an integer"),
+        (agent(&AGENT.replace("source = \"acme-github\"", "")), "a trigger needs a `source`"),
+        (agent(&AGENT.replace("acme-github", "acme-gitlab")), "did you mean `acme-github`?"),
+        (agent(&AGENT.replace("acme-github", "other")), "the sources are `acme-github`"),
+        (agent("scale = 1"), "nothing starts agent `triage`"),
+        (
+            agent(&AGENT.replace("[[webhooks]]\nsource = \"acme-github\"", "webhooks = []")),
+            "nothing starts agent `triage`",
+        ),
+        (agent("[[webhooks]]\nsource = \"acme-github\""), "command = [\"codex\", \"exec\", \"-\"]"),
+        (agent(&AGENT.replace("[\"true\"]", "[]")), "a command begins with a program"),
+        (agent(&AGENT.replace("[\"true\"]", "[\"a\\u0000\"]")), "NUL"),
+        (agent(&AGENT.replace("type = \"command\"", "")), "a runtime needs a `type`"),
+        (agent(&AGENT.replace("type = \"command\"", "type = \"comand\"")), "did you mean \"command\"?"),
+        (in_runtime("cwd = \"~/app\""), "only shells know `~`"),
+        (in_runtime("env = { \"A-B\" = \"x\" }"), "\"A-B\" cannot be the name of a variable"),
+        (in_runtime("env = { DOORBELL_URL = \"x\" }"), "variables that begin with DOORBELL_ are set by Doorbell"),
+        (in_runtime("env = { A = \"{{\" }"), "`A` is no template"),
+        (in_runtime("env = { A = 1 }"), "expected a string, which may be a template, found an integer"),
+        (in_runtime("credentials = [\"nope\"]"), "no credential nope:default"),
+        (in_runtime("credentials = [\"../x\"]"), "not the name of a credential"),
+        (
+            in_runtime("credentials = [\"github_webhook_secret:acme\"]\nenv = { GITHUB_WEBHOOK_SECRET = \"\" }"),
+            "`GITHUB_WEBHOOK_SECRET` is also set in `env`",
+        ),
+        (Project::small().file("agents/triage/agent-config.toml", AGENT), "has a config.toml, too"),
+        (Project::small().file("agents/other/SKILL.md", ""), "agent `other` has no config.toml"),
+        (Project::small().file("agents/A B/config.toml", AGENT), "\"A B\" cannot be the name of an agent"),
+        (Project::small().file("agents/triage/SKILL.md", b"\n\xff"), "line 2 is not UTF-8"),
+        (Project::small().file("agents/triage/SKILL.md", "---\nname: x\n"), "the front matter has no end"),
+        (Project::small().file("config.toml", vec![b' '; (1 << 20) + 1]), "larger than 1 MiB"),
+    ] {
+        let problems = project.problems();
+        assert!(problems.contains(message), "{message}: {problems}");
+    }
+}
+
+#[test]
+fn more_than_sixteen_sources_of_a_type_are_refused() {
+    let sources = |count: usize| -> String {
+        (0..count).map(|n| format!("[webhooks.s{n}]\ntype = \"generic\"\nallow_unsigned = true\n")).collect()
+    };
+    assert!(gateway(&sources(16)).load().is_ok());
+    assert!(gateway(&sources(17)).problems().contains("more than 16 sources of type `generic`"));
+}
+
+#[test]
+fn a_blank_secret_is_refused() {
+    let problems = gateway(GATEWAY).credential("github_webhook_secret/acme/secret", " \n").problems();
+    assert!(problems.contains("is empty: an empty secret would verify anybody's deliveries"), "{problems}");
+    assert!(problems.contains("doorbell creds add github_webhook_secret:acme"), "{problems}");
+}
+
+#[test]
+fn a_schedule_alone_is_not_supported_yet_and_nothing_else_is_said() {
+    let problems =
+        agent("schedule = \"* * * * *\"\n[runtime]\ntype = \"command\"\ncommand = [\"true\"]").load().unwrap_err();
+    assert_eq!(problems.count(), 1, "{problems}");
+}
+
+#[test]
+fn what_a_broken_file_may_have_said_is_not_missed_elsewhere() {
+    let project = Project::small().file("config.toml", "[webhooks").file("agents/x/config.toml", "timeout = 1");
+    let problems = project.load().unwrap_err();
+    assert_eq!(problems.count(), 3, "{problems}");
+}
+
+#[test]
+fn deep_and_crowded_files_are_refused_and_not_all_of_them_is_shown() {
+    for text in [
+        format!("a = {}", "[".repeat(100_000)),
+        format!("{} = 1", vec!["a"; 100_000].join(".")),
+        format!("[{}]", vec!["a"; 100_000].join(".")),
+        format!("a = {}", "{a=".repeat(100_000)),
+        format!("{} = 1", "k".repeat(500_000)),
+        (0..20_000).map(|n| format!("k{n} = 1\n")).collect(),
+    ] {
+        assert!(gateway(&text).problems().len() < 50_000);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_text_makes_loading_panic(text: String, skill: String) {
+        let project = gateway(&text).file("agents/a/config.toml", &text).file("agents/a/SKILL.md", &skill);
+        let _ = project.load().map_err(|problems| (problems.render(true), problems.render(false)));
+    }
+
+    #[test]
+    fn no_document_makes_loading_panic(
+        lines in prop::collection::vec((
+            "(\\[\\[?)?(gateway|store|defaults|webhooks|retries|runtime|backoff|type|command|env|source|repos|listen|timeout|a)(\\.(a|b|runtime|retries))?(\\]\\]?)?",
+            "( = (1|\"\"|\"é\\{\\{\"|\"15m\"|true|\\[\\]|\\[\"a\", 1\\]|\\{\\}|\\{ a = 1 \\}|1979-05-27|nan|\"\\\\u0000\"))?",
+        ), 0..8),
+        variable in "(|[a-z_\\[\\]\"0-9= ]{0,8})",
+    ) {
+        let text: String = lines.iter().map(|(key, value)| format!("{key}{value}\n")).collect();
+        let project = gateway(&text)
+            .file("agents/a/config.toml", &text)
+            .var("DOORBELL_GATEWAY__LISTEN", &variable)
+            .var("DOORBELL_DEFAULTS__RUNTIME", &variable);
+        let _ = project.load().map_err(|problems| (problems.render(true), problems.render(false)));
+    }
+}

@@ -1,0 +1,108 @@
+//! `[[webhooks]]` of an agent: its triggers.
+
+use doorbell_core::pattern::Pattern;
+use doorbell_core::provider::{FilterField, Provider};
+use doorbell_core::trigger::{Clause, Trigger};
+
+use super::document::{Keys, Node, Table};
+use super::names;
+use super::problem::{Findings, Place, Problem};
+use super::sources::Sources;
+
+const PLANNED: [&str; 7] = ["where", "key", "debounce", "when_busy", "max_per_key", "throttle", "priority"];
+
+const EXAMPLE: &str = "[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]";
+
+/// Reads the triggers of an agent. `sources` is none if nothing is known about them.
+pub(super) fn read(agent: &str, table: &Table, sources: Option<&Sources>, findings: &mut Findings) -> Vec<Trigger> {
+    let Some(node) = table.get("webhooks") else { return Vec::new() };
+    let list = node.list("a list of triggers").map_err(|problem| problem.help(EXAMPLE));
+    let mut triggers = Vec::new();
+    for (position, node) in findings.take(list).unwrap_or_default().into_iter().enumerate() {
+        let Some(table) = findings.take(node.into_table(EXAMPLE)) else { continue };
+        if let Some((source, clauses)) = read_one(&table, sources, findings) {
+            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses });
+        }
+    }
+    triggers
+}
+
+fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -> Option<(String, Vec<Clause>)> {
+    let Some(node) = table.get("source") else {
+        let problem = Problem::at(&table.place, "a trigger needs a `source`");
+        findings.problem(problem.help(available(sources)));
+        return None;
+    };
+    let source = findings.take(node.text("a source such as \"acme-github\""))?;
+    let Some(provider) = sources?.declared.get(&source) else {
+        findings.problem(unknown_source(node, &source, sources));
+        return None;
+    };
+    let provider = provider.as_deref()?;
+    let filters = provider.filters();
+    let known: Vec<&str> = std::iter::once("source").chain(filters.iter().map(|field| field.name.as_ref())).collect();
+    table.check(findings, Keys { known: &known, planned: &PLANNED, hints: &[] });
+    let mut clauses = Vec::new();
+    for entry in &table.entries {
+        if let Some(field) = filters.iter().find(|field| field.name == entry.key)
+            && let Some(clause) = findings.take(clause(field, &entry.node, provider))
+        {
+            warn_of_segments(field, &entry.node.place, &clause, findings);
+            clauses.push(clause);
+        }
+    }
+    Some((source, clauses))
+}
+
+fn available(sources: Option<&Sources>) -> String {
+    match sources {
+        Some(sources) if !sources.declared.is_empty() => {
+            format!("the sources are {}", names::list(sources.declared.keys().map(String::as_str)))
+        }
+        _ => "config.toml declares one: [webhooks.acme-github]".to_owned(),
+    }
+}
+
+fn unknown_source(node: &Node, source: &str, sources: Option<&Sources>) -> Problem {
+    let problem = Problem::at(&node.place, format!("no source {source:?}"));
+    let declared = sources.iter().flat_map(|sources| sources.declared.keys()).map(String::as_str);
+    match names::nearest(source, declared) {
+        Some(meant) => problem.help(format!("did you mean `{meant}`?")).help(available(sources)),
+        None => problem.help(available(sources)),
+    }
+}
+
+fn clause(field: &FilterField, node: &Node, provider: &dyn Provider) -> Result<Clause, Problem> {
+    let texts = node.texts("a list of strings such as [\"a\", \"b\"]")?;
+    if texts.is_empty() {
+        let message = format!("an empty list of `{}` matches nothing, so the trigger never would", field.name);
+        return Err(Problem::at(&node.place, message).help("name what is wanted, or leave the key out for everything"));
+    }
+    let pattern = |(text, place): (String, Place)| {
+        Pattern::new(text)
+            .map_err(|error| Problem::at(&place, format!("`{}` of {}: {error}", field.name, provider.name())))
+    };
+    Ok(Clause {
+        field: field.name.to_string(),
+        context: field.context.iter().map(ToString::to_string).collect(),
+        any_of: texts.into_iter().map(pattern).collect::<Result<_, _>>()?,
+        only_for: field.only_for.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// A repository is `owner/name`, and one star stays before the slash.
+fn warn_of_segments(field: &FilterField, place: &Place, clause: &Clause, findings: &mut Findings) {
+    if !field.context.iter().any(|name| name == "repo") {
+        return;
+    }
+    let hopeless = |text: &&str| !text.contains('/') && !text.contains("**");
+    for text in clause.any_of.iter().map(Pattern::as_str).filter(hopeless) {
+        let instead = if text.contains('*') { text.replace('*', "**") } else { format!("*/{text}") };
+        let sentence = format!(
+            "`{text}` in `{}` can never match: repositories are `owner/name`, and `*` stands for anything but `/`; \
+             write `{instead}`",
+            field.name
+        );
+        findings.warn(place, sentence);
+    }
+}

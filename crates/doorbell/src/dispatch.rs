@@ -1,0 +1,250 @@
+//! Dispatch: takes queued runs under each agent's limit, has them carried out, and moves them on.
+//!
+//! Each agent has a task of its own, so that a slow agent never holds up another. A wake-up is a hint: the table of
+//! runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
+//! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use doorbell_core::id::RunId;
+use doorbell_core::time::Timestamp;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::clock;
+use crate::config::Agent;
+use crate::runtime::{Guard, Stop};
+use crate::store::{Cancel, Claim, Claimed, Error, Lease};
+
+mod carry;
+mod journal;
+mod recovery;
+
+/// How long a lease holds. Extended at a third of it.
+const LEASE: Duration = Duration::from_secs(30);
+/// How often the table is looked at without being told to.
+const POLL: Duration = Duration::from_secs(5);
+/// Runs taken in one go.
+const MOST_CLAIMED: usize = 16;
+
+/// The dispatcher of a gateway.
+#[derive(Debug)]
+pub struct Dispatcher {
+    app: Arc<App>,
+    guard: Guard,
+    /// The folder that holds the runs' own folders.
+    runs_folder: PathBuf,
+    /// The allow-listed environment that commands inherit.
+    inherited: Vec<(String, OsString)>,
+    bells: HashMap<String, Arc<Notify>>,
+    due: Notify,
+    in_flight: Mutex<HashMap<RunId, InFlight>>,
+    closing: CancellationToken,
+    takers: TaskTracker,
+    carriers: TaskTracker,
+    keepers: TaskTracker,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    lease: Lease,
+    stop: watch::Sender<Option<Stop>>,
+}
+
+impl Dispatcher {
+    /// A dispatcher that does nothing yet.
+    pub fn new(app: Arc<App>, guard: Guard, runs_folder: PathBuf, inherited: Vec<(String, OsString)>) -> Arc<Self> {
+        let bells = app.config.agents.keys().map(|name| (name.clone(), Arc::new(Notify::new()))).collect();
+        Arc::new(Self {
+            app,
+            guard,
+            runs_folder,
+            inherited,
+            bells,
+            due: Notify::new(),
+            in_flight: Mutex::default(),
+            closing: CancellationToken::new(),
+            takers: TaskTracker::new(),
+            carriers: TaskTracker::new(),
+            keepers: TaskTracker::new(),
+        })
+    }
+
+    /// Finds what an earlier process left running, then begins to take runs.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn start(self: &Arc<Self>) -> Result<(), Error> {
+        self.recover_lost(None).await?;
+        let known = self.app.config.agents.keys().cloned().collect();
+        self.app.store.settle_agents(known, clock::now()).await?;
+        for agent in self.app.config.agents.values().filter(|agent| agent.scale > 0) {
+            let (this, agent) = (Arc::clone(self), Arc::clone(agent));
+            self.takers.spawn(async move { this.serve_agent(agent).await });
+        }
+        let this = Arc::clone(self);
+        self.takers.spawn(async move { this.release_due_runs().await });
+        let this = Arc::clone(self);
+        self.keepers.spawn(async move { this.keep_leases().await });
+        Ok(())
+    }
+
+    /// Tells that an agent has queued runs.
+    pub fn wake(&self, agent: &str) {
+        if let Some(bell) = self.bells.get(agent) {
+            bell.notify_one();
+        }
+    }
+
+    /// Cancels a run: at once if it does not run, else by ending its processes.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn cancel(&self, run: RunId, by: &str) -> Result<Cancel, Error> {
+        let done = self.app.store.cancel(run, by.to_owned(), clock::now()).await?;
+        if done == Cancel::Requested {
+            self.stop(run, Stop::Cancel(by.to_owned()));
+        }
+        Ok(done)
+    }
+
+    /// Stops taking runs, lets those that run end within `limit`, then ends the rest and hands them back.
+    pub async fn close(&self, limit: Duration) {
+        self.closing.cancel();
+        // First those that could still start a carrier.
+        self.takers.close();
+        self.takers.wait().await;
+        self.carriers.close();
+        if tokio::time::timeout(limit, self.carriers.wait()).await.is_err() {
+            let left: Vec<RunId> = self.in_flight().keys().copied().collect();
+            tracing::warn!(runs = left.len(), "shutdown.handing_back");
+            left.into_iter().for_each(|run| self.stop(run, Stop::Shutdown));
+            self.carriers.wait().await;
+        }
+        self.keepers.close();
+        self.keepers.wait().await;
+    }
+
+    fn in_flight(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, InFlight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self, run: RunId, why: Stop) {
+        if let Some(in_flight) = self.in_flight().get(&run) {
+            in_flight.stop.send_if_modified(|stop| {
+                let first = stop.is_none();
+                stop.get_or_insert(why);
+                first
+            });
+        }
+    }
+
+    /// Takes this agent's runs, never more at once than its scale.
+    async fn serve_agent(self: Arc<Self>, agent: Arc<Agent>) {
+        let permits = Arc::new(Semaphore::new(agent.scale as usize));
+        let bell = Arc::clone(&self.bells[&agent.name]);
+        loop {
+            let first = tokio::select! {
+                () = self.closing.cancelled() => return,
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+            };
+            // The semaphore is never closed.
+            let Ok(first) = first else { return };
+            let more = std::iter::from_fn(|| Arc::clone(&permits).try_acquire_owned().ok());
+            let held: Vec<_> = std::iter::once(first).chain(more.take(MOST_CLAIMED - 1)).collect();
+            let claimed = self.claim(&agent.name, held.len()).await;
+            if claimed.is_empty() {
+                drop(held);
+                tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    () = bell.notified() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
+                continue;
+            }
+            for (claimed, permit) in claimed.into_iter().zip(held) {
+                let (this, agent) = (Arc::clone(&self), Arc::clone(&agent));
+                self.carriers.spawn(async move {
+                    this.carry(agent, claimed).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+
+    async fn claim(&self, agent: &str, most: usize) -> Vec<Claimed> {
+        let now = clock::now();
+        let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
+        let claim = Claim { agent: agent.to_owned(), leases, until: now.after(LEASE), now };
+        match self.app.store.claim(claim).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(agent, error = error_chain(&error), "runs.claim_failed");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Queues waiting runs when they are due.
+    async fn release_due_runs(self: Arc<Self>) {
+        loop {
+            let now = clock::now();
+            let next = match self.app.store.release_due(now).await {
+                Ok(released) => {
+                    released.agents.iter().for_each(|agent| self.wake(agent));
+                    released.next
+                }
+                Err(error) => {
+                    tracing::error!(error = error_chain(&error), "runs.release_failed");
+                    None
+                }
+            };
+            let pause = next.map_or(POLL, |next: Timestamp| next.since(clock::now()).min(POLL));
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = self.due.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Extends the leases of what is in flight, until the last of it has ended.
+    async fn keep_leases(self: Arc<Self>) {
+        let closed = async {
+            self.closing.cancelled().await;
+            self.carriers.wait().await;
+        };
+        tokio::pin!(closed);
+        loop {
+            tokio::select! {
+                () = &mut closed => return,
+                () = tokio::time::sleep(LEASE / 3) => {}
+            }
+            let leases: Vec<_> = self.in_flight().iter().map(|(run, flight)| (*run, flight.lease)).collect();
+            let kept = if leases.is_empty() {
+                Ok(Vec::new())
+            } else {
+                self.app.store.extend(leases, clock::now().after(LEASE)).await
+            };
+            match kept {
+                Ok(lost) => lost.into_iter().for_each(|run| self.stop(run, Stop::Shutdown)),
+                Err(error) => tracing::error!(error = error_chain(&error), "leases.extend_failed"),
+            }
+            if let Err(error) = self.recover_lost(Some(clock::now())).await {
+                tracing::error!(error = error_chain(&error), "runs.recover_failed");
+            }
+        }
+    }
+}
+
+/// An error with its causes, for a log line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

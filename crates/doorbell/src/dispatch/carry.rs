@@ -1,0 +1,190 @@
+//! Carrying one run out: from its claim to what becomes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell_core::delivery::Delivery;
+use doorbell_core::envelope::{Envelope, encode_body};
+use doorbell_core::id::RunId;
+use doorbell_core::run::{self, Outcome, State};
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+
+use super::{Dispatcher, InFlight, error_chain, journal};
+use crate::app::Notice;
+use crate::clock;
+use crate::config::Agent;
+use crate::runtime::{self, Ended, Job};
+use crate::store::{Claimed, Finish, LogLine, Process, StoredRun};
+
+/// Lines of a log on their way to the store.
+const LINES_ON_THE_WAY: usize = 4096;
+/// The first and the longest wait before a run's end is stored again, when the store is unavailable.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
+/// Takes a run out of the register when its carrier ends, however it ends.
+struct Registered<'a>(&'a Dispatcher, RunId);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight().remove(&self.1);
+    }
+}
+
+impl Dispatcher {
+    /// Carries a claimed run out and stores its end.
+    pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) {
+        let run = claimed.run.clone();
+        let (stop, stopped) = watch::channel(None);
+        self.in_flight().insert(run.id, InFlight { lease: claimed.lease, stop });
+        let _registered = Registered(self, run.id);
+        self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
+        tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
+            attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
+        let started = clock::now();
+        let ended = self.attempt(&agent, &claimed, stopped).await;
+        let took = clock::now().since(started);
+        self.finish(&agent, &claimed, ended, took).await;
+    }
+
+    async fn attempt(
+        &self,
+        agent: &Arc<Agent>,
+        claimed: &Claimed,
+        stopped: watch::Receiver<Option<runtime::Stop>>,
+    ) -> Ended {
+        let run = &claimed.run;
+        let (lines, received) = mpsc::channel::<LogLine>(LINES_ON_THE_WAY);
+        let journal = tokio::spawn(journal::keep(Arc::clone(&self.app), run.id, received));
+        let token = self.app.access.issue_token(run.id, &agent.name);
+        let job = Job {
+            agent: Arc::clone(agent),
+            envelope: self.envelope(claimed),
+            folder: self.runs_folder.join(run.id.to_string()),
+            url: self.app.local_url().to_owned(),
+            token: token.secret().clone(),
+            inherited: self.inherited.clone(),
+        };
+        let mark = |process: Process| async move {
+            match self.app.store.mark_process(run.id, claimed.lease, process).await {
+                Ok(_) => {}
+                Err(error) => tracing::error!(run = %run.id, error = error_chain(&error), "run.mark_failed"),
+            }
+        };
+        let ended = runtime::carry_out(job, &self.guard, mark, lines, stopped).await;
+        if let Err(error) = journal.await {
+            tracing::error!(run = %run.id, %error, "log.journal_failed");
+        }
+        ended
+    }
+
+    async fn finish(&self, agent: &Agent, claimed: &Claimed, ended: Ended, took: Duration) {
+        let run = &claimed.run;
+        let now = clock::now();
+        let seed = u64::from_be_bytes(clock::random());
+        let transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        let finish = Finish {
+            run: run.id,
+            lease: claimed.lease,
+            at: now,
+            ended: ended.ended.to_owned(),
+            exit_code: ended.exit_code,
+            transition,
+            result: ended.result,
+        };
+        tracing::info!(run = %run.id, agent = agent.name, attempt = run.attempt, ended = ended.ended,
+            exit_code = ended.exit_code, took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),
+            reason = finish.transition.reason, "run.finished");
+        self.app.metrics.count_run(&agent.name, finish.transition.state.as_str(), took);
+        self.store_end(run, finish).await;
+    }
+
+    /// Stores a run's end, as long as it takes: until then the lease keeps anybody from starting it again.
+    pub(super) async fn store_end(&self, run: &StoredRun, finish: Finish) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            match self.app.store.finish(finish.clone()).await {
+                Ok(true) => break,
+                Ok(false) => {
+                    tracing::warn!(run = %run.id, "run.lease_lost: its end was not stored");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(run = %run.id, error = error_chain(&error), "run.finish_failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_RETRY);
+                }
+            }
+        }
+        match finish.transition.state {
+            State::Queued => self.wake(&run.agent),
+            State::Waiting => self.due.notify_one(),
+            _ => {}
+        }
+        self.app.activity.tell(|| {
+            let mut run = run.clone();
+            run.state = finish.transition.state;
+            run.reason = Some(finish.transition.reason.clone());
+            run.dead_letter = finish.transition.dead_letter;
+            run.due = finish.transition.due;
+            run.finished_at = run.state.is_final().then_some(finish.at);
+            run.result = finish.result.clone();
+            Notice::Run(Arc::new(run))
+        });
+    }
+
+    /// The event as the agent gets it.
+    fn envelope(&self, claimed: &Claimed) -> Envelope {
+        let (run, event) = (&claimed.run, &claimed.event);
+        let (body, body_encoding) = encode_body(&claimed.body.bytes);
+        let headers: Map<String, Value> = serde_json::from_str(&claimed.body.headers).unwrap_or_default();
+        Envelope {
+            webhook: true,
+            source: event.provider.clone(),
+            integration_id: event.source.clone(),
+            event_type: run.event_type.clone(),
+            idempotency_key: event.delivery_id.clone(),
+            timestamp: event.received_at.as_seconds(),
+            context: self.read_again(claimed, &headers),
+            headers,
+            body,
+            body_encoding: body_encoding.to_owned(),
+            event_id: event.id,
+            run_id: run.id,
+            attempt: run.attempt,
+            agent: run.agent.clone(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source
+    /// is no longer configured.
+    fn read_again(&self, claimed: &Claimed, headers: &Map<String, Value>) -> doorbell_core::event::Context {
+        let text = |value: &Value| HeaderValue::from_str(value.as_str()?).ok();
+        let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
+        let delivery = Delivery {
+            method: Method::POST,
+            url: String::new(),
+            headers: pairs.collect::<HeaderMap>(),
+            body: claimed.body.bytes.clone(),
+            received_at: claimed.event.received_at,
+        };
+        let source = self.app.config.sources.get(&claimed.event.source);
+        let source = source.filter(|source| source.provider().name() == claimed.event.provider);
+        let read = source.and_then(|source| source.provider().read(&delivery).ok());
+        read.map(|reading| reading.context)
+            .unwrap_or_else(|| serde_json::from_str(&claimed.event.context).unwrap_or_default())
+    }
+
+    /// What becomes of a run whose carrier died.
+    pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
+        let policy = self.app.config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
+        run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
+    }
+}
+
+fn waited(run: &StoredRun) -> Duration {
+    run.started_at.map(|started| started.since(run.created_at)).unwrap_or_default()
+}

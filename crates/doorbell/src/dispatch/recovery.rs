@@ -1,0 +1,48 @@
+//! Recovery: runs whose process or gateway died.
+
+use doorbell_core::time::Timestamp;
+
+use super::Dispatcher;
+use crate::clock;
+use crate::runtime;
+use crate::store::{Error, Finish, LogLine, Running, Stream};
+
+impl Dispatcher {
+    /// Moves on the runs that run without us: after a restart all of them (`None`), later those whose lease ended
+    /// before `now`. What is left of their processes is ended first.
+    pub(super) async fn recover_lost(&self, now: Option<Timestamp>) -> Result<(), Error> {
+        for running in self.app.store.running().await? {
+            let ours = self.in_flight().contains_key(&running.run.id);
+            if !ours && now.is_none_or(|now| running.until < now) {
+                self.recover(running).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover(&self, running: Running) -> Result<(), Error> {
+        let run = running.run;
+        let ended = runtime::end_run(run.id, running.process).await;
+        let what = "the gateway died while it ran".to_owned();
+        tracing::warn!(run = %run.id, agent = run.agent, attempt = run.attempt, processes_ended = ended, "run.lost");
+        let line = LogLine {
+            at: clock::now(),
+            attempt: run.attempt,
+            stream: Stream::System,
+            text: format!("{what}; {ended} processes of it were still there and were ended"),
+        };
+        self.app.store.append_log(run.id, vec![line]).await?;
+        let transition = self.lost(&run, what);
+        let finish = Finish {
+            run: run.id,
+            lease: running.lease,
+            at: clock::now(),
+            ended: "lost".to_owned(),
+            exit_code: None,
+            transition,
+            result: None,
+        };
+        self.store_end(&run, finish).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! A running gateway: everything put together, started and closed in order.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use doorbell_client::api::NewKey;
+use doorbell_core::matcher::Matcher;
+use doorbell_core::trigger::Trigger;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{Access, Activity, App};
+use crate::clock;
+use crate::config::Config;
+use crate::dispatch::Dispatcher;
+use crate::files;
+use crate::http::{self, Limits};
+use crate::ops;
+use crate::runtime::Guard;
+use crate::store::{self, Store};
+use crate::telemetry::Metrics;
+
+/// The folder of a project that holds its state.
+pub const STATE_FOLDER: &str = ".doorbell";
+
+/// Where a running gateway can be found: the content of `.doorbell/gateway.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Its URL on this machine.
+    pub url: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// The file that tells where the gateway of a project runs.
+pub fn address_file(root: &Path) -> PathBuf {
+    root.join(STATE_FOLDER).join("gateway.json")
+}
+
+/// The file that holds the local owner's key.
+pub fn key_file(root: &Path) -> PathBuf {
+    root.join(STATE_FOLDER).join("key")
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What its parts share.
+    pub app: Arc<App>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    dispatcher: Arc<Dispatcher>,
+    accepting: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Gateway {
+    /// Opens the store, recovers what an earlier process left, and listens.
+    ///
+    /// `program` is this program's own file (it watches over the agents' processes), `inherited` the environment that
+    /// commands get.
+    ///
+    /// # Errors
+    /// If the address is taken, or the store cannot be opened.
+    pub async fn start(config: Config, program: &Path, inherited: Vec<(String, OsString)>) -> anyhow::Result<Self> {
+        let root = config.root.clone();
+        let state = root.join(STATE_FOLDER);
+        files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
+        let store = store::open(&config.store_url, &root).await?;
+        let wanted = config.gateway.listen;
+        let listener = TcpListener::bind(wanted).await.with_context(|| {
+            format!("cannot listen on {wanted}: choose another address with `--listen` or `[gateway] listen`")
+        })?;
+        let address = listener.local_addr()?;
+        ensure_local_key(store.as_ref(), &root).await?;
+        let app = make_app(config, store).await?;
+        let _ = app.local_url.set(local_url(address));
+        let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
+        let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
+        dispatcher.start().await.context("cannot recover the runs of an earlier process")?;
+        let accepting = CancellationToken::new();
+        let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
+        let server = tokio::spawn(http::serve(listener, router, Limits::default(), accepting.clone()));
+        let found = Address { url: local_url(address), pid: std::process::id() };
+        files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
+        tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
+            agents = app.config.agents.len(), "gateway.started");
+        Ok(Self { app, address, dispatcher, accepting, server })
+    }
+
+    /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
+    pub async fn close(self, limit: Duration) {
+        tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");
+        self.accepting.cancel();
+        let _ = std::fs::remove_file(address_file(&self.app.config.root));
+        let _ = self.server.await;
+        self.dispatcher.close(limit).await;
+        tracing::info!("gateway.closed");
+    }
+}
+
+async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
+    let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
+    let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, clock::now()).await?;
+    let access = Access::new(store.keys().await?);
+    Ok(Arc::new(App {
+        config,
+        store,
+        matcher: Matcher::new(triggers),
+        trigger_set,
+        access,
+        activity: Activity::default(),
+        metrics: Metrics::default(),
+        local_url: OnceLock::new(),
+    }))
+}
+
+/// The first start makes one owner's key, readable by the local user only.
+async fn ensure_local_key(store: &dyn Store, root: &Path) -> anyhow::Result<()> {
+    let file = key_file(root);
+    let known = match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let hash = crate::app::hash_key(text.trim());
+            store.keys().await?.iter().any(|key| key.hash == hash)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    if !known {
+        let wish = NewKey { name: "local".to_owned(), role: "owner".to_owned(), agent: None };
+        let (_, created) = ops::keys::make(store, wish, &[]).await?;
+        files::write_private(&file, created.key.as_bytes())
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// The URL of an address on this machine: all interfaces are reached by loopback.
+fn local_url(address: SocketAddr) -> String {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        let loopback = match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
+    }
+    format!("http://{address}")
+}

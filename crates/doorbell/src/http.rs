@@ -1,0 +1,67 @@
+//! HTTP: the accept loop, the routes, and who may come in.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{any, get, post};
+
+use crate::app::App;
+use crate::dispatch::Dispatcher;
+
+mod api;
+mod auth;
+mod body;
+mod error;
+mod ingest;
+mod server;
+mod stream;
+
+pub use server::{Limits, serve};
+
+/// What handlers need.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    app: Arc<App>,
+    dispatcher: Arc<Dispatcher>,
+    budget: Arc<body::Budget>,
+    rejections: Arc<ingest::RejectionCap>,
+    /// Ends the streams when the gateway closes: they would hold it open.
+    closing: tokio_util::sync::CancellationToken,
+}
+
+/// All routes of a gateway. Streams end when `closing` is cancelled.
+pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::sync::CancellationToken) -> Router {
+    let shared = Shared {
+        app,
+        dispatcher,
+        budget: Arc::new(body::Budget::default()),
+        rejections: Arc::new(ingest::RejectionCap::default()),
+        closing,
+    };
+    let management = Router::new()
+        .route("/v1/events", get(api::list_events))
+        .route("/v1/events/stream", get(stream::stream_activity))
+        .route("/v1/events/{id}", get(api::show_event))
+        .route("/v1/events/{id}/body", get(api::event_body))
+        .route("/v1/events/{id}/explain", get(api::explain_event))
+        .route("/v1/runs", get(api::list_runs))
+        .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/{id}/logs", get(stream::run_log).post(api::write_log))
+        .route("/v1/runs/{id}/cancel", post(api::cancel_run))
+        .route("/v1/agents", get(api::list_agents))
+        .route("/v1/sources", get(api::list_sources))
+        .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
+        .route("/v1/stats", get(api::stats))
+        .route("/v1/keys", post(api::create_key))
+        .method_not_allowed_fallback(error::method_not_allowed);
+    Router::new()
+        .merge(management)
+        .route("/webhooks/{provider}", any(ingest::by_provider))
+        .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
+        .route("/healthz", get(api::healthz))
+        .route("/readyz", get(api::readyz))
+        .route("/metrics", get(api::metrics))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .with_state(shared)
+}

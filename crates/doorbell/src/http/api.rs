@@ -1,0 +1,159 @@
+//! The management API: each handler is one operation.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use doorbell_client::api;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use serde::Deserialize;
+
+use super::Shared;
+use super::auth::{By, LocalOrKnown};
+use super::error::Failure;
+use crate::ops;
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+/// The parameters, or what is wrong with them.
+pub(super) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
+    match query {
+        Ok(Query(query)) => Ok(query),
+        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
+    }
+}
+
+fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+    match json {
+        Ok(Json(json)) => Ok(json),
+        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
+    }
+}
+
+pub(super) async fn list_events(
+    State(shared): State<Shared>,
+    By(caller): By,
+    query: Result<Query<ops::events::Query>, QueryRejection>,
+) -> Answer<api::EventPage> {
+    Ok(Json(ops::events::list(&shared.app, &caller, read_query(query)?).await?))
+}
+
+pub(super) async fn show_event(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::EventDetail> {
+    Ok(Json(ops::events::show(&shared.app, &caller, &id).await?))
+}
+
+pub(super) async fn event_body(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let bytes = ops::events::body(&shared.app, &caller, &id).await?;
+    // Whatever it is, no browser shall take it for a page.
+    Ok(([(CONTENT_TYPE, "application/octet-stream"), (X_CONTENT_TYPE_OPTIONS, "nosniff")], bytes).into_response())
+}
+
+pub(super) async fn explain_event(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::Explanation> {
+    Ok(Json(ops::events::explain(&shared.app, &caller, &id).await?))
+}
+
+pub(super) async fn list_runs(
+    State(shared): State<Shared>,
+    By(caller): By,
+    query: Result<Query<ops::runs::Query>, QueryRejection>,
+) -> Answer<api::RunPage> {
+    Ok(Json(ops::runs::list(&shared.app, &caller, read_query(query)?).await?))
+}
+
+pub(super) async fn show_run(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::RunDetail> {
+    Ok(Json(ops::runs::get(&shared.app, &caller, &id).await?))
+}
+
+/// Lines for a run's log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewLines {
+    lines: Vec<String>,
+}
+
+pub(super) async fn write_log(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+    body: Result<Json<NewLines>, JsonRejection>,
+) -> Result<StatusCode, Failure> {
+    ops::runs::write_log(&shared.app, &caller, &id, read_json(body)?.lines).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn cancel_run(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::Cancelled> {
+    Ok(Json(ops::runs::cancel(&shared.app, &shared.dispatcher, &caller, &id).await?))
+}
+
+pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
+    Json(ops::agents::list(&shared.app, &caller))
+}
+
+pub(super) async fn list_sources(State(shared): State<Shared>, By(caller): By) -> Json<api::SourceList> {
+    Json(ops::agents::sources(&shared.app, &caller))
+}
+
+/// How many deliveries.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeliveriesQuery {
+    limit: Option<usize>,
+}
+
+pub(super) async fn list_deliveries(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(source): Path<String>,
+    query: Result<Query<DeliveriesQuery>, QueryRejection>,
+) -> Answer<api::DeliveryList> {
+    Ok(Json(ops::agents::deliveries(&shared.app, &caller, &source, read_query(query)?.limit).await?))
+}
+
+pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answer<api::Stats> {
+    Ok(Json(ops::stats::get(&shared.app, &caller).await?))
+}
+
+pub(super) async fn create_key(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::NewKey>, JsonRejection>,
+) -> Result<(StatusCode, Json<api::CreatedKey>), Failure> {
+    let created = ops::keys::create(&shared.app, &caller, read_json(body)?).await?;
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Failure> {
+    ops::stats::ready(&shared.app).await?;
+    Ok("ready\n")
+}
+
+pub(super) async fn metrics(State(shared): State<Shared>, _known: LocalOrKnown) -> Result<Response, Failure> {
+    let text = ops::stats::metrics(&shared.app).await?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
+}

@@ -1,0 +1,70 @@
+//! Who asks: a bearer key or run token, always, also on loopback.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+
+use super::Shared;
+use super::error::Failure;
+use crate::app::Caller;
+
+/// Who asks, as a handler takes it.
+#[derive(Debug)]
+pub(super) struct By(pub(super) Caller);
+
+impl FromRequestParts<Shared> for By {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| {
+            let detail = "send `Authorization: Bearer dbk_…`; `doorbell keys create` makes a key";
+            Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
+        })?;
+        let presented = header.to_str().ok().and_then(bearer);
+        presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(|| {
+            Failure::new(StatusCode::UNAUTHORIZED, "key_invalid", "no such key, or the run of this token has ended")
+        })
+    }
+}
+
+/// The token of a bearer header. The scheme's name has no case (RFC 9110, 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// A caller on this machine, or one with a key: metrics are open on loopback only.
+#[derive(Debug)]
+pub(super) struct LocalOrKnown;
+
+impl FromRequestParts<Shared> for LocalOrKnown {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_canonical());
+        // A proxy or tunnel on this machine speaks for strangers; it says so in these headers.
+        let forwarded = ["x-forwarded-for", "forwarded", "x-real-ip"].iter().any(|h| parts.headers.contains_key(*h));
+        if address.is_some_and(|ip| ip.is_loopback()) && !forwarded {
+            return Ok(Self);
+        }
+        match By::from_request_parts(parts, shared).await?.0 {
+            Caller::Owner { .. } | Caller::Viewer => Ok(Self),
+            _ => Err(Failure::not_found()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_of_a_bearer_header_has_no_case() {
+        assert_eq!(bearer("bEARER abc"), Some("abc"));
+        assert_eq!(bearer("Basic abc"), None);
+        assert_eq!(bearer("Bearer"), None);
+    }
+}

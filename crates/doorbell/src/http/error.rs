@@ -1,0 +1,125 @@
+//! Errors as HTTP says them: `application/problem+json` (RFC 9457) with a stable code. The only map from errors to
+//! statuses.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use doorbell_client::api::Problem;
+use doorbell_core::provider::Unreadable;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+
+use super::body::Unread;
+use crate::ops;
+use crate::store;
+
+/// An error answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after: Option<u32>,
+}
+
+/// Seconds after which a sender may try again.
+const RETRY_SOON: u32 = 5;
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same for everything that is not there or not the caller's.
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+    }
+
+    pub(super) fn retry_later(mut self) -> Self {
+        self.retry_after = Some(RETRY_SOON);
+        self
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let problem = Problem {
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            title: self.status.canonical_reason().unwrap_or_default().to_owned(),
+            detail: self.detail,
+        };
+        let mut response = (self.status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED && self.code == "key_missing" {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        tracing::error!(error = causes.join(": "), "store.failed");
+        let detail = "the store did not take it; nothing was changed, try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail).retry_later()
+    }
+}
+
+impl From<ops::Error> for Failure {
+    fn from(error: ops::Error) -> Self {
+        match error {
+            ops::Error::NotFound(_) => Self::not_found(),
+            ops::Error::Invalid(detail) => Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail),
+            ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
+            ops::Error::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Unreadable> for Failure {
+    fn from(unreadable: Unreadable) -> Self {
+        if unreadable.wrong_type {
+            Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", unreadable.detail)
+        } else {
+            Self::new(StatusCode::BAD_REQUEST, "body_unreadable", unreadable.detail)
+        }
+    }
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::TooLarge => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is over this gateway's `max_body`")
+            }
+            Unread::OverBudget => {
+                let detail = "too many large bodies are in flight; try again";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_budget", detail).retry_later()
+            }
+            Unread::TooSlow => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not arrive in time")
+            }
+            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "body_broken", "the body did not arrive whole"),
+        }
+    }
+}
+
+/// The answer to a path that is not there.
+pub(super) async fn not_found() -> Failure {
+    Failure::not_found()
+}
+
+/// The answer to a method that the path does not have.
+pub(super) async fn method_not_allowed() -> Failure {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")
+}

@@ -1,0 +1,333 @@
+//! Ingest: from a request to a stored event.
+//!
+//! limits → raw bytes → verified → read → matched → one transaction → 200. What a sender can send never gives 500, and
+//! nothing here waits for an agent.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use doorbell_client::api::{Receipt, SourceReceipt};
+use doorbell_core::delivery::Delivery;
+use doorbell_core::event::Event;
+use doorbell_core::provider::visible_headers;
+use doorbell_core::source::Source;
+use doorbell_core::trigger::Candidate;
+use doorbell_core::verify::{self, Verified};
+use http::header::{ALLOW, CONTENT_ENCODING};
+use http::{HeaderValue, Method, StatusCode};
+
+use super::Shared;
+use super::body::Share;
+use super::error::{Failure, method_not_allowed};
+use crate::app::{App, Notice};
+use crate::clock;
+use crate::config::{Agent, WhenFull};
+use crate::store::{Acceptance, Accepted, Admission, NewEvent, OutcomeKind, Rejection, Start};
+
+/// `POST /webhooks/{provider}`: every source of the provider whose secret verifies takes the event.
+pub(super) async fn by_provider(
+    State(shared): State<Shared>,
+    Path(provider): Path<String>,
+    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let all = shared.app.config.sources.values();
+    let sources = all.filter(|source| source.provider().name() == provider).cloned().collect();
+    receive(shared, sources, remote, request).await
+}
+
+/// `POST /v1/webhooks/{provider}/{source}`: one source takes the event.
+pub(super) async fn by_source(
+    State(shared): State<Shared>,
+    Path((provider, source)): Path<(String, String)>,
+    ConnectInfo(remote): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    let found = shared.app.config.sources.get(&source);
+    let sources = found.filter(|source| source.provider().name() == provider).cloned().into_iter().collect();
+    receive(shared, sources, remote, request).await
+}
+
+async fn receive(shared: Shared, sources: Vec<Arc<Source>>, remote: SocketAddr, request: Request) -> Response {
+    if sources.is_empty() {
+        return Failure::not_found().into_response();
+    }
+    if request.method() != Method::POST {
+        let mut response = method_not_allowed().await.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    match take(&shared, &sources, remote, request).await {
+        Ok(receipt) => Json(receipt).into_response(),
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn take(
+    shared: &Shared,
+    sources: &[Arc<Source>],
+    remote: SocketAddr,
+    request: Request,
+) -> Result<Receipt, Failure> {
+    // The body's share of the budget is given back at the end.
+    let (delivery, _share) = collect(shared, sources, remote, request).await?;
+    let started = Instant::now();
+    let verified = match prove(sources, &delivery) {
+        Ok(verified) => verified,
+        Err(rejection) => {
+            // The sender learns the code; what exactly was wrong is for the source's owner.
+            let failure =
+                Failure::new(StatusCode::UNAUTHORIZED, rejection.code.as_str(), "the signature was not accepted");
+            return Err(refuse(shared, sources, remote, &delivery, failure, &rejection.detail, false).await);
+        }
+    };
+    let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
+    let events = match verified.into_iter().map(Event::read).collect::<Result<Vec<Event>, _>>() {
+        Ok(events) => events,
+        Err(unreadable) => {
+            let failure = Failure::from(unreadable.clone());
+            return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
+        }
+    };
+    match shared.app.store.accept(new_events(&shared.app, &events)).await? {
+        Acceptance::Stored(accepted) => Ok(confirm(shared, &events, &accepted, started.elapsed())),
+        Acceptance::QueueFull(agents) => {
+            let detail = format!("the queue of {} is full; try again later", agents.join(", "));
+            let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail.clone()).retry_later();
+            Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await)
+        }
+    }
+}
+
+/// The whole delivery as it came, within the limits.
+async fn collect(
+    shared: &Shared,
+    sources: &[Arc<Source>],
+    remote: SocketAddr,
+    request: Request,
+) -> Result<(Arc<Delivery>, Share), Failure> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut delivery = Delivery {
+        method: parts.method,
+        url: format!("{}{path}", shared.app.public_url()),
+        headers: parts.headers,
+        body: Bytes::new(),
+        received_at: clock::now(),
+    };
+    if delivery.headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity") {
+        let detail = "send the body without Content-Encoding: the signature is over the bytes as they are sent";
+        let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
+        return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
+    }
+    let limit = shared.app.config.gateway.max_body;
+    match shared.budget.read(&delivery.headers, body, limit).await {
+        Ok((bytes, share)) => {
+            delivery.body = bytes;
+            Ok((Arc::new(delivery), share))
+        }
+        Err(unread) => {
+            let failure = Failure::from(unread);
+            let detail = format!("the body was not read: {}", failure.code());
+            Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await)
+        }
+    }
+}
+
+/// The delivery, proved for every source that can; or the most telling refusal.
+fn prove(sources: &[Arc<Source>], delivery: &Arc<Delivery>) -> Result<Vec<Verified>, verify::Rejection> {
+    let mut verified = Vec::new();
+    let mut refused: Option<verify::Rejection> = None;
+    for source in sources {
+        match verify::verify(source, delivery) {
+            Ok(proved) => verified.push(proved),
+            Err(rejection) => {
+                if refused.as_ref().is_none_or(|earlier| rejection.code > earlier.code) {
+                    refused = Some(rejection);
+                }
+            }
+        }
+    }
+    match refused {
+        Some(rejection) if verified.is_empty() => Err(rejection),
+        _ => Ok(verified),
+    }
+}
+
+/// The events with what they start, matched against the triggers in force.
+fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
+    events.iter().map(|event| new_event(app, event)).collect()
+}
+
+fn new_event(app: &App, event: &Event) -> NewEvent {
+    let (source, delivery) = (event.source(), event.delivery());
+    let candidate = Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
+    let mut starts: Vec<Start> = Vec::new();
+    for trigger in app.matcher.find(candidate) {
+        // Triggers come in file order, so the first one of an agent is the one whose rules hold.
+        if !starts.iter().any(|start| start.agent == trigger.agent)
+            && let Some(agent) = app.config.agents.get(&trigger.agent)
+        {
+            starts.push(Start {
+                agent: trigger.agent.clone(),
+                trigger: trigger.position,
+                run: clock::new_id(),
+                admission: admission(agent),
+            });
+        }
+    }
+    let headers = visible_headers(source.provider(), &delivery.headers);
+    NewEvent {
+        id: clock::new_id(),
+        source: source.name().to_owned(),
+        provider: source.provider().name().to_owned(),
+        event: event.name().to_owned(),
+        action: event.action().map(ToOwned::to_owned),
+        delivery_keys: event.delivery_keys().to_vec(),
+        delivery_id: event.delivery_id().map(ToOwned::to_owned),
+        verified_by: event.verified_by().map(ToOwned::to_owned),
+        received_at: delivery.received_at,
+        handshake: event.is_handshake(),
+        context: serde_json::to_string(&event.context().shortened()).unwrap_or_default(),
+        headers: serde_json::to_string(&headers).unwrap_or_default(),
+        body: delivery.body.clone(),
+        trigger_set: app.trigger_set,
+        starts,
+    }
+}
+
+fn admission(agent: &Agent) -> Admission {
+    if agent.scale == 0 {
+        return Admission::Skip("the agent is disabled: `scale = 0`".to_owned());
+    }
+    match agent.when_full {
+        WhenFull::DropOldest => Admission::DropOldest(agent.work_queue_size),
+        WhenFull::Reject => Admission::Reject(agent.work_queue_size),
+        WhenFull::Grow => Admission::Grow,
+    }
+}
+
+/// Tells everybody, and answers the sender.
+fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Duration) -> Receipt {
+    let app = &shared.app;
+    let mut receipts = Vec::with_capacity(accepted.len());
+    for (event, accepted) in events.iter().zip(accepted) {
+        accepted.queued.iter().for_each(|agent| shared.dispatcher.wake(agent));
+        let source = event.source().name();
+        let event_type = event.event_type();
+        let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);
+        let runs: Vec<String> = started.filter_map(|outcome| outcome.run).map(|run| run.to_string()).collect();
+        app.metrics.count_accepted(source, accepted.duplicate, took);
+        app.activity.tell(|| match accepted.duplicate {
+            true => Notice::Duplicate(accepted.event),
+            false => Notice::Event(accepted.event),
+        });
+        tracing::info!(event = %accepted.event, source, event_type, duplicate = accepted.duplicate,
+            verified_by = event.verified_by(), delivery_id = event.delivery_id(), runs = runs.len(),
+            body_bytes = event.delivery().body.len(), took_us = took.as_micros() as u64, "event.accepted");
+        receipts.push(SourceReceipt {
+            source: source.to_owned(),
+            delivery_id: accepted.event.to_string(),
+            event: event_type,
+            runs,
+            duplicate: accepted.duplicate,
+        });
+    }
+    // There is an event for each source that verified, and at least one did.
+    let first = receipts[0].clone();
+    let deliveries = if receipts.len() > 1 { receipts } else { Vec::new() };
+    Receipt {
+        received: true,
+        delivery_id: first.delivery_id,
+        event: first.event,
+        runs: first.runs,
+        duplicate: first.duplicate,
+        deliveries,
+    }
+}
+
+/// Keeps a refusal with its cause, for each source that could have taken the delivery.
+async fn refuse(
+    shared: &Shared,
+    sources: &[Arc<Source>],
+    remote: SocketAddr,
+    delivery: &Delivery,
+    failure: Failure,
+    detail: &str,
+    verified: bool,
+) -> Failure {
+    for source in sources {
+        shared.app.metrics.count_rejected(source.name(), failure.code());
+        let Some(suppressed) = shared.rejections.admit(source.name(), Instant::now()) else { continue };
+        tracing::warn!(source = source.name(), code = failure.code(), detail, %remote, suppressed, "delivery.rejected");
+        let headers = visible_headers(source.provider(), &delivery.headers);
+        let rejection = Rejection {
+            at: delivery.received_at,
+            source: source.name().to_owned(),
+            code: failure.code().to_owned(),
+            detail: detail.to_owned(),
+            remote: remote.ip().to_canonical().to_string(),
+            headers: serde_json::to_string(&headers).unwrap_or_default(),
+            body: verified.then(|| delivery.body.clone()),
+            suppressed,
+        };
+        shared.app.activity.tell(|| Notice::Rejected(Arc::new(rejection.clone())));
+        if let Err(error) = shared.app.store.reject(rejection).await {
+            tracing::error!(source = source.name(), %error, "delivery.rejection_not_kept");
+        }
+    }
+    failure
+}
+
+/// Lets so many rejections of each source through to the store, so that strangers cannot fill the disk.
+#[derive(Debug, Default)]
+pub(super) struct RejectionCap(Mutex<HashMap<String, Bucket>>);
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+    suppressed: u64,
+}
+
+/// Rejections of one source that may come at once, and per second after that.
+const BURST: f64 = 50.0;
+const PER_SECOND: f64 = 5.0;
+
+impl RejectionCap {
+    /// Whether this one is kept; then how many were not since the last one that was.
+    fn admit(&self, source: &str, now: Instant) -> Option<u64> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket =
+            buckets.entry(source.to_owned()).or_insert_with(|| Bucket { tokens: BURST, filled: now, suppressed: 0 });
+        let gained = now.duration_since(bucket.filled).as_secs_f64() * PER_SECOND;
+        bucket.tokens = (bucket.tokens + gained).min(BURST);
+        bucket.filled = now;
+        if bucket.tokens < 1.0 {
+            bucket.suppressed += 1;
+            return None;
+        }
+        bucket.tokens -= 1.0;
+        Some(std::mem::take(&mut bucket.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejections_of_one_source_are_capped_and_the_rest_counted() {
+        let (cap, now) = (RejectionCap::default(), Instant::now());
+        let kept = (0..200).filter(|_| cap.admit("a", now).is_some()).count();
+        assert_eq!(kept, 50);
+        assert_eq!(cap.admit("b", now), Some(0), "another source has its own");
+        assert_eq!(cap.admit("a", now + Duration::from_secs(1)), Some(150));
+    }
+}

@@ -1,0 +1,251 @@
+//! Server-sent events: what happens in the gateway, and a run's log as it grows.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use doorbell_client::api;
+use http::HeaderMap;
+use http::header::ACCEPT;
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::api::read_query;
+use super::auth::By;
+use super::error::Failure;
+use crate::app::{Caller, Notice};
+use crate::ops;
+
+/// Messages on their way to one watcher.
+const ON_THE_WAY: usize = 64;
+/// Stored events or lines that are read in one go.
+const BATCH: usize = 200;
+/// How often a log is looked at without being told to.
+const LOOK: Duration = Duration::from_secs(1);
+
+type Messages = mpsc::Sender<Event>;
+
+/// The watcher is gone, or what it watches has ended.
+struct Over;
+
+/// What a stream of activity shows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ActivityQuery {
+    /// Log lines, too.
+    #[serde(default)]
+    logs: bool,
+    /// Events after this place, first of all.
+    after: Option<i64>,
+}
+
+/// What happens. With `Last-Event-ID` (an event's `seq`), events that came since are sent first.
+pub(super) async fn stream_activity(
+    State(shared): State<Shared>,
+    By(caller): By,
+    headers: HeaderMap,
+    query: Result<Query<ActivityQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let query = read_query(query)?;
+    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    let after = resumed.or(query.after);
+    Ok(send(shared.clone(), move |messages| async move {
+        let _ = watch_activity(&shared, &caller, query.logs, after, &messages).await;
+    }))
+}
+
+async fn watch_activity(
+    shared: &Shared,
+    caller: &Caller,
+    logs: bool,
+    after: Option<i64>,
+    messages: &Messages,
+) -> Result<(), Over> {
+    // Watching begins before the past is read, so that nothing falls between; what is seen twice is sent once.
+    let mut notices = shared.app.activity.watch();
+    let mut newest = after.unwrap_or(0);
+    let mut catch_up = after.is_some();
+    loop {
+        while catch_up {
+            let events = ops::events::since(&shared.app, caller, newest, BATCH).await.map_err(|_| Over)?;
+            catch_up = events.len() == BATCH;
+            for event in events {
+                newest = event.seq;
+                say(messages, &api::Activity::Event { event }).await?;
+            }
+        }
+        let notice = match notices.recv().await {
+            Ok(notice) => notice,
+            Err(RecvError::Lagged(_)) => {
+                // Missed events are in the store; missed runs and lines are seen in their own lists.
+                catch_up = newest > 0;
+                continue;
+            }
+            Err(RecvError::Closed) => return Err(Over),
+        };
+        for activity in tell(shared, caller, logs, notice).await {
+            if let api::Activity::Event { event } = &activity {
+                if event.seq <= newest {
+                    continue;
+                }
+                newest = event.seq;
+            }
+            say(messages, &activity).await?;
+        }
+    }
+}
+
+/// A notice as this caller may see it.
+async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> Vec<api::Activity> {
+    match notice {
+        Notice::Event(id) => {
+            let event = ops::events::get(&shared.app, caller, &id.to_string()).await;
+            event.map(|event| api::Activity::Event { event }).into_iter().collect()
+        }
+        Notice::Duplicate(id) => {
+            let event = ops::events::get(&shared.app, caller, &id.to_string()).await;
+            event.map(|event| api::Activity::Duplicate { event }).into_iter().collect()
+        }
+        Notice::Rejected(rejection) if caller.confined_to().is_none() => {
+            let delivery = ops::view_rejection(rejection.as_ref().clone());
+            vec![api::Activity::Rejected { delivery }]
+        }
+        Notice::Run(run) if caller.may_see(&run.agent) => {
+            vec![api::Activity::Run { run: ops::view_run(run.as_ref().clone()) }]
+        }
+        Notice::Log(run, first, lines)
+            if logs && ops::runs::get(&shared.app, caller, &run.to_string()).await.is_ok() =>
+        {
+            let lines = (first..).zip(lines.iter().cloned());
+            let log = |(n, line)| api::Activity::Log { run_id: run.to_string(), line: ops::view_line(n, line) };
+            lines.map(log).collect()
+        }
+        Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) => Vec::new(),
+    }
+}
+
+async fn say(messages: &Messages, activity: &api::Activity) -> Result<(), Over> {
+    let (name, id) = match activity {
+        api::Activity::Event { event } => ("event", Some(event.seq)),
+        api::Activity::Duplicate { .. } => ("duplicate", None),
+        api::Activity::Rejected { .. } => ("rejected", None),
+        api::Activity::Run { .. } => ("run", None),
+        api::Activity::Log { .. } => ("log", None),
+    };
+    let message = Event::default().event(name).json_data(activity).map_err(|_| Over)?;
+    let message = match id {
+        Some(id) => message.id(id.to_string()),
+        None => message,
+    };
+    messages.send(message).await.map_err(|_| Over)
+}
+
+/// Which lines of a log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogQuery {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// A run's log: as it is, or (`follow`, or `Accept: text/event-stream`) as it grows, to the end of the run.
+pub(super) async fn run_log(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let query = read_query(query)?;
+    let wants_stream = headers.get(ACCEPT).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    if !query.follow && !wants_stream {
+        let lines = ops::runs::log(&shared.app, &caller, &id, query.after, query.limit.unwrap_or(usize::MAX)).await?;
+        return Ok(Json(api::Log { lines }).into_response());
+    }
+    ops::runs::get(&shared.app, &caller, &id).await?;
+    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    let after = resumed.unwrap_or(query.after);
+    Ok(send(shared.clone(), move |messages| async move {
+        let _ = follow_log(&shared, &caller, &id, after, &messages).await;
+    }))
+}
+
+async fn follow_log(
+    shared: &Shared,
+    caller: &Caller,
+    id: &str,
+    mut after: u64,
+    messages: &Messages,
+) -> Result<(), Over> {
+    let mut notices = shared.app.activity.watch();
+    loop {
+        // The state is read before the lines: once it is final, no line comes after those that are read then.
+        let run = ops::runs::get(&shared.app, caller, id).await.map_err(|_| Over)?.run;
+        let over = run.finished_at.is_some();
+        loop {
+            let lines = ops::runs::log(&shared.app, caller, id, after, BATCH).await.map_err(|_| Over)?;
+            let last = lines.len() < BATCH;
+            for line in lines {
+                after = line.n;
+                let message = Event::default().event("line").id(line.n.to_string());
+                let message = message.json_data(&line).map_err(|_| Over)?;
+                messages.send(message).await.map_err(|_| Over)?;
+            }
+            if last {
+                break;
+            }
+        }
+        if over {
+            let message = Event::default().event("end").json_data(&run).map_err(|_| Over)?;
+            return messages.send(message).await.map_err(|_| Over);
+        }
+        wait_for(&mut notices, id).await?;
+    }
+}
+
+/// Waits for news of a run, or a while.
+async fn wait_for(notices: &mut tokio::sync::broadcast::Receiver<Notice>, id: &str) -> Result<(), Over> {
+    let news = async {
+        loop {
+            match notices.recv().await {
+                Ok(Notice::Run(run)) if run.id.to_string() == id => return Ok(()),
+                Ok(Notice::Log(run, ..)) if run.to_string() == id => return Ok(()),
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => return Ok(()),
+                Err(RecvError::Closed) => return Err(Over),
+            }
+        }
+    };
+    tokio::time::timeout(LOOK, news).await.unwrap_or(Ok(()))
+}
+
+/// A stream of what `produce` sends, until it returns, the watcher goes or the gateway closes.
+fn send<P, F>(shared: Shared, produce: P) -> Response
+where
+    P: FnOnce(Messages) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (messages, received) = mpsc::channel(ON_THE_WAY);
+    let gone = messages.clone();
+    let producing = produce(messages);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = producing => {}
+            () = gone.closed() => {}
+            () = shared.closing.cancelled() => {}
+        }
+    });
+    let stream = futures_util::stream::unfold(received, |mut received| async move {
+        received.recv().await.map(|message| (Ok::<_, Infallible>(message), received))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+}

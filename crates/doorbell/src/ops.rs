@@ -1,0 +1,70 @@
+//! Operations: what people and agents can do, without any transport. The only door for API, CLI, MCP and dashboard.
+//!
+//! Each operation takes who asks. What is not theirs does not exist for them: the same `not_found` as for an unknown
+//! id.
+
+use crate::app::Caller;
+use crate::store;
+
+pub mod agents;
+pub mod events;
+pub mod keys;
+pub mod runs;
+pub mod stats;
+mod view;
+
+pub use view::view_event;
+pub use view::{view_line, view_rejection, view_run};
+
+/// Why an operation was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such thing, or it is not the caller's.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// The request cannot be understood; with what to do.
+    #[error("{0}")]
+    Invalid(String),
+    /// The caller's key may not do this.
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Refuses callers that may only look.
+fn require_owner(caller: &Caller) -> Result<(), Error> {
+    match caller {
+        Caller::Owner { .. } => Ok(()),
+        _ => Err(Error::NotAllowed("this needs a key with role `owner`")),
+    }
+}
+
+/// Entries on a page when nobody says how many.
+const PAGE: usize = 50;
+/// Entries on a page at most.
+const LONGEST_PAGE: usize = 500;
+
+fn page_size(limit: Option<usize>) -> Result<usize, Error> {
+    match limit {
+        None => Ok(PAGE),
+        Some(limit) if (1..=LONGEST_PAGE).contains(&limit) => Ok(limit),
+        Some(_) => Err(Error::Invalid(format!("`limit` must be from 1 to {LONGEST_PAGE}"))),
+    }
+}
+
+fn parse_cursor(cursor: Option<&str>) -> Result<Option<i64>, Error> {
+    let parsed = cursor
+        .map(|text| text.parse::<i64>().ok().filter(|seq| *seq > 0))
+        .map(|seq| seq.ok_or_else(|| Error::Invalid("`cursor` must be a `nextCursor` of an earlier page".to_owned())));
+    parsed.transpose()
+}
+
+fn parse_time(field: &str, text: Option<&str>) -> Result<Option<doorbell_core::time::Timestamp>, Error> {
+    let parsed = text.map(|text| {
+        text.parse()
+            .map_err(|_| Error::Invalid(format!("`{field}` must be an RFC 3339 time such as 2026-01-31T12:00:00Z")))
+    });
+    parsed.transpose()
+}

@@ -1,0 +1,79 @@
+//! Agents and sources, as they are configured, and what came to the sources.
+
+use doorbell_client::api;
+
+use super::{Error, page_size, view_rejection};
+use crate::app::{App, Caller};
+use crate::store::EventQuery;
+
+/// The agents, by name.
+pub fn list(app: &App, caller: &Caller) -> api::AgentList {
+    let visible = app.config.agents.values().filter(|agent| caller.may_see(&agent.name));
+    let agents = visible.map(|agent| {
+        let mut sources: Vec<String> = agent.triggers.iter().map(|trigger| trigger.source.clone()).collect();
+        sources.sort();
+        sources.dedup();
+        api::Agent {
+            name: agent.name.clone(),
+            description: agent.description.clone(),
+            runtime: "command".to_owned(),
+            scale: agent.scale,
+            timeout_seconds: agent.timeout.as_secs(),
+            sources,
+        }
+    });
+    api::AgentList { agents: agents.collect() }
+}
+
+/// The sources, by name. An agent sees those it listens to.
+pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
+    let visible = app.config.sources.values().filter(|source| may_see_source(app, caller, source.name()));
+    let sources = visible.map(|source| api::Source {
+        name: source.name().to_owned(),
+        provider: source.provider().name().to_owned(),
+        url: format!("{}/v1/webhooks/{}/{}", app.public_url(), source.provider().name(), source.name()),
+        signed: !source.keys().is_empty(),
+        credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
+    });
+    api::SourceList { sources: sources.collect() }
+}
+
+fn may_see_source(app: &App, caller: &Caller, source: &str) -> bool {
+    caller.confined_to().is_none_or(|agent| {
+        let triggers = app.config.agents.get(agent).into_iter().flat_map(|agent| &agent.triggers);
+        triggers.into_iter().any(|trigger| trigger.source == source)
+    })
+}
+
+/// What came to a source, newest first: accepted and refused. For keys that see everything.
+///
+/// # Errors
+/// If there is no such source, or not for this caller.
+pub async fn deliveries(
+    app: &App,
+    caller: &Caller,
+    source: &str,
+    limit: Option<usize>,
+) -> Result<api::DeliveryList, Error> {
+    if caller.confined_to().is_some() || !app.config.sources.contains_key(source) {
+        return Err(Error::NotFound("source"));
+    }
+    let limit = page_size(limit)?;
+    let query = EventQuery { source: Some(source.to_owned()), limit, ..EventQuery::default() };
+    let accepted = app.store.events(query).await?.into_iter().map(|event| api::Delivery {
+        at: event.received_at.to_string(),
+        source: event.source.clone(),
+        status: "accepted".to_owned(),
+        event_id: Some(event.id.to_string()),
+        event_type: Some(doorbell_core::event::event_type(&event.provider, &event.event, event.action.as_deref())),
+        repeated: event.duplicates,
+        code: None,
+        detail: None,
+        remote: None,
+    });
+    let rejected = app.store.rejections(Some(source.to_owned()), limit).await?.into_iter().map(view_rejection);
+    let mut deliveries: Vec<api::Delivery> = accepted.chain(rejected).collect();
+    deliveries.sort_by(|a, b| b.at.cmp(&a.at));
+    deliveries.truncate(limit);
+    Ok(api::DeliveryList { deliveries })
+}

@@ -1,0 +1,70 @@
+//! API keys.
+
+use doorbell_client::api;
+
+use super::{Error, require_owner};
+use crate::app::{App, Caller, hash_key, make_key};
+use crate::clock;
+use crate::store::{ApiKey, Store};
+
+/// The longest label, in characters.
+const LONGEST_NAME: usize = 100;
+
+/// Makes a key, and shows it this once.
+///
+/// # Errors
+/// If the caller is no owner, or the wish is not clear.
+pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api::CreatedKey, Error> {
+    require_owner(caller)?;
+    let agents: Vec<&str> = app.config.agents.keys().map(String::as_str).collect();
+    let (key, created) = make(app.store.as_ref(), wish, &agents).await?;
+    app.access.admit(key);
+    Ok(created)
+}
+
+/// Makes a key in a store: for projects whose gateway does not run, and for the first key of all.
+///
+/// # Errors
+/// If the wish is not clear or the store is unavailable.
+pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Result<(ApiKey, api::CreatedKey), Error> {
+    check(&wish, agents)?;
+    let text = make_key("dbk");
+    let key = ApiKey {
+        id: clock::new_id(),
+        name: wish.name,
+        role: wish.role,
+        agent: wish.agent,
+        hash: hash_key(&text),
+        created_at: clock::now(),
+    };
+    store.put_key(key.clone()).await?;
+    let created = api::CreatedKey {
+        key_id: key.id.to_string(),
+        key: text,
+        name: key.name.clone(),
+        role: key.role.clone(),
+        agent: key.agent.clone(),
+        created_at: key.created_at.to_string(),
+    };
+    Ok((key, created))
+}
+
+fn check(wish: &api::NewKey, agents: &[&str]) -> Result<(), Error> {
+    let invalid = |detail: String| Err(Error::Invalid(detail));
+    if wish.name.trim().is_empty() || wish.name.chars().count() > LONGEST_NAME {
+        return invalid(format!("`name` must have 1 to {LONGEST_NAME} characters"));
+    }
+    if wish.name.chars().any(char::is_control) {
+        return invalid("`name` must not have control characters".to_owned());
+    }
+    match (wish.role.as_str(), &wish.agent) {
+        ("owner" | "viewer", None) => Ok(()),
+        ("owner" | "viewer", Some(_)) => invalid("`agent` goes with role `agent` only".to_owned()),
+        ("agent", None) => invalid("role `agent` needs `agent`: the name of the agent".to_owned()),
+        ("agent", Some(agent)) if !agents.contains(&agent.as_str()) => {
+            invalid(format!("there is no agent `{agent}`; there are: {}", agents.join(", ")))
+        }
+        ("agent", Some(_)) => Ok(()),
+        _ => invalid("`role` must be owner, viewer or agent".to_owned()),
+    }
+}

@@ -1,0 +1,127 @@
+//! Runs: listed, shown, followed, cancelled.
+
+use doorbell_client::api;
+use doorbell_core::id::RunId;
+use doorbell_core::run::State;
+use serde::Deserialize;
+
+use super::view::view_attempt;
+use super::{Error, page_size, parse_cursor, view_line, view_run};
+use crate::app::{App, Caller};
+use crate::dispatch::Dispatcher;
+use crate::store::{Cancel, LogLine, RunQuery, Stream};
+
+/// Which runs.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Query {
+    agent: Option<String>,
+    state: Option<String>,
+    event: Option<String>,
+    #[serde(default)]
+    dead_letter: bool,
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Runs, newest first.
+///
+/// # Errors
+/// If the query cannot be understood or the store is unavailable.
+pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::RunPage, Error> {
+    let limit = page_size(query.limit)?;
+    let state = query.state.map(|text| {
+        let all = State::ALL.map(State::as_str).join(", ");
+        State::parse(&text).ok_or_else(|| Error::Invalid(format!("`state` must be one of {all}")))
+    });
+    let event = query.event.map(|id| id.parse().map_err(|_| Error::Invalid("`event` must be an event id".to_owned())));
+    let agent = match (caller.confined_to(), query.agent) {
+        (Some(own), Some(asked)) if own != asked => return Ok(api::RunPage { runs: Vec::new(), next_cursor: None }),
+        (Some(own), _) => Some(own.to_owned()),
+        (None, asked) => asked,
+    };
+    let stored = app.store.runs(RunQuery {
+        agent,
+        state: state.transpose()?,
+        event: event.transpose()?,
+        dead_letter: query.dead_letter,
+        before: parse_cursor(query.cursor.as_deref())?,
+        limit,
+    });
+    let stored = stored.await?;
+    let next_cursor = (stored.len() == limit).then(|| stored.last().map(|run| run.seq.to_string())).flatten();
+    Ok(api::RunPage { runs: stored.into_iter().map(view_run).collect(), next_cursor })
+}
+
+/// One run with its tries.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail, Error> {
+    let id: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    let (run, attempts) = app.store.run(id).await?.ok_or(Error::NotFound("run"))?;
+    if !caller.may_see(&run.agent) {
+        return Err(Error::NotFound("run"));
+    }
+    Ok(api::RunDetail { run: view_run(run), attempts: attempts.into_iter().map(view_attempt).collect() })
+}
+
+/// Lines in one answer at most.
+const MOST_LINES: usize = 10_000;
+
+/// Lines of a run's log after line `after`.
+///
+/// # Errors
+/// If there is no such run, or not for this caller.
+pub async fn log(app: &App, caller: &Caller, id: &str, after: u64, limit: usize) -> Result<Vec<api::LogLine>, Error> {
+    get(app, caller, id).await?;
+    let id: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    let lines = app.store.read_log(id, after, limit.min(MOST_LINES)).await?;
+    Ok(lines.into_iter().map(|(n, line)| view_line(n, line)).collect())
+}
+
+/// Bytes of one line that an agent writes at most.
+const LONGEST_LINE: usize = 16 * 1024;
+/// Lines that an agent writes at once at most.
+const MOST_WRITTEN: usize = 1000;
+
+/// Adds lines to a running run's log: what the run itself does with its token.
+///
+/// # Errors
+/// If the caller is not that run.
+pub async fn write_log(app: &App, caller: &Caller, id: &str, lines: Vec<String>) -> Result<(), Error> {
+    let detail = get(app, caller, id).await?;
+    let run = match caller {
+        Caller::Run { run, .. } if run.to_string() == detail.run.id => *run,
+        _ => return Err(Error::NotAllowed("only the run itself writes its log, with its own token")),
+    };
+    if lines.len() > MOST_WRITTEN || lines.iter().any(|line| line.len() > LONGEST_LINE) {
+        return Err(Error::Invalid(format!("at most {MOST_WRITTEN} lines of {LONGEST_LINE} bytes at once")));
+    }
+    let (at, attempt) = (crate::clock::now(), detail.run.attempt);
+    let line = |text: String| LogLine { at, attempt, stream: Stream::System, text: text.replace(['\n', '\r'], " ") };
+    let lines: Vec<LogLine> = lines.into_iter().map(line).collect();
+    if !lines.is_empty() {
+        app.store.append_log(run, lines).await?;
+    }
+    Ok(())
+}
+
+/// Cancels a run.
+///
+/// # Errors
+/// If there is none, or not for this caller, or it has ended.
+pub async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Cancelled, Error> {
+    let detail = get(app, caller, id).await?;
+    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+        return Err(Error::NotAllowed("this key may not cancel runs"));
+    }
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    let state = match dispatcher.cancel(run, &caller.name()).await? {
+        Cancel::Cancelled => State::Cancelled,
+        Cancel::Requested => State::Running,
+        Cancel::AlreadyFinal(state) => state,
+        Cancel::Unknown => return Err(Error::NotFound("run")),
+    };
+    Ok(api::Cancelled { id: detail.run.id, state: state.as_str().to_owned() })
+}

@@ -1,0 +1,102 @@
+//! Stored things as the API shows them.
+
+use doorbell_client::api;
+use doorbell_core::event::event_type;
+use serde_json::{Map, Value};
+
+use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream};
+
+/// An event with its outcomes.
+pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event {
+    api::Event {
+        id: event.id.to_string(),
+        seq: event.seq,
+        source: event.source,
+        event_type: event_type(&event.provider, &event.event, event.action.as_deref()),
+        provider: event.provider,
+        event: event.event,
+        action: event.action,
+        received_at: event.received_at.to_string(),
+        delivery_id: event.delivery_id,
+        verified_by: event.verified_by,
+        handshake: event.handshake,
+        duplicates: event.duplicates,
+        body_size: event.body_size,
+        context: parse_object(&event.context),
+        outcomes: outcomes.into_iter().map(view_outcome).collect(),
+    }
+}
+
+fn view_outcome(outcome: AgentOutcome) -> api::Outcome {
+    api::Outcome {
+        agent: outcome.agent,
+        outcome: outcome.kind.as_str().to_owned(),
+        run_id: outcome.run.map(|run| run.to_string()),
+        trigger: outcome.trigger,
+        reason: outcome.reason,
+        at: outcome.at.to_string(),
+    }
+}
+
+/// A run.
+pub fn view_run(run: StoredRun) -> api::Run {
+    api::Run {
+        id: run.id.to_string(),
+        seq: run.seq,
+        agent: run.agent,
+        event_id: run.event.to_string(),
+        event_type: run.event_type,
+        state: run.state.as_str().to_owned(),
+        reason: run.reason,
+        dead_letter: run.dead_letter,
+        attempt: run.attempt,
+        created_at: run.created_at.to_string(),
+        started_at: run.started_at.map(|at| at.to_string()),
+        finished_at: run.finished_at.map(|at| at.to_string()),
+        due_at: run.due.map(|at| at.to_string()),
+        cancel_requested_by: run.cancel_requested,
+        result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
+    }
+}
+
+/// An attempt.
+pub(super) fn view_attempt(attempt: Attempt) -> api::Attempt {
+    api::Attempt {
+        number: attempt.number,
+        started_at: attempt.started_at.to_string(),
+        ended_at: attempt.ended_at.map(|at| at.to_string()),
+        ended: attempt.ended,
+        reason: attempt.reason,
+        exit_code: attempt.exit_code,
+    }
+}
+
+/// A line of a log.
+pub fn view_line(n: u64, line: LogLine) -> api::LogLine {
+    let stream = match line.stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+        Stream::System => "system",
+    };
+    api::LogLine { n, at: line.at.to_string(), attempt: line.attempt, stream: stream.to_owned(), text: line.text }
+}
+
+/// A refused delivery.
+pub fn view_rejection(rejection: Rejection) -> api::Delivery {
+    api::Delivery {
+        at: rejection.at.to_string(),
+        source: rejection.source,
+        status: "rejected".to_owned(),
+        event_id: None,
+        event_type: None,
+        repeated: rejection.suppressed,
+        code: Some(rejection.code),
+        detail: Some(rejection.detail),
+        remote: Some(rejection.remote),
+    }
+}
+
+/// A stored JSON object; empty if it is none.
+pub(super) fn parse_object(json: &str) -> Map<String, Value> {
+    serde_json::from_str(json).unwrap_or_default()
+}

@@ -1,0 +1,283 @@
+//! Agents: how they are started, limited, ended and believed.
+
+use doorbell_client::{Answer, RunQuery};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::{ONE_SOURCE, Project, processes_of, sample, wait_for, wait_until};
+
+const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
+
+fn project(config: &str, script: &str) -> Project {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", &format!("{config}\n{ANY}"), script);
+    project
+}
+
+#[tokio::test]
+async fn an_agent_gets_its_event_and_answers_with_a_result() {
+    let script = "grep -c '\"event_type\":\"github.issues.opened\"' \"$DOORBELL_EVENT_FILE\"; \
+                  printf '{\"run\":\"%s\",\"attempt\":%s,\"agent\":\"%s\"}' $DOORBELL_RUN_ID $DOORBELL_ATTEMPT $DOORBELL_AGENT > $DOORBELL_OUTPUT_FILE";
+    let project = project("", script);
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await;
+    assert_eq!(done.run.result, Some(json!({ "run": run, "attempt": 1, "agent": "triage" })));
+    assert_eq!(done.attempts[0].exit_code, Some(0));
+}
+
+#[tokio::test]
+async fn the_log_of_a_run_that_prints_its_secrets_shows_them_redacted() {
+    let project = Project::new(ONE_SOURCE);
+    project.credential("deploy_token", "acme", "very-secret-value");
+    project.agent("triage", ANY, "echo token=$DOORBELL_TOKEN; echo cred=$DEPLOY_TOKEN 1>&2; echo \"\\\"$DEPLOY_TOKEN\\\"\" > $DOORBELL_OUTPUT_FILE");
+    let config = project.read("agents/triage/config.toml");
+    project.write("agents/triage/config.toml", &format!("{config}credentials = [\"deploy_token:acme\"]\n"));
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await;
+    assert_eq!(gateway.stdout(&run).await, "token=[redacted]");
+    assert_eq!(gateway.lines(&run, "stderr").await, "cred=[redacted]");
+    assert_eq!(done.run.result, Some(json!("[redacted]")));
+}
+
+#[tokio::test]
+async fn an_agent_that_fails_is_a_dead_letter_with_its_exit_code() {
+    let project = project("", "echo broken; exit 3");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await;
+    assert_eq!((done.run.state.as_str(), done.run.dead_letter), ("failed", true));
+    assert_eq!(done.attempts[0].exit_code, Some(3));
+    assert!(done.run.reason.unwrap().contains('3'));
+    let dead = gateway.client.runs(&RunQuery { dead_letter: Some(true), ..RunQuery::default() }).await.unwrap().runs;
+    assert_eq!(dead.len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_try_is_followed_by_the_next_one() {
+    let config = "[retries]\nattempts = 3\nbackoff = { initial = \"10ms\", jitter = false }";
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", &format!("{ANY}\n{config}"), "echo try $DOORBELL_ATTEMPT; test $DOORBELL_ATTEMPT = 3");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await;
+    assert_eq!((done.run.state.as_str(), done.attempts.len()), ("succeeded", 3));
+    assert_eq!(gateway.stdout(&run).await, "try 1\ntry 2\ntry 3");
+}
+
+#[tokio::test]
+async fn never_more_run_at_once_than_the_scale_and_all_run_in_the_end() {
+    let script = "mkdir -p $HOME/live; : > $HOME/live/$DOORBELL_RUN_ID; ls $HOME/live | wc -l; \
+                  while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done; rm $HOME/live/$DOORBELL_RUN_ID";
+    let project = project("scale = 2", script);
+    project.write("home/hold", "");
+    let gateway = project.serve();
+    for _ in 0..6 {
+        gateway.ring(sample("issues.opened")).await;
+    }
+    wait_until("two runs to run", async || {
+        let stats = gateway.client.stats().await.unwrap();
+        (stats.agents[0].running == 2 && stats.agents[0].queued == 4).then_some(())
+    })
+    .await;
+    std::fs::remove_file(project.path("home/hold")).unwrap();
+    for run in gateway.runs().await {
+        gateway.finished(&run.id).await;
+        let live: u32 = gateway.stdout(&run.id).await.trim().parse().unwrap();
+        assert!(live <= 2, "{live} at once");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_the_oldest_visibly() {
+    let project = project("work_queue_size = 2", "sleep 1000");
+    let gateway = project.serve();
+    let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    gateway.in_state(&first, "running").await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        waiting.push(gateway.ring(sample("issues.opened")).await);
+    }
+    let dropped = gateway.client.run(&waiting[0].runs[0]).await.unwrap().run;
+    assert_eq!(dropped.state, "dropped");
+    assert!(dropped.reason.unwrap().contains(&waiting[2].delivery_id));
+    let outcome = gateway.client.event(&waiting[0].delivery_id).await.unwrap().event.outcomes.remove(0);
+    assert_eq!(outcome.outcome, "dropped");
+    assert_eq!(gateway.client.run(&waiting[1].runs[0]).await.unwrap().run.state, "queued");
+}
+
+#[tokio::test]
+async fn a_full_queue_that_rejects_gives_429_and_the_sender_may_come_again() {
+    let project = project(
+        "work_queue_size = 1\nwhen_full = \"reject\"",
+        "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done",
+    );
+    project.write("home/hold", "");
+    let gateway = project.serve();
+    let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    gateway.in_state(&first, "running").await;
+    gateway.ring(sample("issues.opened")).await;
+    let refused = sample("issues.opened");
+    let Answer::Problem(problem) = gateway.send("/webhooks/github", refused.clone()).await else { panic!("taken") };
+    assert_eq!((problem.status, problem.code.as_str()), (429, "queue_full"));
+    std::fs::remove_file(project.path("home/hold")).unwrap();
+    wait_until("the queue to be empty", async || {
+        gateway.runs().await.iter().all(|run| run.finished_at.is_some()).then_some(())
+    })
+    .await;
+    assert!(!gateway.ring(refused).await.duplicate, "the refused delivery claimed nothing");
+}
+
+#[tokio::test]
+async fn a_disabled_agent_is_skipped_and_says_why() {
+    let project = project("scale = 0", "true");
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    assert!(receipt.runs.is_empty());
+    let outcome = gateway.client.event(&receipt.delivery_id).await.unwrap().event.outcomes.remove(0);
+    assert_eq!(outcome.outcome, "skipped");
+    assert!(outcome.reason.unwrap().contains("scale = 0"));
+}
+
+#[tokio::test]
+async fn a_timeout_leaves_nothing_behind() {
+    let project = project(
+        "timeout = \"300ms\"",
+        "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & (sleep 1000 &); sleep 1000",
+    );
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await;
+    assert_eq!((done.run.state.as_str(), done.attempts[0].ended.as_deref()), ("failed", Some("timed_out")));
+    assert_eq!(processes_of(&run), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn a_cancelled_run_ends_and_leaves_nothing_behind() {
+    let project = project("", "sleep 1000 & sleep 1000");
+    let gateway = project.serve();
+    let running = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let queued = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    wait_for("its processes", || (processes_of(&running).len() >= 3).then_some(()));
+    assert_eq!(gateway.client.cancel_run(&queued).await.unwrap().state, "cancelled");
+    gateway.client.cancel_run(&running).await.unwrap();
+    let done = gateway.finished(&running).await;
+    assert_eq!(done.run.state, "cancelled");
+    assert!(done.run.reason.unwrap().contains("local"), "by whom");
+    assert_eq!(processes_of(&running), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_well_leaves_nothing_behind_either() {
+    let project = project("", "setsid sleep 1000 & sleep 1000 & exit 0");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+    assert_eq!(processes_of(&run), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_agent_end() {
+    let project = project("", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done; echo done");
+    project.write("home/hold", "");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    gateway.in_state(&run, "running").await;
+    gateway.signal(Signal::SIGTERM);
+    wait_for("the gateway to close its door", || (!project.path(".doorbell/gateway.json").exists()).then_some(()));
+    std::fs::remove_file(project.path("home/hold")).unwrap();
+    assert_eq!(gateway.terminate(), Some(0));
+    let gateway = project.serve();
+    let done = gateway.client.run(&run).await.unwrap();
+    assert_eq!((done.run.state.as_str(), done.attempts.len()), ("succeeded", 1));
+}
+
+#[tokio::test]
+async fn sigterm_hands_back_what_does_not_end_in_time() {
+    let project =
+        Project::new("drain_timeout = \"100ms\"\n[webhooks.acme]\ntype = \"github\"\ncredential = \"acme\"\n");
+    project.agent("triage", ANY, "test $DOORBELL_ATTEMPT = 2 || sleep 1000");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    gateway.in_state(&run, "running").await;
+    assert_eq!(gateway.terminate(), Some(0));
+    assert_eq!(processes_of(&run), Vec::<i32>::new());
+    let gateway = project.serve();
+    let done = gateway.finished(&run).await;
+    let ended: Vec<_> = done.attempts.iter().map(|attempt| attempt.ended.clone().unwrap()).collect();
+    assert_eq!(ended, ["handed_back", "succeeded"]);
+}
+
+#[tokio::test]
+async fn a_run_waits_held_while_its_agent_is_gone() {
+    let project = project("", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done");
+    project.agent("other", ANY, "true");
+    project.write("home/hold", "");
+    let gateway = project.serve();
+    let mut waiting = String::new();
+    for _ in 0..2 {
+        let receipt = gateway.ring(sample("issues.opened")).await;
+        let runs = gateway.client.event(&receipt.delivery_id).await.unwrap().event.outcomes;
+        waiting = runs.into_iter().find(|outcome| outcome.agent == "triage").unwrap().run_id.unwrap();
+    }
+    gateway.kill();
+    std::fs::rename(project.path("agents/triage"), project.path("gone")).unwrap();
+    let gateway = project.serve();
+    assert_eq!(gateway.client.run(&waiting).await.unwrap().run.state, "held");
+    gateway.kill();
+    std::fs::remove_file(project.path("home/hold")).unwrap();
+    std::fs::rename(project.path("gone"), project.path("agents/triage")).unwrap();
+    let gateway = project.serve();
+    assert_eq!(gateway.finished(&waiting).await.run.state, "succeeded");
+}
+
+#[tokio::test]
+async fn a_slow_agent_holds_up_no_other() {
+    let project = project("", "sleep 1000");
+    project.agent("quick", ANY, "true");
+    let gateway = project.serve();
+    for _ in 0..5 {
+        let receipt = gateway.ring(sample("issues.opened")).await;
+        let outcomes = gateway.client.event(&receipt.delivery_id).await.unwrap().event.outcomes;
+        let quick = outcomes.into_iter().find(|outcome| outcome.agent == "quick").unwrap().run_id.unwrap();
+        gateway.finished(&quick).await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
+    let script = "printf '\"%s\"' $(echo $DOORBELL_TOKEN | rev) > $DOORBELL_OUTPUT_FILE; \
+                  while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done";
+    let project = project("", script);
+    project.agent("other", ANY, "true");
+    project.write("home/hold", "");
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    let outcomes = gateway.client.event(&receipt.delivery_id).await.unwrap().event.outcomes;
+    let run_of = |agent: &str| outcomes.iter().find(|outcome| outcome.agent == agent).unwrap().run_id.clone().unwrap();
+    let (own, foreign) = (run_of("triage"), run_of("other"));
+    let output = project.path(&format!(".doorbell/runs/{own}"));
+    // The token is written backwards, so that nothing redacts it.
+    let token = wait_for("the token", || {
+        let files = std::fs::read_dir(&output).ok()?.flatten();
+        let found = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        let token =
+            found.filter_map(|text| Some(text.strip_prefix('"')?.strip_suffix('"')?.chars().rev().collect::<String>()));
+        token.into_iter().find(|token| token.starts_with("dbr_"))
+    });
+    let client = doorbell_client::Client::new(&gateway.url, Some(&token)).unwrap();
+    assert_eq!(client.run(&own).await.unwrap().run.agent, "triage");
+    assert_eq!(client.event(&receipt.delivery_id).await.unwrap().event.outcomes.len(), 1);
+    let status = |error: doorbell_client::Error| match error {
+        doorbell_client::Error::Api(problem) => problem.status,
+        other => panic!("{other}"),
+    };
+    assert_eq!(status(client.run(&foreign).await.unwrap_err()), 404);
+    assert_eq!(status(client.cancel_run(&own).await.unwrap_err()), 403);
+    let wish = doorbell_client::api::NewKey { name: "x".to_owned(), role: "owner".to_owned(), agent: None };
+    assert_eq!(status(client.create_key(&wish).await.unwrap_err()), 403);
+    std::fs::remove_file(project.path("home/hold")).unwrap();
+    gateway.finished(&own).await;
+    assert_eq!(status(client.run(&own).await.unwrap_err()), 401);
+}

@@ -1,0 +1,199 @@
+//! The management API: who may see what, pages, streams.
+
+use doorbell_client::{Client, Error, EventQuery, RunQuery, api};
+use futures_util::StreamExt;
+
+use crate::support::{Gateway, ONE_SOURCE, Project, sample, sample_as, wait_until};
+
+const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
+
+fn project() -> Project {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("one", ANY, "echo from one");
+    project.agent("two", "[[webhooks]]\nsource = \"acme\"\nevents = [\"push\"]", "echo from two");
+    project
+}
+
+async fn client_with(gateway: &Gateway, role: &str, agent: Option<&str>) -> Client {
+    let wish = api::NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned) };
+    let created = gateway.client.create_key(&wish).await.unwrap();
+    assert!(created.key.starts_with("dbk_") && created.key_id.starts_with("key_"));
+    Client::new(&gateway.url, Some(&created.key)).unwrap()
+}
+
+fn problem(error: Error) -> (u16, String) {
+    match error {
+        Error::Api(problem) => (problem.status, problem.code),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_managed_without_a_key_also_on_loopback() {
+    let gateway = project().serve();
+    for path in ["events", "events/stream", "runs", "stats", "agents", "sources", "events/evt_1", "runs/run_1/logs"] {
+        let url = format!("{}/v1/{path}", gateway.url);
+        let response = reqwest::get(&url).await.unwrap();
+        assert_eq!(response.status(), 401, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let response = reqwest::Client::new().get(&url).bearer_auth("dbk_wrong").send().await.unwrap();
+        assert_eq!(response.json::<api::Problem>().await.unwrap().code, "key_invalid", "{path}");
+    }
+    for path in ["healthz", "readyz", "metrics"] {
+        assert_eq!(reqwest::get(format!("{}/{path}", gateway.url)).await.unwrap().status(), 200, "{path}");
+    }
+    let forwarded =
+        reqwest::Client::new().get(format!("{}/metrics", gateway.url)).header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(forwarded.send().await.unwrap().status(), 401, "a tunnel on this machine speaks for strangers");
+}
+
+#[tokio::test]
+async fn what_is_not_ones_own_does_not_exist() {
+    let gateway = project().serve();
+    let issue = gateway.ring(sample("issues.opened")).await;
+    let push = gateway.ring(sample("push")).await;
+    let two = client_with(&gateway, "agent", Some("two")).await;
+    assert_eq!(two.agents().await.unwrap().agents.len(), 1);
+    assert_eq!(two.events(&EventQuery::default()).await.unwrap().events.len(), 1);
+    let runs = two.runs(&RunQuery::default()).await.unwrap().runs;
+    assert_eq!((runs.len(), runs[0].agent.as_str()), (1, "two"));
+    assert_eq!(two.event(&push.delivery_id).await.unwrap().event.outcomes.len(), 1, "only its own outcome");
+    assert_eq!(two.explain(&push.delivery_id).await.unwrap().verdicts.len(), 1);
+    let unknown = two.event("evt_00000000000000000000000000").await.unwrap_err().to_string();
+    assert_eq!(two.event(&issue.delivery_id).await.unwrap_err().to_string(), unknown);
+    assert_eq!(problem(two.event_body(&issue.delivery_id).await.unwrap_err()), (404, "not_found".to_owned()));
+    assert_eq!(problem(two.run(&issue.runs[0]).await.unwrap_err()).0, 404);
+    assert_eq!(problem(two.run_log(&issue.runs[0], 0).await.unwrap_err()).0, 404);
+    assert_eq!(problem(two.cancel_run(&issue.runs[0]).await.unwrap_err()).0, 404);
+    assert_eq!(problem(two.deliveries("acme").await.unwrap_err()).0, 404);
+}
+
+#[tokio::test]
+async fn a_viewer_looks_and_touches_nothing() {
+    let gateway = project().serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    let viewer = client_with(&gateway, "viewer", None).await;
+    assert_eq!(viewer.events(&EventQuery::default()).await.unwrap().events.len(), 1);
+    assert_eq!(problem(viewer.cancel_run(&receipt.runs[0]).await.unwrap_err()), (403, "not_allowed".to_owned()));
+    let wish = api::NewKey { name: "x".to_owned(), role: "owner".to_owned(), agent: None };
+    assert_eq!(problem(viewer.create_key(&wish).await.unwrap_err()).0, 403);
+}
+
+#[tokio::test]
+async fn a_wish_that_is_not_clear_is_refused_with_what_to_do() {
+    let gateway = project().serve();
+    let http = reqwest::Client::new();
+    for (path, says) in [
+        ("events?since=yesterday", "RFC 3339"),
+        ("events?limit=0", "1 to 500"),
+        ("events?limit=501", "1 to 500"),
+        ("events?cursor=x", "nextCursor"),
+        ("events?colour=red", "colour"),
+        ("events?outcome=x", "started"),
+        ("runs?state=done", "succeeded"),
+        ("runs?event=x", "event id"),
+    ] {
+        let response = http.get(format!("{}/v1/{path}", gateway.url)).bearer_auth(&gateway.key).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{path}");
+        let problem: api::Problem = response.json().await.unwrap();
+        assert!(problem.detail.contains(says), "{path}: {}", problem.detail);
+    }
+    let keys = format!("{}/v1/keys", gateway.url);
+    for body in [
+        "",
+        "{}",
+        "{\"name\":\"\",\"role\":\"owner\"}",
+        "{\"name\":\"x\",\"role\":\"king\"}",
+        "{\"name\":\"x\",\"role\":\"agent\",\"agent\":\"nobody\"}",
+    ] {
+        let request = http.post(&keys).bearer_auth(&gateway.key).header("content-type", "application/json").body(body);
+        assert_eq!(request.send().await.unwrap().status(), 400, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn pages_miss_nothing_and_show_nothing_twice() {
+    let gateway = project().serve();
+    let mut sent = Vec::new();
+    for _ in 0..7 {
+        sent.push(gateway.ring(sample("issues.opened")).await.delivery_id);
+    }
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let page =
+            gateway.client.events(&EventQuery { cursor, limit: Some(3), ..EventQuery::default() }).await.unwrap();
+        seen.extend(page.events.into_iter().map(|event| event.id));
+        // What comes meanwhile does not shift the pages.
+        gateway.ring(sample("push")).await;
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    sent.reverse();
+    assert_eq!(seen, sent);
+    let query = EventQuery { event: Some("push".to_owned()), ..EventQuery::default() };
+    assert!(gateway.client.events(&query).await.unwrap().events.iter().all(|event| event.event == "push"));
+}
+
+#[tokio::test]
+async fn the_stream_tells_what_happens_and_goes_on_where_it_ended() {
+    let gateway = project().serve();
+    let mut stream = gateway.client.event_stream(None).await.unwrap();
+    let receipt = gateway.ring(sample_as("issues.opened", "one")).await;
+    let mut told = Vec::new();
+    while let Some(Ok(activity)) = stream.next().await {
+        let (what, over) = match &activity {
+            api::Activity::Event { event } => (format!("event {}", event.id == receipt.delivery_id), false),
+            api::Activity::Run { run } => (format!("run {}", run.state), run.finished_at.is_some()),
+            api::Activity::Log { line, .. } => (format!("log {}", line.text), false),
+            other => panic!("{other:?}"),
+        };
+        told.push(what);
+        if over {
+            break;
+        }
+    }
+    told.sort();
+    assert_eq!(told, ["event true", "log from one", "run running", "run succeeded"]);
+    drop(stream);
+    let first = gateway.client.event(&receipt.delivery_id).await.unwrap().event.seq;
+    let missed = gateway.ring(sample("push")).await;
+    let mut stream = gateway.client.event_stream(Some(first)).await.unwrap();
+    let Some(Ok(api::Activity::Event { event })) = stream.next().await else { panic!("no event") };
+    assert_eq!(event.id, missed.delivery_id);
+}
+
+#[tokio::test]
+async fn a_log_is_followed_to_the_end_of_its_run() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("one", ANY, "echo first; while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done; echo last");
+    project.write("home/hold", "");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let mut log = gateway.client.follow_log(&run, 0).await.unwrap();
+    assert_eq!(log.next().await.unwrap().unwrap().text, "first", "while it runs");
+    std::fs::remove_file(project.path("home/hold")).unwrap();
+    assert_eq!(log.next().await.unwrap().unwrap().text, "last");
+    assert!(log.next().await.is_none());
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let gateway = project().serve();
+    let receipt = gateway.ring(sample_as("issues.opened", "one")).await;
+    gateway.ring(sample_as("issues.opened", "one")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    let metrics = wait_until("the try to be counted", async || {
+        let text = reqwest::get(format!("{}/metrics", gateway.url)).await.unwrap().text().await.unwrap();
+        text.contains("doorbell_attempts_ended_total{agent=\"one\",state=\"succeeded\"} 1").then_some(text)
+    })
+    .await;
+    for line in [
+        "doorbell_deliveries_total{source=\"acme\",outcome=\"accepted\",code=\"\"} 1",
+        "doorbell_deliveries_total{source=\"acme\",outcome=\"duplicate\",code=\"\"} 1",
+        "doorbell_accept_seconds_count{source=\"acme\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in:\n{metrics}");
+    }
+}

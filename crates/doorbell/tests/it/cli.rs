@@ -1,0 +1,208 @@
+//! The program as its users meet it.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{ONE_SOURCE, Project, SECRET, sample, wait_for};
+
+const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn project() -> Project {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", ANY, "echo hello from the agent");
+    project
+}
+
+#[test]
+fn the_demo_shows_the_main_job_and_succeeds() {
+    let project = project();
+    let output = project.run(&["demo", "--once"]);
+    let shown = text(&output);
+    assert!(output.status.success(), "{shown}");
+    let mut rest = shown.as_str();
+    for step in ["received", "github.issues.opened", "verified", "stored", "started", "stdout", "succeeded", "result"] {
+        let at = rest.find(step).unwrap_or_else(|| panic!("`{step}` is missing or out of order in:\n{shown}"));
+        rest = &rest[at..];
+    }
+}
+
+#[tokio::test]
+async fn a_new_project_runs_its_agent_with_nothing_to_set_up() {
+    let project = project();
+    let output = project.run(&["init", "fresh"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let again = project.run(&["init", "fresh"]);
+    assert!(!text(&again).contains("panicked"));
+    let root = project.path("fresh");
+    let mut serve = project.doorbell(&["serve", "--listen", "127.0.0.1:0", "-p", "fresh"]);
+    let mut gateway = serve.stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the gateway", || root.join(".doorbell/gateway.json").exists().then_some(()));
+    let ring = project.run(&["ring", "github", "issues.opened", "-p", "fresh"]);
+    assert!(ring.status.success(), "{}", text(&ring));
+    let run = wait_for("the run to end", || {
+        let runs = project.json(&["runs", "-p", "fresh"]);
+        let run = runs["runs"][0].clone();
+        run["finishedAt"].is_string().then_some(run)
+    });
+    assert_eq!(run["state"], "succeeded", "{run}");
+    assert!(run["result"].is_object(), "{run}");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+}
+
+#[tokio::test]
+async fn every_command_shows_what_happened() {
+    let project = project();
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    let (event, run) = (receipt.delivery_id.as_str(), receipt.runs[0].as_str());
+    for (args, shows) in [
+        (vec!["events"], "github.issues.opened"),
+        (vec!["events", "show", event], "acme/app"),
+        (vec!["why", event], "triage"),
+        (vec!["runs"], "succeeded"),
+        (vec!["runs", "show", run], "succeeded"),
+        (vec!["logs", run], "hello from the agent"),
+        (vec!["logs", "-f", run], "hello from the agent"),
+        (vec!["stat"], "triage"),
+        (vec!["sources"], "acme"),
+        (vec!["agents"], "triage"),
+        (vec!["config"], "config.toml:2"),
+        (vec!["creds", "ls"], "github_webhook_secret"),
+        (vec!["creds", "types"], "generic_webhook_secret"),
+    ] {
+        let output = project.run(&args);
+        assert!(output.status.success() && text(&output).contains(shows), "{args:?}: {}", text(&output));
+        assert!(!text(&output).contains(SECRET), "{args:?}");
+        let json = project.run(&[args.as_slice(), &["--json"]].concat());
+        assert!(json.status.success(), "{args:?}: {}", text(&json));
+        for line in String::from_utf8_lossy(&json.stdout).lines().filter(|_| args[0] == "logs") {
+            serde_json::from_str::<Value>(line).unwrap();
+        }
+    }
+}
+
+#[test]
+fn exit_codes_say_what_kind_of_failure_it_was() {
+    let project = project();
+    let code = |args: &[&str]| project.run(args).status.code();
+    assert_eq!(code(&["events"]), Some(5), "nothing runs");
+    assert_eq!(code(&["--nonsense"]), Some(2));
+    assert_eq!(code(&["events", "--url", "http://127.0.0.1:1"]), Some(5));
+    let gateway = project.serve();
+    assert_eq!(code(&["events"]), Some(0));
+    assert_eq!(code(&["why", "evt_00000000000000000000000000"]), Some(3));
+    assert_eq!(code(&["runs", "show", "nonsense"]), Some(3));
+    assert_eq!(code(&["events", "--url", &gateway.url, "--key", "dbk_wrong"]), Some(4));
+}
+
+#[test]
+fn config_errors_show_the_line_and_come_all_at_once() {
+    let project = Project::new("[webhooks.acme]\ntype = \"github\"\n[webhooks.other]\ntype = \"githbu\"\n");
+    project.agent("triage", "scael = 2\n[[webhooks]]\nsource = \"acmee\"\nevnets = [\"issues\"]", "true");
+    let output = project.run(&["serve"]);
+    let shown = text(&output);
+    assert!(!output.status.success());
+    for expected in [
+        "config.toml:3",
+        "allow_unsigned",
+        "config.toml:6",
+        "github",
+        "agents/triage/config.toml:1",
+        "scale",
+        "acme",
+        "events",
+    ] {
+        assert!(shown.contains(expected), "`{expected}` is missing in:\n{shown}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_built_yet_are_refused_by_name() {
+    let project = project();
+    project.agent("timed", "schedule = \"*/15 * * * *\"", "true");
+    let output = project.run(&["serve"]);
+    assert!(!output.status.success());
+    assert!(text(&output).contains("schedule") && text(&output).contains("not supported yet"), "{}", text(&output));
+}
+
+#[test]
+fn a_secret_is_added_from_standard_input_and_listed_without_its_value() {
+    let project = project();
+    let mut child = project.doorbell(&["creds", "add", "deploy_token:acme", "--field", "token", "--stdin"]);
+    child.env_remove("DOORBELL_CREDENTIALS_DIR");
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hidden-value\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let file = project.path("home/.doorbell/credentials/deploy_token/acme/token");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "hidden-value");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let listed = project.doorbell(&["creds", "ls"]).env_remove("DOORBELL_CREDENTIALS_DIR").output().unwrap();
+    assert!(text(&listed).contains("deploy_token") && !text(&listed).contains("hidden-value"), "{}", text(&listed));
+}
+
+#[test]
+fn keys_are_made_with_and_without_a_running_gateway() {
+    let project = project();
+    let args = ["keys", "create", "--name", "ci", "--role", "viewer"];
+    let offline = project.json(&args);
+    let gateway = project.serve();
+    let online = project.json(&args);
+    for created in [offline, online] {
+        let key = created["key"].as_str().unwrap();
+        let output = project.run(&["stat", "--url", &gateway.url, "--key", key]);
+        assert!(output.status.success(), "{}", text(&output));
+    }
+}
+
+#[test]
+fn two_gateways_never_share_a_project() {
+    let project = project();
+    let _gateway = project.serve();
+    let output = project.run(&["serve"]);
+    assert!(!output.status.success());
+    assert!(text(&output).contains("another"), "{}", text(&output));
+}
+
+#[test]
+fn ring_tells_accepted_duplicate_and_refused() {
+    let project = project();
+    let _gateway = project.serve();
+    let many = project.run(&["ring", "github", "issues.opened", "--count", "50"]);
+    assert!(many.status.success() && text(&many).contains("50") && text(&many).contains("p99"), "{}", text(&many));
+    for wrong in ["--tamper", "--unsigned"] {
+        let output = project.run(&["ring", "github", "issues.opened", wrong]);
+        assert!(output.status.success() && text(&output).contains("401"), "{}", text(&output));
+    }
+    project.write("own.json", "{\"action\":\"opened\",\"issue\":{\"number\":1}}");
+    let own = project.run(&["ring", "github", "issues", "--file", "own.json"]);
+    assert!(own.status.success() && text(&own).contains("github.issues.opened"), "{}", text(&own));
+    let samples = project.run(&["ring", "github"]);
+    for event in
+        ["issues", "issue_comment", "pull_request", "pull_request_review", "push", "workflow_run", "release", "ping"]
+    {
+        assert!(text(&samples).contains(event), "{event}");
+        let output = project.run(&["ring", "github", event]);
+        assert!(output.status.success(), "{event}: {}", text(&output));
+    }
+}
+
+#[tokio::test]
+async fn what_senders_write_cannot_play_with_the_terminal() {
+    let project = project();
+    let gateway = project.serve();
+    let receipt = gateway.ring(crate::support::issue("\u{1b}[2Jgone \u{202e}reversed")).await;
+    for args in [vec!["events", "show", &receipt.delivery_id], vec!["why", &receipt.delivery_id], vec!["events"]] {
+        let shown = text(&project.run(&args));
+        assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{args:?}: {shown}");
+    }
+}

@@ -1,0 +1,13 @@
+//! The built gateway, driven from outside: real processes, real HTTP, real SQLite.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, missing_docs)]
+
+mod agents;
+mod api;
+mod cli;
+mod crash;
+mod docs;
+mod ingest;
+mod limits;
+mod redelivery;
+mod support;
