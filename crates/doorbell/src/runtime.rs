@@ -3,6 +3,7 @@
 //! [`carry_out`] starts the agent's command, logs what it prints, ends it on a timeout or when it is told to, and comes
 //! back when nothing of it is left. The only module that names processes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub struct Job {
     /// What it may show there. It is not logged.
     pub token: Secret,
     /// What it inherits of the gateway's environment.
-    pub inherited: Vec<(String, String)>,
+    pub inherited: Vec<(String, OsString)>,
 }
 
 /// Why an attempt is to end before it is done.

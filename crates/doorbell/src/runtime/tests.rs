@@ -88,7 +88,7 @@ impl Bench {
             folder: self.folder(),
             url: "http://127.0.0.1:8080".to_owned(),
             token: Secret::new(TOKEN),
-            inherited: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
+            inherited: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".into())],
         }
     }
 

@@ -23,10 +23,10 @@ async fn a_timeout_ends_a_process_that_ignores_it_and_its_descendants() {
     let script = "trap '' TERM; echo $$ > main; (setsid sh -c 'trap \"\" TERM; echo $$ > far; sleep 1000; :' &)
                   sh -c 'trap \"\" TERM; echo $$ > near; sleep 1000; :' & wait; wait; sleep 1000";
     let mut bench = Bench::new(script);
-    bench.agent.timeout = Duration::from_secs(1);
+    bench.agent.timeout = Duration::from_secs(3);
     let done = bench.carry_out().await;
-    assert_eq!((done.reason(), done.ended.ended, done.ended.exit_code), ("timed out after 1s", "timed_out", None));
-    assert_eq!(done.lines(Stream::System), ["timed out after 1s: its processes were ended"]);
+    assert_eq!((done.reason(), done.ended.ended, done.ended.exit_code), ("timed out after 3s", "timed_out", None));
+    assert_eq!(done.lines(Stream::System), ["timed out after 3s: its processes were ended"]);
     for file in ["main", "far", "near"] {
         assert!(!lives(pid_in(&bench.folder(), file)), "{file}");
     }
