@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use doorbell_client::api::{Activity, Run};
-use doorbell_client::{Answer, Sender};
+use doorbell_client::{Answer, Client, Sender};
 use doorbell_core::provider::{Provider, find_sample};
 use futures_util::{Stream, StreamExt};
 
@@ -53,7 +53,8 @@ pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<Ex
 
 /// Sends one signed delivery over HTTP and shows what happens until its run is over.
 async fn ring_once(gateway: &Gateway) -> anyhow::Result<Run> {
-    let mut activity = dev::client(gateway)?.event_stream(None).await?;
+    let client = dev::client(gateway)?;
+    let mut activity = client.event_stream(None).await?;
     let source = gateway.app.config.sources.get("github").context("the demo's source is missing")?;
     let provider: &dyn Provider = source.provider();
     let sample = find_sample(provider.samples(), "issues.opened").context("the demo's sample is missing")?;
@@ -67,18 +68,18 @@ async fn ring_once(gateway: &Gateway) -> anyhow::Result<Run> {
         other => bail!("the delivery was not accepted: {other:?}"),
     };
     let run = receipt.runs.first().context("the delivery started no run")?;
-    tokio::time::timeout(PATIENCE, follow(&mut activity, run)).await.context("the run did not end in time")?
+    tokio::time::timeout(PATIENCE, follow(client, &mut activity, run)).await.context("the run did not end in time")?
 }
 
-async fn follow<S, E>(activity: &mut S, run_id: &str) -> anyhow::Result<Run>
+async fn follow<S, E>(client: Client, activity: &mut S, run_id: &str) -> anyhow::Result<Run>
 where
     S: Stream<Item = Result<Activity, E>> + Unpin,
     E: std::error::Error + Send + Sync + 'static,
 {
-    let mut live = Live::default();
+    let mut live = Live::new(client);
     while let Some(next) = activity.next().await {
         let next = next?;
-        live.say(&next)?;
+        live.say(&next).await?;
         if let Activity::Run { run } = next
             && run.id == run_id
             && run.finished_at.is_some()

@@ -40,11 +40,12 @@ fn introduce(gateway: &Gateway) -> anyhow::Result<()> {
 
 /// Shows what happens in a gateway of this process, through its own API.
 pub(super) async fn watch(gateway: &Gateway) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    let mut activity = client(gateway)?.event_stream(None).await?;
+    let client = client(gateway)?;
+    let mut activity = client.event_stream(None).await?;
     Ok(tokio::spawn(async move {
-        let mut live = Live::default();
+        let mut live = Live::new(client);
         while let Some(Ok(activity)) = activity.next().await {
-            if live.say(&activity).is_err() {
+            if live.say(&activity).await.is_err() {
                 return;
             }
         }

@@ -3,14 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
+use doorbell_client::Client;
 use doorbell_client::api::{self, Activity};
 
 use super::output::{escape_terminal, line};
 use super::time::Clock;
 
 /// Says what happens.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Live {
+    /// Asked why an event matched.
+    client: Client,
     /// Runs whose tries were said to have started.
     started: HashMap<String, u32>,
     /// Runs whose end was said.
@@ -18,10 +21,19 @@ pub(super) struct Live {
 }
 
 impl Live {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, started: HashMap::new(), ended: BTreeSet::new() }
+    }
+
     /// Says one thing that happened.
-    pub(super) fn say(&mut self, activity: &Activity) -> io::Result<()> {
+    pub(super) async fn say(&mut self, activity: &Activity) -> io::Result<()> {
         match activity {
-            Activity::Event { event } => say_event(event),
+            Activity::Event { event } => {
+                say_event(event)?;
+                // Without an answer, the outcomes say enough.
+                let why = self.client.explain(&event.id).await;
+                say_matches(event, &why.map(|why| why.verdicts).unwrap_or_default())
+            }
             Activity::Duplicate { event } => say(
                 "again",
                 &event.received_at,
@@ -73,10 +85,22 @@ fn say_event(event: &api::Event) -> io::Result<()> {
         None => say("unsigned", at, "this source takes unsigned deliveries")?,
     }
     say("stored", at, &event.id)?;
-    for outcome in &event.outcomes {
+    Ok(())
+}
+
+/// Which triggers matched, by which filters, and what came of it.
+fn say_matches(event: &api::Event, verdicts: &[api::Verdict]) -> io::Result<()> {
+    let at = &event.received_at;
+    for verdict in verdicts.iter().filter(|verdict| verdict.matched) {
+        let filters = verdict.clauses.iter().map(|clause| format!("{} = {}", clause.field, clause.wanted.join(" | ")));
+        let filters = filters.collect::<Vec<_>>().join(", ");
+        let filters = if filters.is_empty() { "it takes every event of the source".to_owned() } else { filters };
+        say("matched", at, &format!("{} by trigger #{}: {filters}", verdict.agent, verdict.trigger + 1))?;
+    }
+    for outcome in event.outcomes.iter().filter(|outcome| outcome.outcome != "started") {
         let run = outcome.run_id.as_deref().unwrap_or_default();
         let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        say(&outcome.outcome, at, &format!("{} by its trigger #{} {run}{reason}", outcome.agent, outcome.trigger + 1))?;
+        say(&outcome.outcome, at, &format!("{} {run}{reason}", outcome.agent))?;
     }
     if event.outcomes.is_empty() {
         say("no agent", at, &format!("wanted it: `doorbell why {}` says why", event.id))?;

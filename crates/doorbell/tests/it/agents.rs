@@ -187,7 +187,7 @@ async fn sigterm_lets_a_running_agent_end() {
     gateway.signal(Signal::SIGTERM);
     wait_for("the gateway to close its door", || (!project.path(".doorbell/gateway.json").exists()).then_some(()));
     std::fs::remove_file(project.path("home/hold")).unwrap();
-    assert_eq!(gateway.terminate(), Some(0));
+    assert_eq!(gateway.ended(), Some(0));
     let gateway = project.serve();
     let done = gateway.client.run(&run).await.unwrap();
     assert_eq!((done.run.state.as_str(), done.attempts.len()), ("succeeded", 1));

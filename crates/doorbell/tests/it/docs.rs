@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Project, wait_for};
+use crate::support::{Background, Project, wait_for};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -87,8 +87,7 @@ fn the_readme_can_be_followed_word_by_word() {
     assert!(init.status.success(), "{init:?}");
     let folder = all[0][1];
     let at = |args: &[&str]| outer.doorbell(&[args, &["--project", folder]].concat()).output().unwrap();
-    let mut dev = outer.doorbell(&["dev", "--listen", "127.0.0.1:0", "--project", folder]);
-    let mut dev = dev.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let _dev = Background::start(outer.doorbell(&["dev", "--listen", "127.0.0.1:0", "--project", folder]));
     wait_for("the gateway", || outer.path(&format!("{folder}/.doorbell/gateway.json")).exists().then_some(()));
     for args in all.iter().skip(1).filter(|args| args[0] != "dev") {
         let id = |list: &str, field: &str| {
@@ -106,6 +105,4 @@ fn the_readme_can_be_followed_word_by_word() {
         let output = at(&args.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(output.status.success(), "{args:?}: {output:?}");
     }
-    dev.kill().unwrap();
-    dev.wait().unwrap();
 }

@@ -151,8 +151,13 @@ impl Gateway {
     }
 
     /// SIGTERM, and waits until it is gone; its exit code.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(self) -> Option<i32> {
         self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// Waits until it is gone; its exit code.
+    pub fn ended(mut self) -> Option<i32> {
         let status = wait_for("the gateway to end", || self.child.try_wait().unwrap());
         status.code()
     }
@@ -176,11 +181,14 @@ impl Gateway {
 
     /// Waits until a run is over.
     pub async fn finished(&self, run: &str) -> api::RunDetail {
-        wait_until("the run to end", async || {
+        let mut seen = None;
+        let ended = wait_until_or("the run to end", &mut seen, async |seen| {
             let detail = self.client.run(run).await.unwrap();
-            detail.run.finished_at.is_some().then_some(detail)
-        })
-        .await
+            let ended = detail.run.finished_at.is_some();
+            *seen = Some(detail.clone());
+            ended.then_some(detail)
+        });
+        ended.await
     }
 
     /// Waits until a run is in a state.
@@ -213,6 +221,23 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A program in the background; killed when dropped.
+#[derive(Debug)]
+pub struct Background(Child);
+
+impl Background {
+    pub fn start(mut command: Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -272,6 +297,22 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < deadline, "waited too long for {what}");
         pause();
+    }
+}
+
+/// The same, telling what was seen last when it takes too long.
+async fn wait_until_or<S: std::fmt::Debug, T>(
+    what: &str,
+    seen: &mut S,
+    mut look: impl AsyncFnMut(&mut S) -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look(seen).await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}; seen last: {seen:?}");
+        tokio::time::sleep(LOOK_AGAIN).await; // tidy: allow sleep: between two looks at the awaited condition
     }
 }
 

@@ -96,7 +96,7 @@ struct Walk<'a> {
     condition: &'a str,
     /// The column that is the sequence and orders the walk.
     seq: &'a str,
-    /// The condition's parameters, from ?8 on.
+    /// The condition's parameters, from ?9 on.
     params: &'a [&'a dyn ToSql],
 }
 
@@ -109,12 +109,13 @@ fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) 
          AND (?3 IS NULL OR e.source = ?3) \
          AND (?4 IS NULL OR e.event = ?4 OR e.event || '.' || e.action = ?4) \
          AND (?5 IS NULL OR e.received_at >= ?5) AND (?6 IS NULL OR e.received_at < ?6) \
+         AND (?8 IS NULL OR EXISTS (SELECT 1 FROM outcomes a WHERE a.event_seq = e.seq AND a.agent = ?8)) \
          GROUP BY {seq} ORDER BY {seq} {} LIMIT ?7",
         range.direction()
     );
     let (since, until) = (query.since.map(Timestamp::as_millis), query.until.map(Timestamp::as_millis));
     let mut params: Vec<&dyn ToSql> =
-        vec![&range.after, &range.before, &query.source, &query.event, &since, &until, &query.limit];
+        vec![&range.after, &range.before, &query.source, &query.event, &since, &until, &query.limit, &query.agent];
     params.extend_from_slice(walk.params);
     all(sql, &statement, params.as_slice(), |row| Ok(row.get(0)?))
 }
@@ -137,7 +138,7 @@ fn with_outcome(sql: &Connection, query: &EventQuery, range: &Range, kind: i64) 
         return select(sql, query, range, &Walk { from: "events e", condition, seq: "e.seq", params: &[] });
     }
     let from = "outcomes o INDEXED BY outcomes_unlike_started CROSS JOIN events e ON e.seq = o.event_seq";
-    let condition = "o.kind <> 0 AND o.kind = ?8";
+    let condition = "o.kind <> 0 AND o.kind = ?9";
     select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&kind] })
 }
 
@@ -154,7 +155,7 @@ fn named(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64
             None => distinct(sql, "SELECT min(event) FROM events WHERE source = ?2 AND event > ?1", &[source])?,
         };
         for name in &names {
-            let condition = "e.source = ?8 AND e.event = ?9";
+            let condition = "e.source = ?9 AND e.event = ?10";
             let from = "events e INDEXED BY events_by_name";
             let walk = Walk { from, condition, seq: "e.seq", params: &[source, name] };
             seqs.append(&mut select(sql, query, range, &walk)?);
