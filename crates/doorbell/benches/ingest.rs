@@ -4,7 +4,7 @@
 //! The server has one core, the generator another: 64 keep-alive connections, 8 KiB bodies as GitHub sends them, each
 //! with a valid signature and a delivery id of its own.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! `cargo xtask bench match`: what it costs to find the triggers of one event among 100, 10,000 and 100,000.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod support;
 

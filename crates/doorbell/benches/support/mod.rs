@@ -1,6 +1,6 @@
 //! What the benchmarks share: servers on one core, a load generator on another, tables and JSON.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, dead_code)]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::zombie_processes, dead_code)]
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -165,7 +165,7 @@ async fn a_lost_run_fails_where_its_agent_says_so() {
 async fn killed_agents_are_seen_and_tried_again() {
     let project = Project::new(ONE_SOURCE);
     let config =
-        format!("scale = 8\n{ANY}\n[retries]\nattempts = 2\nbackoff = {{ initial = \"1ms\", jitter = false }}");
+        format!("scale = 20\n{ANY}\n[retries]\nattempts = 2\nbackoff = {{ initial = \"1ms\", jitter = false }}");
     // The first try waits to be killed.
     project.agent("triage", &config, "test $DOORBELL_ATTEMPT = 2 || exec sleep 1000");
     let gateway = project.serve();
