@@ -1,0 +1,307 @@
+//! Lists, logs, and what stands by itself.
+
+use doorbell_core::id::KeyId;
+
+use super::*;
+use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, Stream};
+
+every_store_keeps! {
+    pages_of_events_miss_nothing,
+    what_came_since_is_listed_oldest_first,
+    events_are_found_by_source_and_name,
+    events_are_found_by_time,
+    events_are_found_by_outcome,
+    pages_of_runs_miss_nothing,
+    runs_are_found_by_agent_state_and_event,
+    dead_letters_are_found,
+    log_lines_are_numbered_over_all_attempts,
+    a_long_log_is_read_in_pieces,
+    only_the_newest_rejections_of_a_source_are_kept,
+    a_rejection_reads_back,
+    a_trigger_set_has_one_version_for_good,
+    keys_read_back_oldest_first,
+    stats_count_runs_and_tell_the_oldest_queued,
+    a_healthy_store_says_so_and_counts_its_commits,
+}
+
+async fn events(store: &dyn Store, query: EventQuery) -> Vec<EventId> {
+    store.events(query).await.unwrap().into_iter().map(|event| event.id).collect()
+}
+
+fn ids(numbers: impl IntoIterator<Item = u32>) -> Vec<EventId> {
+    numbers.into_iter().map(event_id).collect()
+}
+
+fn at_most(limit: usize) -> EventQuery {
+    EventQuery { limit, ..EventQuery::default() }
+}
+
+async fn pages_of_events_miss_nothing(store: Arc<dyn Store>) {
+    for n in 1..=25 {
+        let source = ["one", "two", "three"][n as usize % 3].to_owned();
+        accept(&*store, NewEvent { source, ..event(n) }).await;
+    }
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let page = store.events(EventQuery { before, ..at_most(4) }).await.unwrap();
+        let Some(last) = page.last() else { break };
+        before = Some(last.seq);
+        seen.extend(page.iter().map(|event| event.id));
+        // What comes meanwhile does not shift the pages.
+        accept(&*store, event(1000 + seen.len() as u32)).await;
+    }
+    assert_eq!(seen, ids((1..=25).rev()));
+}
+
+async fn what_came_since_is_listed_oldest_first(store: Arc<dyn Store>) {
+    for n in 1..=5 {
+        accept(&*store, event(n)).await;
+    }
+    let second = store.event(event_id(2)).await.unwrap().unwrap().seq;
+    assert_eq!(events(&*store, EventQuery { after: Some(second), ..at_most(2) }).await, ids([3, 4]));
+    let source = Some("acme-github".to_owned());
+    let of_source = EventQuery { after: Some(second), source, ..at_most(9) };
+    assert_eq!(events(&*store, of_source).await, ids([3, 4, 5]));
+    assert_eq!(events(&*store, EventQuery { after: Some(0), ..at_most(9) }).await, ids(1..=5));
+}
+
+async fn events_are_found_by_source_and_name(store: Arc<dyn Store>) {
+    let named = |n, source: &str, event: &str, action: Option<&str>| NewEvent {
+        source: source.to_owned(),
+        event: event.to_owned(),
+        action: action.map(str::to_owned),
+        ..super::event(n)
+    };
+    accept(&*store, named(1, "a", "issues", Some("opened"))).await;
+    accept(&*store, named(2, "b", "issues", Some("closed"))).await;
+    accept(&*store, named(3, "a", "push", None)).await;
+    accept(&*store, named(4, "b", "issues.opened", None)).await;
+    accept(&*store, named(5, "b", "issues", Some("opened"))).await;
+    let find = |source: Option<&str>, event: Option<&str>, limit| {
+        let query = EventQuery { source: source.map(str::to_owned), event: event.map(str::to_owned), ..at_most(limit) };
+        let store = Arc::clone(&store);
+        async move { events(&*store, query).await }
+    };
+    assert_eq!(find(Some("a"), None, 9).await, ids([3, 1]));
+    assert_eq!(find(Some("a"), None, 1).await, ids([3]));
+    assert_eq!(find(None, Some("issues"), 9).await, ids([5, 2, 1]));
+    assert_eq!(find(None, Some("issues"), 2).await, ids([5, 2]));
+    assert_eq!(find(None, Some("issues.opened"), 9).await, ids([5, 4, 1]));
+    assert_eq!(find(Some("b"), Some("issues.opened"), 9).await, ids([5, 4]));
+    assert_eq!(find(Some("b"), Some("push"), 9).await, ids([]));
+    assert_eq!(find(Some("c"), None, 9).await, ids([]));
+}
+
+async fn events_are_found_by_time(store: Arc<dyn Store>) {
+    for n in 1..=40 {
+        // Half an hour apart, and a little out of order.
+        let received_at = at(i64::from(n) * 1800 + if n % 2 == 0 { 0 } else { 2000 });
+        accept(&*store, NewEvent { received_at, ..event(n) }).await;
+    }
+    let all = store.events(at_most(100)).await.unwrap();
+    for (since, until) in [(Some(5000), None), (None, Some(30_000)), (Some(7400), Some(27_000)), (Some(90_000), None)] {
+        let (since, until) = (since.map(at), until.map(at));
+        let within = |received: Timestamp| since.is_none_or(|s| received >= s) && until.is_none_or(|u| received < u);
+        let expected: Vec<EventId> =
+            all.iter().filter(|event| within(event.received_at)).map(|event| event.id).collect();
+        assert_eq!(events(&*store, EventQuery { since, until, ..at_most(100) }).await, expected, "{since:?} {until:?}");
+    }
+}
+
+async fn events_are_found_by_outcome(store: Arc<dyn Store>) {
+    let skip = |agent: &str| start(agent, 9, Admission::Skip("paused".to_owned()));
+    accept(&*store, event(1)).await;
+    accept(&*store, starting("triage", 2)).await;
+    accept(&*store, NewEvent { starts: vec![skip("a"), skip("b")], ..event(3) }).await;
+    accept(&*store, NewEvent { starts: vec![skip("a"), start("b", 4, Admission::Grow)], ..event(4) }).await;
+    accept(&*store, NewEvent { starts: vec![start("d", 5, Admission::DropOldest(0))], ..event(5) }).await;
+    let find = |outcome: &str, limit| {
+        let (store, query) = (Arc::clone(&store), EventQuery { outcome: Some(outcome.to_owned()), ..at_most(limit) });
+        async move { events(&*store, query).await }
+    };
+    assert_eq!(find("none", 9).await, ids([1]));
+    assert_eq!(find("started", 9).await, ids([4, 2]));
+    assert_eq!(find("skipped", 9).await, ids([4, 3]));
+    assert_eq!(find("skipped", 2).await, ids([4, 3]), "two outcomes are one event");
+    assert_eq!(find("dropped", 9).await, ids([5]));
+    assert_eq!(find("absorbed", 9).await, ids([]));
+    assert_eq!(find("nonsense", 9).await, ids([]));
+    accept(&*store, NewEvent { delivery_keys: event(1).delivery_keys, ..starting("added-since", 6) }).await;
+    assert_eq!(find("none", 9).await, ids([]));
+    assert_eq!(find("started", 9).await, ids([4, 2, 1]));
+}
+
+async fn runs(store: &dyn Store, query: RunQuery) -> Vec<RunId> {
+    store.runs(query).await.unwrap().into_iter().map(|run| run.id).collect()
+}
+
+async fn pages_of_runs_miss_nothing(store: Arc<dyn Store>) {
+    for n in 1..=25 {
+        accept(&*store, starting(["a", "b", "c"][n as usize % 3], n)).await;
+    }
+    claim(&*store, "a", &[1, 2, 3].map(lease)).await;
+    let unlike = [RunQuery::default(), RunQuery { agent: Some("a".to_owned()), ..RunQuery::default() }];
+    for (query, expected) in unlike.into_iter().zip([(1..=25).collect::<Vec<u32>>(), (3..=24).step_by(3).collect()]) {
+        let mut seen = Vec::new();
+        let mut before = None;
+        loop {
+            let page = store.runs(RunQuery { before, limit: 3, ..query.clone() }).await.unwrap();
+            let Some(last) = page.last() else { break };
+            before = Some(last.seq);
+            seen.extend(page.iter().map(|run| run.id));
+        }
+        assert_eq!(seen, expected.into_iter().rev().map(run_id).collect::<Vec<_>>());
+    }
+}
+
+async fn runs_are_found_by_agent_state_and_event(store: Arc<dyn Store>) {
+    let starts = vec![start("a", 1, Admission::Grow), start("b", 2, Admission::Grow)];
+    accept(&*store, NewEvent { starts, ..event(1) }).await;
+    accept(&*store, starting("a", 3)).await;
+    claim(&*store, "a", &[lease(1)]).await;
+    let all = RunQuery { limit: 9, ..RunQuery::default() };
+    let a = Some("a".to_owned());
+    let found = |query| {
+        let store = Arc::clone(&store);
+        async move { runs(&*store, query).await }
+    };
+    assert_eq!(found(RunQuery { agent: a.clone(), ..all.clone() }).await, [3, 1].map(run_id));
+    assert_eq!(found(RunQuery { state: Some(State::Queued), ..all.clone() }).await, [3, 2].map(run_id));
+    let running = RunQuery { agent: a.clone(), state: Some(State::Running), ..all.clone() };
+    assert_eq!(found(running).await, [run_id(1)]);
+    assert_eq!(found(RunQuery { event: Some(event_id(1)), ..all.clone() }).await, [2, 1].map(run_id));
+    let of_agent = RunQuery { event: Some(event_id(1)), agent: a, ..all.clone() };
+    assert_eq!(found(of_agent).await, [run_id(1)]);
+    assert_eq!(found(RunQuery { event: Some(event_id(1)), limit: 1, ..all }).await, [run_id(2)]);
+}
+
+async fn dead_letters_are_found(store: Arc<dyn Store>) {
+    for (n, state) in [(1, State::Failed), (2, State::Succeeded), (3, State::Failed)] {
+        accept(&*store, starting("triage", n)).await;
+        claim(&*store, "triage", &[lease(1)]).await;
+        assert!(store.finish(finish(run_id(n), lease(1), state)).await.unwrap());
+    }
+    let dead = RunQuery { dead_letter: true, limit: 9, ..RunQuery::default() };
+    assert_eq!(runs(&*store, dead.clone()).await, [3, 1].map(run_id));
+    assert_eq!(runs(&*store, RunQuery { agent: Some("triage".to_owned()), ..dead }).await, [3, 1].map(run_id));
+}
+
+fn line(attempt: u32, text: &str) -> LogLine {
+    LogLine { at: at(3), attempt, stream: Stream::Stdout, text: text.to_owned() }
+}
+
+async fn log_lines_are_numbered_over_all_attempts(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    accept(&*store, starting("triage", 2)).await;
+    let system = LogLine { stream: Stream::System, ..line(1, "ü\u{0}\u{1b}[31m \"quoted\"\\") };
+    assert_eq!(store.append_log(run_id(1), vec![line(1, "one"), system.clone()]).await.unwrap(), 2);
+    assert_eq!(store.append_log(run_id(2), vec![line(1, "another run's")]).await.unwrap(), 1);
+    assert_eq!(store.append_log(run_id(1), vec![]).await.unwrap(), 2);
+    assert_eq!(store.append_log(run_id(1), vec![line(2, "three")]).await.unwrap(), 3);
+    let all = store.read_log(run_id(1), 0, 100).await.unwrap();
+    assert_eq!(all, [(1, line(1, "one")), (2, system), (3, line(2, "three"))]);
+    assert_eq!(store.append_log(run_id(9), vec![line(1, "lost")]).await.unwrap(), 0, "there is no such run");
+}
+
+async fn a_long_log_is_read_in_pieces(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    let lines: Vec<LogLine> = (1..=1300).map(|n| line(1, &format!("line {n}"))).collect();
+    for (piece, last) in [(&lines[..700], 700), (&lines[700..703], 703), (&lines[703..], 1300)] {
+        assert_eq!(store.append_log(run_id(1), piece.to_vec()).await.unwrap(), last);
+    }
+    let mut read = Vec::new();
+    loop {
+        let after = read.last().map_or(0, |(number, _)| *number);
+        let piece = store.read_log(run_id(1), after, 37).await.unwrap();
+        if piece.is_empty() {
+            break;
+        }
+        assert!(piece.len() <= 37);
+        read.extend(piece);
+    }
+    assert_eq!(read, (1..).zip(lines).collect::<Vec<_>>());
+    assert!(store.read_log(run_id(1), u64::MAX, 5).await.unwrap().is_empty());
+}
+
+fn rejection(source: &str, n: i64) -> Rejection {
+    Rejection {
+        at: at(n),
+        source: source.to_owned(),
+        code: "signature_mismatch".to_owned(),
+        detail: format!("refusal {n}"),
+        remote: "192.0.2.1".to_owned(),
+        headers: "{}".to_owned(),
+        body: None,
+        suppressed: 0,
+    }
+}
+
+async fn only_the_newest_rejections_of_a_source_are_kept(store: Arc<dyn Store>) {
+    store.reject(rejection("quiet", 0)).await.unwrap();
+    for n in 1..=5 {
+        store.reject(rejection("loud", n)).await.unwrap();
+    }
+    futures_util::future::join_all((6..6 + MOST_REJECTIONS as i64).map(|n| store.reject(rejection("loud", n)))).await;
+    let kept = store.rejections(Some("loud".to_owned()), 10 * MOST_REJECTIONS).await.unwrap();
+    assert_eq!(kept.len(), MOST_REJECTIONS);
+    assert!(kept.iter().all(|kept| kept.at >= at(6)));
+    assert_eq!(store.rejections(Some("quiet".to_owned()), 10).await.unwrap(), [rejection("quiet", 0)]);
+    assert_eq!(store.rejections(None, 10 * MOST_REJECTIONS).await.unwrap().len(), MOST_REJECTIONS + 1);
+}
+
+async fn a_rejection_reads_back(store: Arc<dyn Store>) {
+    let body = Some(Bytes::from_static(b"\xff verified but unreadable"));
+    let whole = Rejection { body, suppressed: 12, ..rejection("a", 1) };
+    store.reject(whole.clone()).await.unwrap();
+    store.reject(rejection("b", 2)).await.unwrap();
+    assert_eq!(store.rejections(None, 9).await.unwrap(), [rejection("b", 2), whole.clone()]);
+    assert_eq!(store.rejections(None, 1).await.unwrap(), [rejection("b", 2)]);
+    assert_eq!(store.rejections(Some("a".to_owned()), 9).await.unwrap(), [whole]);
+}
+
+async fn a_trigger_set_has_one_version_for_good(store: Arc<dyn Store>) {
+    let one = store.keep_trigger_set("[1]".to_owned(), at(1)).await.unwrap();
+    let two = store.keep_trigger_set("[2]".to_owned(), at(2)).await.unwrap();
+    assert!(two > one);
+    assert_eq!(store.keep_trigger_set("[1]".to_owned(), at(3)).await.unwrap(), one);
+    assert_eq!(store.trigger_set(one).await.unwrap().as_deref(), Some("[1]"));
+    assert_eq!(store.trigger_set(two).await.unwrap().as_deref(), Some("[2]"));
+}
+
+async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
+    let key = |n: u8, agent: Option<&str>| ApiKey {
+        id: KeyId::new(at(0), [n; 10]),
+        name: format!("key {n}"),
+        role: if agent.is_some() { "agent" } else { "owner" }.to_owned(),
+        agent: agent.map(str::to_owned),
+        hash: vec![n; 32],
+        created_at: at(i64::from(n)),
+    };
+    store.put_key(key(2, Some("triage"))).await.unwrap();
+    store.put_key(key(1, None)).await.unwrap();
+    assert_eq!(store.keys().await.unwrap(), [key(1, None), key(2, Some("triage"))]);
+}
+
+async fn stats_count_runs_and_tell_the_oldest_queued(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    accept(&*store, starting("other", 4)).await;
+    claim(&*store, "triage", &[lease(1)]).await;
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.events, 4);
+    let mut counted = stats.runs;
+    counted.sort_by_key(|(agent, state, _)| (agent.clone(), state.as_str()));
+    let expected = [("other", State::Queued, 1), ("triage", State::Queued, 2), ("triage", State::Running, 1)];
+    assert_eq!(counted, expected.map(|(agent, state, count)| (agent.to_owned(), state, count)));
+    assert_eq!(stats.oldest_queued, [("other".to_owned(), at(4)), ("triage".to_owned(), at(2))]);
+}
+
+async fn a_healthy_store_says_so_and_counts_its_commits(store: Arc<dyn Store>) {
+    let before = store.commits();
+    store.health(at(1)).await.unwrap();
+    let after = store.commits();
+    assert_eq!((after.commits - before.commits, after.operations - before.operations), (1, 1));
+    assert!(after.busy > before.busy);
+}

@@ -1,0 +1,276 @@
+//! The embedded store: one SQLite file, one thread that writes, a few connections that read.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use doorbell_core::id::{EventId, RunId};
+use doorbell_core::time::Timestamp;
+
+mod accept;
+mod body;
+mod checkpoint;
+mod fault;
+mod lists;
+mod lock;
+mod logs;
+mod queue;
+mod readers;
+mod records;
+mod rows;
+mod runs;
+mod schema;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
+    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Stats, Store, StoredEvent, StoredRun,
+};
+use crate::store::Acceptance;
+
+/// Bodies larger than this are packed on a thread that may take its time.
+const LARGE: usize = 128 * 1024;
+
+/// The store in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // In the order in which they end: no more writes, no more reads, the log emptied, the file given back.
+    writer: writer::Writer,
+    readers: readers::Readers,
+    _checkpoints: checkpoint::Running,
+    _exclusive: lock::Exclusive,
+}
+
+/// What tests change.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    /// How long to wait for a lock that somebody else has.
+    patience: Duration,
+    /// Pages in the write-ahead log at which it is emptied.
+    log_pages: i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(5), log_pages: checkpoint::LOG_PAGES }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, and makes it and its folder if they are not there.
+    ///
+    /// # Errors
+    /// If another gateway uses it, if it is newer than this program or damaged, or if it cannot be opened.
+    pub async fn open(path: &Path) -> anyhow::Result<Self> {
+        Self::open_with(path, Options::default()).await
+    }
+
+    async fn open_with(path: &Path, options: Options) -> anyhow::Result<Self> {
+        let path = path.to_owned();
+        tokio::task::spawn_blocking(move || {
+            Self::open_now(&path, options).with_context(|| format!("cannot open the database {}", path.display()))
+        })
+        .await?
+    }
+
+    fn open_now(path: &Path, options: Options) -> anyhow::Result<Self> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let exclusive = lock::take(path)?;
+        // SQLite gives its other files the mode of this one.
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        let mut connection = schema::open_writer(path, options.patience)?;
+        schema::migrate(&mut connection)?;
+        let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages));
+        let checkpoints = checkpoint::start(path.to_owned(), Arc::clone(&shared))?;
+        Ok(Self {
+            writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared)?,
+            readers: readers::Readers::new(path.to_owned(), options.patience),
+            _checkpoints: checkpoints,
+            _exclusive: exclusive,
+        })
+    }
+
+    async fn accept_delivery(&self, events: Vec<NewEvent>) -> Result<Acceptance, Error> {
+        let pack = |mut event: NewEvent| {
+            let packed = body::pack_body(&std::mem::take(&mut event.headers), &std::mem::take(&mut event.body));
+            (event, packed)
+        };
+        let packed: Vec<accept::Packed> = if events.iter().map(|event| event.body.len()).sum::<usize>() <= LARGE {
+            events.into_iter().map(pack).collect()
+        } else {
+            tokio::task::spawn_blocking(move || events.into_iter().map(pack).collect())
+                .await
+                .map_err(|error| Error::Unavailable(Box::new(error)))?
+        };
+        self.writer.write(move |work| accept::accept(work, &packed)).await
+    }
+
+    async fn claim_runs(&self, claim: Claim) -> Result<Vec<Claimed>, Error> {
+        let now = claim.now;
+        let packed = self.writer.write(move |work| runs::claim(work, &claim)).await?;
+        let mut claimed = Vec::with_capacity(packed.len());
+        for runs::PackedClaim { run, lease, event, body } in packed {
+            match body::unpack_body(body) {
+                Ok(body) => claimed.push(Claimed { run, lease, event, body }),
+                // As with rows that cannot be read: it must not keep the others from being carried out.
+                Err(fault) => {
+                    let why = fault.to_string();
+                    self.writer.write(move |work| runs::give_up(work, run.seq, now, &why)).await?;
+                }
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn release(&self, now: Timestamp) -> Result<Released, Error> {
+        let mut agents = BTreeSet::new();
+        loop {
+            let released = self.writer.write(move |work| queue::release_due(work, now)).await?;
+            let all = released.len() < queue::STEP;
+            agents.extend(released);
+            if all {
+                let next = self.readers.read(queue::next_due).await?;
+                return Ok(Released { agents: agents.into_iter().collect(), next });
+            }
+        }
+    }
+
+    async fn settle(&self, agents: Vec<String>, now: Timestamp) -> Result<(), Error> {
+        let agents: Arc<BTreeSet<String>> = Arc::new(agents.into_iter().collect());
+        loop {
+            let among = Arc::clone(&agents);
+            if !self.writer.write(move |work| queue::settle(work, &among, now)).await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn accept(&self, events: Vec<NewEvent>) -> Answer<'_, Acceptance> {
+        Box::pin(self.accept_delivery(events))
+    }
+
+    fn reject(&self, rejection: Rejection) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| records::reject(work, &rejection)))
+    }
+
+    fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>> {
+        Box::pin(self.claim_runs(claim))
+    }
+
+    fn mark_process(&self, run: RunId, lease: Lease, process: Process) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| runs::mark_process(work, run, lease, &process)))
+    }
+
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.writer.write(move |work| runs::extend(work, &leases, until)))
+    }
+
+    fn finish(&self, finish: Finish) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| runs::finish(work, &finish)))
+    }
+
+    fn release_due(&self, now: Timestamp) -> Answer<'_, Released> {
+        Box::pin(self.release(now))
+    }
+
+    fn running(&self) -> Answer<'_, Vec<Running>> {
+        Box::pin(self.readers.read(runs::running))
+    }
+
+    fn agents_with_work(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(self.readers.read(queue::agents_with_work))
+    }
+
+    fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()> {
+        Box::pin(self.settle(agents, now))
+    }
+
+    fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel> {
+        Box::pin(self.writer.write(move |work| runs::cancel(work, run, &by, now)))
+    }
+
+    fn append_log(&self, run: RunId, lines: Vec<LogLine>) -> Answer<'_, u64> {
+        let chunks = logs::pack_lines(&lines);
+        Box::pin(self.writer.write(move |work| logs::append(work, run, &chunks)))
+    }
+
+    fn read_log(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<(u64, LogLine)>> {
+        Box::pin(self.readers.read(move |sql| logs::read(sql, run, after, limit)))
+    }
+
+    fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>> {
+        Box::pin(self.readers.read(move |sql| lists::events(sql, &query)))
+    }
+
+    fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>> {
+        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+            Some(seq) => rows::event(sql, seq).map(Some),
+            None => Ok(None),
+        }))
+    }
+
+    fn body(&self, id: EventId) -> Answer<'_, Option<Body>> {
+        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+            Some(seq) => body::unpack_body(rows::body(sql, seq)?).map(Some),
+            None => Ok(None),
+        }))
+    }
+
+    fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>> {
+        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+            Some(seq) => rows::outcomes(sql, seq),
+            None => Ok(Vec::new()),
+        }))
+    }
+
+    fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>> {
+        Box::pin(self.readers.read(move |sql| lists::runs(sql, &query)))
+    }
+
+    fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>> {
+        Box::pin(self.readers.read(move |sql| runs::with_attempts(sql, id)))
+    }
+
+    fn rejections(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<Rejection>> {
+        Box::pin(self.readers.read(move |sql| records::rejections(sql, source.as_deref(), limit)))
+    }
+
+    fn keep_trigger_set(&self, triggers: String, now: Timestamp) -> Answer<'_, i64> {
+        Box::pin(self.writer.write(move |work| records::keep_trigger_set(work, &triggers, now)))
+    }
+
+    fn trigger_set(&self, version: i64) -> Answer<'_, Option<String>> {
+        Box::pin(self.readers.read(move |sql| records::trigger_set(sql, version)))
+    }
+
+    fn put_key(&self, key: ApiKey) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| records::put_key(work, &key)))
+    }
+
+    fn keys(&self) -> Answer<'_, Vec<ApiKey>> {
+        Box::pin(self.readers.read(records::keys))
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        Box::pin(self.readers.read(records::stats))
+    }
+
+    fn health(&self, now: Timestamp) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| records::pulse(work, now)))
+    }
+
+    fn commits(&self) -> CommitFigures {
+        self.writer.figures()
+    }
+}

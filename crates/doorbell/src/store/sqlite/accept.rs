@@ -1,0 +1,337 @@
+//! A delivery: its events, who has them already, and the runs they start, in one transaction.
+
+use std::collections::HashMap;
+
+use doorbell_core::id::{EventId, RunId};
+use doorbell_core::time::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::body::PackedBody;
+use super::fault::{Fault, Outcome};
+use super::rows::{self, DROPPED, QUEUED, change, kind_number, value};
+use super::writer::{Memory, Work};
+use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, NewEvent, OutcomeKind, Start};
+
+/// Runs that one accept drops at most: a bound that was lowered is reached over several.
+const MOST_DROPPED: u64 = 256;
+
+/// An event, its headers and body taken out and packed.
+pub(super) type Packed = (NewEvent, PackedBody);
+
+/// Stores a delivery, or nothing of it if every agent it would start refuses.
+pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptance> {
+    // Whether an agent would newly be started shows only once the keys are claimed, so a refusal has to take that back.
+    // Few deliveries can be refused, and only they pay for the savepoint.
+    if !can_be_refused(work, events)? {
+        return Ok(Acceptance::Stored(Delivery::store(work, events)?.accepted));
+    }
+    change(work.sql, "SAVEPOINT delivery", ())?;
+    let stored = Delivery::store(work, events)?;
+    let refused = stored.all_refused();
+    if refused {
+        change(work.sql, "ROLLBACK TO delivery", ())?;
+        *work.memory = Memory::default();
+    }
+    change(work.sql, "RELEASE delivery", ())?;
+    Ok(if refused { Acceptance::QueueFull(stored.refusing) } else { Acceptance::Stored(stored.accepted) })
+}
+
+fn can_be_refused(work: &mut Work<'_>, events: &[Packed]) -> Outcome<bool> {
+    for start in events.iter().flat_map(|(event, _)| &event.starts) {
+        if let Admission::Reject(most) = start.admission
+            && fresh(work, &start.agent)? >= most
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Queued runs of an agent that never started.
+fn fresh(work: &mut Work<'_>, agent: &str) -> Outcome<u64> {
+    if let Some(count) = work.memory.fresh.get(agent) {
+        return Ok(*count);
+    }
+    let statement = "SELECT count(*) FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0";
+    let count = value(work.sql, statement, params![agent, QUEUED])?.unwrap_or(0);
+    work.memory.fresh.insert(agent.to_owned(), count);
+    Ok(count)
+}
+
+/// A run that has the delivery for an agent.
+#[derive(Clone, Copy)]
+struct Run {
+    seq: i64,
+    id: RunId,
+}
+
+/// What is known of one event once its keys are claimed.
+struct Placed {
+    seq: i64,
+    id: EventId,
+    duplicate: bool,
+    outcomes: Vec<AgentOutcome>,
+}
+
+/// A delivery on its way into the tables.
+#[derive(Default)]
+struct Delivery<'a> {
+    /// Which run has the delivery already, by agent.
+    taken: HashMap<&'a str, Run>,
+    /// How many agents were newly started.
+    started: usize,
+    /// Agents that would newly be started and refuse.
+    refusing: Vec<String>,
+    accepted: Vec<Accepted>,
+}
+
+impl<'a> Delivery<'a> {
+    fn store(work: &mut Work<'_>, events: &'a [Packed]) -> Outcome<Self> {
+        let mut delivery = Self::default();
+        let placed = events.iter().map(|event| place(work, event)).collect::<Outcome<Vec<_>>>()?;
+        if events.len() > 1 {
+            delivery.find_taken(work.sql, events, &placed)?;
+        }
+        for ((event, _), placed) in events.iter().zip(placed) {
+            let accepted = delivery.act(work, event, placed)?;
+            delivery.accepted.push(accepted);
+        }
+        Ok(delivery)
+    }
+
+    fn all_refused(&self) -> bool {
+        self.started == 0 && !self.refusing.is_empty()
+    }
+
+    /// The runs that agents have for an event of this delivery that was there before.
+    fn find_taken(&mut self, sql: &Connection, events: &'a [Packed], placed: &[Placed]) -> Outcome<()> {
+        for start in events.iter().flat_map(|(event, _)| &event.starts) {
+            let before = placed.iter().flat_map(|placed| &placed.outcomes);
+            let run = before.filter(|outcome| outcome.agent == start.agent).find_map(|outcome| outcome.run);
+            if let Some(id) = run
+                && let Some(seq) = rows::run_seq(sql, id)?
+            {
+                self.taken.insert(&start.agent, Run { seq, id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what one event means to the agents that have no outcome for it yet.
+    fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
+        let Placed { seq, id, duplicate, mut outcomes } = placed;
+        let was_silent = outcomes.is_empty();
+        let mut queued = Vec::new();
+        let mut dropped_itself = false;
+        for start in &event.starts {
+            if outcomes.iter().any(|outcome| outcome.agent == start.agent) {
+                continue;
+            }
+            let (kind, run, reason) = self.decide(work, start)?;
+            let decided = Decided { seq, event, start, kind, run, reason };
+            if !decided.record(work.sql)? {
+                continue;
+            }
+            if let (OutcomeKind::Started, Some(run)) = (kind, run) {
+                decided.queue(work, run)?;
+                self.taken.insert(&start.agent, run);
+                self.started += 1;
+                dropped_itself |= make_room(work, start, id, event.received_at)?;
+                queued.push(start.agent.clone());
+            }
+            outcomes.push(decided.outcome());
+        }
+        if duplicate && was_silent && !outcomes.is_empty() {
+            change(work.sql, "UPDATE events SET silent = 0 WHERE seq = ?1", [seq])?;
+        }
+        if dropped_itself {
+            outcomes = rows::outcomes(work.sql, seq)?;
+            queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
+        }
+        outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
+        Ok(Accepted { event: id, duplicate, outcomes, queued })
+    }
+
+    fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
+        if let Admission::Skip(reason) = &start.admission {
+            return Ok((OutcomeKind::Skipped, None, Some(reason.clone())));
+        }
+        if let Some(run) = self.taken.get(start.agent.as_str()) {
+            let reason = "another source took the same delivery".to_owned();
+            return Ok((OutcomeKind::Absorbed, Some(*run), Some(reason)));
+        }
+        if let Admission::Reject(most) = start.admission
+            && fresh(work, &start.agent)? >= most
+        {
+            if !self.refusing.contains(&start.agent) {
+                self.refusing.push(start.agent.clone());
+            }
+            return Ok((OutcomeKind::Dropped, None, Some(format!("{most} runs were queued, which is the most"))));
+        }
+        let seq = next(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
+        Ok((OutcomeKind::Started, Some(Run { seq, id: start.run }), None))
+    }
+}
+
+/// What an event means to one agent.
+struct Decided<'a> {
+    /// Of the stored event.
+    seq: i64,
+    /// As it came this time.
+    event: &'a NewEvent,
+    start: &'a Start,
+    kind: OutcomeKind,
+    run: Option<Run>,
+    reason: Option<String>,
+}
+
+impl Decided<'_> {
+    /// Writes the outcome. False, and nothing written, if the agent has one.
+    fn record(&self, sql: &Connection) -> Outcome<bool> {
+        let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+        let inserted = change(
+            sql,
+            statement,
+            params![
+                self.seq,
+                self.start.agent,
+                kind_number(self.kind),
+                self.run.map(|run| run.seq),
+                self.start.trigger,
+                self.event.received_at.as_millis(),
+                self.reason,
+            ],
+        )?;
+        Ok(inserted == 1)
+    }
+
+    fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let created = self.event.received_at.as_millis();
+        let (id, agent) = (run.id.to_bytes(), &self.start.agent);
+        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created])?;
+        work.memory.next_run = Some(run.seq + 1);
+        if let Some(count) = work.memory.fresh.get_mut(agent) {
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    fn outcome(self) -> AgentOutcome {
+        AgentOutcome {
+            agent: self.start.agent.clone(),
+            kind: self.kind,
+            run: self.run.map(|run| run.id),
+            trigger: self.start.trigger,
+            reason: self.reason,
+            at: self.event.received_at,
+        }
+    }
+}
+
+/// Claims the event's keys, and stores it if none of them was known.
+fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
+    let seq = next(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")?;
+    let Some(known) = claim_keys(work.sql, event, seq)? else {
+        insert(work.sql, seq, event, body)?;
+        work.memory.next_event = Some(seq + 1);
+        return Ok(Placed { seq, id: event.id, duplicate: false, outcomes: Vec::new() });
+    };
+    change(work.sql, "UPDATE events SET duplicates = duplicates + 1 WHERE seq = ?1", [known])?;
+    let id = value(work.sql, "SELECT id FROM events WHERE seq = ?1", [known])?
+        .map(EventId::from_bytes)
+        .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
+    Ok(Placed { seq: known, id, duplicate: true, outcomes: rows::outcomes(work.sql, known)? })
+}
+
+/// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
+/// answers.
+fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
+    let claim = "INSERT INTO delivery_keys (source, key, event_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let mut known = None;
+    for key in &event.delivery_keys {
+        if change(sql, claim, params![event.source, key, seq])? == 0 && known.is_none() {
+            let owner = "SELECT event_seq FROM delivery_keys WHERE source = ?1 AND key = ?2";
+            known = value(sql, owner, params![event.source, key])?.filter(|owner| *owner != seq);
+        }
+    }
+    if let (Some(owner), 2..) = (known, event.delivery_keys.len()) {
+        let hand_over = "UPDATE delivery_keys SET event_seq = ?3 WHERE source = ?1 AND key = ?2 AND event_seq = ?4";
+        for key in &event.delivery_keys {
+            change(sql, hand_over, params![event.source, key, owner, seq])?;
+        }
+    }
+    Ok(known)
+}
+
+fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Outcome<()> {
+    let statement = "INSERT INTO events (seq, id, source, provider, event, action, delivery_id, verified_by, \
+                     received_at, handshake, trigger_set, body_size, duplicates, silent, context) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14)";
+    change(
+        sql,
+        statement,
+        params![
+            seq,
+            event.id.to_bytes(),
+            event.source,
+            event.provider,
+            event.event,
+            event.action,
+            event.delivery_id,
+            event.verified_by,
+            event.received_at.as_millis(),
+            event.handshake,
+            event.trigger_set,
+            body.packed.size - body.head,
+            event.starts.is_empty(),
+            event.context,
+        ],
+    )?;
+    let statement = "INSERT INTO bodies (event_seq, encoding, head, size, data) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let packed = &body.packed;
+    change(sql, statement, params![seq, packed.encoding, body.head, packed.size, packed.data])?;
+    Ok(())
+}
+
+/// Drops the oldest queued runs beyond the bound. Whether one of them is the event's own: a queue for nothing.
+fn make_room(work: &mut Work<'_>, start: &Start, event: EventId, now: Timestamp) -> Outcome<bool> {
+    let Admission::DropOldest(most) = start.admission else {
+        return Ok(false);
+    };
+    let excess = fresh(work, &start.agent)?.saturating_sub(most).min(MOST_DROPPED);
+    if excess == 0 {
+        return Ok(false);
+    }
+    let oldest =
+        "SELECT seq, event_seq FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0 ORDER BY seq LIMIT ?3";
+    let reason = format!("displaced by {event}: more than {most} runs were queued");
+    let drop_run = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4 WHERE seq = ?1";
+    let drop_outcome =
+        "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
+    let found = rows::all(work.sql, oldest, params![start.agent, QUEUED, excess], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    for (run, of_event) in &found {
+        change(work.sql, drop_run, params![run, DROPPED, reason, now.as_millis()])?;
+        let kind = kind_number(OutcomeKind::Dropped);
+        change(work.sql, drop_outcome, params![of_event, start.agent, run, kind, reason])?;
+    }
+    if let Some(count) = work.memory.fresh.get_mut(&start.agent) {
+        *count = count.saturating_sub(found.len() as u64);
+    }
+    Ok(most == 0)
+}
+
+/// The sequence after the greatest, which is asked for once.
+fn next(sql: &Connection, memory: &mut Option<i64>, greatest: &str) -> Outcome<i64> {
+    match *memory {
+        Some(next) => Ok(next),
+        None => {
+            let next = value::<Option<i64>>(sql, greatest, ())?.flatten().unwrap_or(0) + 1;
+            Ok(*memory.insert(next))
+        }
+    }
+}

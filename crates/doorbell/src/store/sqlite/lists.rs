@@ -1,0 +1,243 @@
+//! Lists of events and runs, by key.
+//!
+//! A filter must not make a list read everything there is. So each index holds groups of rows in the order of commits
+//! (one source and event; one agent and state), and a list merges the newest of each group that the filter admits.
+
+use doorbell_core::run::State;
+use doorbell_core::time::Timestamp;
+use rusqlite::{Connection, ToSql, params};
+
+use super::fault::Outcome;
+use super::rows::{self, FAILED, all, kind_named, kind_number, state_number, value};
+use crate::store::{EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
+
+/// How far the order of commits and the times of receipt may disagree, in milliseconds: by the time an event takes to
+/// be stored, and by what a clock was set back.
+const DISORDER: i64 = 3_600_000;
+
+/// Events that a query asks for.
+pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<StoredEvent>> {
+    let Some(range) = Range::of(sql, query)? else {
+        return Ok(Vec::new());
+    };
+    let mut seqs = match &query.outcome {
+        Some(outcome) if outcome == "none" => silent(sql, query, &range)?,
+        Some(outcome) => match kind_named(outcome) {
+            Some(kind) => with_outcome(sql, query, &range, kind)?,
+            None => Vec::new(),
+        },
+        None if query.source.is_some() || query.event.is_some() => named(sql, query, &range)?,
+        None => everything(sql, query, &range)?,
+    };
+    range.order(&mut seqs, query.limit);
+    seqs.into_iter().map(|seq| rows::event(sql, seq)).collect()
+}
+
+/// The sequences in question, and from which end.
+struct Range {
+    /// Not included.
+    after: i64,
+    /// Not included.
+    before: i64,
+    oldest_first: bool,
+}
+
+impl Range {
+    /// None if no event can be in it.
+    fn of(sql: &Connection, query: &EventQuery) -> Outcome<Option<Self>> {
+        let mut range = Self {
+            after: query.after.unwrap_or(0),
+            before: query.before.unwrap_or(i64::MAX),
+            oldest_first: query.after.is_some(),
+        };
+        if let Some(since) = query.since {
+            range.after = range.after.max(first_received(sql, since.as_millis().saturating_sub(DISORDER))? - 1);
+        }
+        if let Some(until) = query.until {
+            range.before = range.before.min(first_received(sql, until.as_millis().saturating_add(DISORDER))?);
+        }
+        Ok((range.after < range.before).then_some(range))
+    }
+
+    fn direction(&self) -> &'static str {
+        if self.oldest_first { "ASC" } else { "DESC" }
+    }
+
+    fn order(&self, seqs: &mut Vec<i64>, limit: usize) {
+        seqs.sort_unstable();
+        if !self.oldest_first {
+            seqs.reverse();
+        }
+        seqs.dedup();
+        seqs.truncate(limit);
+    }
+}
+
+/// The sequence of the first event that was received at or after `millis`, by halving: times rise with sequences.
+fn first_received(sql: &Connection, millis: i64) -> Outcome<i64> {
+    let mut high = value::<Option<i64>>(sql, "SELECT max(seq) FROM events", ())?.flatten().unwrap_or(0) + 1;
+    let mut low = value::<Option<i64>>(sql, "SELECT min(seq) FROM events", ())?.flatten().unwrap_or(high);
+    let at = "SELECT received_at FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1";
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match value::<i64>(sql, at, [middle])? {
+            Some(received) if received < millis => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// A way through the events, in the order of commits.
+struct Walk<'a> {
+    /// The tables, among them events as `e`.
+    from: &'a str,
+    /// What the walk keeps to.
+    condition: &'a str,
+    /// The column that is the sequence and orders the walk.
+    seq: &'a str,
+    /// The condition's parameters, from ?8 on.
+    params: &'a [&'a dyn ToSql],
+}
+
+/// Sequences on the walk that the query admits.
+fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) -> Outcome<Vec<i64>> {
+    let Walk { from, condition, seq, .. } = walk;
+    // Grouped, because the outcomes of two agents are on the walk twice and make one event.
+    let statement = format!(
+        "SELECT {seq} FROM {from} WHERE {condition} AND {seq} > ?1 AND {seq} < ?2 \
+         AND (?3 IS NULL OR e.source = ?3) \
+         AND (?4 IS NULL OR e.event = ?4 OR e.event || '.' || e.action = ?4) \
+         AND (?5 IS NULL OR e.received_at >= ?5) AND (?6 IS NULL OR e.received_at < ?6) \
+         GROUP BY {seq} ORDER BY {seq} {} LIMIT ?7",
+        range.direction()
+    );
+    let (since, until) = (query.since.map(Timestamp::as_millis), query.until.map(Timestamp::as_millis));
+    let mut params: Vec<&dyn ToSql> =
+        vec![&range.after, &range.before, &query.source, &query.event, &since, &until, &query.limit];
+    params.extend_from_slice(walk.params);
+    all(sql, &statement, params.as_slice(), |row| Ok(row.get(0)?))
+}
+
+/// All events.
+fn everything(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64>> {
+    select(sql, query, range, &Walk { from: "events e", condition: "TRUE", seq: "e.seq", params: &[] })
+}
+
+/// Events without any outcome.
+fn silent(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64>> {
+    select(sql, query, range, &Walk { from: "events e", condition: "e.silent = 1", seq: "e.seq", params: &[] })
+}
+
+/// Events with an outcome of this kind.
+fn with_outcome(sql: &Connection, query: &EventQuery, range: &Range, kind: i64) -> Outcome<Vec<i64>> {
+    // Most events start something, so they are walked; the others are found by the index of what did not start.
+    if kind == kind_number(OutcomeKind::Started) {
+        let condition = "EXISTS (SELECT 1 FROM outcomes o WHERE o.event_seq = e.seq AND o.kind = 0)";
+        return select(sql, query, range, &Walk { from: "events e", condition, seq: "e.seq", params: &[] });
+    }
+    let from = "outcomes o INDEXED BY outcomes_unlike_started CROSS JOIN events e ON e.seq = o.event_seq";
+    let condition = "o.kind <> 0 AND o.kind = ?8";
+    select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&kind] })
+}
+
+/// Events of a source, or of a name, or both.
+fn named(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64>> {
+    let sources = match &query.source {
+        Some(source) => vec![source.clone()],
+        None => distinct(sql, "SELECT min(source) FROM events WHERE source > ?1", &[])?,
+    };
+    let mut seqs = Vec::new();
+    for source in &sources {
+        let names = match &query.event {
+            Some(event) => event_names(event),
+            None => distinct(sql, "SELECT min(event) FROM events WHERE source = ?2 AND event > ?1", &[source])?,
+        };
+        for name in &names {
+            let condition = "e.source = ?8 AND e.event = ?9";
+            let from = "events e INDEXED BY events_by_name";
+            let walk = Walk { from, condition, seq: "e.seq", params: &[source, name] };
+            seqs.append(&mut select(sql, query, range, &walk)?);
+        }
+    }
+    Ok(seqs)
+}
+
+/// The events that `issues.opened` may stand for: `issues` with an action, and one of that whole name.
+fn event_names(wanted: &str) -> Vec<String> {
+    let parts = wanted.match_indices('.').map(|(dot, _)| wanted[..dot].to_owned());
+    parts.chain([wanted.to_owned()]).collect()
+}
+
+/// The values that a statement with `min` finds, each greater than the one before: one seek a value.
+fn distinct(sql: &Connection, statement: &str, more: &[&dyn ToSql]) -> Outcome<Vec<String>> {
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        let bound = found.last().cloned().unwrap_or_default();
+        let mut params: Vec<&dyn ToSql> = vec![&bound];
+        params.extend_from_slice(more);
+        match rows::least(sql, statement, params.as_slice())? {
+            Some(next) => found.push(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Runs that a query asks for, newest first.
+pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>> {
+    let before = query.before.unwrap_or(i64::MAX);
+    let mut seqs = match query.event {
+        Some(event) => {
+            let of_event = "SELECT r.seq FROM outcomes o \
+                            JOIN runs r ON r.seq = o.run_seq AND r.event_seq = o.event_seq WHERE o.event_seq = (SELECT seq FROM events WHERE id = ?1)";
+            all(sql, of_event, [event.to_bytes()], |row| Ok(row.get(0)?))?
+        }
+        None if query.agent.is_none() && query.state.is_none() && !query.dead_letter => {
+            let newest = "SELECT seq FROM runs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
+            all(sql, newest, params![before, query.limit], |row| Ok(row.get(0)?))?
+        }
+        None => grouped(sql, query, before)?,
+    };
+    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    let runs = seqs.into_iter().filter(|seq| *seq < before).map(|seq| rows::run(sql, seq));
+    let mut found = Vec::new();
+    for run in runs {
+        let run = run?;
+        if found.len() < query.limit && admits(query, &run) {
+            found.push(run);
+        }
+    }
+    Ok(found)
+}
+
+fn admits(query: &RunQuery, run: &StoredRun) -> bool {
+    query.agent.as_ref().is_none_or(|agent| *agent == run.agent)
+        && query.state.is_none_or(|state| state == run.state)
+        && (!query.dead_letter || run.dead_letter)
+}
+
+/// The newest runs of each agent and state that the query admits.
+fn grouped(sql: &Connection, query: &RunQuery, before: i64) -> Outcome<Vec<i64>> {
+    let agents = match &query.agent {
+        Some(agent) => vec![agent.clone()],
+        None => rows::agents(sql)?,
+    };
+    let states = match query.state {
+        Some(state) => vec![state_number(state)],
+        // Only what failed becomes a dead letter.
+        None if query.dead_letter => vec![FAILED],
+        None => State::ALL.into_iter().map(state_number).collect(),
+    };
+    let newest = "SELECT seq FROM runs WHERE agent = ?1 AND state = ?2 AND seq < ?3 AND (NOT ?4 OR dead_letter = 1) \
+                  ORDER BY seq DESC LIMIT ?5";
+    let mut seqs: Vec<i64> = Vec::new();
+    for agent in &agents {
+        for state in &states {
+            let params = params![agent, state, before, query.dead_letter, query.limit];
+            seqs.append(&mut all(sql, newest, params, |row| Ok(row.get(0)?))?);
+        }
+    }
+    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    seqs.truncate(query.limit);
+    Ok(seqs)
+}

@@ -1,0 +1,81 @@
+//! The queues as a whole: what is due, which agents have work, what waits for an agent that is gone.
+
+use std::collections::BTreeSet;
+
+use doorbell_core::time::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::fault::Outcome;
+use super::rows::{self, HELD, QUEUED, WAITING, all, change, value};
+use super::writer::Work;
+
+/// Runs moved in one transaction, so that events need not wait for a large queue to be settled.
+pub(super) const STEP: usize = 500;
+
+/// Why runs of a missing agent are held; also how they are told from those that a person holds.
+const AGENT_IS_GONE: &str = "its agent is not in the configuration";
+
+/// Queues up to [`STEP`] due runs and answers the agent of each.
+pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {
+    let due = "SELECT seq, agent FROM runs WHERE state = 1 AND due <= ?1 ORDER BY due LIMIT ?2";
+    let due = all(work.sql, due, params![now.as_millis(), STEP], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+    })?;
+    let queue = "UPDATE runs SET state = ?2, due = NULL WHERE seq = ?1";
+    let mut agents = Vec::with_capacity(due.len());
+    for (seq, agent) in due {
+        change(work.sql, queue, params![seq, QUEUED])?;
+        work.memory.fresh.remove(&agent);
+        agents.push(agent);
+    }
+    Ok(agents)
+}
+
+/// When the next waiting run is due.
+pub(super) fn next_due(sql: &Connection) -> Outcome<Option<Timestamp>> {
+    let next = value::<Option<i64>>(sql, "SELECT min(due) FROM runs WHERE state = 1", ())?;
+    Ok(next.flatten().map(Timestamp::from_millis))
+}
+
+/// Agents that have queued runs.
+pub(super) fn agents_with_work(sql: &Connection) -> Outcome<Vec<String>> {
+    let any = "SELECT 1 FROM runs WHERE agent = ?1 AND state = ?2 LIMIT 1";
+    let mut found = Vec::new();
+    for agent in rows::agents(sql)? {
+        if value::<i64>(sql, any, params![agent, QUEUED])?.is_some() {
+            found.push(agent);
+        }
+    }
+    Ok(found)
+}
+
+/// Holds up to [`STEP`] runs of agents that are gone, or queues up to as many of those that are back. Whether there
+/// may be more.
+pub(super) fn settle(work: &mut Work<'_>, agents: &BTreeSet<String>, now: Timestamp) -> Outcome<bool> {
+    for agent in rows::agents(work.sql)? {
+        let moved = if agents.contains(&agent) { give_back(work, &agent, now)? } else { hold(work, &agent)? };
+        if moved > 0 {
+            work.memory.fresh.remove(&agent);
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn hold(work: &Work<'_>, agent: &str) -> Outcome<usize> {
+    let mut moved = 0;
+    for state in [QUEUED, WAITING] {
+        let hold = "UPDATE runs SET state = ?1, reason = ?2 WHERE seq IN \
+                    (SELECT seq FROM runs WHERE agent = ?3 AND state = ?4 ORDER BY seq LIMIT ?5)";
+        moved += change(work.sql, hold, params![HELD, AGENT_IS_GONE, agent, state, STEP])?;
+    }
+    Ok(moved)
+}
+
+/// A run that waited for a time goes on waiting if the time has not come.
+fn give_back(work: &Work<'_>, agent: &str, now: Timestamp) -> Outcome<usize> {
+    let give_back = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL) \
+                     WHERE seq IN (SELECT seq FROM runs WHERE agent = ?4 AND state = ?5 AND reason = ?6 \
+                     ORDER BY seq LIMIT ?7)";
+    change(work.sql, give_back, params![now.as_millis(), WAITING, QUEUED, agent, HELD, AGENT_IS_GONE, STEP])
+}

@@ -1,0 +1,120 @@
+//! What stands by itself: rejections, trigger sets, keys, counts.
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use doorbell_core::run::State;
+use doorbell_core::time::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::fault::{Fault, Outcome};
+use super::rows::{self, QUEUED, all, change, state_of, value};
+use super::writer::Work;
+use crate::store::{ApiKey, MOST_REJECTIONS, Rejection, Stats};
+
+/// Keeps a rejection and drops the oldest of its source beyond the bound.
+pub(super) fn reject(work: &Work<'_>, rejection: &Rejection) -> Outcome<()> {
+    let number = "SELECT max(number) FROM rejections WHERE source = ?1";
+    let number = value::<Option<i64>>(work.sql, number, [&rejection.source])?.flatten().unwrap_or(0) + 1;
+    let insert = "INSERT INTO rejections (source, number, at, code, detail, remote, suppressed, headers, body) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    change(
+        work.sql,
+        insert,
+        params![
+            rejection.source,
+            number,
+            rejection.at.as_millis(),
+            rejection.code,
+            rejection.detail,
+            rejection.remote,
+            i64::try_from(rejection.suppressed).unwrap_or(i64::MAX),
+            rejection.headers,
+            rejection.body.as_deref(),
+        ],
+    )?;
+    let kept = i64::try_from(MOST_REJECTIONS).unwrap_or(i64::MAX);
+    let drop = "DELETE FROM rejections WHERE source = ?1 AND number <= ?2";
+    change(work.sql, drop, params![rejection.source, number - kept])?;
+    Ok(())
+}
+
+/// Rejections, newest first.
+pub(super) fn rejections(sql: &Connection, source: Option<&str>, limit: usize) -> Outcome<Vec<Rejection>> {
+    let columns = "SELECT at, source, code, detail, remote, headers, body, suppressed FROM rejections";
+    let from = |row: &rusqlite::Row<'_>| {
+        Ok(Rejection {
+            at: rows::time(row, 0)?,
+            source: row.get(1)?,
+            code: row.get(2)?,
+            detail: row.get(3)?,
+            remote: row.get(4)?,
+            headers: row.get(5)?,
+            body: row.get::<_, Option<Vec<u8>>>(6)?.map(Bytes::from),
+            suppressed: row.get(7)?,
+        })
+    };
+    match source {
+        Some(source) => {
+            let statement = format!("{columns} WHERE source = ?1 ORDER BY number DESC LIMIT ?2");
+            all(sql, &statement, params![source, limit], from)
+        }
+        None => all(sql, &format!("{columns} ORDER BY seq DESC LIMIT ?1"), [limit], from),
+    }
+}
+
+/// The version of a trigger set, a new one if it is not kept yet.
+pub(super) fn keep_trigger_set(work: &Work<'_>, triggers: &str, now: Timestamp) -> Outcome<i64> {
+    let digest = digest::digest(&digest::SHA256, triggers.as_bytes());
+    let insert = "INSERT INTO trigger_sets (digest, kept_at, triggers) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    change(work.sql, insert, params![digest.as_ref(), now.as_millis(), triggers])?;
+    value(work.sql, "SELECT version FROM trigger_sets WHERE digest = ?1", [digest.as_ref()])?
+        .ok_or_else(|| Fault::Corrupt("a trigger set that was just kept is not there".to_owned()))
+}
+
+/// A trigger set by its version.
+pub(super) fn trigger_set(sql: &Connection, version: i64) -> Outcome<Option<String>> {
+    value(sql, "SELECT triggers FROM trigger_sets WHERE version = ?1", [version])
+}
+
+/// Keeps an API key, in place of one with the same id.
+pub(super) fn put_key(work: &Work<'_>, key: &ApiKey) -> Outcome<()> {
+    let put = "INSERT OR REPLACE INTO api_keys (id, name, role, agent, hash, created_at) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let params = params![key.id.to_bytes(), key.name, key.role, key.agent, key.hash, key.created_at.as_millis()];
+    change(work.sql, put, params).map(drop)
+}
+
+/// All API keys, oldest first.
+pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
+    let keys = "SELECT id, name, role, agent, hash, created_at FROM api_keys ORDER BY created_at, id";
+    all(sql, keys, (), |row| {
+        Ok(ApiKey {
+            id: rows::id(row, 0)?,
+            name: row.get(1)?,
+            role: row.get(2)?,
+            agent: row.get(3)?,
+            hash: row.get(4)?,
+            created_at: rows::time(row, 5)?,
+        })
+    })
+}
+
+/// Counts.
+pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
+    let events = value(sql, "SELECT count(*) FROM events", ())?.unwrap_or(0);
+    let counts = "SELECT agent, state, count(*) FROM runs GROUP BY agent, state";
+    let runs = all(sql, counts, (), |row| Ok((row.get::<_, String>(0)?, state_of(row.get(1)?)?, row.get(2)?)))?;
+    let oldest = "SELECT created_at FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT 1";
+    let mut oldest_queued = Vec::new();
+    for (agent, _, _) in runs.iter().filter(|(_, state, _)| *state == State::Queued) {
+        if let Some(millis) = value(sql, oldest, params![agent, QUEUED])? {
+            oldest_queued.push((agent.clone(), Timestamp::from_millis(millis)));
+        }
+    }
+    Ok(Stats { events, runs, oldest_queued })
+}
+
+/// Writes something.
+pub(super) fn pulse(work: &Work<'_>, now: Timestamp) -> Outcome<()> {
+    change(work.sql, "UPDATE pulse SET at = ?1", [now.as_millis()]).map(drop)
+}

@@ -1,0 +1,228 @@
+//! Rows and what they mean.
+
+use doorbell_core::id::{EventId, Id, RunId};
+use doorbell_core::run::{Progress, State};
+use doorbell_core::time::Timestamp;
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::body::{PackedBody, packed_from_row};
+use super::fault::{Fault, Outcome};
+use crate::store::{AgentOutcome, OutcomeKind, StoredEvent, StoredRun};
+
+pub(super) const HELD: i64 = 0;
+pub(super) const WAITING: i64 = 1;
+pub(super) const QUEUED: i64 = 2;
+pub(super) const RUNNING: i64 = 3;
+pub(super) const FAILED: i64 = 5;
+pub(super) const CANCELLED: i64 = 6;
+pub(super) const DROPPED: i64 = 8;
+
+/// The number that stands for a state; never changed.
+pub(super) fn state_number(state: State) -> i64 {
+    match state {
+        State::Held => HELD,
+        State::Waiting => WAITING,
+        State::Queued => QUEUED,
+        State::Running => RUNNING,
+        State::Succeeded => 4,
+        State::Failed => FAILED,
+        State::Cancelled => CANCELLED,
+        State::Superseded => 7,
+        State::Dropped => DROPPED,
+    }
+}
+
+/// The state that a number stands for.
+pub(super) fn state_of(number: i64) -> Outcome<State> {
+    State::ALL
+        .into_iter()
+        .find(|state| state_number(*state) == number)
+        .ok_or_else(|| Fault::Corrupt(format!("no state has the number {number}")))
+}
+
+const KINDS: [OutcomeKind; 4] =
+    [OutcomeKind::Started, OutcomeKind::Absorbed, OutcomeKind::Skipped, OutcomeKind::Dropped];
+
+/// The number that stands for a kind of outcome; never changed.
+pub(super) fn kind_number(kind: OutcomeKind) -> i64 {
+    match kind {
+        OutcomeKind::Started => 0,
+        OutcomeKind::Absorbed => 1,
+        OutcomeKind::Skipped => 2,
+        OutcomeKind::Dropped => 3,
+    }
+}
+
+/// The number of the kind that the API spells so.
+pub(super) fn kind_named(name: &str) -> Option<i64> {
+    KINDS.into_iter().find(|kind| kind.as_str() == name).map(kind_number)
+}
+
+fn kind_of(number: i64) -> Outcome<OutcomeKind> {
+    KINDS
+        .into_iter()
+        .find(|kind| kind_number(*kind) == number)
+        .ok_or_else(|| Fault::Corrupt(format!("no kind of outcome has the number {number}")))
+}
+
+pub(super) fn id<K>(row: &Row<'_>, column: usize) -> rusqlite::Result<Id<K>> {
+    row.get(column).map(Id::from_bytes)
+}
+
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    row.get(column).map(Timestamp::from_millis)
+}
+
+pub(super) fn time_if_any(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+}
+
+/// All rows of a statement, each read by `from`.
+pub(super) fn all<T>(
+    sql: &Connection,
+    statement: &str,
+    params: impl rusqlite::Params,
+    from: impl Fn(&Row<'_>) -> Outcome<T>,
+) -> Outcome<Vec<T>> {
+    let mut statement = sql.prepare_cached(statement)?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(from(row)?);
+    }
+    Ok(found)
+}
+
+/// The only value of the only row, if there is one.
+pub(super) fn value<T: FromSql>(
+    sql: &Connection,
+    statement: &str,
+    params: impl rusqlite::Params,
+) -> Outcome<Option<T>> {
+    Ok(sql.prepare_cached(statement)?.query_row(params, |row| row.get(0)).optional()?)
+}
+
+/// Runs a statement and answers how many rows it changed.
+pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::Params) -> Outcome<usize> {
+    Ok(sql.prepare_cached(statement)?.execute(params)?)
+}
+
+const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \
+                     handshake, context, trigger_set, body_size, duplicates FROM events WHERE seq = ?1";
+
+/// The event with this sequence.
+pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
+    Ok(sql.prepare_cached(EVENT)?.query_row([seq], |row| {
+        Ok(StoredEvent {
+            seq: row.get(0)?,
+            id: id(row, 1)?,
+            source: row.get(2)?,
+            provider: row.get(3)?,
+            event: row.get(4)?,
+            action: row.get(5)?,
+            delivery_id: row.get(6)?,
+            verified_by: row.get(7)?,
+            received_at: time(row, 8)?,
+            handshake: row.get(9)?,
+            context: row.get(10)?,
+            trigger_set: row.get(11)?,
+            body_size: row.get(12)?,
+            duplicates: row.get(13)?,
+        })
+    })?)
+}
+
+/// The sequence of the event with this id.
+pub(super) fn event_seq(sql: &Connection, id: EventId) -> Outcome<Option<i64>> {
+    value(sql, "SELECT seq FROM events WHERE id = ?1", [id.to_bytes()])
+}
+
+/// Headers and body of the event with this sequence.
+pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
+    let statement = "SELECT head, encoding, size, data FROM bodies WHERE event_seq = ?1";
+    Ok(sql
+        .prepare_cached(statement)?
+        .query_row([seq], |row| Ok(PackedBody { head: row.get(0)?, packed: packed_from_row(row, 1)? }))?)
+}
+
+/// The outcomes of the event with this sequence, by agent.
+pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>> {
+    let statement = "SELECT o.agent, o.kind, o.run_seq, r.id, o.trigger, o.reason, o.at FROM outcomes o \
+                     LEFT JOIN runs r ON r.seq = o.run_seq WHERE o.event_seq = ?1 ORDER BY o.agent";
+    all(sql, statement, [seq], |row| {
+        Ok(AgentOutcome {
+            agent: row.get(0)?,
+            kind: kind_of(row.get(1)?)?,
+            run: match row.get::<_, Option<i64>>(2)? {
+                Some(_) => Some(id(row, 3)?),
+                None => None,
+            },
+            trigger: row.get(4)?,
+            reason: row.get(5)?,
+            at: time(row, 6)?,
+        })
+    })
+}
+
+const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
+                   r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
+                   r.cancel_requested FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+
+/// The run with this sequence, without its result.
+pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
+    let (number, mut run) = sql.prepare_cached(RUN)?.query_row([seq], |row| {
+        let run = StoredRun {
+            seq: row.get(0)?,
+            id: id(row, 1)?,
+            agent: row.get(2)?,
+            event: id(row, 3)?,
+            event_type: event_type(row)?,
+            state: State::Held,
+            reason: row.get(8)?,
+            dead_letter: row.get(9)?,
+            attempt: row.get(10)?,
+            progress: Progress { failures: row.get(11)?, losses: row.get(12)? },
+            created_at: time(row, 13)?,
+            started_at: time_if_any(row, 14)?,
+            finished_at: time_if_any(row, 15)?,
+            due: time_if_any(row, 16)?,
+            cancel_requested: row.get(17)?,
+            result: None,
+        };
+        Ok((row.get(7)?, run))
+    })?;
+    run.state = state_of(number)?;
+    // One that is held while it waits keeps its time for when it is given back.
+    run.due = run.due.filter(|_| run.state == State::Waiting);
+    Ok(run)
+}
+
+fn event_type(row: &Row<'_>) -> rusqlite::Result<String> {
+    let (provider, event, action): (String, String, Option<String>) = (row.get(4)?, row.get(5)?, row.get(6)?);
+    Ok(match action {
+        Some(action) => format!("{provider}.{event}.{action}"),
+        None => format!("{provider}.{event}"),
+    })
+}
+
+/// The sequence of the run with this id.
+pub(super) fn run_seq(sql: &Connection, id: RunId) -> Outcome<Option<i64>> {
+    value(sql, "SELECT seq FROM runs WHERE id = ?1", [id.to_bytes()])
+}
+
+/// All agents that have runs, by name: one seek an agent, however many runs they have.
+pub(super) fn agents(sql: &Connection) -> Outcome<Vec<String>> {
+    let mut found: Vec<String> = Vec::new();
+    // No name is empty, so that all are greater than the first bound.
+    while let Some(next) = least(sql, "SELECT min(agent) FROM runs WHERE agent > ?1", [found.last().map_or("", |a| a)])?
+    {
+        found.push(next);
+    }
+    Ok(found)
+}
+
+/// What a statement with `min` answers, which for no rows is a row with NULL.
+pub(super) fn least(sql: &Connection, statement: &str, params: impl rusqlite::Params) -> Outcome<Option<String>> {
+    Ok(value::<Option<String>>(sql, statement, params)?.flatten())
+}

@@ -1,0 +1,208 @@
+//! The life of a run: claimed, carried out under a lease, ended.
+
+use doorbell_core::id::RunId;
+use doorbell_core::run::State;
+use doorbell_core::time::Timestamp;
+use rusqlite::{OptionalExtension, params};
+
+use super::body::PackedBody;
+use super::fault::Outcome;
+use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, change, state_number, state_of, value};
+use super::writer::Work;
+use crate::store::{Attempt, Cancel, Claim, Finish, Lease, Process, Running, StoredEvent, StoredRun};
+
+/// A claimed run with what it takes to carry it out, the body still packed.
+#[derive(Debug)]
+pub(super) struct PackedClaim {
+    pub(super) run: StoredRun,
+    pub(super) lease: Lease,
+    pub(super) event: StoredEvent,
+    pub(super) body: PackedBody,
+}
+
+/// Makes the oldest queued runs of an agent running. One whose rows cannot be read fails, so that it does not keep the
+/// others from being claimed.
+pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedClaim>> {
+    let oldest = "SELECT seq, attempt FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT ?3";
+    let found = rows::all(work.sql, oldest, params![claim.agent, QUEUED, claim.leases.len()], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?))
+    })?;
+    let mut claimed = Vec::with_capacity(found.len());
+    for ((seq, attempts), lease) in found.into_iter().zip(&claim.leases) {
+        if attempts == 0
+            && let Some(count) = work.memory.fresh.get_mut(&claim.agent)
+        {
+            *count = count.saturating_sub(1);
+        }
+        match open_attempt(work, seq, *lease, claim) {
+            Ok(run) => claimed.push(run),
+            Err(fault) if fault.is_bad_row() => give_up(work, seq, claim.now, &fault.to_string())?,
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(claimed)
+}
+
+fn open_attempt(work: &mut Work<'_>, seq: i64, lease: Lease, claim: &Claim) -> Outcome<PackedClaim> {
+    let now = claim.now.as_millis();
+    let take = "UPDATE runs SET state = ?2, attempt = attempt + 1, lease = ?3, lease_until = ?4, started_at = ?5, \
+                reason = NULL, due = NULL WHERE seq = ?1";
+    change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now])?;
+    let run = rows::run(work.sql, seq)?;
+    let attempt = "INSERT INTO attempts (run_seq, number, started_at) VALUES (?1, ?2, ?3)";
+    change(work.sql, attempt, params![seq, run.attempt, now])?;
+    let event_seq = "SELECT event_seq FROM runs WHERE seq = ?1";
+    let event_seq = work.sql.prepare_cached(event_seq)?.query_row([seq], |row| row.get(0))?;
+    let event = rows::event(work.sql, event_seq)?;
+    let body = rows::body(work.sql, event_seq)?;
+    Ok(PackedClaim { run, lease, event, body })
+}
+
+/// Fails a run that cannot be carried out because of what is stored.
+pub(super) fn give_up(work: &mut Work<'_>, seq: i64, now: Timestamp, why: &str) -> Outcome<()> {
+    let fail = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, dead_letter = 1, lease = NULL, \
+                lease_until = NULL WHERE seq = ?1";
+    let reason = format!("what is stored of it cannot be read: {why}");
+    change(work.sql, fail, params![seq, FAILED, reason, now.as_millis()])?;
+    let end =
+        "UPDATE attempts SET ended_at = ?2, ended = 'failed', reason = ?3 WHERE run_seq = ?1 AND ended_at IS NULL";
+    change(work.sql, end, params![seq, now.as_millis(), reason])?;
+    tracing::error!(run_seq = seq, reason, "a run was given up");
+    Ok(())
+}
+
+/// Notes the process of an attempt.
+pub(super) fn mark_process(work: &Work<'_>, run: RunId, lease: Lease, process: &Process) -> Outcome<bool> {
+    let mark = "UPDATE runs SET pid = ?3, process_started = ?4, boot = ?5 WHERE id = ?1 AND state = 3 AND lease = ?2";
+    // Ticks beyond i64 would be a machine up for three billion years.
+    let started = i64::try_from(process.started).unwrap_or(i64::MAX);
+    let params = params![run.to_bytes(), lease.0, process.pid, started, process.boot];
+    Ok(change(work.sql, mark, params)? == 1)
+}
+
+/// Moves the ends of leases, and answers the runs whose lease was lost.
+pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestamp) -> Outcome<Vec<RunId>> {
+    let extend = "UPDATE runs SET lease_until = ?3 WHERE id = ?1 AND state = 3 AND lease = ?2";
+    let mut lost = Vec::new();
+    for (run, lease) in leases {
+        if change(work.sql, extend, params![run.to_bytes(), lease.0, until.as_millis()])? == 0 {
+            lost.push(*run);
+        }
+    }
+    Ok(lost)
+}
+
+/// Ends an attempt and moves its run on.
+pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
+    let ours = "SELECT seq, attempt, cancel_requested FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2";
+    let ours = work
+        .sql
+        .prepare_cached(ours)?
+        .query_row(params![finish.run.to_bytes(), finish.lease.0], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, Option<String>>(2)?))
+        })
+        .optional()?;
+    let Some((seq, attempt, cancel_requested)) = ours else {
+        return Ok(false);
+    };
+    let end = "UPDATE attempts SET ended_at = ?3, ended = ?4, reason = ?5, exit_code = ?6 \
+               WHERE run_seq = ?1 AND number = ?2";
+    let (at, next) = (finish.at.as_millis(), &finish.transition);
+    change(work.sql, end, params![seq, attempt, at, finish.ended, next.reason, finish.exit_code])?;
+    // Whoever asked for the end was told so: a run that would go on ends here.
+    let (state, due, reason) = match cancel_requested {
+        Some(by) if !next.state.is_final() => (State::Cancelled, None, format!("cancelled by {by}")),
+        _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
+        _ => (next.state, None, next.reason.clone()),
+    };
+    let move_on = "UPDATE runs SET state = ?2, due = ?3, dead_letter = ?4, failures = ?5, losses = ?6, reason = ?7, \
+                   finished_at = ?8, lease = NULL, lease_until = NULL, pid = NULL, process_started = NULL, \
+                   boot = NULL WHERE seq = ?1";
+    change(
+        work.sql,
+        move_on,
+        params![
+            seq,
+            state_number(state),
+            due.map(Timestamp::as_millis),
+            next.dead_letter,
+            next.progress.failures,
+            next.progress.losses,
+            reason,
+            state.is_final().then_some(at),
+        ],
+    )?;
+    if let Some(result) = &finish.result {
+        let keep = "INSERT INTO results (run_seq, result) VALUES (?1, ?2) \
+                    ON CONFLICT (run_seq) DO UPDATE SET result = excluded.result";
+        change(work.sql, keep, params![seq, result])?;
+    }
+    Ok(true)
+}
+
+/// Ends a run that does not run, or asks for the end of one that does.
+pub(super) fn cancel(work: &mut Work<'_>, run: RunId, by: &str, now: Timestamp) -> Outcome<Cancel> {
+    let found = "SELECT seq, agent, state FROM runs WHERE id = ?1";
+    let found = work
+        .sql
+        .prepare_cached(found)?
+        .query_row([run.to_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))
+        .optional()?;
+    let Some((seq, agent, number)) = found else {
+        return Ok(Cancel::Unknown);
+    };
+    let state = state_of(number)?;
+    if state.is_final() {
+        return Ok(Cancel::AlreadyFinal(state));
+    }
+    if state == State::Running {
+        let ask = "UPDATE runs SET cancel_requested = coalesce(cancel_requested, ?2) WHERE seq = ?1";
+        change(work.sql, ask, params![seq, by])?;
+        return Ok(Cancel::Requested);
+    }
+    let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
+    change(work.sql, end, params![seq, CANCELLED, format!("cancelled by {by}"), now.as_millis()])?;
+    work.memory.fresh.remove(&agent);
+    Ok(Cancel::Cancelled)
+}
+
+/// All running runs.
+pub(super) fn running(sql: &rusqlite::Connection) -> Outcome<Vec<Running>> {
+    let of_agent = "SELECT seq, lease, lease_until, pid, process_started, boot FROM runs \
+                    WHERE agent = ?1 AND state = ?2 ORDER BY seq";
+    let mut found = Vec::new();
+    for agent in rows::agents(sql)? {
+        let mut of_this = rows::all(sql, of_agent, params![agent, RUNNING], |row| {
+            let process = match row.get::<_, Option<i32>>(3)? {
+                Some(pid) => Some(Process { pid, started: row.get(4)?, boot: row.get(5)? }),
+                None => None,
+            };
+            let run = rows::run(sql, row.get(0)?)?;
+            Ok(Running { run, lease: Lease(row.get(1)?), until: rows::time(row, 2)?, process })
+        })?;
+        found.append(&mut of_this);
+    }
+    Ok(found)
+}
+
+/// A run with its result and attempts.
+pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Option<(StoredRun, Vec<Attempt>)>> {
+    let Some(seq) = rows::run_seq(sql, id)? else {
+        return Ok(None);
+    };
+    let mut run = rows::run(sql, seq)?;
+    run.result = value(sql, "SELECT result FROM results WHERE run_seq = ?1", [seq])?;
+    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code FROM attempts WHERE run_seq = ?1 \
+                    ORDER BY number";
+    let attempts = rows::all(sql, attempts, [seq], |row| {
+        Ok(Attempt {
+            number: row.get(0)?,
+            started_at: rows::time(row, 1)?,
+            ended_at: rows::time_if_any(row, 2)?,
+            ended: row.get(3)?,
+            reason: row.get(4)?,
+            exit_code: row.get(5)?,
+        })
+    })?;
+    Ok(Some((run, attempts)))
+}

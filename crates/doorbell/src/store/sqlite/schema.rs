@@ -1,0 +1,128 @@
+//! Connections and the schema they find: numbered migrations, forward only.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use aws_lc_rs::digest;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+
+/// In order; a migration's number is its place, from 1. One that was released is never edited.
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_start.sql")];
+
+/// Bytes in a page of a new database. Compressed, the body of a usual event has 2 to 3 KB, of which a page of the
+/// default 4 KiB holds one, and one of 8 KiB three: a third less on the disk, at the same cost of writing.
+const PAGE: i64 = 8 * 1024;
+/// Pages kept in memory by a connection that writes, in KiB.
+const WRITER_CACHE: i64 = 16 * 1024;
+/// The same for one that reads.
+const READER_CACHE: i64 = 4 * 1024;
+/// Prepared statements a connection keeps.
+const STATEMENTS: usize = 96;
+
+/// Opens a connection that writes. The file must exist, so that a database that was moved away is an error and not an
+/// empty one.
+pub(super) fn open_writer(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, WRITER_CACHE)?;
+    // The log is emptied by a connection of its own (see `checkpoint`), not by whoever commits.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(path: &Path, patience: Duration) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, READER_CACHE)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path, flags: OpenFlags, patience: Duration, cache: i64) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(patience)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "page_size", PAGE)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -cache)?;
+    Ok(connection)
+}
+
+/// Brings the schema to this program's version, in one transaction.
+///
+/// # Errors
+/// If the database is newer than this program, holds other migrations than it, or cannot be written.
+pub(super) fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
+    migrate_with(connection, MIGRATIONS)
+}
+
+fn migrate_with(connection: &mut Connection, migrations: &[&str]) -> anyhow::Result<()> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    tx.execute_batch("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, checksum BLOB NOT NULL)")?;
+    let applied = tx
+        .prepare("SELECT checksum FROM migrations ORDER BY version")?
+        .query_map((), |row| row.get::<_, Vec<u8>>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    ensure!(
+        applied.len() <= migrations.len(),
+        "its schema has version {} and this program knows {}: use the newer Doorbell that wrote it",
+        applied.len(),
+        migrations.len()
+    );
+    for (i, sql) in migrations.iter().enumerate() {
+        let version = i + 1;
+        let checksum = digest::digest(&digest::SHA256, sql.as_bytes());
+        match applied.get(i) {
+            Some(found) => ensure!(
+                found == checksum.as_ref(),
+                "its migration {version} is not this program's: it was written by another build of Doorbell"
+            ),
+            None => {
+                tx.execute_batch(sql).with_context(|| format!("cannot apply migration {version}"))?;
+                tx.execute("INSERT INTO migrations VALUES (?1, ?2)", params![version, checksum.as_ref()])?;
+            }
+        }
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Connection {
+        Connection::open_in_memory().unwrap()
+    }
+
+    #[test]
+    fn migrations_run_once_and_in_order() {
+        let mut connection = memory();
+        migrate_with(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
+        migrate_with(&mut connection, &["CREATE TABLE a (x)", "ALTER TABLE a ADD COLUMN y"]).unwrap();
+        migrate_with(&mut connection, &["CREATE TABLE a (x)", "ALTER TABLE a ADD COLUMN y"]).unwrap();
+        connection.execute("INSERT INTO a (x, y) VALUES (1, 2)", ()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_and_said_so() {
+        let mut connection = memory();
+        migrate_with(&mut connection, &["CREATE TABLE a (x)", "CREATE TABLE b (x)"]).unwrap();
+        let error = migrate_with(&mut connection, &["CREATE TABLE a (x)"]).unwrap_err().to_string();
+        assert!(error.contains("version 2") && error.contains("newer"), "{error}");
+    }
+
+    #[test]
+    fn an_edited_migration_is_refused() {
+        let mut connection = memory();
+        migrate_with(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
+        assert!(migrate_with(&mut connection, &["CREATE TABLE a (x, y)"]).is_err());
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_nothing_behind() {
+        let mut connection = memory();
+        assert!(migrate_with(&mut connection, &["CREATE TABLE a (x)", "nonsense"]).is_err());
+        migrate_with(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
+    }
+}

@@ -1,0 +1,271 @@
+//! The one thread that writes. It takes whatever waits, runs it in one transaction, and answers after the commit; while
+//! it waits for the disk the next batch gathers, so the cost of a durable commit is shared without a timer.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::checkpoint::Checkpointer;
+use super::fault::{Fault, Outcome, asks_for_reopening};
+use super::schema;
+use crate::store::{CommitFigures, Error};
+
+/// Operations in one commit.
+const MOST_OPERATIONS: usize = 256;
+/// Operations that may wait; beyond it callers wait to hand theirs in.
+const MOST_WAITING: usize = 1024;
+
+/// What an operation works in.
+pub(super) struct Work<'a> {
+    /// The transaction.
+    pub(super) sql: &'a Connection,
+    /// What the writer remembers.
+    pub(super) memory: &'a mut Memory,
+}
+
+/// What follows from the tables and would be slow to ask them each time. Everything in it can be forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Per agent that has a bound: queued runs that never started.
+    pub(super) fresh: HashMap<String, u64>,
+    /// The sequence of the next event.
+    pub(super) next_event: Option<i64>,
+    /// The sequence of the next run.
+    pub(super) next_run: Option<i64>,
+}
+
+/// Something to do in a transaction, and whom to answer. It may be run more than once: each time in a transaction that
+/// knows nothing of the earlier ones.
+trait Operation: Send {
+    fn run(&mut self, work: &mut Work<'_>) -> Outcome<()>;
+    /// After the commit.
+    fn succeed(self: Box<Self>);
+    /// After the rollback.
+    fn fail(self: Box<Self>, error: Error);
+}
+
+struct Asked<T, F> {
+    work: F,
+    done: Option<T>,
+    answer: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T: Send, F: FnMut(&mut Work<'_>) -> Outcome<T> + Send> Operation for Asked<T, F> {
+    fn run(&mut self, work: &mut Work<'_>) -> Outcome<()> {
+        self.done = Some((self.work)(work)?);
+        Ok(())
+    }
+
+    fn succeed(self: Box<Self>) {
+        let answer = self.done.ok_or_else(closed);
+        // Whoever asked may be gone; what was asked for is done all the same.
+        let _ = self.answer.send(answer);
+    }
+
+    fn fail(self: Box<Self>, error: Error) {
+        let _ = self.answer.send(Err(error));
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("the store is closed".into())
+}
+
+/// Figures of the group commit.
+#[derive(Debug, Default)]
+struct Figures {
+    commits: AtomicU64,
+    operations: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+/// The door to the writing thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    inbox: Option<mpsc::Sender<Box<dyn Operation>>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    figures: Arc<Figures>,
+}
+
+impl Writer {
+    /// Starts the thread on an open connection. `path` and `patience` are for a new one, should this one break.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub(super) fn start(
+        connection: Connection,
+        path: PathBuf,
+        patience: Duration,
+        checkpointer: Arc<Checkpointer>,
+    ) -> std::io::Result<Self> {
+        let (inbox, waiting) = mpsc::channel(MOST_WAITING);
+        let figures = Arc::new(Figures::default());
+        let mut thread = Thread {
+            waiting,
+            connection: Some(connection),
+            path,
+            patience,
+            memory: Memory::default(),
+            checkpointer,
+            figures: Arc::clone(&figures),
+        };
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.serve())?;
+        Ok(Self { inbox: Some(inbox), thread: Some(thread), figures })
+    }
+
+    /// Runs `work` in a transaction of the next batch and answers after its commit. It is run again if a neighbour in
+    /// the batch fails, so it must depend on nothing but its arguments.
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Work<'_>) -> Outcome<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let inbox = self.inbox.as_ref().ok_or_else(closed)?;
+        inbox.send(Box::new(Asked { work, done: None, answer })).await.map_err(|_| closed())?;
+        answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Figures since the start.
+    pub(super) fn figures(&self) -> CommitFigures {
+        CommitFigures {
+            commits: self.figures.commits.load(Ordering::Relaxed),
+            operations: self.figures.operations.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(self.figures.busy_nanos.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Does what was handed in and ends the thread.
+    fn drop(&mut self) {
+        self.inbox = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the database panicked");
+        }
+    }
+}
+
+struct Thread {
+    waiting: mpsc::Receiver<Box<dyn Operation>>,
+    connection: Option<Connection>,
+    path: PathBuf,
+    patience: Duration,
+    memory: Memory,
+    checkpointer: Arc<Checkpointer>,
+    figures: Arc<Figures>,
+}
+
+/// Why a batch was not committed.
+enum Failure {
+    /// One of its operations failed; the others may be fine.
+    Operation(Fault),
+    /// The transaction as a whole could not be opened or committed.
+    Transaction(rusqlite::Error),
+}
+
+impl Thread {
+    fn serve(&mut self) {
+        while let Some(first) = self.waiting.blocking_recv() {
+            let mut batch = vec![first];
+            while batch.len() < MOST_OPERATIONS
+                && let Ok(next) = self.waiting.try_recv()
+            {
+                batch.push(next);
+            }
+            self.carry_out(batch);
+        }
+    }
+
+    fn carry_out(&mut self, mut batch: Vec<Box<dyn Operation>>) {
+        match self.commit(&mut batch) {
+            Ok(()) => batch.into_iter().for_each(Operation::succeed),
+            Err(Failure::Operation(fault)) if batch.len() == 1 => {
+                let error = Error::from(fault);
+                tracing::debug!(%error, "an operation failed");
+                batch.into_iter().for_each(|operation| operation.fail(repeat(&error)));
+            }
+            // One bad operation must not fail its neighbours, and which one is bad shows when each is alone.
+            Err(Failure::Operation(_)) => batch.into_iter().for_each(|operation| self.carry_out(vec![operation])),
+            Err(Failure::Transaction(error)) => {
+                tracing::warn!(%error, operations = batch.len(), "nothing can be written");
+                let error = Error::from(Fault::from(error));
+                batch.into_iter().for_each(|operation| operation.fail(repeat(&error)));
+            }
+        }
+    }
+
+    /// Runs the batch in one transaction; if it fails, nothing of it is left.
+    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
+        let begin = Instant::now();
+        let Self { connection, memory, checkpointer, path, patience, .. } = self;
+        let sql = match connection {
+            Some(sql) => sql,
+            None => {
+                let fresh = schema::open_writer(path, *patience).map_err(Failure::Transaction)?;
+                tracing::info!("opened the database again");
+                connection.insert(fresh)
+            }
+        };
+        let result = {
+            let _turn = checkpointer.turn_to_write();
+            transact(sql, memory, batch)
+        };
+        match result {
+            Ok(()) => {
+                self.figures.commits.fetch_add(1, Ordering::Relaxed);
+                self.figures.operations.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.figures.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+                checkpointer.committed(sql);
+                Ok(())
+            }
+            Err(failure) => {
+                self.roll_back(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    fn roll_back(&mut self, failure: &Failure) {
+        self.memory = Memory::default();
+        let broken = match failure {
+            Failure::Operation(Fault::Sql(error)) | Failure::Transaction(error) => asks_for_reopening(error),
+            Failure::Operation(Fault::Corrupt(_)) => false,
+        };
+        // Some errors roll back by themselves; a transaction that can be neither committed nor rolled back ends with
+        // its connection.
+        let stuck = match &self.connection {
+            Some(sql) if !sql.is_autocommit() => sql.execute_batch("ROLLBACK").is_err() || !sql.is_autocommit(),
+            _ => false,
+        };
+        if broken || stuck {
+            self.connection = None;
+        }
+    }
+}
+
+fn transact(sql: &Connection, memory: &mut Memory, batch: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
+    let run = |statement: &str| sql.prepare_cached(statement)?.execute(()).map(drop);
+    run("BEGIN IMMEDIATE").map_err(Failure::Transaction)?;
+    let mut work = Work { sql, memory };
+    for operation in batch.iter_mut() {
+        operation.run(&mut work).map_err(Failure::Operation)?;
+    }
+    run("COMMIT").map_err(Failure::Transaction)
+}
+
+/// The same error for one more who asked.
+fn repeat(error: &Error) -> Error {
+    match error {
+        Error::Unavailable(cause) => Error::Unavailable(cause.to_string().into()),
+        Error::Corrupt(what) => Error::Corrupt(what.clone()),
+    }
+}
