@@ -1,7 +1,7 @@
 //! The store: everything durable, behind one object-safe trait.
 //!
 //! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
-//! Every store passes the suite in [`conformance`].
+//! Every store passes the suite in `conformance`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn reject(&self, rejection: Rejection) -> Answer<'_, ()>;
 
     /// Takes up to `limit` queued runs of an agent, oldest first, makes them running under a new lease each, and
-    /// opens an attempt for each.
+    /// opens an attempt for each. One whose event cannot be read fails instead, so that it does not block the others.
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>>;
 
     /// Remembers the process that carries an attempt out. False if the lease is no longer the run's.
@@ -58,9 +58,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>>;
 
     /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's.
+    ///
+    /// If the run's end was asked for ([`Store::cancel`]) and the transition is not to a final state, the run is
+    /// cancelled instead: the request may have come too late for whoever decided the transition.
     fn finish(&self, finish: Finish) -> Answer<'_, bool>;
 
-    /// Queues the waiting runs that are due, and answers their agents and when the next one will be due.
+    /// Queues the waiting runs that are due, and answers their agents and when the next one will be due. Many are
+    /// queued in several transactions, so that events need not wait for them.
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released>;
 
     /// All running runs, whoever holds their lease.
@@ -70,14 +74,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
 
     /// Holds the queued and waiting runs of agents that are not among `agents`, and queues those that were held so
-    /// and whose agent is back.
+    /// and whose agent is back; those that waited for a time that has not come go on waiting. Many are moved in several
+    /// transactions.
     fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()>;
 
     /// Cancels a run that does not run, at once; notes the request for one that does.
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel>;
 
     /// Adds lines to the end of a run's log and answers the number of the last line. Numbers count from 1 over all
-    /// attempts of the run.
+    /// attempts of the run. Lines of a run that is not there are dropped, and 0 answered.
     fn append_log(&self, run: RunId, lines: Vec<LogLine>) -> Answer<'_, u64>;
 
     /// Up to `limit` lines of a run's log after line number `after` (0: from the start), with their numbers.
@@ -110,7 +115,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The trigger set of a version, as it was kept.
     fn trigger_set(&self, version: i64) -> Answer<'_, Option<String>>;
 
-    /// Keeps an API key.
+    /// Keeps an API key, in place of one with the same id.
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
 
     /// All API keys, oldest first.
@@ -408,7 +413,7 @@ pub struct EventQuery {
     pub agent: Option<String>,
     /// With an outcome of this kind for some agent; `none` for those without any.
     pub outcome: Option<String>,
-    /// Received at or after.
+    /// Received at or after. Exact as long as clocks were set back, and events took to be stored, less than an hour.
     pub since: Option<Timestamp>,
     /// Received before.
     pub until: Option<Timestamp>,
@@ -512,7 +517,7 @@ pub struct StoredRun {
     pub due: Option<Timestamp>,
     /// Who asked for its end.
     pub cancel_requested: Option<String>,
-    /// Its result as JSON.
+    /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! What every store guarantees, written once against the trait and run against each store.
 //!
-//! A guarantee is an `async fn` whose name says it. [`every_store_keeps`] makes a test of it for each store; one that is
-//! not handed to it is never used, which does not compile without a warning.
+//! A guarantee is an `async fn` whose name says it. `every_store_keeps` makes a test of it for each store; one that is
+//! not handed to it is never used, and so does not compile without a warning.
 
 #![allow(clippy::unwrap_used)]
 

@@ -108,8 +108,8 @@ pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::P
     Ok(sql.prepare_cached(statement)?.execute(params)?)
 }
 
-const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, handshake, \
-                     context, trigger_set, body_size, duplicates FROM events WHERE seq = ?1";
+const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \
+                     handshake, context, trigger_set, body_size, duplicates FROM events WHERE seq = ?1";
 
 /// The event with this sequence.
 pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {

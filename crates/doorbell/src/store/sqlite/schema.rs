@@ -10,6 +10,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 /// In order; a migration's number is its place, from 1. One that was released is never edited.
 const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_start.sql")];
 
+/// Bytes in a page of a new database. Compressed, the body of a usual event has 2 to 3 KB, of which a page of the
+/// default 4 KiB holds one, and one of 8 KiB three: a third less on the disk, at the same cost of writing.
+const PAGE: i64 = 8 * 1024;
 /// Pages kept in memory by a connection that writes, in KiB.
 const WRITER_CACHE: i64 = 16 * 1024;
 /// The same for one that reads.
@@ -37,6 +40,7 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration, cache: i64) -> rus
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(patience)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "page_size", PAGE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "temp_store", "memory")?;

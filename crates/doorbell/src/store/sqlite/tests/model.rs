@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use futures_util::future::{LocalBoxFuture, join_all};
+use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::Place;
@@ -273,7 +274,7 @@ async fn accepted(store: &dyn Store, new: NewEvent) -> Seen {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_shares_a_commit_is_as_if_alone(bursts in proptest::collection::vec(proptest::collection::vec(asks(), 1..20), 1..8)) {
+    fn whatever_shares_a_commit_is_as_if_alone(bursts in vec(vec(asks(), 1..20), 1..8)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let place = Place::new();
@@ -288,12 +289,13 @@ proptest! {
             let store = place.open().await;
             for (n, run) in &model.runs {
                 let stored = store.run(run_id(*n)).await.unwrap().unwrap().0;
-                prop_assert_eq!((stored.state, stored.attempt, stored.event), (run.state, run.attempt, event_id(run.event)));
+                let expected = (run.state, run.attempt, event_id(run.event));
+                prop_assert_eq!((stored.state, stored.attempt, stored.event), expected);
             }
             for event in model.outcomes.keys() {
                 let stored = store.outcomes(event_id(*event)).await.unwrap();
-                let stored: Vec<_> = brief(&stored).into_iter().map(|(a, kind, run)| (a.to_owned(), kind, run)).collect();
-                prop_assert_eq!(stored, model.seen_outcomes(*event));
+                let stored = brief(&stored).into_iter().map(|(agent, kind, run)| (agent.to_owned(), kind, run));
+                prop_assert_eq!(stored.collect::<Vec<_>>(), model.seen_outcomes(*event));
             }
             Ok(())
         })?;
