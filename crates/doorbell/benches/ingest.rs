@@ -164,7 +164,7 @@ fn measure_load(
 
 fn measure(time: Duration) {
     support::pin(support::LOAD_CORE);
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let requests = make_requests();
     let fsync = support::measure_fdatasync(folder.path(), 500);
     let project = folder.path().join("project");

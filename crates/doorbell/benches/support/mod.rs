@@ -49,10 +49,9 @@ impl Server {
     /// CPU time used so far, all threads, user and system.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<u64> =
-            stat.rsplit(") ").next().unwrap_or_default().split(' ').filter_map(|f| f.parse().ok()).collect();
-        // Without the state letter, utime and stime are the 11th and 12th numbers; ticks are 10 ms on Linux.
-        let ticks = fields.get(10).unwrap_or(&0) + fields.get(11).unwrap_or(&0);
+        // After the name, which may hold anything: the state is field 3, utime and stime are 14 and 15 (proc(5)).
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * 10)
     }
 

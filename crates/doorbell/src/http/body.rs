@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     async fn read(chunks: Vec<&'static [u8]>, limit: u64) -> Result<Bytes, Unread> {
-        let frames = futures_util::stream::iter(chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(chunk)));
+        let frames = futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
         let read = Budget::default().read(&HeaderMap::new(), Body::from_stream(frames), limit).await;
         read.map(|(bytes, _)| bytes)
     }

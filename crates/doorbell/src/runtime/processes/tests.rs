@@ -1,3 +1,5 @@
+//! Tests of the module above.
+
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::process::CommandExt;
@@ -11,7 +13,7 @@ pub(in crate::runtime) async fn until(what: &str, holds: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < limit, "{what}: waited in vain");
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await; // tidy: allow sleep: between two looks at the condition
     }
 }
 
