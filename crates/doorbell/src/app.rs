@@ -104,7 +104,7 @@ pub enum Caller {
     Viewer,
     /// May see and change what is this agent's.
     Agent(String),
-    /// A running attempt: may see what is its agent's, and write its own log.
+    /// A running attempt: may see what is its agent's.
     Run {
         /// The run.
         run: RunId,

@@ -46,14 +46,13 @@ pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::s
         .route("/v1/events/{id}/explain", get(api::explain_event))
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
-        .route("/v1/runs/{id}/logs", get(stream::run_log).post(api::write_log))
+        .route("/v1/runs/{id}/logs", get(stream::run_log))
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
         .route("/v1/agents", get(api::list_agents))
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
         .route("/v1/stats", get(api::stats))
-        .route("/v1/keys", post(api::create_key))
-        .method_not_allowed_fallback(error::method_not_allowed);
+        .route("/v1/keys", post(api::create_key));
     Router::new()
         .merge(management)
         .route("/webhooks/{provider}", any(ingest::by_provider))

@@ -81,23 +81,6 @@ pub(super) async fn show_run(
     Ok(Json(ops::runs::get(&shared.app, &caller, &id).await?))
 }
 
-/// Lines for a run's log.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewLines {
-    lines: Vec<String>,
-}
-
-pub(super) async fn write_log(
-    State(shared): State<Shared>,
-    By(caller): By,
-    Path(id): Path<String>,
-    body: Result<Json<NewLines>, JsonRejection>,
-) -> Result<StatusCode, Failure> {
-    ops::runs::write_log(&shared.app, &caller, &id, read_json(body)?.lines).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
 pub(super) async fn cancel_run(
     State(shared): State<Shared>,
     By(caller): By,

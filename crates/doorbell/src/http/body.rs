@@ -16,6 +16,8 @@ const WHOLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The unit of the budget, in bytes.
 const UNIT: u64 = 1024;
+/// Memory that is taken at once for an announced body; a larger one grows as it comes.
+const LARGEST_RESERVED: u64 = 1024 * 1024;
 /// Bytes in flight for all requests together.
 const BUDGET: u64 = 256 * 1024 * 1024;
 
@@ -62,8 +64,8 @@ impl Budget {
         if announced.is_some_and(|length| length > limit) {
             return Err(Unread::TooLarge);
         }
+        // Reserved as the bytes come: what is only announced takes no memory.
         let mut share = Share::default();
-        self.reserve(&mut share, announced.unwrap_or(0))?;
         let mut first: Option<Bytes> = None;
         let mut rest = BytesMut::new();
         let mut length = 0u64;
@@ -85,7 +87,8 @@ impl Budget {
                 None if rest.is_empty() => first = Some(chunk),
                 None => rest.extend_from_slice(&chunk),
                 Some(begun) => {
-                    rest.reserve(usize::try_from(announced.unwrap_or(length)).unwrap_or(0));
+                    let expected = announced.unwrap_or(length).min(LARGEST_RESERVED);
+                    rest.reserve(usize::try_from(expected).unwrap_or(0));
                     rest.extend_from_slice(&begun);
                     rest.extend_from_slice(&chunk);
                 }

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -36,8 +36,25 @@ impl Default for Limits {
 
 /// The largest block of headers.
 const LARGEST_HEADERS: usize = 64 * 1024;
+/// How often a connection that sent half a preface is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted (no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether a connection sends enough to tell what it speaks: a whole HTTP/2 preface, or anything else than the beginning
+/// of one. False if it ends before.
+async fn speaks(stream: &TcpStream) -> bool {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut begun = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut begun).await {
+            Ok(0) | Err(_) => return false,
+            Ok(read) if read == PREFACE.len() || !PREFACE.starts_with(&begun[..read]) => return true,
+            // Peeking answers at once while there is anything to see, so more is looked for now and then.
+            Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
 
 /// Serves until `closing` is cancelled, then lets the answers under way end.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, closing: CancellationToken) {
@@ -78,11 +95,14 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, closin
             request.extensions_mut().insert(ConnectInfo(address));
             router.clone().oneshot(request)
         });
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
         tokio::spawn(async move {
-            // Senders break connections all the time; nothing of it is ours to report.
-            let _ = connection.await;
+            // Which version of HTTP it is shows in the first bytes, and hyper waits for those without a limit.
+            if let Ok(true) = tokio::time::timeout(limits.header_timeout, speaks(&stream)).await {
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                // Senders break connections all the time; nothing of it is ours to report.
+                let _ = watcher.watch(connection).await;
+            }
             drop(slot);
         });
     }

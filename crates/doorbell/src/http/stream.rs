@@ -67,36 +67,42 @@ async fn watch_activity(
     after: Option<i64>,
     messages: &Messages,
 ) -> Result<(), Over> {
-    // Watching begins before the past is read, so that nothing falls between; what is seen twice is sent once.
+    // Watching begins before the past is read, so that nothing falls between.
     let mut notices = shared.app.activity.watch();
-    let mut newest = after.unwrap_or(0);
-    let mut catch_up = after.is_some();
+    let mut newest = match after {
+        Some(after) => after,
+        None => ops::events::newest(&shared.app).await.map_err(|_| Over)?,
+    };
     loop {
-        while catch_up {
-            let events = ops::events::since(&shared.app, caller, newest, BATCH).await.map_err(|_| Over)?;
-            catch_up = events.len() == BATCH;
-            for event in events {
-                newest = event.seq;
-                say(messages, &api::Activity::Event { event }).await?;
+        // Notices of events come in any order: they only say that there is something to read, in the order of commits.
+        newest = send_events(shared, caller, newest, messages).await?;
+        loop {
+            let notice = match notices.recv().await {
+                Ok(Notice::Event(_)) => break,
+                Ok(notice) => notice,
+                // Missed events are read; missed runs and lines are seen in their own lists.
+                Err(RecvError::Lagged(_)) => break,
+                Err(RecvError::Closed) => return Err(Over),
+            };
+            for activity in tell(shared, caller, logs, notice).await {
+                say(messages, &activity).await?;
             }
         }
-        let notice = match notices.recv().await {
-            Ok(notice) => notice,
-            Err(RecvError::Lagged(_)) => {
-                // Missed events are in the store; missed runs and lines are seen in their own lists.
-                catch_up = newest > 0;
-                continue;
-            }
-            Err(RecvError::Closed) => return Err(Over),
-        };
-        for activity in tell(shared, caller, logs, notice).await {
-            if let api::Activity::Event { event } = &activity {
-                if event.seq <= newest {
-                    continue;
-                }
-                newest = event.seq;
-            }
-            say(messages, &activity).await?;
+    }
+}
+
+/// Sends the events after a place, in the order of commits; answers the place of the last one.
+async fn send_events(shared: &Shared, caller: &Caller, after: i64, messages: &Messages) -> Result<i64, Over> {
+    let mut newest = after;
+    loop {
+        let events = ops::events::since(&shared.app, caller, newest, BATCH).await.map_err(|_| Over)?;
+        let last = events.len() < BATCH;
+        for event in events {
+            newest = event.seq;
+            say(messages, &api::Activity::Event { event }).await?;
+        }
+        if last {
+            return Ok(newest);
         }
     }
 }
@@ -104,10 +110,6 @@ async fn watch_activity(
 /// A notice as this caller may see it.
 async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> Vec<api::Activity> {
     match notice {
-        Notice::Event(id) => {
-            let event = ops::events::get(&shared.app, caller, &id.to_string()).await;
-            event.map(|event| api::Activity::Event { event }).into_iter().collect()
-        }
         Notice::Duplicate(id) => {
             let event = ops::events::get(&shared.app, caller, &id.to_string()).await;
             event.map(|event| api::Activity::Duplicate { event }).into_iter().collect()
@@ -126,7 +128,7 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
             let log = |(n, line)| api::Activity::Log { run_id: run.to_string(), line: ops::view_line(n, line) };
             lines.map(log).collect()
         }
-        Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) => Vec::new(),
+        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) => Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event};
 use crate::app::{App, Caller};
-use crate::store::{EventQuery, StoredEvent};
+use crate::store::{self, EventQuery, StoredEvent};
 
 /// Which events.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -49,7 +49,7 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Event
     });
     let stored = stored.await?;
     let next_cursor = (stored.len() == limit).then(|| stored.last().map(|event| event.seq.to_string())).flatten();
-    Ok(api::EventPage { events: with_outcomes(app, stored).await?, next_cursor })
+    Ok(api::EventPage { events: with_outcomes(app, caller, stored).await?, next_cursor })
 }
 
 /// Events that came after a place in the order of commits, oldest first.
@@ -59,13 +59,24 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Event
 pub async fn since(app: &App, caller: &Caller, seq: i64, limit: usize) -> Result<Vec<api::Event>, Error> {
     let agent = caller.confined_to().map(ToOwned::to_owned);
     let stored = app.store.events(EventQuery { after: Some(seq), agent, limit, ..EventQuery::default() }).await?;
-    with_outcomes(app, stored).await
+    with_outcomes(app, caller, stored).await
 }
 
-async fn with_outcomes(app: &App, stored: Vec<StoredEvent>) -> Result<Vec<api::Event>, Error> {
+/// The place of the newest event in the order of commits; 0 if there is none.
+///
+/// # Errors
+/// If the store is unavailable.
+pub async fn newest(app: &App) -> Result<i64, Error> {
+    let newest = app.store.events(EventQuery { limit: 1, ..EventQuery::default() }).await?;
+    Ok(newest.first().map_or(0, |event| event.seq))
+}
+
+/// The events with the outcomes that the caller may see.
+async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> Result<Vec<api::Event>, Error> {
     let mut events = Vec::with_capacity(stored.len());
     for event in stored {
-        let outcomes = app.store.outcomes(event.id).await?;
+        let mut outcomes = app.store.outcomes(event.id).await?;
+        outcomes.retain(|outcome| caller.may_see(&outcome.agent));
         events.push(view_event(event, outcomes));
     }
     Ok(events)
@@ -124,8 +135,10 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     let stored = app.store.event(event.id.parse().map_err(|_| Error::NotFound("event"))?).await?;
     let stored = stored.ok_or(Error::NotFound("event"))?;
     let triggers = app.store.trigger_set(stored.trigger_set).await?;
-    let triggers: Vec<Trigger> = triggers.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-    let context: Context = serde_json::from_str(&stored.context).unwrap_or_default();
+    let damaged = |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));
+    let triggers = triggers.ok_or_else(|| damaged("trigger set"))?;
+    let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
+    let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
     let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
     let visible = triggers.iter().filter(|trigger| caller.may_see(&trigger.agent));
     let verdicts = visible.map(|trigger| view_verdict(trigger.explain(candidate))).collect();

@@ -9,7 +9,7 @@ use super::view::view_attempt;
 use super::{Error, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
-use crate::store::{Cancel, LogLine, RunQuery, Stream};
+use crate::store::{Cancel, RunQuery};
 
 /// Which runs.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -80,37 +80,10 @@ pub async fn log(app: &App, caller: &Caller, id: &str, after: u64, limit: usize)
     Ok(lines.into_iter().map(|(n, line)| view_line(n, line)).collect())
 }
 
-/// Bytes of one line that an agent writes at most.
-const LONGEST_LINE: usize = 16 * 1024;
-/// Lines that an agent writes at once at most.
-const MOST_WRITTEN: usize = 1000;
-
-/// Adds lines to a running run's log: what the run itself does with its token.
-///
-/// # Errors
-/// If the caller is not that run.
-pub async fn write_log(app: &App, caller: &Caller, id: &str, lines: Vec<String>) -> Result<(), Error> {
-    let detail = get(app, caller, id).await?;
-    let run = match caller {
-        Caller::Run { run, .. } if run.to_string() == detail.run.id => *run,
-        _ => return Err(Error::NotAllowed("only the run itself writes its log, with its own token")),
-    };
-    if lines.len() > MOST_WRITTEN || lines.iter().any(|line| line.len() > LONGEST_LINE) {
-        return Err(Error::Invalid(format!("at most {MOST_WRITTEN} lines of {LONGEST_LINE} bytes at once")));
-    }
-    let (at, attempt) = (crate::clock::now(), detail.run.attempt);
-    let line = |text: String| LogLine { at, attempt, stream: Stream::System, text: text.replace(['\n', '\r'], " ") };
-    let lines: Vec<LogLine> = lines.into_iter().map(line).collect();
-    if !lines.is_empty() {
-        app.store.append_log(run, lines).await?;
-    }
-    Ok(())
-}
-
 /// Cancels a run.
 ///
 /// # Errors
-/// If there is none, or not for this caller, or it has ended.
+/// If there is none, or the caller may not.
 pub async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Cancelled, Error> {
     let detail = get(app, caller, id).await?;
     if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {

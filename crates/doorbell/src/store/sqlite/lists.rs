@@ -134,11 +134,11 @@ fn silent(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i6
 fn with_outcome(sql: &Connection, query: &EventQuery, range: &Range, kind: i64) -> Outcome<Vec<i64>> {
     // Most events start something, so they are walked; the others are found by the index of what did not start.
     if kind == kind_number(OutcomeKind::Started) {
-        let condition = "EXISTS (SELECT 1 FROM outcomes o WHERE o.event_seq = e.seq AND o.kind = 0)";
+        let condition = "EXISTS (SELECT 1 FROM outcomes o WHERE o.event_seq = e.seq AND o.kind = 0 AND (?8 IS NULL OR o.agent = ?8))";
         return select(sql, query, range, &Walk { from: "events e", condition, seq: "e.seq", params: &[] });
     }
     let from = "outcomes o INDEXED BY outcomes_unlike_started CROSS JOIN events e ON e.seq = o.event_seq";
-    let condition = "o.kind <> 0 AND o.kind = ?9";
+    let condition = "o.kind <> 0 AND o.kind = ?9 AND (?8 IS NULL OR o.agent = ?8)";
     select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&kind] })
 }
 
