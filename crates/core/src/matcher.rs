@@ -56,11 +56,6 @@ impl Matcher {
         Self { triggers, sources }
     }
 
-    /// All triggers, in the order they were given.
-    pub fn triggers(&self) -> &[Trigger] {
-        &self.triggers
-    }
-
     /// The triggers that match, in the order they were given.
     pub fn find(&self, candidate: Candidate<'_>) -> Vec<&Trigger> {
         let Some(index) = self.sources.get(candidate.source) else { return Vec::new() };

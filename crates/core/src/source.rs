@@ -7,7 +7,7 @@ use crate::provider::{Key, Provider};
 /// What makes two deliveries the same event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dedup {
-    /// The provider's delivery id (or the content that `docs/providers` names where it has none).
+    /// The provider's delivery id (or the content that stands for it where it has none).
     #[default]
     Id,
     /// The delivery id, or the same body again under another id.

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::App;
+use crate::app::{App, Notice};
 use crate::clock;
 use crate::config::Agent;
 use crate::runtime::{Guard, Stop};
@@ -108,8 +108,14 @@ impl Dispatcher {
     /// If the store is unavailable.
     pub async fn cancel(&self, run: RunId, by: &str) -> Result<Cancel, Error> {
         let done = self.app.store.cancel(run, by.to_owned(), clock::now()).await?;
-        if done == Cancel::Requested {
-            self.stop(run, Stop::Cancel(by.to_owned()));
+        match done {
+            // One that was claimed a moment ago sees the request when it enters the register.
+            Cancel::Requested => self.stop(run, None, Stop::Cancel(by.to_owned())),
+            Cancel::Cancelled => {
+                tracing::info!(%run, by, "run.cancelled");
+                self.tell_of(run).await;
+            }
+            Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
         }
         Ok(done)
     }
@@ -124,7 +130,7 @@ impl Dispatcher {
         if tokio::time::timeout(limit, self.carriers.wait()).await.is_err() {
             let left: Vec<RunId> = self.in_flight().keys().copied().collect();
             tracing::warn!(runs = left.len(), "shutdown.handing_back");
-            left.into_iter().for_each(|run| self.stop(run, Stop::Shutdown));
+            left.into_iter().for_each(|run| self.stop(run, None, Stop::Shutdown));
             self.carriers.wait().await;
         }
         self.keepers.close();
@@ -135,8 +141,18 @@ impl Dispatcher {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stop(&self, run: RunId, why: Stop) {
-        if let Some(in_flight) = self.in_flight().get(&run) {
+    /// Tells watchers how a run stands now.
+    pub async fn tell_of(&self, run: RunId) {
+        if let Ok(Some((run, _))) = self.app.store.run(run).await {
+            self.app.activity.tell(|| Notice::Run(Arc::new(run)));
+        }
+    }
+
+    /// Has a run's attempt ended: that under this lease, or whichever is in flight.
+    fn stop(&self, run: RunId, lease: Option<Lease>, why: Stop) {
+        if let Some(in_flight) = self.in_flight().get(&run)
+            && lease.is_none_or(|lease| lease == in_flight.lease)
+        {
             in_flight.stop.send_if_modified(|stop| {
                 let first = stop.is_none();
                 stop.get_or_insert(why);
@@ -226,14 +242,15 @@ impl Dispatcher {
                 () = &mut closed => return,
                 () = tokio::time::sleep(LEASE / 3) => {}
             }
-            let leases: Vec<_> = self.in_flight().iter().map(|(run, flight)| (*run, flight.lease)).collect();
+            let leases: HashMap<RunId, Lease> =
+                self.in_flight().iter().map(|(run, flight)| (*run, flight.lease)).collect();
             let kept = if leases.is_empty() {
                 Ok(Vec::new())
             } else {
-                self.app.store.extend(leases, clock::now().after(LEASE)).await
+                self.app.store.extend(leases.clone().into_iter().collect(), clock::now().after(LEASE)).await
             };
             match kept {
-                Ok(lost) => lost.into_iter().for_each(|run| self.stop(run, Stop::Shutdown)),
+                Ok(lost) => lost.iter().for_each(|run| self.stop(*run, leases.get(run).copied(), Stop::Shutdown)),
                 Err(error) => tracing::error!(error = error_chain(&error), "leases.extend_failed"),
             }
             if let Err(error) = self.recover_lost(Some(clock::now())).await {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -97,10 +98,12 @@ impl Gateway {
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
     pub async fn close(self, limit: Duration) {
         tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");
-        self.accepting.cancel();
-        let _ = std::fs::remove_file(address_file(&self.app.config.root));
-        let _ = self.server.await;
+        // No more deliveries; but agents and people reach the API until the last run is over.
+        self.app.closing.store(true, Ordering::Relaxed);
         self.dispatcher.close(limit).await;
+        let _ = std::fs::remove_file(address_file(&self.app.config.root));
+        self.accepting.cancel();
+        let _ = self.server.await;
         tracing::info!("gateway.closed");
     }
 }
@@ -118,6 +121,7 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         activity: Activity::default(),
         metrics: Metrics::default(),
         local_url: OnceLock::new(),
+        closing: AtomicBool::new(false),
     }))
 }
 

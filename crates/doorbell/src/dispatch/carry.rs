@@ -1,7 +1,7 @@
 //! Carrying one run out: from its claim to what becomes of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use doorbell_core::delivery::Delivery;
 use doorbell_core::envelope::{Envelope, encode_body};
@@ -15,21 +15,27 @@ use super::{Dispatcher, InFlight, error_chain, journal};
 use crate::app::Notice;
 use crate::clock;
 use crate::config::Agent;
-use crate::runtime::{self, Ended, Job};
-use crate::store::{Claimed, Finish, LogLine, Process, StoredRun};
+use crate::runtime::{self, Ended, Job, Stop};
+use crate::store::{Claimed, Error, Finish, Lease, LogLine, Process, StoredRun};
 
 /// Lines of a log on their way to the store.
 const LINES_ON_THE_WAY: usize = 4096;
 /// The first and the longest wait before a run's end is stored again, when the store is unavailable.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How long it is tried when the gateway closes.
+const LAST_RETRIES: Duration = Duration::from_secs(3);
 
 /// Takes a run out of the register when its carrier ends, however it ends.
-struct Registered<'a>(&'a Dispatcher, RunId);
+struct Registered<'a>(&'a Dispatcher, RunId, Lease);
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.0.in_flight().remove(&self.1);
+        let mut in_flight = self.0.in_flight();
+        // The next try of the run may be there already.
+        if in_flight.get(&self.1).is_some_and(|flight| flight.lease == self.2) {
+            in_flight.remove(&self.1);
+        }
     }
 }
 
@@ -39,7 +45,8 @@ impl Dispatcher {
         let run = claimed.run.clone();
         let (stop, stopped) = watch::channel(None);
         self.in_flight().insert(run.id, InFlight { lease: claimed.lease, stop });
-        let _registered = Registered(self, run.id);
+        let _registered = Registered(self, run.id, claimed.lease);
+        self.heed_cancel(run.id).await;
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
@@ -49,15 +56,19 @@ impl Dispatcher {
         self.finish(&agent, &claimed, ended, took).await;
     }
 
-    async fn attempt(
-        &self,
-        agent: &Arc<Agent>,
-        claimed: &Claimed,
-        stopped: watch::Receiver<Option<runtime::Stop>>,
-    ) -> Ended {
+    /// A cancel that came between the claim and the register found nobody to tell.
+    async fn heed_cancel(&self, run: RunId) {
+        if let Ok(Some((run, _))) = self.app.store.run(run).await
+            && let Some(by) = run.cancel_requested
+        {
+            self.stop(run.id, None, Stop::Cancel(by));
+        }
+    }
+
+    async fn attempt(&self, agent: &Arc<Agent>, claimed: &Claimed, stopped: watch::Receiver<Option<Stop>>) -> Ended {
         let run = &claimed.run;
         let (lines, received) = mpsc::channel::<LogLine>(LINES_ON_THE_WAY);
-        let journal = tokio::spawn(journal::keep(Arc::clone(&self.app), run.id, received));
+        let journal = tokio::spawn(journal::keep(Arc::clone(&self.app), run.id, received, self.closing.clone()));
         let token = self.app.access.issue_token(run.id, &agent.name);
         let job = Job {
             agent: Arc::clone(agent),
@@ -101,9 +112,10 @@ impl Dispatcher {
         self.store_end(run, finish).await;
     }
 
-    /// Stores a run's end, as long as it takes: until then the lease keeps anybody from starting it again.
+    /// Stores a run's end, as long as it takes (a few seconds once the gateway closes): until then the lease keeps anybody
+    /// from starting it again.
     pub(super) async fn store_end(&self, run: &StoredRun, finish: Finish) {
-        let mut pause = FIRST_RETRY;
+        let (mut pause, since) = (FIRST_RETRY, Instant::now());
         loop {
             match self.app.store.finish(finish.clone()).await {
                 Ok(true) => break,
@@ -113,6 +125,11 @@ impl Dispatcher {
                 }
                 Err(error) => {
                     tracing::error!(run = %run.id, error = error_chain(&error), "run.finish_failed");
+                    // The next start finds the run and takes it for lost; what is damaged stays so.
+                    let given_up = since.elapsed() > LAST_RETRIES && self.closing.is_cancelled();
+                    if given_up || matches!(error, Error::Corrupt(_)) {
+                        return;
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
                 }

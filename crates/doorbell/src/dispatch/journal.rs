@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use doorbell_core::id::RunId;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Notice};
-use crate::store::LogLine;
+use crate::store::{Error, LogLine};
 
 /// How long lines are gathered before they are stored together.
 const GATHER: Duration = Duration::from_millis(40);
@@ -18,11 +19,12 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Stores what comes, until the sender is gone and everything is stored.
 ///
-/// When the store is unavailable it waits, and the agent's pipes fill up behind it: lines are late, not lost.
-pub(super) async fn keep(app: Arc<App>, run: RunId, mut lines: mpsc::Receiver<LogLine>) {
+/// When the store is unavailable it waits, and the agent's pipes fill up behind it: lines are late, not lost, unless the
+/// gateway closes meanwhile.
+pub(super) async fn keep(app: Arc<App>, run: RunId, mut lines: mpsc::Receiver<LogLine>, closing: CancellationToken) {
     let mut batch = Vec::new();
     while lines.recv_many(&mut batch, MOST_LINES).await > 0 {
-        if batch.len() < MOST_LINES {
+        if batch.len() < MOST_LINES && !lines.is_closed() {
             tokio::time::sleep(GATHER).await;
             while batch.len() < MOST_LINES
                 && let Ok(line) = lines.try_recv()
@@ -39,7 +41,10 @@ pub(super) async fn keep(app: Arc<App>, run: RunId, mut lines: mpsc::Receiver<Lo
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(%run, error = super::error_chain(&error), "log.append_failed");
+                    tracing::error!(%run, error = super::error_chain(&error), lines = stored.len(), "log.append_failed");
+                    if closing.is_cancelled() || matches!(error, Error::Corrupt(_)) {
+                        break;
+                    }
                     tokio::time::sleep(RETRY).await;
                 }
             }

@@ -11,12 +11,13 @@ impl Dispatcher {
     /// Moves on the runs that run without us: after a restart all of them (`None`), later those whose lease ended
     /// before `now`. What is left of their processes is ended first.
     pub(super) async fn recover_lost(&self, now: Option<Timestamp>) -> Result<(), Error> {
-        for running in self.app.store.running().await? {
+        let all = self.app.store.running().await?;
+        let lost = all.into_iter().filter(|running| {
             let ours = self.in_flight().contains_key(&running.run.id);
-            if !ours && now.is_none_or(|now| running.until < now) {
-                self.recover(running).await?;
-            }
-        }
+            !ours && now.is_none_or(|now| running.until < now)
+        });
+        // Together, because stubborn processes take seconds to end.
+        futures_util::future::try_join_all(lost.map(|running| self.recover(running))).await?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,10 @@ async fn receive(shared: Shared, sources: Vec<Arc<Source>>, remote: SocketAddr, 
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
+    if shared.app.closing.load(Ordering::Relaxed) {
+        let detail = "the gateway shuts down; try again";
+        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closing", detail).retry_later().into_response();
+    }
     match take(&shared, &sources, remote, request).await {
         Ok(receipt) => Json(receipt).into_response(),
         Err(failure) => failure.into_response(),
@@ -95,7 +100,12 @@ async fn take(
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
-    match shared.app.store.accept(new_events(&shared.app, &events)).await? {
+    let stored = shared.app.store.accept(new_events(&shared.app, &events)).await.map_err(|error| {
+        let failure = Failure::from(error);
+        taken.iter().for_each(|source| shared.app.metrics.count_rejected(source.name(), failure.code()));
+        failure
+    })?;
+    match stored {
         Acceptance::Stored(accepted) => Ok(confirm(shared, &events, &accepted, started.elapsed())),
         Acceptance::QueueFull(agents) => {
             let detail = format!("the queue of {} is full; try again later", agents.join(", "));

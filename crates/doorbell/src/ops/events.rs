@@ -135,7 +135,8 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     let stored = app.store.event(event.id.parse().map_err(|_| Error::NotFound("event"))?).await?;
     let stored = stored.ok_or(Error::NotFound("event"))?;
     let triggers = app.store.trigger_set(stored.trigger_set).await?;
-    let damaged = |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));
+    let damaged =
+        |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));
     let triggers = triggers.ok_or_else(|| damaged("trigger set"))?;
     let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
     let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;

@@ -169,6 +169,18 @@ async fn a_cancelled_run_ends_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_comes_while_a_run_is_being_started_is_heeded() {
+    let project = project("scale = 50", "sleep 1000");
+    let gateway = project.serve();
+    let ring_and_cancel = (0..50).map(async |_| {
+        let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+        gateway.client.cancel_run(&run).await.unwrap();
+        assert_eq!(gateway.finished(&run).await.run.state, "cancelled");
+    });
+    futures_util::future::join_all(ring_and_cancel).await;
+}
+
+#[tokio::test]
 async fn an_agent_that_ends_well_leaves_nothing_behind_either() {
     let project = project("", "setsid sleep 1000 & sleep 1000 & exit 0");
     let gateway = project.serve();
@@ -185,7 +197,14 @@ async fn sigterm_lets_a_running_agent_end() {
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     gateway.in_state(&run, "running").await;
     gateway.signal(Signal::SIGTERM);
-    wait_for("the gateway to close its door", || (!project.path(".doorbell/gateway.json").exists()).then_some(()));
+    let refused = wait_until("the gateway to take no more", async || {
+        match gateway.send("/webhooks/github", sample("issues.opened")).await {
+            Answer::Problem(problem) => Some(problem),
+            _ => None,
+        }
+    });
+    assert_eq!(refused.await.code, "closing");
+    assert_eq!(gateway.client.run(&run).await.unwrap().run.state, "running", "the API is there for what still runs");
     std::fs::remove_file(project.path("home/hold")).unwrap();
     assert_eq!(gateway.ended(), Some(0));
     let gateway = project.serve();

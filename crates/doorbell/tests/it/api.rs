@@ -3,7 +3,7 @@
 use doorbell_client::{Client, Error, EventQuery, RunQuery, api};
 use futures_util::StreamExt;
 
-use crate::support::{Gateway, ONE_SOURCE, Project, sample, sample_as, wait_until};
+use crate::support::{Gateway, ONE_SOURCE, PATIENCE, Project, sample, sample_as, wait_until};
 
 const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
 
@@ -54,7 +54,9 @@ async fn what_is_not_ones_own_does_not_exist() {
     let push = gateway.ring(sample("push")).await;
     let two = client_with(&gateway, "agent", Some("two")).await;
     assert_eq!(two.agents().await.unwrap().agents.len(), 1);
-    assert_eq!(two.events(&EventQuery::default()).await.unwrap().events.len(), 1);
+    let events = two.events(&EventQuery::default()).await.unwrap().events;
+    assert_eq!(events.len(), 1);
+    assert!(events[0].outcomes.iter().all(|outcome| outcome.agent == "two"), "{events:?}");
     let runs = two.runs(&RunQuery::default()).await.unwrap().runs;
     assert_eq!((runs.len(), runs[0].agent.as_str()), (1, "two"));
     assert_eq!(two.event(&push.delivery_id).await.unwrap().event.outcomes.len(), 1, "only its own outcome");
@@ -162,6 +164,29 @@ async fn the_stream_tells_what_happens_and_goes_on_where_it_ended() {
     let mut stream = gateway.client.event_stream(Some(first)).await.unwrap();
     let Some(Ok(api::Activity::Event { event })) = stream.next().await else { panic!("no event") };
     assert_eq!(event.id, missed.delivery_id);
+}
+
+#[tokio::test]
+async fn the_stream_misses_no_event_of_many_senders() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    let mut stream = gateway.client.event_stream(None).await.unwrap();
+    let senders = (0..64).map(async |_| {
+        for _ in 0..5 {
+            gateway.ring(sample("issues.opened")).await;
+        }
+    });
+    let watch = async {
+        let mut seqs = Vec::new();
+        while seqs.len() < 320 {
+            let Some(Ok(api::Activity::Event { event })) = stream.next().await else { panic!("no event") };
+            seqs.push(event.seq);
+        }
+        seqs
+    };
+    let sending = futures_util::future::join_all(senders);
+    let (_, seqs) = tokio::time::timeout(PATIENCE, futures_util::future::join(sending, watch)).await.unwrap();
+    assert_eq!(seqs, (1..=320).collect::<Vec<_>>(), "all, in the order of commits");
 }
 
 #[tokio::test]

@@ -62,16 +62,36 @@ async fn a_compressed_body_is_415() {
 }
 
 #[tokio::test]
+async fn what_is_only_announced_takes_nothing_from_other_senders() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    let mut announcing = Vec::new();
+    for _ in 0..20 {
+        let mut stream = connect(&gateway).await;
+        stream
+            .write_all(b"POST /webhooks/github HTTP/1.1\r\nhost: x\r\ncontent-length: 26000000\r\n\r\n{")
+            .await
+            .unwrap();
+        announcing.push(stream);
+    }
+    gateway.ring(sample("issues.opened")).await;
+}
+
+#[tokio::test]
 async fn senders_that_stop_sending_are_let_go() {
     let gateway = project().serve();
+    let (mut silent, mut preface) = (connect(&gateway).await, connect(&gateway).await);
+    preface.write_all(b"PRI * HT").await.unwrap();
     let (mut headers, mut body) = (connect(&gateway).await, connect(&gateway).await);
     headers.write_all(b"POST /webhooks/github HTTP/1.1\r\nhost:").await.unwrap();
     body.write_all(b"POST /webhooks/github HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12").await.unwrap();
-    let (headers, body) = tokio::join!(read_to_end(&mut headers), async {
-        let mut head = [0; 12];
-        body.read_exact(&mut head).await.unwrap();
-        String::from_utf8_lossy(&head).into_owned()
-    });
+    let (silent, preface, headers, body) =
+        tokio::join!(read_to_end(&mut silent), read_to_end(&mut preface), read_to_end(&mut headers), async {
+            let mut head = [0; 12];
+            body.read_exact(&mut head).await.unwrap();
+            String::from_utf8_lossy(&head).into_owned()
+        });
+    assert_eq!((silent.as_str(), preface.as_str()), ("", ""));
     assert!(headers.is_empty() || headers.starts_with("HTTP/1.1 408"), "{headers}");
     assert_eq!(body, "HTTP/1.1 408");
 }

@@ -2,6 +2,7 @@
 //! it waits for the disk the next batch gathers, so the cost of a durable commit is shared without a timer.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -257,7 +258,9 @@ fn transact(sql: &Connection, memory: &mut Memory, batch: &mut [Box<dyn Operatio
     run("BEGIN IMMEDIATE").map_err(Failure::Transaction)?;
     let mut work = Work { sql, memory };
     for operation in batch.iter_mut() {
-        operation.run(&mut work).map_err(Failure::Operation)?;
+        // A panic fails the operation, not the thread that everybody needs.
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| operation.run(&mut work)));
+        ran.unwrap_or_else(|_| Err(Fault::Corrupt("the operation panicked".to_owned()))).map_err(Failure::Operation)?;
     }
     run("COMMIT").map_err(Failure::Transaction)
 }
