@@ -18,6 +18,16 @@ const LONGEST_DELIVERY_ID: usize = 200;
 /// The longest text of a [`Context::shortened`] one, in characters.
 const LONGEST_LISTED_TEXT: usize = 400;
 
+/// The longest list of a [`Context::shortened`] one.
+const MOST_LISTED: usize = 100;
+
+fn cut(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_LISTED_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
 /// The fields of an event that filters, prompts and people use: `event`, `action`, `repo`, `labels`, …
 ///
 /// A small ordered map. Which fields there are is the provider's business; they can be read again from the body.
@@ -69,16 +79,19 @@ impl Context {
         }
     }
 
-    /// The same with long texts cut, for lists: nothing that filters use is long.
+    /// The same with long texts and lists cut, for lists of events. Filters are held against the whole; what `why` shows
+    /// of them is held against this, and is the same for values that fit.
     #[must_use]
     pub fn shortened(&self) -> Self {
         let mut short = self.clone();
         for (_, value) in &mut short.0 {
-            if let Value::Text(text) = value
-                && let Some((end, _)) = text.char_indices().nth(LONGEST_LISTED_TEXT)
-            {
-                text.truncate(end);
-                text.push('…');
+            match value {
+                Value::Text(text) => cut(text),
+                Value::List(list) => {
+                    list.truncate(MOST_LISTED);
+                    list.iter_mut().for_each(cut);
+                }
+                Value::Number(_) | Value::Flag(_) => {}
             }
         }
         short

@@ -12,6 +12,9 @@ use crate::envelope::Envelope;
 /// The longest text field in a prompt, in characters; the whole event is in the event file.
 pub const LONGEST_TEXT: usize = 4000;
 
+/// The longest list in a prompt.
+const LONGEST_LIST: usize = 1000;
+
 /// Instructions a template may spend on rendering, in minijinja's fuel.
 const FUEL: u64 = 200_000;
 
@@ -165,13 +168,26 @@ fn event_variable(envelope: &Envelope, audience: Audience) -> Value {
     event
 }
 
+/// Cuts long texts and long lists.
 fn cut_texts(value: &mut Value) {
+    cut_lists(value);
     change_texts(value, &|text| {
         if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
             text.truncate(end);
             text.push('…');
         }
     });
+}
+
+fn cut_lists(value: &mut Value) {
+    match value {
+        Value::Array(list) => {
+            list.truncate(LONGEST_LIST);
+            list.iter_mut().for_each(cut_lists);
+        }
+        Value::Object(map) => map.values_mut().for_each(cut_lists),
+        _ => {}
+    }
 }
 
 /// Changes every text in a value, the names of fields included: a sender chooses those too.

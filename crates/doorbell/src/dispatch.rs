@@ -76,23 +76,35 @@ impl Dispatcher {
         })
     }
 
-    /// Finds what an earlier process left running, then begins to take runs.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub async fn start(self: &Arc<Self>) -> Result<(), Error> {
+    /// Begins, beside whoever calls it: first what an earlier process left running is ended and moved on, then each
+    /// agent's runs are taken.
+    pub fn start(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        self.takers.spawn(async move {
+            while let Err(error) = this.prepare().await {
+                tracing::error!(error = error_chain(&error), "runs.recover_failed");
+                tokio::select! {
+                    () = this.closing.cancelled() => return,
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            }
+            for agent in this.app.config.agents.values().filter(|agent| agent.scale > 0) {
+                let (this, agent) = (Arc::clone(&this), Arc::clone(agent));
+                let takers = this.takers.clone();
+                takers.spawn(async move { this.serve_agent(agent).await });
+            }
+            let releasing = Arc::clone(&this);
+            this.takers.spawn(async move { releasing.release_due_runs().await });
+            let keeping = Arc::clone(&this);
+            this.keepers.spawn(async move { keeping.keep_leases().await });
+        });
+    }
+
+    /// Moves on what an earlier process left behind.
+    async fn prepare(&self) -> Result<(), Error> {
         self.recover_lost(None).await?;
         let known = self.app.config.agents.keys().cloned().collect();
-        self.app.store.settle_agents(known, clock::now()).await?;
-        for agent in self.app.config.agents.values().filter(|agent| agent.scale > 0) {
-            let (this, agent) = (Arc::clone(self), Arc::clone(agent));
-            self.takers.spawn(async move { this.serve_agent(agent).await });
-        }
-        let this = Arc::clone(self);
-        self.takers.spawn(async move { this.release_due_runs().await });
-        let this = Arc::clone(self);
-        self.keepers.spawn(async move { this.keep_leases().await });
-        Ok(())
+        self.app.store.settle_agents(known, clock::now()).await
     }
 
     /// Tells that an agent has queued runs.

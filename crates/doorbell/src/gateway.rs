@@ -11,6 +11,7 @@ use anyhow::Context;
 use doorbell_client::api::NewKey;
 use doorbell_core::matcher::Matcher;
 use doorbell_core::trigger::Trigger;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -62,7 +63,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens the store, recovers what an earlier process left, and listens.
+    /// Opens the store, listens, and begins to carry runs out.
     ///
     /// `program` is this program's own file (it watches over the agents' processes), `inherited` the environment that
     /// commands get.
@@ -84,10 +85,10 @@ impl Gateway {
         let _ = app.local_url.set(local_url(address));
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
-        dispatcher.start().await.context("cannot recover the runs of an earlier process")?;
+        dispatcher.start();
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
-        let server = tokio::spawn(http::serve(listener, router, Limits::default(), accepting.clone()));
+        let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
@@ -144,6 +145,21 @@ async fn ensure_local_key(store: &dyn Store, root: &Path) -> anyhow::Result<()> 
     }
     Ok(())
 }
+
+/// As many connections as there can be files, less those that the store and the agents' pipes need.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let wanted = (limits.connections as u64 + FILES_KEPT).min(hard).max(soft);
+        let files = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
+        let left = usize::try_from(files.saturating_sub(FILES_KEPT)).unwrap_or(usize::MAX);
+        limits.connections = limits.connections.min(left.max(64));
+    }
+    limits
+}
+
+/// Open files that are not connections.
+const FILES_KEPT: u64 = 512;
 
 /// The URL of an address on this machine: all interfaces are reached by loopback.
 fn local_url(address: SocketAddr) -> String {

@@ -12,6 +12,10 @@ const LARGEST: u64 = 1 << 20;
 /// Reads the file `name` (with `/`) of the project.
 pub(super) fn read(root: &Path, name: &str) -> Result<Arc<Text>, Problem> {
     let unreadable = |why: String| Problem::at(&Place::path(name), format!("cannot read {name}: {why}"));
+    // Opening a pipe would wait for a writer.
+    if std::fs::metadata(root.join(name)).is_ok_and(|found| !found.is_file()) {
+        return Err(unreadable("it is not a file".to_owned()));
+    }
     let file = std::fs::File::open(root.join(name)).map_err(|error| unreadable(error.to_string()))?;
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;

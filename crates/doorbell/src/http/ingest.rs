@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use doorbell_core::provider::visible_headers;
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Candidate;
 use doorbell_core::verify::{self, Verified};
-use http::header::{ALLOW, CONTENT_ENCODING};
+use http::header::{ALLOW, CONTENT_ENCODING, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 
 use super::Shared;
@@ -34,10 +35,12 @@ use crate::store::{Acceptance, Accepted, Admission, NewEvent, OutcomeKind, Rejec
 /// `POST /webhooks/{provider}`: every source of the provider whose secret verifies takes the event.
 pub(super) async fn by_provider(
     State(shared): State<Shared>,
-    Path(provider): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    // What is not UTF-8 names nothing.
+    let Ok(Path(provider)) = path else { return Failure::not_found().into_response() };
     let all = shared.app.config.sources.values();
     let sources = all.filter(|source| source.provider().name() == provider).cloned().collect();
     receive(shared, sources, remote, request).await
@@ -46,10 +49,11 @@ pub(super) async fn by_provider(
 /// `POST /v1/webhooks/{provider}/{source}`: one source takes the event.
 pub(super) async fn by_source(
     State(shared): State<Shared>,
-    Path((provider, source)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     ConnectInfo(remote): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
+    let Ok(Path((provider, source))) = path else { return Failure::not_found().into_response() };
     let found = shared.app.config.sources.get(&source);
     let sources = found.filter(|source| source.provider().name() == provider).cloned().into_iter().collect();
     receive(shared, sources, remote, request).await
@@ -131,8 +135,9 @@ async fn collect(
         body: Bytes::new(),
         received_at: clock::now(),
     };
-    if delivery.headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity") {
-        let detail = "send the body without Content-Encoding: the signature is over the bytes as they are sent";
+    let coded = |name, plain: &str| delivery.headers.get_all(name).iter().any(|value| value != plain);
+    if coded(CONTENT_ENCODING, "identity") || coded(TRANSFER_ENCODING, "chunked") {
+        let detail = "send the body without a coding (Content-Encoding, Transfer-Encoding): the signature is over the bytes as they are sent";
         let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
         return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
     }

@@ -36,6 +36,8 @@ impl Default for Limits {
 
 /// The largest block of headers.
 const LARGEST_HEADERS: usize = 64 * 1024;
+/// Headers of one request.
+const MOST_HEADERS: usize = 256;
 /// How often a connection that sent half a preface is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted (no file descriptors are left).
@@ -66,6 +68,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, closin
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(LARGEST_HEADERS)
+        .max_headers(MOST_HEADERS)
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.header_timeout)

@@ -84,9 +84,11 @@ impl SqliteStore {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        let exclusive = lock::take(path)?;
         // SQLite gives its other files the mode of this one.
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        // By whichever name it is reached, it is the same database.
+        let path = &path.canonicalize()?;
+        let exclusive = lock::take(path)?;
         let mut connection = schema::open_writer(path, options.patience)?;
         schema::migrate(&mut connection)?;
         let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages));

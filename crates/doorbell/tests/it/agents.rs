@@ -243,7 +243,7 @@ async fn a_run_waits_held_while_its_agent_is_gone() {
     gateway.kill();
     std::fs::rename(project.path("agents/triage"), project.path("gone")).unwrap();
     let gateway = project.serve();
-    assert_eq!(gateway.client.run(&waiting).await.unwrap().run.state, "held");
+    gateway.in_state(&waiting, "held").await;
     gateway.kill();
     std::fs::remove_file(project.path("home/hold")).unwrap();
     std::fs::rename(project.path("gone"), project.path("agents/triage")).unwrap();
