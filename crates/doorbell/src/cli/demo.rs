@@ -1,5 +1,6 @@
 //! `doorbell demo`: the main job end to end, in a folder of its own, with nothing to set up.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<Ex
         gateway.close(Duration::from_secs(5)).await;
         return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    suggest(&gateway, &run)?;
+    suggest(&gateway, &run, &home)?;
     let watching = dev::watch(&gateway).await?;
     let code = run_until_told(gateway).await;
     watching.abort();
@@ -90,18 +91,22 @@ where
     bail!("the gateway ended its stream")
 }
 
-fn suggest(gateway: &Gateway, run: &Run) -> anyhow::Result<()> {
+/// What to try next. The demo's secret is in a home folder of its own, which the other terminal must be told.
+fn suggest(gateway: &Gateway, run: &Run, home: &Path) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     let (program, root) = (program.display(), gateway.app.config.root.display());
+    let credentials = home.join(".doorbell/credentials");
     output::line(format!(
         "\nIt keeps serving; Ctrl-C ends it and removes the folder. In another terminal, try:\n\
-         \n  cd {root} && alias doorbell={program}\n\
+         \n  export DOORBELL_CREDENTIALS_DIR={}; cd {root} && alias doorbell={program}\n\
          \x20 doorbell why {}\n\
          \x20 doorbell runs show {}\n\
          \x20 doorbell ring github pull_request\n\
          \x20 doorbell ring github issues --tamper\n\
          \x20 doorbell stat\n",
-        run.event_id, run.id
+        credentials.display(),
+        run.event_id,
+        run.id
     ))?;
     Ok(())
 }
