@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use comfy_table::{ContentArrangement, Table as Grid, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 use serde::Serialize;
 
 /// Prints a line, or several.
@@ -43,9 +43,19 @@ pub(super) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(escape_json(&serde_json::to_string(value)?))?)
 }
 
-/// A table without borders that fits the terminal.
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// Free text is not wrapped to less: where so much does not fit, the terminal may break the lines.
+const NARROWEST: u16 = 24;
+
+/// A table without borders. Its cells stand on one line, so that ids and URLs can be copied; where the last column is
+/// free text, that one is wrapped to fit the terminal.
 #[derive(Debug)]
-pub(super) struct Table(Grid);
+pub(super) struct Table {
+    grid: Grid,
+    wraps: bool,
+}
 
 impl Table {
     /// A table with a line of titles; none, if there are no titles.
@@ -55,22 +65,35 @@ impl Table {
         if !titles.is_empty() {
             grid.set_header(titles);
         }
-        Self(grid)
+        Self { grid, wraps: false }
     }
 
-    /// Adds a row. Line feeds in a cell start a new line in it; all else that is not text is shown escaped.
+    /// The same with free text in the last column.
+    #[must_use]
+    pub(super) fn wrapping_last(self) -> Self {
+        Self { wraps: true, ..self }
+    }
+
+    /// Adds a row. Line ends in a cell start a new line in it; all else that is not text is shown escaped.
     pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
         let cells =
             cells.into_iter().map(|cell| cell.as_ref().split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n"));
-        self.0.add_row(cells.collect::<Vec<_>>());
+        self.grid.add_row(cells.collect::<Vec<_>>());
     }
 
     /// The lines, without white space at their ends.
     pub(super) fn render(mut self) -> String {
-        for column in self.0.column_iter_mut() {
-            column.set_padding((0, 2));
+        let content = self.grid.column_max_content_widths();
+        let last = content.len().saturating_sub(1);
+        for (n, (column, content)) in self.grid.column_iter_mut().zip(content).enumerate() {
+            column.set_padding((0, GAP));
+            column.set_constraint(if self.wraps && n == last {
+                ColumnConstraint::LowerBoundary(Width::Fixed(content.min(NARROWEST) + GAP))
+            } else {
+                ColumnConstraint::ContentWidth
+            });
         }
-        self.0.trim_fmt()
+        self.grid.trim_fmt()
     }
 
     /// Prints it.
@@ -177,5 +200,32 @@ mod tests {
         table.row(["evt_22", "evil\u{1b}[0m\nsecond line"]);
         let lines = ["ID      EVENT", "evt_1   github.push", "evt_22  evil\\u{1b}[0m", "        second line"];
         assert_eq!(table.render(), lines.join("\n"));
+    }
+
+    #[test]
+    fn only_free_text_is_wrapped() {
+        let id = format!("evt_{}", "0".repeat(26));
+        let url = format!("http://gateway/v1/webhooks/github/{}", "a".repeat(60));
+        let why = "the agent ended with exit code 1 after it had said at length what it could not do";
+        for (cells, wraps) in [([id.as_str(), why], true), ([url.as_str(), why], true), ([id.as_str(), &url], false)] {
+            let mut table = Table::new(&["ID", "WHY"]);
+            table.wraps = wraps;
+            table.grid.set_width(80);
+            table.row(cells);
+            let shown = table.render();
+            assert!(shown.lines().any(|line| line.starts_with(cells[0])), "{shown}");
+            assert_eq!(shown.lines().count() > 2, wraps, "{shown}");
+            assert!(wraps || shown.contains(&url), "{shown}");
+            assert!(cells[0] == url || !wraps || shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_wrapped() {
+        let mut table = Table::new(&["ID", "WHY"]).wrapping_last();
+        table.grid.force_no_tty();
+        let why = "so it is ".repeat(40);
+        table.row(["evt_1", &why]);
+        assert_eq!(table.render().lines().count(), 2);
     }
 }

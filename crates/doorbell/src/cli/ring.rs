@@ -108,7 +108,7 @@ fn list(context: &Context, name: &str) -> anyhow::Result<()> {
         let samples = samples.map(|sample| serde_json::json!({"event": sample.event, "about": sample.about}));
         return output::json(&serde_json::json!({"samples": samples.collect::<Vec<_>>()}));
     }
-    let mut table = Table::new(&["EVENT", "WHAT IT SHOWS"]);
+    let mut table = Table::new(&["EVENT", "WHAT IT SHOWS"]).wrapping_last();
     provider.samples().iter().for_each(|sample| table.row([sample.event, sample.about]));
     Ok(table.print()?)
 }

@@ -89,7 +89,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]);
+    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]).wrapping_last();
     page.runs.iter().for_each(|run| table.row(row(run, &clock)));
     table.print()?;
     if let Some(cursor) = page.next_cursor {
@@ -157,7 +157,7 @@ fn facts(run: &Run, clock: &Clock) -> Table {
 }
 
 fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
-    let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]);
+    let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]).wrapping_last();
     for attempt in &detail.attempts {
         table.row([
             attempt.number.to_string(),

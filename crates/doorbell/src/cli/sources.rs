@@ -44,7 +44,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
         output::note("no sources: each one is a [webhooks.<name>] in config.toml");
         return Ok(());
     }
-    let mut table = Table::new(&["SOURCE", "PROVIDER", "URL", "VERIFIED WITH"]);
+    let mut table = Table::new(&["SOURCE", "PROVIDER", "URL", "VERIFIED WITH"]).wrapping_last();
     list.sources.iter().for_each(|source| table.row(row(source)));
     Ok(table.print()?)
 }
@@ -65,7 +65,7 @@ async fn deliveries(context: &Context, source: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "WHY", "FROM"]);
+    let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "FROM", "WHY"]).wrapping_last();
     list.deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
     Ok(table.print()?)
 }
@@ -79,8 +79,8 @@ fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {
         delivery.status.clone(),
         delivery.repeated.to_string(),
         event.trim().to_owned(),
-        why.collect::<Vec<_>>().join(": "),
         text(&delivery.remote),
+        why.collect::<Vec<_>>().join(": "),
     ]
 }
 
@@ -103,7 +103,7 @@ mod tests {
         };
         assert_eq!(
             delivery_row(&delivery, &Clock::fixed("2026-01-31T12:00:00Z")),
-            ["09:30:00", "rejected", "4", "", "signature_mismatch: the secrets differ", "192.0.2.1"]
+            ["09:30:00", "rejected", "4", "", "192.0.2.1", "signature_mismatch: the secrets differ"]
         );
     }
 }
