@@ -27,7 +27,7 @@ pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<Ex
     // The demo's secret goes where it is removed with the rest.
     let home = folder.path().join("home");
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
-    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
+    telemetry::start_logging(&environment, "error", LogFormat::Text);
     let project = folder.path().join("project");
     init::create(&project, &Credentials::new(&environment))?;
     output::line(format!("made a project in {}:", project.display()))?;

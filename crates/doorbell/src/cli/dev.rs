@@ -18,7 +18,7 @@ use crate::telemetry::{self, LogFormat};
 pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<ExitCode> {
     let environment = Environment::read();
     // What happens is shown in its own form; of the log, only what is wrong.
-    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
+    telemetry::start_logging(&environment, "error", LogFormat::Text);
     let config = load(&context.root()?, &environment, args.listen)?;
     let gateway = start(config, &environment).await?;
     introduce(&gateway)?;

@@ -18,7 +18,7 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
-    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("info"), format);
+    telemetry::start_logging(&environment, "info", format);
     let config = load(&context.root()?, &environment, args.listen)?;
     let gateway = start(config, &environment).await?;
     output::note(format!("doorbell listens on http://{}", gateway.address));
