@@ -47,7 +47,7 @@ pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<Ex
     }
     suggest(&gateway, &run, &home)?;
     let watching = dev::watch(&gateway).await?;
-    let code = run_until_told(gateway).await;
+    let code = run_until_told(gateway, true).await;
     watching.abort();
     code
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     let gateway = start(config, &environment).await?;
     introduce(&gateway)?;
     let watching = watch(&gateway).await?;
-    let code = run_until_told(gateway).await;
+    let code = run_until_told(gateway, true).await;
     watching.abort();
     code
 }

@@ -21,8 +21,12 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
     telemetry::start_logging(&environment, "info", format);
     let config = load(&context.root()?, &environment, args.listen)?;
     let gateway = start(config, &environment).await?;
-    output::note(format!("doorbell listens on http://{}", gateway.address));
-    run_until_told(gateway).await
+    // The log says it, too, and what reads JSON cannot read this.
+    let notes = format == LogFormat::Text;
+    if notes {
+        output::note(format!("doorbell listens on http://{}", gateway.address));
+    }
+    run_until_told(gateway, notes).await
 }
 
 /// The configuration of a project, with the flags that all ways of running it have. Warnings are said at once.
@@ -45,11 +49,17 @@ pub(super) async fn start(config: Config, environment: &Environment) -> anyhow::
 }
 
 /// Waits for SIGTERM or SIGINT, then closes: running agents may go on until `drain_timeout`, or the second signal.
-pub(super) async fn run_until_told(gateway: Gateway) -> anyhow::Result<ExitCode> {
+/// `notes`: say so on standard error.
+pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
     let mut told = Told::new()?;
     told.wait().await;
     let limit = gateway.app.config.gateway.drain_timeout;
-    output::note(format!("closing: running agents have {} s to end; once more to end them now", limit.as_secs()));
+    let note = |text: String| {
+        if notes {
+            output::note(text)
+        }
+    };
+    note(format!("closing: running agents have {} s to end; once more to end them now", limit.as_secs()));
     let mut again = false;
     let closing = gateway.close(limit);
     tokio::pin!(closing);
@@ -60,7 +70,7 @@ pub(super) async fn run_until_told(gateway: Gateway) -> anyhow::Result<ExitCode>
     if again {
         // The process that watches over the agents ends them when this one is gone; their runs are found at the
         // next start.
-        output::note("ending now: runs that were not over are found at the next start");
+        note("ending now: runs that were not over are found at the next start".to_owned());
     }
     Ok(if again { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
