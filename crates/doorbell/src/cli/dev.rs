@@ -1,9 +1,12 @@
 //! `doorbell dev`: the gateway, with what comes in shown as it happens.
 
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use doorbell_client::Client;
-use futures_util::StreamExt;
+use doorbell_client::api::Activity;
+use doorbell_client::{Client, EventQuery};
+use futures_util::{Stream, StreamExt};
 
 use super::context::Context;
 use super::live::Live;
@@ -14,6 +17,11 @@ use crate::config::Environment;
 use crate::gateway::{Gateway, key_file};
 use crate::ops;
 use crate::telemetry::{self, LogFormat};
+
+/// Between a stream that ended and the next one.
+const REOPEN: Duration = Duration::from_millis(500);
+
+type Activities = Box<dyn Stream<Item = Result<Activity, doorbell_client::Error>> + Send + Unpin>;
 
 pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<ExitCode> {
     let environment = Environment::read();
@@ -38,22 +46,85 @@ fn introduce(gateway: &Gateway) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows what happens in a gateway of this process, through its own API.
+/// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs.
 pub(super) async fn watch(gateway: &Gateway) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let client = client(gateway)?;
-    let mut activity = client.event_stream(None).await?;
+    let newest = client.events(&EventQuery { limit: Some(1), ..EventQuery::default() }).await?;
+    let newest = newest.events.first().map_or(0, |event| event.seq);
+    let activity = client.event_stream(Some(newest)).await?;
     Ok(tokio::spawn(async move {
-        let mut live = Live::new(client);
-        while let Some(Ok(activity)) = activity.next().await {
-            if live.say(&activity).await.is_err() {
-                return;
+        let mut live = Live::new(client.clone());
+        // Nobody reads any more if it fails.
+        let _ = keep_saying(&client, activity, newest, &mut live).await;
+    }))
+}
+
+/// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen.
+async fn keep_saying<S>(client: &Client, activity: S, mut newest: i64, live: &mut Live) -> io::Result<()>
+where
+    S: Stream<Item = Result<Activity, doorbell_client::Error>> + Send + Unpin + 'static,
+{
+    let mut activity: Activities = Box::new(activity);
+    loop {
+        let cause = loop {
+            match activity.next().await {
+                Some(Ok(next)) => {
+                    if let Activity::Event { event } = &next {
+                        newest = newest.max(event.seq);
+                    }
+                    live.say(&next).await?;
+                }
+                Some(Err(error)) => break error.to_string(),
+                None => break "the gateway ended its stream".to_owned(),
+            }
+        };
+        match reopen(client, newest, &cause).await {
+            Some(again) => activity = again,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Opens the stream again; none if the gateway is closing, which is when it takes no more connections.
+async fn reopen(client: &Client, newest: i64, cause: &str) -> Option<Activities> {
+    let mut warned = false;
+    loop {
+        match client.event_stream(Some(newest)).await {
+            Err(error) if error.nobody_listens() => return None,
+            opened => {
+                if !warned {
+                    let cause = output::escape_terminal(cause);
+                    output::note(format!(
+                        "warning: {cause}; going on after the last event, runs and lines may be missing"
+                    ));
+                    warned = true;
+                }
+                // Not at once: a stream that breaks each time must not keep the gateway busy.
+                tokio::time::sleep(REOPEN).await;
+                if let Ok(again) = opened {
+                    return Some(Box::new(again));
+                }
             }
         }
-    }))
+    }
 }
 
 /// A client of a gateway of this process.
 pub(super) fn client(gateway: &Gateway) -> anyhow::Result<Client> {
     let key = std::fs::read_to_string(key_file(&gateway.app.config.root))?;
     Ok(Client::new(gateway.app.local_url(), Some(key.trim()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_of_a_gateway_that_closed_is_not_opened_again() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Client::new(&format!("http://{free}"), None).unwrap();
+        let mut live = Live::new(client.clone());
+        keep_saying(&client, futures_util::stream::empty(), 0, &mut live).await.unwrap();
+    }
 }
