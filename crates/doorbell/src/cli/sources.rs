@@ -22,16 +22,28 @@ enum SourcesCommand {
 
 /// List what came to a source, newest first: accepted, and rejected with the cause
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  doorbell sources deliveries acme-github")]
+#[command(after_help = "Example:\n  doorbell sources deliveries acme-github --rejected --limit 500")]
 struct DeliveriesArgs {
     /// The source's name
     source: String,
+    /// Only those that were refused, among the newest
+    #[arg(long)]
+    rejected: bool,
+    /// Of the newest, at most so many (up to 500)
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    limit: u32,
 }
+
+/// The status of what was refused.
+const REJECTED: &str = "rejected";
+
+/// As many as the gateway gives at once.
+const MOST: i64 = 500;
 
 pub(super) async fn run(context: &Context, args: SourcesArgs) -> anyhow::Result<()> {
     match args.command {
         None => list(context).await,
-        Some(SourcesCommand::Deliveries(args)) => deliveries(context, &args.source).await,
+        Some(SourcesCommand::Deliveries(args)) => deliveries(context, &args).await,
     }
 }
 
@@ -55,19 +67,29 @@ fn row(source: &Source) -> [String; 4] {
     [source.name.clone(), source.provider.clone(), source.url.clone(), verified]
 }
 
-async fn deliveries(context: &Context, source: &str) -> anyhow::Result<()> {
-    let list = context.client()?.deliveries(source).await?;
+async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {
+    let mut list = context.client()?.newest_deliveries(&args.source, Some(args.limit)).await?;
+    let is_full = list.deliveries.len() >= args.limit as usize;
+    list.deliveries.retain(|delivery| !args.rejected || delivery.status == REJECTED);
     if context.json {
         return output::json(&list);
     }
     if list.deliveries.is_empty() {
-        output::note("nothing came to this source yet");
-        return Ok(());
+        output::note(match (args.rejected, is_full) {
+            (false, _) => "nothing came to this source yet".to_owned(),
+            (true, false) => "nothing was refused".to_owned(),
+            (true, true) => format!("nothing was refused among the newest {}", args.limit),
+        });
+    } else {
+        let clock = Clock::here();
+        let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "FROM", "WHY"]).wrapping_last();
+        list.deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
+        table.print()?;
     }
-    let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "FROM", "WHY"]).wrapping_last();
-    list.deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
-    Ok(table.print()?)
+    if is_full && i64::from(args.limit) < MOST {
+        output::note(format!("more: --limit {MOST}"));
+    }
+    Ok(())
 }
 
 fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {
