@@ -5,6 +5,7 @@ use doorbell_client::api::{Event, EventDetail, Outcome};
 use doorbell_client::{EventQuery, api};
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output::{self, Table};
 use super::time::{Clock, When};
 use crate::clock;
@@ -118,9 +119,9 @@ fn row(event: &Event, clock: &Clock) -> [String; 5] {
 async fn show(context: &Context, args: &ShowArgs) -> anyhow::Result<()> {
     let client = context.client()?;
     if args.body {
-        return Ok(output::raw(&client.event_body(&args.id).await?)?);
+        return Ok(output::raw(&client.event_body(&args.id).await.map_err(Failure::no_event(&args.id))?)?);
     }
-    let detail = client.event(&args.id).await?;
+    let detail = client.event(&args.id).await.map_err(Failure::no_event(&args.id))?;
     if context.json {
         return output::json(&detail);
     }

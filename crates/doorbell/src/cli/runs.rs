@@ -6,6 +6,7 @@ use doorbell_client::api::{Run, RunDetail};
 use doorbell_core::run::State;
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 
@@ -120,7 +121,7 @@ fn state(run: &Run) -> String {
 }
 
 async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
-    let detail = context.client()?.run(id).await?;
+    let detail = context.client()?.run(id).await.map_err(Failure::no_run(id))?;
     if context.json {
         return output::json(&detail);
     }
@@ -172,7 +173,7 @@ fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
 }
 
 async fn cancel(context: &Context, id: &str) -> anyhow::Result<()> {
-    let cancelled = context.client()?.cancel_run(id).await?;
+    let cancelled = context.client()?.cancel_run(id).await.map_err(Failure::no_run(id))?;
     if context.json {
         return output::json(&cancelled);
     }

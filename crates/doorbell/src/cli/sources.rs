@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{Delivery, Source};
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output::{self, Table};
 use super::time::Clock;
 
@@ -68,7 +69,8 @@ fn row(source: &Source) -> [String; 4] {
 }
 
 async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {
-    let mut list = context.client()?.newest_deliveries(&args.source, Some(args.limit)).await?;
+    let list = context.client()?.newest_deliveries(&args.source, Some(args.limit)).await;
+    let mut list = list.map_err(Failure::missing("source", &args.source, "doorbell sources"))?;
     let is_full = list.deliveries.len() >= args.limit as usize;
     list.deliveries.retain(|delivery| !args.rejected || delivery.status == REJECTED);
     if context.json {
