@@ -76,8 +76,7 @@ impl Table {
 
     /// Adds a row. Line ends in a cell start a new line in it; all else that is not text is shown escaped.
     pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
-        let cells =
-            cells.into_iter().map(|cell| cell.as_ref().split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n"));
+        let cells = cells.into_iter().map(|cell| cell_lines(cell.as_ref()));
         self.grid.add_row(cells.collect::<Vec<_>>());
     }
 
@@ -102,14 +101,22 @@ impl Table {
     }
 }
 
+fn cell_lines(text: &str) -> String {
+    text.replace("\r\n", "\n").split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n")
+}
+
 /// Text from outside for one line of a terminal: control, bidi and other format characters are shown as `\u{..}`.
 pub(super) fn escape_terminal(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
-/// The same for text of several lines: line feeds and tabs stay.
+/// The same for text of several lines: line ends and tabs stay, and a line ends with a line feed alone.
 pub(super) fn escape_text(text: &str) -> Cow<'_, str> {
-    escape(text, |c| matches!(c, '\n' | '\t'))
+    let keep = |c| matches!(c, '\n' | '\t');
+    if text.contains("\r\n") {
+        return Cow::Owned(escape(&text.replace("\r\n", "\n"), keep).into_owned());
+    }
+    escape(text, keep)
 }
 
 fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -182,6 +189,8 @@ mod tests {
     #[test]
     fn text_of_several_lines_keeps_them() {
         assert_eq!(escape_text("a\n\tb\r\u{1b}"), "a\n\tb\\u{d}\\u{1b}");
+        assert_eq!(escape_text("a\r\nb\r\n\u{1b}\r"), "a\nb\n\\u{1b}\\u{d}");
+        assert_eq!(cell_lines("a\r\n\tb\r"), "a\n\\u{9}b\\u{d}");
     }
 
     #[test]
