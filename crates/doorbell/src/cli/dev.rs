@@ -1,6 +1,5 @@
 //! `doorbell dev`: the gateway, with what comes in shown as it happens.
 
-use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,38 +28,38 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     telemetry::start_logging(&environment, "error", LogFormat::Text);
     let config = load(&context.root()?, &environment, args.listen)?;
     let gateway = start(config, &environment).await?;
-    introduce(&gateway)?;
-    let watching = watch(&gateway).await?;
+    introduce(&gateway, context.json)?;
+    let watching = watch(&gateway, context.json).await?;
     let code = run_until_told(gateway, true).await;
     watching.abort();
     code
 }
 
-fn introduce(gateway: &Gateway) -> anyhow::Result<()> {
-    output::line(format!("doorbell listens on {}", gateway.app.local_url()))?;
+fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {
+    output::remark(json, format!("doorbell listens on {}", gateway.app.local_url()))?;
     let owner = Caller::Owner { name: "local".to_owned() };
     for source in ops::agents::sources(&gateway.app, &owner).sources {
-        output::line(format!("  {:<16} POST {}", source.name, source.url))?;
+        output::remark(json, format!("  {:<16} POST {}", source.name, source.url))?;
     }
-    output::line("ring it from another terminal: doorbell ring github issues.opened\n")?;
+    output::remark(json, "ring it from another terminal: doorbell ring github issues.opened\n")?;
     Ok(())
 }
 
 /// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs.
-pub(super) async fn watch(gateway: &Gateway) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let client = client(gateway)?;
     let newest = client.events(&EventQuery { limit: Some(1), ..EventQuery::default() }).await?;
     let newest = newest.events.first().map_or(0, |event| event.seq);
     let activity = client.event_stream(Some(newest)).await?;
     Ok(tokio::spawn(async move {
-        let mut live = Live::new(client.clone());
+        let mut live = Live::new(client.clone(), json);
         // Nobody reads any more if it fails.
         let _ = keep_saying(&client, activity, newest, &mut live).await;
     }))
 }
 
 /// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen.
-async fn keep_saying<S>(client: &Client, activity: S, mut newest: i64, live: &mut Live) -> io::Result<()>
+async fn keep_saying<S>(client: &Client, activity: S, mut newest: i64, live: &mut Live) -> anyhow::Result<()>
 where
     S: Stream<Item = Result<Activity, doorbell_client::Error>> + Send + Unpin + 'static,
 {
@@ -124,7 +123,7 @@ mod tests {
     async fn a_stream_of_a_gateway_that_closed_is_not_opened_again() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let client = Client::new(&format!("http://{free}"), None).unwrap();
-        let mut live = Live::new(client.clone());
+        let mut live = Live::new(client.clone(), false);
         keep_saying(&client, futures_util::stream::empty(), 0, &mut live).await.unwrap();
     }
 }

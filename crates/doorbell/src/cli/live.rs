@@ -6,7 +6,7 @@ use std::io;
 use doorbell_client::Client;
 use doorbell_client::api::{self, Activity};
 
-use super::output::{escape_terminal, line};
+use super::output::{self, escape_terminal, line};
 use super::time::Clock;
 
 /// Says what happens.
@@ -14,6 +14,8 @@ use super::time::Clock;
 pub(super) struct Live {
     /// Asked why an event matched.
     client: Client,
+    /// One object a line, instead of what people read.
+    json: bool,
     /// The agents of runs.
     agents: HashMap<String, String>,
     /// Runs whose tries were said to have started.
@@ -23,12 +25,19 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, agents: HashMap::new(), started: HashMap::new(), ended: BTreeSet::new() }
+    pub(super) fn new(client: Client, json: bool) -> Self {
+        Self { client, json, agents: HashMap::new(), started: HashMap::new(), ended: BTreeSet::new() }
     }
 
     /// Says one thing that happened.
-    pub(super) async fn say(&mut self, activity: &Activity) -> io::Result<()> {
+    pub(super) async fn say(&mut self, activity: &Activity) -> anyhow::Result<()> {
+        if self.json {
+            return output::json_line(activity);
+        }
+        Ok(self.describe(activity).await?)
+    }
+
+    async fn describe(&mut self, activity: &Activity) -> io::Result<()> {
         match activity {
             Activity::Event { event } => {
                 say_event(event)?;

@@ -27,6 +27,15 @@ pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Prints a line for people; where standard output is for JSON, it goes to standard error.
+pub(super) fn remark(json: bool, text: impl AsRef<str>) -> io::Result<()> {
+    if json {
+        note(text);
+        return Ok(());
+    }
+    line(text)
+}
+
 /// Says something beside the result, on standard error.
 pub(super) fn note(text: impl AsRef<str>) {
     // There is nowhere left to say that this failed.
