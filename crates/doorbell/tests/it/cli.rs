@@ -179,10 +179,10 @@ fn keys_are_made_with_and_without_a_running_gateway() {
 #[test]
 fn two_gateways_never_share_a_project() {
     let project = project();
-    let _gateway = project.serve();
+    let gateway = project.serve();
     let output = project.run(&["serve"]);
     assert!(!output.status.success());
-    assert!(text(&output).contains("another"), "{}", text(&output));
+    assert!(text(&output).contains("another") && text(&output).contains(&gateway.url), "{}", text(&output));
 }
 
 #[test]
