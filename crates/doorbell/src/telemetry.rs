@@ -1,5 +1,6 @@
 //! Log lines and metrics. One wide line per stage: `event.accepted`, `delivery.rejected`, `run.started`, `run.finished`.
 
+use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+use crate::config::Environment;
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -21,10 +24,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends log lines to standard error. `filter` is a `tracing` filter such as `info` or `doorbell=debug`.
-pub fn start_logging(filter: &str, format: LogFormat) {
+/// Sends log lines to standard error: those that `DOORBELL_LOG` names, or else `filter`, a `tracing` filter such as
+/// `info` or `doorbell=debug`. They have colours on a terminal, unless `NO_COLOR` is set.
+pub fn start_logging(environment: &Environment, filter: &str, format: LogFormat) {
+    let filter = environment.var("DOORBELL_LOG").unwrap_or(filter);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let colours = std::io::stderr().is_terminal() && !environment.refuses_colours();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false);
     // A second start (in tests) keeps the first.
     let _ = match format {
         LogFormat::Text => lines.try_init(),

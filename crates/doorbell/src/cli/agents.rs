@@ -23,7 +23,7 @@ pub(super) async fn run(context: &Context, AgentsArgs {}: AgentsArgs) -> anyhow:
         output::note("no agents: each one is a folder agents/<name>/ with a config.toml");
         return Ok(());
     }
-    let mut table = Table::new(&["AGENT", "RUNTIME", "SCALE", "TIMEOUT", "SOURCES", "DESCRIPTION"]);
+    let mut table = Table::new(&["AGENT", "RUNTIME", "SCALE", "TIMEOUT", "SOURCES", "DESCRIPTION"]).wrapping_last();
     list.agents.iter().for_each(|agent| table.row(row(agent)));
     Ok(table.print()?)
 }

@@ -1,11 +1,12 @@
 //! `doorbell demo`: the main job end to end, in a folder of its own, with nothing to set up.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use doorbell_client::api::{Activity, Run};
-use doorbell_client::{Answer, Client, Sender};
+use doorbell_client::{Answer, Sender};
 use doorbell_core::provider::{Provider, find_sample};
 use futures_util::{Stream, StreamExt};
 
@@ -21,38 +22,41 @@ use crate::telemetry::{self, LogFormat};
 /// How long the agent of the demo may take. It needs a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(_context: &Context, args: DemoArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("doorbell-demo-").tempdir().context("cannot make a folder")?;
     // The demo's secret goes where it is removed with the rest.
     let home = folder.path().join("home");
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
-    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
+    telemetry::start_logging(&environment, "error", LogFormat::Text);
     let project = folder.path().join("project");
     init::create(&project, &Credentials::new(&environment))?;
-    output::line(format!("made a project in {}:", project.display()))?;
-    output::line("  config.toml               a source `github` with a generated secret")?;
-    output::line("  agents/triage/config.toml an agent that wants new issues, and runs agents/triage/agent.sh\n")?;
+    output::remark(context.json, format!("made a project in {}:", project.display()))?;
+    output::remark(context.json, "  config.toml               a source `github` with a generated secret")?;
+    output::remark(
+        context.json,
+        "  agents/triage/config.toml an agent that wants new issues, and runs agents/triage/agent.sh\n",
+    )?;
     let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let gateway = start(load(&project, &environment, Some(any_port))?, &environment).await?;
-    output::line(format!(
-        "serving it on {}; sending it a signed `issues.opened`, as GitHub would:\n",
-        gateway.app.local_url()
-    ))?;
-    let run = ring_once(&gateway).await?;
+    output::remark(
+        context.json,
+        format!("serving it on {}; sending it a signed `issues.opened`, as GitHub would:\n", gateway.app.local_url()),
+    )?;
+    let run = ring_once(&gateway, context.json).await?;
     let succeeded = run.state == "succeeded";
     if args.once || !succeeded {
         gateway.close(Duration::from_secs(5)).await;
         return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    suggest(&gateway, &run)?;
-    let watching = dev::watch(&gateway).await?;
-    let code = run_until_told(gateway).await;
+    suggest(&gateway, &run, &home, context.json)?;
+    let watching = dev::watch(&gateway, context.json).await?;
+    let code = run_until_told(gateway, true).await;
     watching.abort();
     code
 }
 
 /// Sends one signed delivery over HTTP and shows what happens until its run is over.
-async fn ring_once(gateway: &Gateway) -> anyhow::Result<Run> {
+async fn ring_once(gateway: &Gateway, json: bool) -> anyhow::Result<Run> {
     let client = dev::client(gateway)?;
     let mut activity = client.event_stream(None).await?;
     let source = gateway.app.config.sources.get("github").context("the demo's source is missing")?;
@@ -68,15 +72,16 @@ async fn ring_once(gateway: &Gateway) -> anyhow::Result<Run> {
         other => bail!("the delivery was not accepted: {other:?}"),
     };
     let run = receipt.runs.first().context("the delivery started no run")?;
-    tokio::time::timeout(PATIENCE, follow(client, &mut activity, run)).await.context("the run did not end in time")?
+    tokio::time::timeout(PATIENCE, follow(Live::new(client, json), &mut activity, run))
+        .await
+        .context("the run did not end in time")?
 }
 
-async fn follow<S, E>(client: Client, activity: &mut S, run_id: &str) -> anyhow::Result<Run>
+async fn follow<S, E>(mut live: Live, activity: &mut S, run_id: &str) -> anyhow::Result<Run>
 where
     S: Stream<Item = Result<Activity, E>> + Unpin,
     E: std::error::Error + Send + Sync + 'static,
 {
-    let mut live = Live::new(client);
     while let Some(next) = activity.next().await {
         let next = next?;
         live.say(&next).await?;
@@ -90,18 +95,25 @@ where
     bail!("the gateway ended its stream")
 }
 
-fn suggest(gateway: &Gateway, run: &Run) -> anyhow::Result<()> {
+/// What to try next. The demo's secret is in a home folder of its own, which the other terminal must be told.
+fn suggest(gateway: &Gateway, run: &Run, home: &Path, json: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
     let (program, root) = (program.display(), gateway.app.config.root.display());
-    output::line(format!(
-        "\nIt keeps serving; Ctrl-C ends it and removes the folder. In another terminal, try:\n\
-         \n  cd {root} && alias doorbell={program}\n\
+    let credentials = home.join(".doorbell/credentials");
+    output::remark(
+        json,
+        format!(
+            "\nIt keeps serving; Ctrl-C ends it and removes the folder. In another terminal, try:\n\
+         \n  export DOORBELL_CREDENTIALS_DIR={}; cd {root} && alias doorbell={program}\n\
          \x20 doorbell why {}\n\
          \x20 doorbell runs show {}\n\
          \x20 doorbell ring github pull_request\n\
          \x20 doorbell ring github issues --tamper\n\
          \x20 doorbell stat\n",
-        run.event_id, run.id
-    ))?;
+            credentials.display(),
+            run.event_id,
+            run.id
+        ),
+    )?;
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! `doorbell dev`: the gateway, with what comes in shown as it happens.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use doorbell_client::Client;
-use futures_util::StreamExt;
+use doorbell_client::api::Activity;
+use doorbell_client::{Client, EventQuery};
+use futures_util::{Stream, StreamExt};
 
 use super::context::Context;
 use super::live::Live;
@@ -15,45 +17,113 @@ use crate::gateway::{Gateway, key_file};
 use crate::ops;
 use crate::telemetry::{self, LogFormat};
 
+/// Between a stream that ended and the next one.
+const REOPEN: Duration = Duration::from_millis(500);
+
+type Activities = Box<dyn Stream<Item = Result<Activity, doorbell_client::Error>> + Send + Unpin>;
+
 pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<ExitCode> {
     let environment = Environment::read();
     // What happens is shown in its own form; of the log, only what is wrong.
-    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("error"), LogFormat::Text);
+    telemetry::start_logging(&environment, "error", LogFormat::Text);
     let config = load(&context.root()?, &environment, args.listen)?;
     let gateway = start(config, &environment).await?;
-    introduce(&gateway)?;
-    let watching = watch(&gateway).await?;
-    let code = run_until_told(gateway).await;
+    introduce(&gateway, context.json)?;
+    let watching = watch(&gateway, context.json).await?;
+    let code = run_until_told(gateway, true).await;
     watching.abort();
     code
 }
 
-fn introduce(gateway: &Gateway) -> anyhow::Result<()> {
-    output::line(format!("doorbell listens on {}", gateway.app.local_url()))?;
+fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {
+    output::remark(json, format!("doorbell listens on {}", gateway.app.local_url()))?;
     let owner = Caller::Owner { name: "local".to_owned() };
     for source in ops::agents::sources(&gateway.app, &owner).sources {
-        output::line(format!("  {:<16} POST {}", source.name, source.url))?;
+        output::remark(json, format!("  {:<16} POST {}", source.name, source.url))?;
     }
-    output::line("ring it from another terminal: doorbell ring github issues.opened\n")?;
+    output::remark(json, "ring it from another terminal: doorbell ring github issues.opened\n")?;
     Ok(())
 }
 
-/// Shows what happens in a gateway of this process, through its own API.
-pub(super) async fn watch(gateway: &Gateway) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+/// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs.
+pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let client = client(gateway)?;
-    let mut activity = client.event_stream(None).await?;
+    let newest = client.events(&EventQuery { limit: Some(1), ..EventQuery::default() }).await?;
+    let newest = newest.events.first().map_or(0, |event| event.seq);
+    let activity = client.event_stream(Some(newest)).await?;
     Ok(tokio::spawn(async move {
-        let mut live = Live::new(client);
-        while let Some(Ok(activity)) = activity.next().await {
-            if live.say(&activity).await.is_err() {
-                return;
+        let mut live = Live::new(client.clone(), json);
+        // Nobody reads any more if it fails.
+        let _ = keep_saying(&client, activity, newest, &mut live).await;
+    }))
+}
+
+/// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen.
+async fn keep_saying<S>(client: &Client, activity: S, mut newest: i64, live: &mut Live) -> anyhow::Result<()>
+where
+    S: Stream<Item = Result<Activity, doorbell_client::Error>> + Send + Unpin + 'static,
+{
+    let mut activity: Activities = Box::new(activity);
+    loop {
+        let cause = loop {
+            match activity.next().await {
+                Some(Ok(next)) => {
+                    if let Activity::Event { event } = &next {
+                        newest = newest.max(event.seq);
+                    }
+                    live.say(&next).await?;
+                }
+                Some(Err(error)) => break error.to_string(),
+                None => break "the gateway ended its stream".to_owned(),
+            }
+        };
+        match reopen(client, newest, &cause).await {
+            Some(again) => activity = again,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Opens the stream again; none if the gateway is closing, which is when it takes no more connections.
+async fn reopen(client: &Client, newest: i64, cause: &str) -> Option<Activities> {
+    let mut warned = false;
+    loop {
+        match client.event_stream(Some(newest)).await {
+            Err(error) if error.nobody_listens() => return None,
+            opened => {
+                if !warned {
+                    let cause = output::escape_terminal(cause);
+                    output::note(format!(
+                        "warning: {cause}; going on after the last event, runs and lines may be missing"
+                    ));
+                    warned = true;
+                }
+                // Not at once: a stream that breaks each time must not keep the gateway busy.
+                tokio::time::sleep(REOPEN).await;
+                if let Ok(again) = opened {
+                    return Some(Box::new(again));
+                }
             }
         }
-    }))
+    }
 }
 
 /// A client of a gateway of this process.
 pub(super) fn client(gateway: &Gateway) -> anyhow::Result<Client> {
     let key = std::fs::read_to_string(key_file(&gateway.app.config.root))?;
     Ok(Client::new(gateway.app.local_url(), Some(key.trim()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_of_a_gateway_that_closed_is_not_opened_again() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = Client::new(&format!("http://{free}"), None).unwrap();
+        let mut live = Live::new(client.clone(), false);
+        keep_saying(&client, futures_util::stream::empty(), 0, &mut live).await.unwrap();
+    }
 }

@@ -5,6 +5,7 @@ use doorbell_client::api::{Event, EventDetail, Outcome};
 use doorbell_client::{EventQuery, api};
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output::{self, Table};
 use super::time::{Clock, When};
 use crate::clock;
@@ -93,7 +94,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES", "RUNS"]);
+    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES"]).wrapping_last();
     page.events.iter().for_each(|event| table.row(row(event, &clock)));
     table.print()?;
     if let Some(cursor) = page.next_cursor {
@@ -102,25 +103,25 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(event: &Event, clock: &Clock) -> [String; 6] {
-    let each = |show: fn(&Outcome) -> String| event.outcomes.iter().map(show).collect::<Vec<_>>().join("\n");
+fn row(event: &Event, clock: &Clock) -> [String; 5] {
+    let outcome = |of: &Outcome| format!("{}: {}", of.agent, of.outcome);
+    let outcomes = event.outcomes.iter().map(outcome).collect::<Vec<_>>().join("\n");
     let again = if event.duplicates > 0 { format!(" (+{} again)", event.duplicates) } else { String::new() };
     [
         clock.show(&event.received_at),
         event.id.clone(),
         format!("{}{again}", event.event_type),
         event.source.clone(),
-        if event.outcomes.is_empty() { "-".to_owned() } else { each(|of| format!("{}: {}", of.agent, of.outcome)) },
-        each(|of| of.run_id.clone().unwrap_or_default()),
+        if event.outcomes.is_empty() { "-".to_owned() } else { outcomes },
     ]
 }
 
 async fn show(context: &Context, args: &ShowArgs) -> anyhow::Result<()> {
     let client = context.client()?;
     if args.body {
-        return Ok(output::raw(&client.event_body(&args.id).await?)?);
+        return Ok(output::raw(&client.event_body(&args.id).await.map_err(Failure::no_event(&args.id))?)?);
     }
-    let detail = client.event(&args.id).await?;
+    let detail = client.event(&args.id).await.map_err(Failure::no_event(&args.id))?;
     if context.json {
         return output::json(&detail);
     }
@@ -226,14 +227,7 @@ mod tests {
         let row = row(&event(), &Clock::fixed("2026-01-31T12:00:00Z"));
         assert_eq!(
             row.each_ref().map(String::as_str),
-            [
-                "09:30:05",
-                "evt_1",
-                "github.issues.opened (+2 again)",
-                "acme",
-                "triage: started\nnotify: dropped",
-                "run_1\n"
-            ]
+            ["09:30:05", "evt_1", "github.issues.opened (+2 again)", "acme", "triage: started\nnotify: dropped",]
         );
     }
 

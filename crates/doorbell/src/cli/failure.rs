@@ -47,6 +47,26 @@ impl Failure {
         Self::new(Exit::Usage, message)
     }
 
+    /// The gateway says that there is no such thing: which one, and where those that exist are listed. Other errors stay
+    /// as they are.
+    pub(super) fn missing(what: &str, name: &str, list: &str) -> impl FnOnce(doorbell_client::Error) -> anyhow::Error {
+        let message = format!("there is no {what} {name} (`{list}` lists them)");
+        move |error| match error.status() {
+            Some(404) => Self::new(Exit::NotFound, message).into(),
+            _ => error.into(),
+        }
+    }
+
+    /// The same for an event.
+    pub(super) fn no_event(id: &str) -> impl FnOnce(doorbell_client::Error) -> anyhow::Error {
+        Self::missing("event", id, "doorbell events")
+    }
+
+    /// The same for a run.
+    pub(super) fn no_run(id: &str) -> impl FnOnce(doorbell_client::Error) -> anyhow::Error {
+        Self::missing("run", id, "doorbell runs")
+    }
+
     /// Nothing runs for the project.
     pub(super) fn no_gateway() -> Self {
         let message = "no gateway is running for this project: start it with `doorbell serve` (or `doorbell dev`)";
@@ -134,6 +154,23 @@ mod tests {
         }
         assert_eq!(classify(&anyhow::anyhow!("x"), false).exit, Exit::Failed);
         assert_eq!(classify(&Failure::usage("x").into(), false).exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let problem = |status| {
+            let text = String::new;
+            doorbell_client::Error::Api(doorbell_client::api::Problem {
+                status,
+                code: text(),
+                title: text(),
+                detail: text(),
+            })
+        };
+        let missing = classify(&Failure::no_event("evt_1")(problem(404)), true);
+        assert_eq!(missing.exit, Exit::NotFound);
+        assert_eq!(missing.message, "there is no event evt_1 (`doorbell events` lists them)");
+        assert_eq!(classify(&Failure::no_run("run_1")(problem(403)), true).exit, Exit::NotAllowed);
     }
 
     #[test]

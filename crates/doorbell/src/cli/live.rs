@@ -6,7 +6,7 @@ use std::io;
 use doorbell_client::Client;
 use doorbell_client::api::{self, Activity};
 
-use super::output::{escape_terminal, line};
+use super::output::{self, escape_terminal, line};
 use super::time::Clock;
 
 /// Says what happens.
@@ -14,6 +14,10 @@ use super::time::Clock;
 pub(super) struct Live {
     /// Asked why an event matched.
     client: Client,
+    /// One object a line, instead of what people read.
+    json: bool,
+    /// The agents of runs.
+    agents: HashMap<String, String>,
     /// Runs whose tries were said to have started.
     started: HashMap<String, u32>,
     /// Runs whose end was said.
@@ -21,12 +25,19 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, started: HashMap::new(), ended: BTreeSet::new() }
+    pub(super) fn new(client: Client, json: bool) -> Self {
+        Self { client, json, agents: HashMap::new(), started: HashMap::new(), ended: BTreeSet::new() }
     }
 
     /// Says one thing that happened.
-    pub(super) async fn say(&mut self, activity: &Activity) -> io::Result<()> {
+    pub(super) async fn say(&mut self, activity: &Activity) -> anyhow::Result<()> {
+        if self.json {
+            return output::json_line(activity);
+        }
+        Ok(self.describe(activity).await?)
+    }
+
+    async fn describe(&mut self, activity: &Activity) -> io::Result<()> {
         match activity {
             Activity::Event { event } => {
                 say_event(event)?;
@@ -49,11 +60,27 @@ impl Live {
                 say("rejected", &delivery.at, &format!("{} {code}: {detail}{more}", delivery.source))
             }
             Activity::Run { run } => self.say_run(run),
-            Activity::Log { run_id: _, line: log } => say(&format!("  {}", log.stream), &log.at, &log.text),
+            Activity::Log { run_id, line: log } => {
+                let whose = self.whose(run_id).await;
+                say(&format!("  {}", log.stream), &log.at, &format!("{whose}  {}", log.text))
+            }
         }
     }
 
+    /// Whose line of a log it is: the agent, and as much of the run's id as tells its runs apart.
+    async fn whose(&mut self, run_id: &str) -> String {
+        if !self.agents.contains_key(run_id)
+            && let Ok(detail) = self.client.run(run_id).await
+        {
+            self.agents.insert(run_id.to_owned(), detail.run.agent);
+        }
+        tag(self.agents.get(run_id).map_or("?", String::as_str), run_id)
+    }
+
     fn say_run(&mut self, run: &api::Run) -> io::Result<()> {
+        if !self.agents.contains_key(&run.id) {
+            self.agents.insert(run.id.clone(), run.agent.clone());
+        }
         let at = run.finished_at.as_ref().or(run.started_at.as_ref()).unwrap_or(&run.created_at);
         if run.state == "running" {
             if self.started.insert(run.id.clone(), run.attempt) != Some(run.attempt) {
@@ -102,13 +129,41 @@ fn say_matches(event: &api::Event, verdicts: &[api::Verdict]) -> io::Result<()> 
         let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         say(&outcome.outcome, at, &format!("{} {run}{reason}", outcome.agent))?;
     }
-    if event.outcomes.is_empty() {
+    if event.handshake {
+        say("ping", at, handshake_proves(event.verified_by.is_some()))?;
+    } else if event.outcomes.is_empty() {
         say("no agent", at, &format!("wanted it: `doorbell why {}` says why", event.id))?;
     }
     Ok(())
 }
 
+/// What a delivery says that a provider sends when a webhook is set up.
+pub(super) fn handshake_proves(verified: bool) -> &'static str {
+    if verified {
+        "the sender reaches this gateway, and its signature is right"
+    } else {
+        "the sender reaches this gateway"
+    }
+}
+
+/// An agent and the end of a run's id.
+fn tag(agent: &str, run_id: &str) -> String {
+    let (start, _) = run_id.char_indices().nth_back(5).unwrap_or_default();
+    format!("{agent} …{}", &run_id[start..])
+}
+
 /// One line: when, what, and the rest.
 pub(super) fn say(what: &str, at: &str, rest: &str) -> io::Result<()> {
     line(format!("{}  {what:<10}  {}", Clock::time_of_day(at), escape_terminal(rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_log_says_whose_it_is() {
+        assert_eq!(tag("triage", "run_01K0000000000000000ABCDEF"), "triage …ABCDEF");
+        assert_eq!(tag("triage", "run"), "triage …run", "whatever the id looks like");
+    }
 }

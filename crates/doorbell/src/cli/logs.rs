@@ -6,6 +6,7 @@ use doorbell_client::api::{Log, LogLine};
 use futures_util::StreamExt as _;
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output;
 use super::time::Clock;
 
@@ -27,7 +28,7 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> anyhow::Result<()>
 
 async fn follow(context: &Context, client: &Client, run: &str) -> anyhow::Result<()> {
     let clock = Clock::here();
-    let mut lines = client.follow_log(run, 0).await?;
+    let mut lines = client.follow_log(run, 0).await.map_err(Failure::no_run(run))?;
     while let Some(line) = lines.next().await {
         let line = line?;
         if context.json {
@@ -45,7 +46,7 @@ async fn print_all(context: &Context, client: &Client, run: &str) -> anyhow::Res
     let mut whole = Log { lines: Vec::new() };
     let mut last = 0;
     loop {
-        let mut page = client.run_log(run, last).await?.lines;
+        let mut page = client.run_log(run, last).await.map_err(Failure::no_run(run))?.lines;
         // A line that was there already would make this go on for ever.
         page.retain(|line| line.n > last);
         let Some(end) = page.last() else { break };

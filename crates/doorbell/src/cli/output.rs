@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use comfy_table::{ContentArrangement, Table as Grid, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 use serde::Serialize;
 
 /// Prints a line, or several.
@@ -27,6 +27,15 @@ pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Prints a line for people; where standard output is for JSON, it goes to standard error.
+pub(super) fn remark(json: bool, text: impl AsRef<str>) -> io::Result<()> {
+    if json {
+        note(text);
+        return Ok(());
+    }
+    line(text)
+}
+
 /// Says something beside the result, on standard error.
 pub(super) fn note(text: impl AsRef<str>) {
     // There is nowhere left to say that this failed.
@@ -43,9 +52,19 @@ pub(super) fn json_line(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(escape_json(&serde_json::to_string(value)?))?)
 }
 
-/// A table without borders that fits the terminal.
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// Free text is not wrapped to less: where so much does not fit, the terminal may break the lines.
+const NARROWEST: u16 = 24;
+
+/// A table without borders. Its cells stand on one line, so that ids and URLs can be copied; where the last column is
+/// free text, that one is wrapped to fit the terminal.
 #[derive(Debug)]
-pub(super) struct Table(Grid);
+pub(super) struct Table {
+    grid: Grid,
+    wraps: bool,
+}
 
 impl Table {
     /// A table with a line of titles; none, if there are no titles.
@@ -55,22 +74,34 @@ impl Table {
         if !titles.is_empty() {
             grid.set_header(titles);
         }
-        Self(grid)
+        Self { grid, wraps: false }
     }
 
-    /// Adds a row. Line feeds in a cell start a new line in it; all else that is not text is shown escaped.
+    /// The same with free text in the last column.
+    #[must_use]
+    pub(super) fn wrapping_last(self) -> Self {
+        Self { wraps: true, ..self }
+    }
+
+    /// Adds a row. Line ends in a cell start a new line in it; all else that is not text is shown escaped.
     pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
-        let cells =
-            cells.into_iter().map(|cell| cell.as_ref().split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n"));
-        self.0.add_row(cells.collect::<Vec<_>>());
+        let cells = cells.into_iter().map(|cell| cell_lines(cell.as_ref()));
+        self.grid.add_row(cells.collect::<Vec<_>>());
     }
 
     /// The lines, without white space at their ends.
     pub(super) fn render(mut self) -> String {
-        for column in self.0.column_iter_mut() {
-            column.set_padding((0, 2));
+        let content = self.grid.column_max_content_widths();
+        let last = content.len().saturating_sub(1);
+        for (n, (column, content)) in self.grid.column_iter_mut().zip(content).enumerate() {
+            column.set_padding((0, GAP));
+            column.set_constraint(if self.wraps && n == last {
+                ColumnConstraint::LowerBoundary(Width::Fixed(content.min(NARROWEST) + GAP))
+            } else {
+                ColumnConstraint::ContentWidth
+            });
         }
-        self.0.trim_fmt()
+        self.grid.trim_fmt()
     }
 
     /// Prints it.
@@ -79,14 +110,22 @@ impl Table {
     }
 }
 
+fn cell_lines(text: &str) -> String {
+    text.replace("\r\n", "\n").split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n")
+}
+
 /// Text from outside for one line of a terminal: control, bidi and other format characters are shown as `\u{..}`.
 pub(super) fn escape_terminal(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
-/// The same for text of several lines: line feeds and tabs stay.
+/// The same for text of several lines: line ends and tabs stay, and a line ends with a line feed alone.
 pub(super) fn escape_text(text: &str) -> Cow<'_, str> {
-    escape(text, |c| matches!(c, '\n' | '\t'))
+    let keep = |c| matches!(c, '\n' | '\t');
+    if text.contains("\r\n") {
+        return Cow::Owned(escape(&text.replace("\r\n", "\n"), keep).into_owned());
+    }
+    escape(text, keep)
 }
 
 fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -159,6 +198,8 @@ mod tests {
     #[test]
     fn text_of_several_lines_keeps_them() {
         assert_eq!(escape_text("a\n\tb\r\u{1b}"), "a\n\tb\\u{d}\\u{1b}");
+        assert_eq!(escape_text("a\r\nb\r\n\u{1b}\r"), "a\nb\n\\u{1b}\\u{d}");
+        assert_eq!(cell_lines("a\r\n\tb\r"), "a\n\\u{9}b\\u{d}");
     }
 
     #[test]
@@ -177,5 +218,32 @@ mod tests {
         table.row(["evt_22", "evil\u{1b}[0m\nsecond line"]);
         let lines = ["ID      EVENT", "evt_1   github.push", "evt_22  evil\\u{1b}[0m", "        second line"];
         assert_eq!(table.render(), lines.join("\n"));
+    }
+
+    #[test]
+    fn only_free_text_is_wrapped() {
+        let id = format!("evt_{}", "0".repeat(26));
+        let url = format!("http://gateway/v1/webhooks/github/{}", "a".repeat(60));
+        let why = "the agent ended with exit code 1 after it had said at length what it could not do";
+        for (cells, wraps) in [([id.as_str(), why], true), ([url.as_str(), why], true), ([id.as_str(), &url], false)] {
+            let mut table = Table::new(&["ID", "WHY"]);
+            table.wraps = wraps;
+            table.grid.set_width(80);
+            table.row(cells);
+            let shown = table.render();
+            assert!(shown.lines().any(|line| line.starts_with(cells[0])), "{shown}");
+            assert_eq!(shown.lines().count() > 2, wraps, "{shown}");
+            assert!(wraps || shown.contains(&url), "{shown}");
+            assert!(cells[0] == url || !wraps || shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_wrapped() {
+        let mut table = Table::new(&["ID", "WHY"]).wrapping_last();
+        table.grid.force_no_tty();
+        let why = "so it is ".repeat(40);
+        table.row(["evt_1", &why]);
+        assert_eq!(table.render().lines().count(), 2);
     }
 }

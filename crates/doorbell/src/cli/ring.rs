@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use doorbell_client::{Sender, Sent};
+use doorbell_core::delivery::Delivery;
 use doorbell_core::provider::{Key, Provider, Sample, Signed, find_sample};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
@@ -16,6 +17,7 @@ use self::report::Expectation;
 use self::target::{choose, is_url};
 use super::context::Context;
 use super::failure::{Exit, Failure};
+use super::live::handshake_proves;
 use super::output::{self, Table};
 use super::random;
 use crate::clock;
@@ -92,7 +94,7 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
     let bell = Bell::new(Arc::clone(source), event, &args)?;
     if args.count == 1 {
         let sent = bell.ring(&sender).await.map_err(|error| explain(error, args.to.as_deref()))?;
-        return report::one(context, bell.expectation, &sent);
+        return report::one(context, bell.expectation, &sent, bell.handshake());
     }
     let result = volley::fire(&bell, &sender, args.count, usize::from(args.concurrency), args.rate).await?;
     report::many(context, bell.expectation, &result)
@@ -108,7 +110,7 @@ fn list(context: &Context, name: &str) -> anyhow::Result<()> {
         let samples = samples.map(|sample| serde_json::json!({"event": sample.event, "about": sample.about}));
         return output::json(&serde_json::json!({"samples": samples.collect::<Vec<_>>()}));
     }
-    let mut table = Table::new(&["EVENT", "WHAT IT SHOWS"]);
+    let mut table = Table::new(&["EVENT", "WHAT IT SHOWS"]).wrapping_last();
     provider.samples().iter().for_each(|sample| table.row([sample.event, sample.about]));
     Ok(table.print()?)
 }
@@ -162,6 +164,21 @@ impl Bell {
         Ok(sender.post(&signed.headers, signed.body).await?)
     }
 
+    /// What it proves, if it is what a provider sends when a webhook is set up: no agent is to start then.
+    fn handshake(&self) -> Option<&'static str> {
+        let signed = self.sign("");
+        let headers = signed.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
+        let delivery = Delivery {
+            method: http::Method::POST,
+            url: String::new(),
+            headers: headers.collect::<http::HeaderMap>(),
+            body: signed.body,
+            received_at: clock::now(),
+        };
+        let reading = self.source.provider().read(&delivery).ok()?;
+        reading.handshake.then(|| handshake_proves(!self.source.keys().is_empty()))
+    }
+
     fn sign(&self, delivery_id: &str) -> Signed {
         let key = self.source.keys().first().map(|named| &named.key);
         let sign = |key: Option<&Key>| {
@@ -191,7 +208,6 @@ fn no_sample(provider: &dyn Provider, samples: &[Sample], event: &str) -> Failur
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use doorbell_core::delivery::Delivery;
     use doorbell_core::provider::github::Github;
     use doorbell_core::source::{Dedup, NamedKey};
     use doorbell_core::verify::verify;
@@ -222,6 +238,13 @@ mod tests {
         assert!(is_verified(&bell(Expectation::Accepted)));
         assert!(!is_verified(&bell(Expectation::TamperedIsRefused)));
         assert!(!is_verified(&bell(Expectation::UnsignedIsRefused)));
+    }
+
+    #[test]
+    fn a_handshake_is_told_from_an_event() {
+        assert_eq!(bell(Expectation::Accepted).handshake(), None);
+        let ping = Bell { event: "ping".to_owned(), ..bell(Expectation::Accepted) };
+        assert_eq!(ping.handshake(), Some("the sender reaches this gateway, and its signature is right"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use doorbell_client::api::{Run, RunDetail};
 use doorbell_core::run::State;
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 
@@ -89,7 +90,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]);
+    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]).wrapping_last();
     page.runs.iter().for_each(|run| table.row(row(run, &clock)));
     table.print()?;
     if let Some(cursor) = page.next_cursor {
@@ -120,7 +121,7 @@ fn state(run: &Run) -> String {
 }
 
 async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
-    let detail = context.client()?.run(id).await?;
+    let detail = context.client()?.run(id).await.map_err(Failure::no_run(id))?;
     if context.json {
         return output::json(&detail);
     }
@@ -157,7 +158,7 @@ fn facts(run: &Run, clock: &Clock) -> Table {
 }
 
 fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
-    let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]);
+    let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]).wrapping_last();
     for attempt in &detail.attempts {
         table.row([
             attempt.number.to_string(),
@@ -172,7 +173,7 @@ fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
 }
 
 async fn cancel(context: &Context, id: &str) -> anyhow::Result<()> {
-    let cancelled = context.client()?.cancel_run(id).await?;
+    let cancelled = context.client()?.cancel_run(id).await.map_err(Failure::no_run(id))?;
     if context.json {
         return output::json(&cancelled);
     }

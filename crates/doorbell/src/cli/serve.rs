@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::Context;
+use super::failure::{Exit, Failure};
 use super::{LogFormatArg, ServeArgs, output};
 use crate::config::{self, Config, Environment};
-use crate::gateway::Gateway;
+use crate::gateway::{Address, Gateway, address_file};
 use crate::telemetry::{self, LogFormat};
 
 pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -18,11 +19,15 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
-    telemetry::start_logging(environment.var("DOORBELL_LOG").unwrap_or("info"), format);
+    telemetry::start_logging(&environment, "info", format);
     let config = load(&context.root()?, &environment, args.listen)?;
     let gateway = start(config, &environment).await?;
-    output::note(format!("doorbell listens on http://{}", gateway.address));
-    run_until_told(gateway).await
+    // The log says it, too, and what reads JSON cannot read this.
+    let notes = format == LogFormat::Text;
+    if notes {
+        output::note(format!("doorbell listens on http://{}", gateway.address));
+    }
+    run_until_told(gateway, notes).await
 }
 
 /// The configuration of a project, with the flags that all ways of running it have. Warnings are said at once.
@@ -41,15 +46,36 @@ pub(super) fn load(
 pub(super) async fn start(config: Config, environment: &Environment) -> anyhow::Result<Gateway> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let inherited = environment.inherited().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Gateway::start(config, &program, inherited).await
+    let root = config.root.clone();
+    Gateway::start(config, &program, inherited).await.map_err(|error| tell_the_other(error, &root))
+}
+
+/// Says which gateway runs already, if that is what is wrong: the store is opened before the address is taken, so it is
+/// the store that refuses.
+fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
+    let taken = format!("{error:#}").contains("another gateway uses");
+    let text = std::fs::read(address_file(root)).ok().filter(|_| taken);
+    match text.and_then(|text| serde_json::from_slice::<Address>(&text).ok()) {
+        Some(Address { url, pid }) => {
+            let message = format!("another gateway runs for this project (pid {pid}, {url})");
+            Failure::new(Exit::Failed, message).hint("stop it first").into()
+        }
+        None => error,
+    }
 }
 
 /// Waits for SIGTERM or SIGINT, then closes: running agents may go on until `drain_timeout`, or the second signal.
-pub(super) async fn run_until_told(gateway: Gateway) -> anyhow::Result<ExitCode> {
+/// `notes`: say so on standard error.
+pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
     let mut told = Told::new()?;
     told.wait().await;
     let limit = gateway.app.config.gateway.drain_timeout;
-    output::note(format!("closing: running agents have {} s to end; once more to end them now", limit.as_secs()));
+    let note = |text: String| {
+        if notes {
+            output::note(text)
+        }
+    };
+    note(format!("closing: running agents have {} s to end; once more to end them now", limit.as_secs()));
     let mut again = false;
     let closing = gateway.close(limit);
     tokio::pin!(closing);
@@ -60,7 +86,7 @@ pub(super) async fn run_until_told(gateway: Gateway) -> anyhow::Result<ExitCode>
     if again {
         // The process that watches over the agents ends them when this one is gone; their runs are found at the
         // next start.
-        output::note("ending now: runs that were not over are found at the next start");
+        note("ending now: runs that were not over are found at the next start".to_owned());
     }
     Ok(if again { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -88,4 +114,23 @@ impl Told {
 pub(super) fn guard() -> ExitCode {
     crate::runtime::watch(std::io::stdin());
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_gateway_that_runs_already_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |text: &'static str| tell_the_other(anyhow::anyhow!(text), folder.path()).to_string();
+        assert!(error("another gateway uses x").contains("another gateway uses x"), "there is no file");
+        let file = address_file(folder.path());
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, r#"{"url":"http://127.0.0.1:1","pid":7}"#).unwrap();
+        let named = "another gateway runs for this project (pid 7, http://127.0.0.1:1)";
+        assert_eq!(error("another gateway uses x"), named);
+        assert_eq!(error("the disk is full"), "the disk is full");
+    }
 }

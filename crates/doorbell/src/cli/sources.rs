@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{Delivery, Source};
 
 use super::context::Context;
+use super::failure::Failure;
 use super::output::{self, Table};
 use super::time::Clock;
 
@@ -22,16 +23,28 @@ enum SourcesCommand {
 
 /// List what came to a source, newest first: accepted, and rejected with the cause
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  doorbell sources deliveries acme-github")]
+#[command(after_help = "Example:\n  doorbell sources deliveries acme-github --rejected --limit 500")]
 struct DeliveriesArgs {
     /// The source's name
     source: String,
+    /// Only those that were refused, among the newest
+    #[arg(long)]
+    rejected: bool,
+    /// Of the newest, at most so many (up to 500)
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=MOST))]
+    limit: u32,
 }
+
+/// The status of what was refused.
+const REJECTED: &str = "rejected";
+
+/// As many as the gateway gives at once.
+const MOST: i64 = 500;
 
 pub(super) async fn run(context: &Context, args: SourcesArgs) -> anyhow::Result<()> {
     match args.command {
         None => list(context).await,
-        Some(SourcesCommand::Deliveries(args)) => deliveries(context, &args.source).await,
+        Some(SourcesCommand::Deliveries(args)) => deliveries(context, &args).await,
     }
 }
 
@@ -44,7 +57,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
         output::note("no sources: each one is a [webhooks.<name>] in config.toml");
         return Ok(());
     }
-    let mut table = Table::new(&["SOURCE", "PROVIDER", "URL", "VERIFIED WITH"]);
+    let mut table = Table::new(&["SOURCE", "PROVIDER", "URL", "VERIFIED WITH"]).wrapping_last();
     list.sources.iter().for_each(|source| table.row(row(source)));
     Ok(table.print()?)
 }
@@ -55,19 +68,30 @@ fn row(source: &Source) -> [String; 4] {
     [source.name.clone(), source.provider.clone(), source.url.clone(), verified]
 }
 
-async fn deliveries(context: &Context, source: &str) -> anyhow::Result<()> {
-    let list = context.client()?.deliveries(source).await?;
+async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {
+    let list = context.client()?.newest_deliveries(&args.source, Some(args.limit)).await;
+    let mut list = list.map_err(Failure::missing("source", &args.source, "doorbell sources"))?;
+    let is_full = list.deliveries.len() >= args.limit as usize;
+    list.deliveries.retain(|delivery| !args.rejected || delivery.status == REJECTED);
     if context.json {
         return output::json(&list);
     }
     if list.deliveries.is_empty() {
-        output::note("nothing came to this source yet");
-        return Ok(());
+        output::note(match (args.rejected, is_full) {
+            (false, _) => "nothing came to this source yet".to_owned(),
+            (true, false) => "nothing was refused".to_owned(),
+            (true, true) => format!("nothing was refused among the newest {}", args.limit),
+        });
+    } else {
+        let clock = Clock::here();
+        let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "FROM", "WHY"]).wrapping_last();
+        list.deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
+        table.print()?;
     }
-    let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "WHY", "FROM"]);
-    list.deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
-    Ok(table.print()?)
+    if is_full && i64::from(args.limit) < MOST {
+        output::note(format!("more: --limit {MOST}"));
+    }
+    Ok(())
 }
 
 fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {
@@ -79,8 +103,8 @@ fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {
         delivery.status.clone(),
         delivery.repeated.to_string(),
         event.trim().to_owned(),
-        why.collect::<Vec<_>>().join(": "),
         text(&delivery.remote),
+        why.collect::<Vec<_>>().join(": "),
     ]
 }
 
@@ -103,7 +127,7 @@ mod tests {
         };
         assert_eq!(
             delivery_row(&delivery, &Clock::fixed("2026-01-31T12:00:00Z")),
-            ["09:30:00", "rejected", "4", "", "signature_mismatch: the secrets differ", "192.0.2.1"]
+            ["09:30:00", "rejected", "4", "", "192.0.2.1", "signature_mismatch: the secrets differ"]
         );
     }
 }

@@ -5,6 +5,7 @@ use doorbell_client::api::{ClauseVerdict, Explanation, Verdict};
 
 use super::context::Context;
 use super::events::{outcomes, text_of};
+use super::failure::Failure;
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 
@@ -17,7 +18,7 @@ pub(super) struct WhyArgs {
 }
 
 pub(super) async fn run(context: &Context, args: WhyArgs) -> anyhow::Result<()> {
-    let explanation = context.client()?.explain(&args.event).await?;
+    let explanation = context.client()?.explain(&args.event).await.map_err(Failure::no_event(&args.event))?;
     if context.json {
         return output::json(&explanation);
     }

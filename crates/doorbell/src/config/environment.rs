@@ -58,6 +58,11 @@ impl Environment {
         self.0.get(name).map(OsString::as_os_str)
     }
 
+    /// Whether `NO_COLOR` is set to something: <https://no-color.org>.
+    pub fn refuses_colours(&self) -> bool {
+        self.var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    }
+
     /// The user's home folder; none without `HOME`.
     pub fn home(&self) -> Option<PathBuf> {
         self.var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
@@ -91,6 +96,13 @@ impl fmt::Debug for Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_no_color_refuses_nothing() {
+        let environment = |value: &str| [("NO_COLOR", value)].into_iter().collect::<Environment>();
+        assert!(environment("1").refuses_colours());
+        assert!(!environment("").refuses_colours() && !Environment::default().refuses_colours());
+    }
 
     #[test]
     fn commands_inherit_listed_variables_only_and_debug_shows_no_value() {

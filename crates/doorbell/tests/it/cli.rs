@@ -32,6 +32,17 @@ fn the_demo_shows_the_main_job_and_succeeds() {
     }
 }
 
+#[test]
+fn the_demo_prints_one_object_a_line_for_machines() {
+    let project = project();
+    let output = project.run(&["demo", "--once", "--json"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let types = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].clone());
+    let types = types.collect::<Vec<_>>();
+    assert!(types.contains(&"event".into()) && types.contains(&"run".into()), "{types:?}");
+}
+
 #[tokio::test]
 async fn a_new_project_runs_its_agent_with_nothing_to_set_up() {
     let project = project();
@@ -168,10 +179,10 @@ fn keys_are_made_with_and_without_a_running_gateway() {
 #[test]
 fn two_gateways_never_share_a_project() {
     let project = project();
-    let _gateway = project.serve();
+    let gateway = project.serve();
     let output = project.run(&["serve"]);
     assert!(!output.status.success());
-    assert!(text(&output).contains("another"), "{}", text(&output));
+    assert!(text(&output).contains("another") && text(&output).contains(&gateway.url), "{}", text(&output));
 }
 
 #[test]

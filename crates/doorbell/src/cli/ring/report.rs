@@ -21,8 +21,13 @@ pub(super) enum Expectation {
     UnsignedIsRefused,
 }
 
-/// Says what became of one delivery.
-pub(super) fn one(context: &Context, expectation: Expectation, sent: &Sent) -> anyhow::Result<ExitCode> {
+/// Says what became of one delivery. `handshake`: what it proves, if it is one.
+pub(super) fn one(
+    context: &Context,
+    expectation: Expectation,
+    sent: &Sent,
+    handshake: Option<&str>,
+) -> anyhow::Result<ExitCode> {
     let good = is_met(expectation, sent.status);
     if context.json {
         match &sent.answer {
@@ -32,7 +37,7 @@ pub(super) fn one(context: &Context, expectation: Expectation, sent: &Sent) -> a
         }
         return Ok(exit(good));
     }
-    let text = describe(expectation, sent);
+    let text = describe(expectation, sent, handshake);
     if good {
         output::line(text)?;
     } else {
@@ -52,14 +57,14 @@ fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn describe(expectation: Expectation, sent: &Sent) -> String {
+fn describe(expectation: Expectation, sent: &Sent, handshake: Option<&str>) -> String {
     let what = match expectation {
         Expectation::Accepted => None,
         Expectation::TamperedIsRefused => Some("changed after it was signed"),
         Expectation::UnsignedIsRefused => Some("not signed"),
     };
     let answer = match &sent.answer {
-        Answer::Receipt(receipt) => taken(receipt, &short(sent.latency)),
+        Answer::Receipt(receipt) => taken(receipt, &short(sent.latency), handshake),
         Answer::Problem(problem) => refused(problem),
         Answer::Other(body) => format!("answered with {}: {}", sent.status, escape_terminal(body)),
     };
@@ -72,7 +77,7 @@ fn describe(expectation: Expectation, sent: &Sent) -> String {
     }
 }
 
-fn taken(receipt: &Receipt, latency: &str) -> String {
+fn taken(receipt: &Receipt, latency: &str, handshake: Option<&str>) -> String {
     let id = escape_terminal(&receipt.delivery_id);
     let event = escape_terminal(&receipt.event);
     let how = if receipt.duplicate { "a duplicate of" } else { "accepted as" };
@@ -80,7 +85,9 @@ fn taken(receipt: &Receipt, latency: &str) -> String {
     for run in &receipt.runs {
         text.push_str(&format!("\n  started {}", escape_terminal(run)));
     }
-    if receipt.runs.is_empty() {
+    if let Some(proves) = handshake {
+        text.push_str(&format!("\n  a handshake: {proves}"));
+    } else if receipt.runs.is_empty() {
         text.push_str(&format!("\n  no agent was started: `doorbell why {id}` says why"));
     }
     text
@@ -163,9 +170,9 @@ mod tests {
 
     #[test]
     fn a_receipt_says_which_event_and_runs_it_became() {
-        let taken = describe(Expectation::Accepted, &sent(200, receipt(&["run_1"], false)));
+        let taken = describe(Expectation::Accepted, &sent(200, receipt(&["run_1"], false)), None);
         assert_eq!(taken, "accepted as evt_1 (github.push) in 12ms\n  started run_1");
-        let nobody = describe(Expectation::Accepted, &sent(200, receipt(&[], true)));
+        let nobody = describe(Expectation::Accepted, &sent(200, receipt(&[], true)), None);
         assert!(nobody.starts_with("a duplicate of evt_1") && nobody.contains("doorbell why evt_1"), "{nobody}");
     }
 
@@ -175,10 +182,12 @@ mod tests {
         assert!(is_met(Expectation::TamperedIsRefused, 401) && !is_met(Expectation::TamperedIsRefused, 200));
         assert!(!is_met(Expectation::UnsignedIsRefused, 503), "only 401 shows that it was looked at");
         assert_eq!(
-            describe(Expectation::TamperedIsRefused, &refused),
+            describe(Expectation::TamperedIsRefused, &refused, None),
             "it was changed after it was signed, and refused as it should be: rejected with 401 signature_mismatch: the \
              secrets differ"
         );
-        assert!(describe(Expectation::UnsignedIsRefused, &sent(200, receipt(&[], false))).contains("not refused"));
+        assert!(
+            describe(Expectation::UnsignedIsRefused, &sent(200, receipt(&[], false)), None).contains("not refused")
+        );
     }
 }
