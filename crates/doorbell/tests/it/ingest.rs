@@ -44,9 +44,14 @@ async fn both_url_forms_take_a_delivery_and_other_paths_are_not_there() {
     for path in ["/webhooks/github", "/v1/webhooks/github/acme"] {
         assert_eq!(code(&gateway.send(path, sample("issues.opened")).await), (200, ""), "{path}");
     }
-    for path in
-        ["/webhooks/gitlab", "/webhooks/generic", "/v1/webhooks/github/other", "/v1/webhooks/generic/acme", "/x", "/webhooks/%ff"]
-    {
+    for path in [
+        "/webhooks/gitlab",
+        "/webhooks/generic",
+        "/v1/webhooks/github/other",
+        "/v1/webhooks/generic/acme",
+        "/x",
+        "/webhooks/%ff",
+    ] {
         let verdict = gateway.send(path, sample("issues.opened")).await;
         assert_eq!(code(&verdict), (404, "not_found"), "{path}");
     }
