@@ -111,7 +111,7 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
         prompt.push_str("\n\n");
     }
     let mut context = json!({ "event_id": envelope.event_id, "event_type": envelope.event_type,
-        "source": envelope.integration_id, "run_id": envelope.run_id, "context": envelope.context });
+        "source": envelope.source, "integration_id": envelope.integration_id, "run_id": envelope.run_id, "context": envelope.context });
     if !envelope.events.is_empty() {
         context["events"] = json!(envelope.events);
     }

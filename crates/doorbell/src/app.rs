@@ -1,7 +1,7 @@
 //! What the parts of a running gateway share.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
@@ -34,6 +34,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Where this gateway can be reached from this machine; set once it listens.
     pub local_url: OnceLock<String>,
+    /// When the store was last seen to take writes, in milliseconds since the Unix epoch.
+    pub seen_ready: AtomicI64,
     /// Whether the gateway shuts down, and takes no more deliveries.
     pub closing: AtomicBool,
 }

@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ops", &["app", "clock", "dispatch", "store", "telemetry"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["config"]),
 ];
 
 /// Names that only some places may use.

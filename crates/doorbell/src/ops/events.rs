@@ -142,7 +142,19 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
     let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
     let visible = triggers.iter().filter(|trigger| caller.may_see(&trigger.agent));
-    let verdicts = visible.map(|trigger| view_verdict(trigger.explain(candidate))).collect();
+    let mut verdicts: Vec<api::Verdict> = visible.map(|trigger| view_verdict(trigger.explain(candidate))).collect();
+    // A redelivery starts agents whose triggers came later; they are explained by what those are now.
+    let unexplained = |outcome: &&api::Outcome| !verdicts.iter().any(|v| v.matched && v.agent == outcome.agent);
+    let late = event.outcomes.iter().filter(unexplained).filter_map(|outcome| app.config.agents.get(&outcome.agent));
+    let late: Vec<api::Verdict> = late
+        .flat_map(|agent| &agent.triggers)
+        .map(|trigger| {
+            let mut verdict = view_verdict(trigger.explain(candidate));
+            verdict.reason = format!("added since the event was stored: {}", verdict.reason);
+            verdict
+        })
+        .collect();
+    verdicts.extend(late);
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use doorbell_client::api;
 use doorbell_core::run::State;
+use doorbell_core::time::Timestamp;
 
 use super::Error;
 use crate::app::{App, Caller};
@@ -85,10 +87,20 @@ pub async fn metrics(app: &App) -> Result<String, Error> {
     Ok(app.metrics.render(&snapshot))
 }
 
-/// Whether events can be stored now.
+/// Whether events can be stored now. Anybody may ask, so the store is asked once a second at most.
 ///
 /// # Errors
 /// If they cannot.
 pub async fn ready(app: &App) -> Result<(), Error> {
-    Ok(app.store.health(clock::now()).await?)
+    let now = clock::now();
+    let seen = Timestamp::from_millis(app.seen_ready.load(Ordering::Relaxed));
+    if now.since(seen) < READY_FOR && now >= seen {
+        return Ok(());
+    }
+    app.store.health(now).await?;
+    app.seen_ready.store(now.as_millis(), Ordering::Relaxed);
+    Ok(())
 }
+
+/// How long a good answer holds.
+const READY_FOR: Duration = Duration::from_secs(1);

@@ -160,7 +160,7 @@ async fn a_lost_run_fails_where_its_agent_says_so() {
     assert!(done.reason.unwrap().contains("the gateway died"));
 }
 
-/// The agents' own processes are killed at random while they work: every run still ends, once, with its reason.
+/// The agents' own processes are killed while they work: every run is tried again and ends, with the reason of each try.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_agents_are_seen_and_tried_again() {
     let project = Project::new(ONE_SOURCE);

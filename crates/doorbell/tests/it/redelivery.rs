@@ -52,7 +52,9 @@ async fn a_redelivery_after_a_trigger_was_added_starts_that_agent_only() {
     agents.sort();
     assert_eq!(agents, ["late", "triage"]);
     let why = gateway.client.explain(&first.delivery_id).await.unwrap();
-    assert_eq!(why.verdicts.len(), 1, "`why` uses the triggers that were in force when the event came");
+    let said: Vec<_> = why.verdicts.iter().map(|verdict| (verdict.agent.as_str(), verdict.matched)).collect();
+    assert_eq!(said, [("triage", true), ("late", true)], "the triggers that were in force, then what came since");
+    assert!(why.verdicts[1].reason.starts_with("added since"), "{:?}", why.verdicts[1]);
 }
 
 #[tokio::test]
