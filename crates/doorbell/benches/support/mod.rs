@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::zombie_processes, dead_code)]
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -219,8 +219,7 @@ pub fn print_table(titles: &[&str], rows: &[Vec<String>]) {
 
 /// Writes figures where the next one who looks finds them.
 pub fn write_json(name: &str, figures: &Value) {
-    let folder =
-        std::env::var("CARGO_TARGET_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from).join("bench");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join(format!("{name}.json"));
     std::fs::write(&file, serde_json::to_vec_pretty(figures).unwrap()).unwrap();
