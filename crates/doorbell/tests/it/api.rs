@@ -30,7 +30,8 @@ fn problem(error: Error) -> (u16, String) {
 
 #[tokio::test]
 async fn nothing_is_managed_without_a_key_also_on_loopback() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     for path in ["events", "events/stream", "runs", "stats", "agents", "sources", "events/evt_1", "runs/run_1/logs"] {
         let url = format!("{}/v1/{path}", gateway.url);
         let response = reqwest::get(&url).await.unwrap();
@@ -49,7 +50,8 @@ async fn nothing_is_managed_without_a_key_also_on_loopback() {
 
 #[tokio::test]
 async fn what_is_not_ones_own_does_not_exist() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let issue = gateway.ring(sample("issues.opened")).await;
     let push = gateway.ring(sample("push")).await;
     let two = client_with(&gateway, "agent", Some("two")).await;
@@ -67,12 +69,13 @@ async fn what_is_not_ones_own_does_not_exist() {
     assert_eq!(problem(two.run(&issue.runs[0]).await.unwrap_err()).0, 404);
     assert_eq!(problem(two.run_log(&issue.runs[0], 0).await.unwrap_err()).0, 404);
     assert_eq!(problem(two.cancel_run(&issue.runs[0]).await.unwrap_err()).0, 404);
-    assert_eq!(problem(two.deliveries("acme").await.unwrap_err()).0, 404);
+    assert_eq!(problem(two.deliveries("acme", None).await.unwrap_err()).0, 404);
 }
 
 #[tokio::test]
 async fn a_viewer_looks_and_touches_nothing() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let receipt = gateway.ring(sample("issues.opened")).await;
     let viewer = client_with(&gateway, "viewer", None).await;
     assert_eq!(viewer.events(&EventQuery::default()).await.unwrap().events.len(), 1);
@@ -83,7 +86,8 @@ async fn a_viewer_looks_and_touches_nothing() {
 
 #[tokio::test]
 async fn a_wish_that_is_not_clear_is_refused_with_what_to_do() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let http = reqwest::Client::new();
     for (path, says) in [
         ("events?since=yesterday", "RFC 3339"),
@@ -115,7 +119,8 @@ async fn a_wish_that_is_not_clear_is_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn pages_miss_nothing_and_show_nothing_twice() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let mut sent = Vec::new();
     for _ in 0..7 {
         sent.push(gateway.ring(sample("issues.opened")).await.delivery_id);
@@ -140,7 +145,8 @@ async fn pages_miss_nothing_and_show_nothing_twice() {
 
 #[tokio::test]
 async fn the_stream_tells_what_happens_and_goes_on_where_it_ended() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let mut stream = gateway.client.event_stream(None).await.unwrap();
     let receipt = gateway.ring(sample_as("issues.opened", "one")).await;
     let mut told = Vec::new();
@@ -205,7 +211,8 @@ async fn a_log_is_followed_to_the_end_of_its_run() {
 
 #[tokio::test]
 async fn metrics_count_what_happened() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let receipt = gateway.ring(sample_as("issues.opened", "one")).await;
     gateway.ring(sample_as("issues.opened", "one")).await;
     gateway.finished(&receipt.runs[0]).await;

@@ -59,7 +59,8 @@ async fn both_url_forms_take_a_delivery_and_other_paths_are_not_there() {
 
 #[tokio::test]
 async fn only_post_is_taken() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     for method in [reqwest::Method::GET, reqwest::Method::PUT, reqwest::Method::DELETE] {
         let url = format!("{}/webhooks/github", gateway.url);
         let response = reqwest::Client::new().request(method, url).send().await.unwrap();
@@ -105,7 +106,7 @@ async fn whatever_is_wrong_with_a_signature_is_401() {
     let upper = format!("sha256={}", signature["sha256=".len()..].to_uppercase());
     assert_eq!(code(&gateway.send("/webhooks/github", with_header(good, header, &upper)).await), (200, ""));
     assert_eq!(gateway.runs().await.len(), 1, "none of the refused ones started anything");
-    let deliveries = gateway.client.deliveries("acme").await.unwrap().deliveries;
+    let deliveries = gateway.client.deliveries("acme", None).await.unwrap().deliveries;
     let rejected: Vec<_> = deliveries.iter().filter(|delivery| delivery.status == "rejected").collect();
     assert_eq!(rejected.len(), 9, "each is kept with its cause");
     assert!(
@@ -314,7 +315,7 @@ async fn floods_of_refused_deliveries_do_not_fill_the_disk() {
     for _ in 0..120 {
         gateway.send("/webhooks/github", without_header(sample("issues.opened"), "X-Hub-Signature-256")).await;
     }
-    let kept = gateway.client.deliveries("acme").await.unwrap().deliveries.len();
+    let kept = gateway.client.deliveries("acme", None).await.unwrap().deliveries.len();
     assert!((50..100).contains(&kept), "{kept} were kept");
     let stats = gateway.client.stats().await.unwrap();
     assert_eq!(stats.deliveries.rejected, 120, "all are counted");

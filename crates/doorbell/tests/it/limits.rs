@@ -56,7 +56,8 @@ async fn a_body_over_the_limit_is_413_announced_or_not() {
 
 #[tokio::test]
 async fn a_compressed_body_is_415() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let signed = crate::support::with_header(sample("issues.opened"), "Content-Encoding", "gzip");
     assert_eq!(status(&gateway.send("/webhooks/github", signed).await), 415);
 }
@@ -79,7 +80,8 @@ async fn what_is_only_announced_takes_nothing_from_other_senders() {
 
 #[tokio::test]
 async fn senders_that_stop_sending_are_let_go() {
-    let gateway = project().serve();
+    let project = project();
+    let gateway = project.serve();
     let (mut silent, mut preface) = (connect(&gateway).await, connect(&gateway).await);
     preface.write_all(b"PRI * HT").await.unwrap();
     let (mut headers, mut body) = (connect(&gateway).await, connect(&gateway).await);
