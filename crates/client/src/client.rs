@@ -183,19 +183,12 @@ impl Client {
         self.get(self.url(&["v1", "sources"])?).await
     }
 
-    /// What came to a source, newest first, rejections included.
-    ///
-    /// # Errors
-    /// 404 if there is no such source.
-    pub async fn deliveries(&self, source: &str) -> Result<api::DeliveryList, Error> {
-        self.newest_deliveries(source, None).await
-    }
-
-    /// The same, at most `limit` (1 to 500; none: as many as the gateway gives by itself).
+    /// What came to a source, newest first, rejections included; at most `limit` (1 to 500; none: as many as the gateway
+    /// gives by itself).
     ///
     /// # Errors
     /// 404 if there is no such source, 400 if there is no such limit.
-    pub async fn newest_deliveries(&self, source: &str, limit: Option<u32>) -> Result<api::DeliveryList, Error> {
+    pub async fn deliveries(&self, source: &str, limit: Option<u32>) -> Result<api::DeliveryList, Error> {
         let mut url = self.url(&["v1", "sources", source, "deliveries"])?;
         append(&mut url, "limit", limit);
         self.get(url).await

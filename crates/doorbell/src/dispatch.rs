@@ -82,7 +82,7 @@ impl Dispatcher {
         let this = Arc::clone(self);
         self.takers.spawn(async move {
             while let Err(error) = this.prepare().await {
-                tracing::error!(error = error_chain(&error), "runs.recover_failed");
+                tracing::error!(error = error.with_causes(), "runs.recover_failed");
                 tokio::select! {
                     () = this.closing.cancelled() => return,
                     () = tokio::time::sleep(POLL) => {}
@@ -213,7 +213,7 @@ impl Dispatcher {
         match self.app.store.claim(claim).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                tracing::error!(agent, error = error_chain(&error), "runs.claim_failed");
+                tracing::error!(agent, error = error.with_causes(), "runs.claim_failed");
                 Vec::new()
             }
         }
@@ -229,7 +229,7 @@ impl Dispatcher {
                     released.next
                 }
                 Err(error) => {
-                    tracing::error!(error = error_chain(&error), "runs.release_failed");
+                    tracing::error!(error = error.with_causes(), "runs.release_failed");
                     None
                 }
             };
@@ -263,17 +263,11 @@ impl Dispatcher {
             };
             match kept {
                 Ok(lost) => lost.iter().for_each(|run| self.stop(*run, leases.get(run).copied(), Stop::Shutdown)),
-                Err(error) => tracing::error!(error = error_chain(&error), "leases.extend_failed"),
+                Err(error) => tracing::error!(error = error.with_causes(), "leases.extend_failed"),
             }
             if let Err(error) = self.recover_lost(Some(clock::now())).await {
-                tracing::error!(error = error_chain(&error), "runs.recover_failed");
+                tracing::error!(error = error.with_causes(), "runs.recover_failed");
             }
         }
     }
-}
-
-/// An error with its causes, for a log line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

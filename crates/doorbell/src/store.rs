@@ -34,6 +34,14 @@ pub enum Error {
     Corrupt(String),
 }
 
+impl Error {
+    /// The error with its causes, for a log line.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+}
+
 /// Everything durable. All times are handed in, so that a store never reads a clock.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Stores the events of one delivery (one per source that took it) with their outcomes and runs: all or nothing,

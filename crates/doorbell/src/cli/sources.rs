@@ -69,7 +69,7 @@ fn row(source: &Source) -> [String; 4] {
 }
 
 async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {
-    let list = context.client()?.newest_deliveries(&args.source, Some(args.limit)).await;
+    let list = context.client()?.deliveries(&args.source, Some(args.limit)).await;
     let mut list = list.map_err(Failure::missing("source", &args.source, "doorbell sources"))?;
     let is_full = list.deliveries.len() >= args.limit as usize;
     list.deliveries.retain(|delivery| !args.rejected || delivery.status == REJECTED);

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
-use super::{Dispatcher, InFlight, error_chain, journal};
+use super::{Dispatcher, InFlight, journal};
 use crate::app::Notice;
 use crate::clock;
 use crate::config::Agent;
@@ -81,7 +81,7 @@ impl Dispatcher {
         let mark = |process: Process| async move {
             match self.app.store.mark_process(run.id, claimed.lease, process).await {
                 Ok(_) => {}
-                Err(error) => tracing::error!(run = %run.id, error = error_chain(&error), "run.mark_failed"),
+                Err(error) => tracing::error!(run = %run.id, error = error.with_causes(), "run.mark_failed"),
             }
         };
         let ended = runtime::carry_out(job, &self.guard, mark, lines, stopped).await;
@@ -124,7 +124,7 @@ impl Dispatcher {
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(run = %run.id, error = error_chain(&error), "run.finish_failed");
+                    tracing::error!(run = %run.id, error = error.with_causes(), "run.finish_failed");
                     // The next start finds the run and takes it for lost; what is damaged stays so.
                     let given_up = since.elapsed() > LAST_RETRIES && self.closing.is_cancelled();
                     if given_up || matches!(error, Error::Corrupt(_)) {

@@ -41,7 +41,7 @@ pub(super) async fn keep(app: Arc<App>, run: RunId, mut lines: mpsc::Receiver<Lo
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(%run, error = super::error_chain(&error), lines = stored.len(), "log.append_failed");
+                    tracing::error!(%run, error = error.with_causes(), lines = stored.len(), "log.append_failed");
                     if closing.is_cancelled() || matches!(error, Error::Corrupt(_)) {
                         break;
                     }

@@ -67,9 +67,7 @@ impl IntoResponse for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-        let causes: Vec<String> = causes.map(ToString::to_string).collect();
-        tracing::error!(error = causes.join(": "), "store.failed");
+        tracing::error!(error = error.with_causes(), "store.failed");
         let detail = "the store did not take it; nothing was changed, try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail).retry_later()
     }

@@ -294,7 +294,7 @@ async fn refuse(
         };
         shared.app.activity.tell(|| Notice::Rejected(Arc::new(rejection.clone())));
         if let Err(error) = shared.app.store.reject(rejection).await {
-            tracing::error!(source = source.name(), %error, "delivery.rejection_not_kept");
+            tracing::error!(source = source.name(), error = error.with_causes(), "delivery.rejection_not_kept");
         }
     }
     failure
