@@ -209,7 +209,7 @@ fn new_event(app: &App, event: &Event) -> NewEvent {
         verified_by: event.verified_by().map(ToOwned::to_owned),
         received_at: delivery.received_at,
         handshake: event.is_handshake(),
-        context: serde_json::to_string(&event.context().shortened()).unwrap_or_default(),
+        context: event.context().shortened(),
         headers: serde_json::to_string(&headers).unwrap_or_default(),
         body: delivery.body.clone(),
         trigger_set: app.trigger_set,

@@ -14,6 +14,7 @@ use doorbell_core::time::Timestamp;
 mod accept;
 mod body;
 mod checkpoint;
+mod dictionary;
 mod fault;
 mod lists;
 mod lock;
@@ -44,6 +45,8 @@ pub struct SqliteStore {
     // In the order in which they end: no more writes, no more reads, the log emptied, the file given back.
     writer: writer::Writer,
     readers: readers::Readers,
+    learner: dictionary::Learner,
+    dictionaries: Arc<dictionary::Dictionaries>,
     _checkpoints: checkpoint::Running,
     _exclusive: lock::Exclusive,
 }
@@ -91,19 +94,30 @@ impl SqliteStore {
         let exclusive = lock::take(path)?;
         let mut connection = schema::open_writer(path, options.patience)?;
         schema::migrate(&mut connection)?;
+        let dictionaries = Arc::new(dictionary::Dictionaries::load(&connection)?);
         let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages));
         let checkpoints = checkpoint::start(path.to_owned(), Arc::clone(&shared))?;
+        let learner = dictionary::Learner::start(
+            path.to_owned(),
+            options.patience,
+            Arc::clone(&dictionaries),
+            Arc::clone(&shared),
+        )?;
         Ok(Self {
             writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared)?,
             readers: readers::Readers::new(path.to_owned(), options.patience),
+            learner,
+            dictionaries,
             _checkpoints: checkpoints,
             _exclusive: exclusive,
         })
     }
 
     async fn accept_delivery(&self, events: Vec<NewEvent>) -> Result<Acceptance, Error> {
-        let pack = |mut event: NewEvent| {
-            let packed = body::pack_body(&std::mem::take(&mut event.headers), &std::mem::take(&mut event.body));
+        let dictionaries = Arc::clone(&self.dictionaries);
+        let pack = move |mut event: NewEvent| {
+            let (headers, body) = (std::mem::take(&mut event.headers), std::mem::take(&mut event.body));
+            let packed = body::pack_body(&headers, &body, dictionaries.of(&event.source).as_deref());
             (event, packed)
         };
         let packed: Vec<accept::Packed> = if events.iter().map(|event| event.body.len()).sum::<usize>() <= LARGE {
@@ -113,7 +127,11 @@ impl SqliteStore {
                 .await
                 .map_err(|error| Error::Unavailable(Box::new(error)))?
         };
-        self.writer.write(move |work| accept::accept(work, &packed)).await
+        let packed = Arc::new(packed);
+        let stored = Arc::clone(&packed);
+        let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
+        packed.iter().for_each(|(event, _)| self.learner.stored(&event.source));
+        Ok(acceptance)
     }
 
     async fn claim_runs(&self, claim: Claim) -> Result<Vec<Claimed>, Error> {
@@ -121,7 +139,7 @@ impl SqliteStore {
         let packed = self.writer.write(move |work| runs::claim(work, &claim)).await?;
         let mut claimed = Vec::with_capacity(packed.len());
         for runs::PackedClaim { run, lease, event, body } in packed {
-            match body::unpack_body(body) {
+            match body::unpack_body(body, &self.dictionaries) {
                 Ok(body) => claimed.push(Claimed { run, lease, event, body }),
                 // As with rows that cannot be read: it must not keep the others from being carried out.
                 Err(fault) => {
@@ -223,8 +241,9 @@ impl Store for SqliteStore {
     }
 
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>> {
+        let dictionaries = Arc::clone(&self.dictionaries);
         Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
-            Some(seq) => body::unpack_body(rows::body(sql, seq)?).map(Some),
+            Some(seq) => body::unpack_body(rows::body(sql, seq)?, &dictionaries).map(Some),
             None => Ok(None),
         }))
     }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
-use super::rows::{self, DROPPED, QUEUED, change, kind_number, value};
+use super::rows::{self, DROPPED, QUEUED, change, delivery_digest, kind_number, value};
 use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, NewEvent, OutcomeKind, Start};
 
@@ -249,18 +249,19 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
 /// answers.
 fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
-    let claim = "INSERT INTO delivery_keys (source, key, event_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let claim = "INSERT INTO delivery_digests (digest, event_seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    let digests = event.delivery_keys.iter().map(|key| delivery_digest(&event.source, key));
     let mut known = None;
-    for key in &event.delivery_keys {
-        if change(sql, claim, params![event.source, key, seq])? == 0 && known.is_none() {
-            let owner = "SELECT event_seq FROM delivery_keys WHERE source = ?1 AND key = ?2";
-            known = value(sql, owner, params![event.source, key])?.filter(|owner| *owner != seq);
+    for digest in digests.clone() {
+        if change(sql, claim, params![digest, seq])? == 0 && known.is_none() {
+            let owner = "SELECT event_seq FROM delivery_digests WHERE digest = ?1";
+            known = value(sql, owner, [digest])?.filter(|owner| *owner != seq);
         }
     }
     if let (Some(owner), 2..) = (known, event.delivery_keys.len()) {
-        let hand_over = "UPDATE delivery_keys SET event_seq = ?3 WHERE source = ?1 AND key = ?2 AND event_seq = ?4";
-        for key in &event.delivery_keys {
-            change(sql, hand_over, params![event.source, key, owner, seq])?;
+        let hand_over = "UPDATE delivery_digests SET event_seq = ?2 WHERE digest = ?1 AND event_seq = ?3";
+        for digest in digests {
+            change(sql, hand_over, params![digest, owner, seq])?;
         }
     }
     Ok(known)

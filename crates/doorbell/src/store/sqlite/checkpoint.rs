@@ -13,9 +13,9 @@ use rusqlite::Connection;
 
 use super::schema;
 
-/// Pages in the log, of 8 KiB each, at which it is emptied. Measured: four times as many save a fifth of the bytes
-/// written and double the longest waits of the commits that go on meanwhile.
-pub(super) const LOG_PAGES: i64 = 512;
+/// Pages in the log, of 4 KiB each, at which it is emptied: 16 MiB. Measured: with a quarter of it, an event costs a tenth
+/// more, because pages that change often are copied more often.
+pub(super) const LOG_PAGES: i64 = 4096;
 
 /// What the writing thread and the checkpointing one share.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Rows and what they mean.
 
+use aws_lc_rs::digest;
 use doorbell_core::id::{EventId, Id, RunId};
 use doorbell_core::run::{Progress, State};
 use doorbell_core::time::Timestamp;
@@ -9,6 +10,15 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
 use crate::store::{AgentOutcome, OutcomeKind, StoredEvent, StoredRun};
+
+/// What stands for a delivery key of a source. No name of a source has a zero byte.
+pub(super) fn delivery_digest(source: &str, key: &str) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    [source.as_bytes(), b"\0", key.as_bytes()].into_iter().for_each(|part| context.update(part));
+    let mut short = [0; 16];
+    short.copy_from_slice(&context.finish().as_ref()[..16]);
+    short
+}
 
 pub(super) const HELD: i64 = 0;
 pub(super) const WAITING: i64 = 1;

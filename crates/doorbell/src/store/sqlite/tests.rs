@@ -19,19 +19,19 @@ use crate::store::{Error, EventQuery, LogLine, NewEvent, Store, Stream};
 mod model;
 
 /// A folder of its own, and the database in it.
-struct Place {
+pub(super) struct Place {
     _folder: TempDir,
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state").join("doorbell.db");
         Self { _folder: folder, path }
     }
 
-    async fn open(&self) -> SqliteStore {
+    pub(super) async fn open(&self) -> SqliteStore {
         SqliteStore::open(&self.path).await.unwrap()
     }
 
@@ -41,6 +41,15 @@ impl Place {
 
     fn log(&self) -> PathBuf {
         self.path.with_extension("db-wal")
+    }
+}
+
+/// Waits until something holds, which a thread of the store brings about.
+pub(super) fn eventually(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it never came about");
+        std::thread::yield_now();
     }
 }
 
@@ -119,7 +128,7 @@ async fn a_database_of_a_newer_program_is_refused() {
     let place = Place::new();
     let store = place.open().await;
     meddle(&store, "INSERT INTO migrations VALUES (1000, x'00')").await;
-    meddle(&store, "INSERT INTO migrations SELECT version + 1, x'00' FROM migrations").await;
+    meddle(&store, "INSERT INTO migrations SELECT version + 2000, x'00' FROM migrations").await;
     drop(store);
     let refused = format!("{:#}", SqliteStore::open(&place.path).await.unwrap_err());
     assert!(refused.contains("newer"), "{refused}");
@@ -304,7 +313,7 @@ async fn damaged_rows_are_errors() {
     assert!(matches!(store.body(event_id(2)).await, Err(Error::Corrupt(_))));
     assert!(matches!(store.run(run_id(3)).await, Err(Error::Corrupt(_))));
     assert!(matches!(store.cancel(run_id(3), "ann".to_owned(), at(1)).await, Err(Error::Corrupt(_))));
-    meddle(&store, "UPDATE delivery_keys SET event_seq = 77").await;
+    meddle(&store, "UPDATE delivery_digests SET event_seq = 77").await;
     assert!(matches!(store.accept(vec![event(2)]).await, Err(Error::Corrupt(_))));
 }
 
