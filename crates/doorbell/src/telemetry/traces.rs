@@ -74,7 +74,7 @@ impl Traces {
             .with_links(links)
             .with_attributes([KeyValue::new("doorbell.sources", Value::Array(Array::String(sources)))])
             .start_with_context(tracer, &Context::new());
-        DeliveryTrace(Some(Box::new(Traced { tracer: tracer.clone(), span, step: None })))
+        DeliveryTrace(Some(Box::new(Traced { tracer: tracer.clone(), step: None, span })))
     }
 
     /// Begins the span of a run's running try, in the trace of the delivery that made the run.
@@ -113,8 +113,9 @@ pub struct DeliveryTrace(Option<Box<Traced>>);
 #[derive(Debug)]
 struct Traced {
     tracer: SdkTracer,
-    span: Span,
+    /// Before the delivery's own span, so that it ends first.
     step: Option<Span>,
+    span: Span,
 }
 
 impl DeliveryTrace {
