@@ -88,7 +88,8 @@ impl Gateway {
         dispatcher.start();
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
-        let server = tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
+        let server =
+            tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),

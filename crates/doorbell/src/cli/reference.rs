@@ -49,7 +49,7 @@ fn metrics() -> String {
     page
 }
 
-const METRICS: &str = include_str!("reference/metrics.md");
+const METRICS: &str = include_str!("reference/metrics.txt");
 
 fn commands() -> String {
     let mut page = "# Commands\n".to_owned();

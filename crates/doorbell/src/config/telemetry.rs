@@ -17,6 +17,9 @@ const KEYS: Keys<'static> = Keys {
 /// What a collector's URL is followed by for traces.
 const PATH: &str = "/v1/traces";
 
+const HELP: &str = "http:// or https://, a host and perhaps a path, e.g. http://127.0.0.1:4318; \
+                    a key or password goes into OTEL_EXPORTER_OTLP_HEADERS";
+
 const SAMPLERS: [&str; 6] = [
     "always_on",
     "always_off",
@@ -53,7 +56,7 @@ pub(super) fn read(table: &Table, environment: &Environment, findings: &mut Find
             true => Some(under(url)),
             false => {
                 let problem = Problem::anywhere(format!("{name} is not a URL of a collector"));
-                findings.problem(problem.help("http:// or https:// and a host, e.g. http://127.0.0.1:4318"));
+                findings.problem(problem.help(HELP));
                 None
             }
         },
@@ -99,8 +102,7 @@ fn endpoint(node: &Node) -> Result<Option<String>, Problem> {
     match url.as_str() {
         "" => Ok(None),
         url if is_web(url) => Ok(Some(under(url))),
-        _ => Err(Problem::at(&node.place, "not the URL of a collector")
-            .help("http:// or https://, a host and perhaps a path, e.g. \"http://127.0.0.1:4318\"")),
+        _ => Err(Problem::at(&node.place, "not the URL of a collector").help(HELP)),
     }
 }
 
@@ -110,6 +112,8 @@ fn under(url: &str) -> String {
 
 fn is_web(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+        let web = matches!(url.scheme_str(), Some("http" | "https"));
+        // A password in it could get into the log with an error.
+        web && url.authority().is_some_and(|at| !at.host().is_empty() && !at.as_str().contains('@'))
     })
 }

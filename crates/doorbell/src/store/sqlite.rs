@@ -31,9 +31,9 @@ mod writer;
 mod tests;
 
 use super::{
-    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Figures,
-    Finish, Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Space, Stats, Store, StoredEvent,
-    StoredRun, Tallies,
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Figures, Finish, Lease,
+    LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Space, Stats, Store, StoredEvent, StoredRun,
+    Tallies,
 };
 use crate::store::Acceptance;
 use doorbell_core::run::State;

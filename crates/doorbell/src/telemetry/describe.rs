@@ -106,7 +106,10 @@ mod tests {
     fn a_metric_is_read_with_its_labels() {
         let all = describe_metrics();
         let deliveries = all.iter().find(|metric| metric.name == "doorbell_deliveries_total").unwrap();
-        assert_eq!((deliveries.kind.as_str(), &deliveries.labels[..]), ("counter", &["code", "outcome", "source"].map(str::to_owned)[..]));
+        assert_eq!(
+            (deliveries.kind.as_str(), &deliveries.labels[..]),
+            ("counter", &["code", "outcome", "source"].map(str::to_owned)[..])
+        );
         let accept = all.iter().find(|metric| metric.name == "doorbell_accept_seconds").unwrap();
         assert_eq!((accept.kind.as_str(), &accept.labels[..]), ("histogram", &["source".to_owned()][..]));
     }

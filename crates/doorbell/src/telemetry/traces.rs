@@ -60,11 +60,7 @@ impl Traces {
     }
 
     /// Begins the trace of a delivery that `sources` could take.
-    pub fn begin_delivery<'a>(
-        &self,
-        headers: &HeaderMap,
-        sources: impl Iterator<Item = &'a str>,
-    ) -> DeliveryTrace {
+    pub fn begin_delivery<'a>(&self, headers: &HeaderMap, sources: impl Iterator<Item = &'a str>) -> DeliveryTrace {
         let Some(On { tracer, .. }) = &self.0 else { return DeliveryTrace(None) };
         let theirs = headers.get("traceparent").and_then(|value| parse(value.to_str().ok()?));
         let links = theirs.map(|theirs| Link::new(theirs, Vec::new(), 0)).into_iter().collect();

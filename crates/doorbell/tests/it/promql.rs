@@ -51,7 +51,13 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
                 rest.find(|c| !word(c)).unwrap_or(rest.len())
             }
             '"' => rest[1..].find('"').ok_or_else(|| format!("an open string: {rest}"))? + 2,
-            '=' | '!' | '<' | '>' => if rest[1..].starts_with(['=', '~']) { 2 } else { 1 },
+            '=' | '!' | '<' | '>' => {
+                if rest[1..].starts_with(['=', '~']) {
+                    2
+                } else {
+                    1
+                }
+            }
             '(' | ')' | '{' | '}' | '[' | ']' | ',' | '+' | '-' | '*' | '/' | '%' | '^' => 1,
             _ => return Err(format!("what is this: {rest}")),
         };

@@ -143,7 +143,8 @@ async fn the_configured_collector_gets_what_is_left_when_the_gateway_ends() {
 async fn without_a_collector_nothing_is_traced() {
     let project = Project::new(ONE_SOURCE);
     project.agent("triage", ANY, "echo ${TRACEPARENT:-none}");
-    let gateway = project.serve_with(&[("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1]:1")]);
+    let gateway =
+        project.serve_with(&[("OTEL_SDK_DISABLED", "true"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1]:1")]);
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     gateway.finished(&run).await;
     assert_eq!(gateway.stdout(&run).await, "none");
