@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,16 +25,19 @@ mod records;
 mod rows;
 mod runs;
 mod schema;
+mod tally;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use super::{
-    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
-    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Stats, Store, StoredEvent, StoredRun,
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Figures, Finish, Lease,
+    LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Space, Stats, Store, StoredEvent, StoredRun,
+    Tallies,
 };
 use crate::store::Acceptance;
+use doorbell_core::run::State;
 
 /// Bodies larger than this are packed on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -47,6 +50,8 @@ pub struct SqliteStore {
     readers: readers::Readers,
     learner: dictionary::Learner,
     dictionaries: Arc<dictionary::Dictionaries>,
+    figures: Figures,
+    path: PathBuf,
     _checkpoints: checkpoint::Running,
     _exclusive: lock::Exclusive,
 }
@@ -95,7 +100,9 @@ impl SqliteStore {
         let mut connection = schema::open_writer(path, options.patience)?;
         schema::migrate(&mut connection)?;
         let dictionaries = Arc::new(dictionary::Dictionaries::load(&connection)?);
-        let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages));
+        tally::install(&connection)?;
+        let figures = Figures::default();
+        let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages, figures.checkpoint_seconds.clone()));
         let checkpoints = checkpoint::start(path.to_owned(), Arc::clone(&shared))?;
         let learner = dictionary::Learner::start(
             path.to_owned(),
@@ -104,10 +111,12 @@ impl SqliteStore {
             Arc::clone(&shared),
         )?;
         Ok(Self {
-            writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared)?,
+            writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared, figures.clone())?,
             readers: readers::Readers::new(path.to_owned(), options.patience),
             learner,
             dictionaries,
+            figures,
+            path: path.to_owned(),
             _checkpoints: checkpoints,
             _exclusive: exclusive,
         })
@@ -149,6 +158,20 @@ impl SqliteStore {
             }
         }
         Ok(claimed)
+    }
+
+    async fn tally(&self) -> Result<Tallies, Error> {
+        let mut tallies = self.writer.write(|work| tally::read(work)).await?;
+        let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
+        let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
+        tallies.oldest_queued = self.readers.read(move |sql| tally::oldest_queued(sql, &agents)).await?;
+        Ok(tallies)
+    }
+
+    async fn measure(&self) -> Result<Space, Error> {
+        let path = self.path.clone();
+        let measured = tokio::task::spawn_blocking(move || tally::space(&path)).await;
+        measured.map_err(std::io::Error::other).flatten().map_err(|error| Error::Unavailable(Box::new(error)))
     }
 
     async fn release(&self, now: Timestamp) -> Result<Released, Error> {
@@ -291,7 +314,15 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| records::pulse(work, now)))
     }
 
-    fn commits(&self) -> CommitFigures {
-        self.writer.figures()
+    fn tallies(&self) -> Answer<'_, Tallies> {
+        Box::pin(self.tally())
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        Box::pin(self.measure())
+    }
+
+    fn figures(&self) -> Figures {
+        self.figures.clone()
     }
 }

@@ -5,9 +5,13 @@
 mod agents;
 mod api;
 mod cli;
+mod collector;
 mod crash;
 mod docs;
 mod ingest;
 mod limits;
+mod metrics;
+mod promql;
 mod redelivery;
 mod support;
+mod traces;

@@ -120,7 +120,7 @@ impl<'a> Delivery<'a> {
     /// Writes what one event means to the agents that have no outcome for it yet.
     fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
         let Placed { seq, id, duplicate, mut outcomes } = placed;
-        let was_silent = outcomes.is_empty();
+        let (was_silent, known) = (outcomes.is_empty(), outcomes.len());
         let mut queued = Vec::new();
         let mut dropped_itself = false;
         for start in &event.starts {
@@ -144,12 +144,13 @@ impl<'a> Delivery<'a> {
         if duplicate && was_silent && !outcomes.is_empty() {
             change(work.sql, "UPDATE events SET silent = 0 WHERE seq = ?1", [seq])?;
         }
+        let decided = outcomes[known..].iter().map(|outcome| (outcome.agent.clone(), outcome.kind)).collect();
         if dropped_itself {
             outcomes = rows::outcomes(work.sql, seq)?;
             queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
         }
         outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        Ok(Accepted { event: id, duplicate, outcomes, queued })
+        Ok(Accepted { event: id, duplicate, outcomes, queued, decided })
     }
 
     fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
@@ -207,11 +208,12 @@ impl Decided<'_> {
     }
 
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
-        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let created = self.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.start.agent);
-        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created])?;
+        let trace = &self.event.trace;
+        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace])?;
         work.memory.next_run = Some(run.seq + 1);
         if let Some(count) = work.memory.fresh.get_mut(agent) {
             *count += 1;

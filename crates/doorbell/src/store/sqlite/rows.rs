@@ -177,7 +177,7 @@ pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>>
 
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
-                   r.cancel_requested FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   r.cancel_requested, r.trace FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -198,6 +198,7 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             finished_at: time_if_any(row, 15)?,
             due: time_if_any(row, 16)?,
             cancel_requested: row.get(17)?,
+            trace: row.get(18)?,
             result: None,
         };
         Ok((row.get(7)?, run))
