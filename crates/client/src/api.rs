@@ -366,6 +366,52 @@ pub struct Stats {
     pub deliveries: DeliveryCounts,
     /// By name.
     pub agents: Vec<AgentStats>,
+    /// Who is told of problems; empty for callers who see one agent only.
+    #[serde(default)]
+    pub notifications: Vec<ReceiverStats>,
+}
+
+/// How telling one receiver goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiverStats {
+    /// What it is known by, e.g. `url https://ops.example.com`.
+    pub receiver: String,
+    /// Messages that it took since the gateway started.
+    pub delivered: u64,
+    /// Tries that failed since the gateway started.
+    pub failed: u64,
+    /// Messages that are on their way, or wait for their next try.
+    pub waiting: u64,
+    /// Why the newest try failed; none if it did not.
+    pub error: Option<String>,
+}
+
+/// A wish for a sample of a notification.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NotificationTest {
+    /// What it shall tell of, e.g. `dead_letter`; then only who is told of that gets it. Without it, everybody gets one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+}
+
+/// What the receivers said to a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationAnswers {
+    /// In the order of the configuration.
+    pub receivers: Vec<NotificationAnswer>,
+}
+
+/// What one receiver said to a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotificationAnswer {
+    /// What it is known by.
+    pub receiver: String,
+    /// Whether it took the sample.
+    pub delivered: bool,
+    /// What it said, or why it did not take it.
+    pub detail: String,
 }
 
 /// Deliveries since the gateway started.

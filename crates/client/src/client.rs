@@ -203,6 +203,15 @@ impl Client {
         self.post(self.url(&["v1", "keys"])?, Some(body)).await
     }
 
+    /// Sends a sample to everybody who is told of problems, and answers what they said.
+    ///
+    /// # Errors
+    /// 400 if nothing of that name is told, 403 if the own key may not.
+    pub async fn test_notifications(&self, wish: &api::NotificationTest) -> Result<api::NotificationAnswers, Error> {
+        let body = serde_json::to_vec(wish).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "notifications", "test"])?, Some(body)).await
+    }
+
     /// The URL of these path segments, each one percent-encoded.
     fn url(&self, segments: &[&str]) -> Result<Url, Error> {
         // `.` and `..` would name another resource, however they are encoded.

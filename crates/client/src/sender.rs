@@ -9,6 +9,9 @@ use crate::api::{Problem, Receipt};
 use crate::client::{self, TIMEOUT};
 use crate::error::{Error, excerpt};
 
+/// Bytes of an answer that are read.
+const LARGEST_ANSWER: usize = 1 << 20;
+
 /// Posts deliveries, over connections that it keeps.
 #[derive(Debug, Clone)]
 pub struct Sender {
@@ -61,9 +64,22 @@ impl Sender {
         let begun = Instant::now();
         let response = self.http.execute(request).await.map_err(|error| client::unreachable(&self.url, error))?;
         let status = response.status();
-        let body = response.bytes().await.map_err(|error| client::unreachable(&self.url, error))?;
+        let body = self.read(response).await?;
         let latency = begun.elapsed();
         Ok(Sent { status: status.as_u16(), answer: answer(status.is_success(), &body), latency })
+    }
+
+    /// The body, as far as it is worth reading: who answers may not be trusted.
+    async fn read(&self, mut response: reqwest::Response) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| client::unreachable(&self.url, error))? {
+            body.extend_from_slice(&piece);
+            if body.len() > LARGEST_ANSWER {
+                body.truncate(LARGEST_ANSWER);
+                break;
+            }
+        }
+        Ok(body)
     }
 }
 

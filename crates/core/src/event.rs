@@ -12,6 +12,9 @@ use crate::provider::{Unreadable, encode_hex};
 use crate::source::{Dedup, Source};
 use crate::verify::Verified;
 
+/// The provider, and the source, of events that Doorbell makes itself: no webhook brought them.
+pub const OWN: &str = "doorbell";
+
 /// The longest delivery id that is kept as it is, in bytes; a longer one is kept as its digest.
 const LONGEST_DELIVERY_ID: usize = 200;
 

@@ -24,6 +24,9 @@ pub enum OfEvent {}
 /// Marker of [`RunId`].
 #[derive(Debug)]
 pub enum OfRun {}
+/// Marker of [`NotificationId`].
+#[derive(Debug)]
+pub enum OfNotification {}
 /// Marker of [`KeyId`].
 #[derive(Debug)]
 pub enum OfKey {}
@@ -34,6 +37,9 @@ impl Kind for OfEvent {
 impl Kind for OfRun {
     const PREFIX: &'static str = "run";
 }
+impl Kind for OfNotification {
+    const PREFIX: &'static str = "ntf";
+}
 impl Kind for OfKey {
     const PREFIX: &'static str = "key";
 }
@@ -42,6 +48,8 @@ impl Kind for OfKey {
 pub type EventId = Id<OfEvent>;
 /// `run_…`: one piece of work for one agent.
 pub type RunId = Id<OfRun>;
+/// `ntf_…`: one message to one receiver.
+pub type NotificationId = Id<OfNotification>;
 /// `key_…`: an API key (its public name, not the key).
 pub type KeyId = Id<OfKey>;
 

@@ -15,6 +15,10 @@ use crate::config::Config;
 use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
+mod signs;
+
+pub use signs::{Arrivals, Signs, Taken, Telling};
+
 /// What the parts of a running gateway share.
 #[derive(Debug)]
 pub struct App {
@@ -30,6 +34,8 @@ pub struct App {
     pub access: Access,
     /// What happens, for those who watch.
     pub activity: Activity,
+    /// What may be worth telling.
+    pub signs: Signs,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// Traces of deliveries and tries.

@@ -22,6 +22,7 @@ mod init;
 mod keys;
 mod live;
 mod logs;
+mod notify;
 mod output;
 mod random;
 mod reference;
@@ -96,6 +97,7 @@ enum Command {
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
+    Notify(notify::NotifyArgs),
     #[command(hide = true)]
     Reference(reference::ReferenceArgs),
     /// End the agents' processes when the gateway is gone (the gateway starts this itself)
@@ -174,6 +176,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
+        Command::Notify(args) => return notify::run(context, args).await,
         Command::Reference(args) => reference::run(&args)?,
         Command::Guard => return Ok(serve::guard()),
     }

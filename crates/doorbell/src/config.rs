@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::pattern::Pattern;
 use doorbell_core::prompt::Template;
 use doorbell_core::run::Policy;
 use doorbell_core::secret::Secret;
@@ -23,6 +24,7 @@ mod files;
 mod gateway;
 mod layers;
 mod names;
+mod notifications;
 mod problem;
 mod quantity;
 mod retries;
@@ -60,6 +62,8 @@ pub struct Config {
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `agents/*`, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
+    /// `[[notifications]]`, in file order.
+    pub notifications: Vec<Notification>,
     /// What was accepted and means nothing here, one sentence each.
     pub warnings: Vec<String>,
     /// Every value in force with where it came from, secrets hidden; what `doorbell config` prints.
@@ -161,6 +165,73 @@ pub enum PromptChannel {
     File,
 }
 
+/// `[[notifications]]`: who is told of problems, and of which.
+#[derive(Debug, Clone)]
+pub struct Notification {
+    /// What people know it by, e.g. `url https://ops.example.com`. Nothing in it is secret.
+    pub name: String,
+    /// What its state is kept by: the same as long as it has the same receiver.
+    pub id: String,
+    /// What is told.
+    pub on: Vec<Topic>,
+    /// Of which sources; empty: of all.
+    pub sources: Vec<Pattern>,
+    /// Of which agents; empty: of all.
+    pub agents: Vec<Pattern>,
+    /// To whom.
+    pub receiver: Receiver,
+    /// How often at most, for each cause.
+    pub every: Duration,
+}
+
+/// Who is told.
+#[derive(Debug, Clone)]
+pub enum Receiver {
+    /// A program and its arguments; never a shell string.
+    Command(Vec<String>),
+    /// A URL that takes Standard Webhooks, and the secret they are signed with.
+    Url {
+        /// The URL.
+        url: String,
+        /// The key of the signature.
+        secret: Secret,
+    },
+    /// An agent of this project.
+    Agent(String),
+}
+
+/// What can be told. A further one needs a word here, and whoever notices it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// A run ended with all its tries used up.
+    DeadLetter,
+    /// A source refuses more than it is used to.
+    Rejections,
+    /// A source has been quiet for longer than it is used to, or never received anything.
+    Silent,
+    /// A saved configuration was refused.
+    Reload,
+    /// The store does not take writes.
+    Store,
+}
+
+impl Topic {
+    /// All topics.
+    pub const ALL: [Self; 5] = [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store];
+
+    /// As the configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeadLetter => "dead_letter",
+            Self::Rejections => "rejections",
+            Self::Silent => "silent",
+            Self::Reload => "reload",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// Reads and checks the project in `root`. `flags` are values for paths of `config.toml`, e.g. `gateway.listen`.
 ///
 /// # Errors
@@ -191,8 +262,11 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
     agents::check_defaults(&project.defaults, around, findings);
     let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
-    let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref() };
+    let notifications = notifications::read(project.notifications, sources.as_ref(), &credentials, findings);
+    let told = &notifications.told;
+    let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref(), told };
     let agents = agents::read(reader, findings);
+    notifications.check_agents(&files::names_in(&root, "agents").unwrap_or_default(), findings);
     refuse_own_providers(&root, findings);
     Some(Config {
         gateway: gateway?,
@@ -200,6 +274,7 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
         telemetry,
         sources: sources?.good,
         agents,
+        notifications: notifications.good,
         warnings: Vec::new(),
         settings: Vec::new(),
         root,

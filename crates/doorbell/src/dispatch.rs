@@ -37,7 +37,7 @@ const MOST_CLAIMED: usize = 16;
 #[derive(Debug)]
 pub struct Dispatcher {
     app: Arc<App>,
-    guard: Guard,
+    guard: Arc<Guard>,
     /// The folder that holds the runs' own folders.
     runs_folder: PathBuf,
     /// The allow-listed environment that commands inherit.
@@ -59,7 +59,12 @@ struct InFlight {
 
 impl Dispatcher {
     /// A dispatcher that does nothing yet.
-    pub fn new(app: Arc<App>, guard: Guard, runs_folder: PathBuf, inherited: Vec<(String, OsString)>) -> Arc<Self> {
+    pub fn new(
+        app: Arc<App>,
+        guard: Arc<Guard>,
+        runs_folder: PathBuf,
+        inherited: Vec<(String, OsString)>,
+    ) -> Arc<Self> {
         let bells = app.config.agents.keys().map(|name| (name.clone(), Arc::new(Notify::new()))).collect();
         Arc::new(Self {
             app,

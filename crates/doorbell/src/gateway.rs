@@ -17,12 +17,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Access, Activity, App};
+use crate::app::{Access, Activity, App, Signs};
 use crate::clock;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
+use crate::notify::Notifier;
 use crate::ops;
 use crate::runtime::Guard;
 use crate::store::{self, Store};
@@ -58,6 +59,7 @@ pub struct Gateway {
     /// Where it listens.
     pub address: SocketAddr,
     dispatcher: Arc<Dispatcher>,
+    notifier: Arc<Notifier>,
     accepting: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -84,17 +86,20 @@ impl Gateway {
         let app = make_app(config, store).await?;
         let _ = app.local_url.set(local_url(address));
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
-        let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
+        let guard = Arc::new(guard);
+        let dispatcher = Dispatcher::new(Arc::clone(&app), Arc::clone(&guard), state.join("runs"), inherited.clone());
         dispatcher.start();
+        let notifier = Notifier::new(Arc::clone(&app), Arc::clone(&dispatcher), guard, inherited);
+        notifier.start();
         let accepting = CancellationToken::new();
-        let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
+        let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
         let server =
             tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
             agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server })
+        Ok(Self { app, address, dispatcher, notifier, accepting, server })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
@@ -103,6 +108,7 @@ impl Gateway {
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
         self.dispatcher.close(limit).await;
+        self.notifier.close().await;
         let _ = std::fs::remove_file(address_file(&self.app.config.root));
         self.accepting.cancel();
         let _ = self.server.await;
@@ -124,6 +130,7 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         trigger_set,
         access,
         activity: Activity::default(),
+        signs: Signs::default(),
         metrics,
         traces,
         local_url: OnceLock::new(),

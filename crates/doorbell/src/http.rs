@@ -7,6 +7,7 @@ use axum::routing::{any, get, post};
 
 use crate::app::App;
 use crate::dispatch::Dispatcher;
+use crate::notify::Notifier;
 
 mod api;
 mod auth;
@@ -23,6 +24,7 @@ pub use server::{Limits, serve};
 pub struct Shared {
     app: Arc<App>,
     dispatcher: Arc<Dispatcher>,
+    notifier: Arc<Notifier>,
     budget: Arc<body::Budget>,
     rejections: Arc<ingest::RejectionCap>,
     /// Ends the streams when the gateway closes: they would hold it open.
@@ -30,10 +32,16 @@ pub struct Shared {
 }
 
 /// All routes of a gateway. Streams end when `closing` is cancelled.
-pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::sync::CancellationToken) -> Router {
+pub fn router(
+    app: Arc<App>,
+    dispatcher: Arc<Dispatcher>,
+    notifier: Arc<Notifier>,
+    closing: tokio_util::sync::CancellationToken,
+) -> Router {
     let shared = Shared {
         app,
         dispatcher,
+        notifier,
         budget: Arc::new(body::Budget::default()),
         rejections: Arc::new(ingest::RejectionCap::default()),
         closing,
@@ -52,6 +60,7 @@ pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::s
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
         .route("/v1/stats", get(api::stats))
+        .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/keys", post(api::create_key));
     Router::new()
         .merge(management)

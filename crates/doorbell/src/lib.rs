@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod files;
 pub mod gateway;
 pub mod http;
+pub mod notify;
 pub mod ops;
 pub mod runtime;
 pub mod store;

@@ -9,6 +9,7 @@ use crate::store;
 pub mod agents;
 pub mod events;
 pub mod keys;
+pub mod notifications;
 pub mod runs;
 pub mod stats;
 mod view;

@@ -24,12 +24,14 @@ use crate::config::Agent;
 use crate::store::{LogLine, Process, Stream};
 
 mod command;
+mod errand;
 mod folder;
 mod guard;
 mod log;
 mod processes;
 mod redaction;
 
+pub use errand::{Errand, run_errand};
 pub use guard::{Guard, watch};
 pub use processes::{end_run, identify};
 

@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod conformance;
 mod figures;
+mod notes;
 mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
+pub use notes::{DeadLetter, Notes};
 pub use sqlite::SqliteStore;
 
 /// What a verb answers.
@@ -135,6 +137,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Whether events can be stored now: tried by writing.
     fn health(&self, now: Timestamp) -> Answer<'_, ()>;
+
+    /// Up to `limit` dead letters that were not taken off by [`Store::note`], oldest first: each run that became one is
+    /// there, durable with its end.
+    fn untold(&self, limit: usize) -> Answer<'_, Vec<DeadLetter>>;
+
+    /// Keeps what notifications remember, and takes off the dead letters that are in it: all or nothing.
+    fn note(&self, notes: Notes) -> Answer<'_, ()>;
+
+    /// What notifications remember: keys and values.
+    fn notes(&self) -> Answer<'_, Vec<(String, String)>>;
 
     /// How many runs there are in which state: cheap, however many there are.
     fn tallies(&self) -> Answer<'_, Tallies>;

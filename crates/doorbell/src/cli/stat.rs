@@ -18,6 +18,11 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         return output::json(&stats);
     }
     output::line(summary(&stats))?;
+    show_agents(&stats)?;
+    show_receivers(&stats)
+}
+
+fn show_agents(stats: &Stats) -> anyhow::Result<()> {
     if stats.agents.is_empty() {
         return Ok(());
     }
@@ -27,6 +32,20 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         ["AGENT", "RUNNING", "QUEUED", "WAITING", "HELD", "SUCCEEDED", "FAILED", "CANCELLED", "DROPPED", "OLDEST"];
     let mut table = Table::new(&titles);
     stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
+    Ok(table.print()?)
+}
+
+/// Who is told of problems, and whether that works.
+fn show_receivers(stats: &Stats) -> anyhow::Result<()> {
+    if stats.notifications.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let mut table = Table::new(&["NOTIFICATIONS", "DELIVERED", "FAILED", "WAITING", "ERROR"]);
+    for told in &stats.notifications {
+        let [delivered, failed, waiting] = [told.delivered, told.failed, told.waiting].map(|count| count.to_string());
+        table.row([told.receiver.clone(), delivered, failed, waiting, told.error.clone().unwrap_or("-".to_owned())]);
+    }
     Ok(table.print()?)
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Reader<'a> {
     pub(super) defaults: &'a Table,
     /// None if `config.toml` could not be read: then what it may have said is not missed.
     pub(super) sources: Option<&'a Sources>,
+    /// Agents that notifications start.
+    pub(super) told: &'a [(String, Place)],
 }
 
 /// Checks `[defaults]` by itself, so that its mistakes are found without any agent.
@@ -99,8 +101,9 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);
     let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
+    let told = reader.told.iter().any(|(told, _)| told == name);
     let disabled = limits.as_ref().is_some_and(|limits| limits.scale == 0);
-    if !starts && !disabled && !has_schedule {
+    if !starts && !told && !disabled && !has_schedule {
         let problem = Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]]"));
         findings.problem(problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]"));
     }

@@ -15,7 +15,7 @@ pub(super) const DEFAULTS: &str = include_str!("default.toml");
 const SECTIONS: [&str; 4] = ["gateway", "store", "telemetry", "defaults"];
 
 const KEYS: Keys<'static> = Keys {
-    known: &["gateway", "store", "telemetry", "defaults", "webhooks"],
+    known: &["gateway", "store", "telemetry", "defaults", "webhooks", "notifications"],
     planned: &["hot_reload", "providers"],
     hints: &[
         ("agents", "agents are folders: agents/<name>/config.toml"),
@@ -47,6 +47,8 @@ pub(super) struct Project {
     pub(super) store: Table,
     pub(super) telemetry: Table,
     pub(super) defaults: Table,
+    /// `[[notifications]]`.
+    pub(super) notifications: Option<Entry>,
     /// `[webhooks]`; none if `config.toml` cannot be read, so that nothing can be said about sources.
     pub(super) webhooks: Option<Table>,
 }
@@ -81,12 +83,13 @@ pub(super) fn read(
     };
     let (gateway, store, defaults) = (section("gateway"), section("store"), section("defaults"));
     let telemetry = section("telemetry");
+    let notifications = table.remove("notifications");
     let webhooks = match table.remove("webhooks") {
         _ if !readable => None,
         None => Some(Table::empty(table.place.clone())),
         Some(entry) => findings.take(entry.node.into_table("each source has a name: [webhooks.acme-github]")),
     };
-    Some(Project { gateway, store, telemetry, defaults, webhooks })
+    Some(Project { gateway, store, telemetry, defaults, notifications, webhooks })
 }
 
 /// Takes out keys that are accepted and mean nothing, with a warning each.

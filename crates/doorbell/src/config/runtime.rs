@@ -82,7 +82,8 @@ fn is_command(table: &Table, findings: &mut Findings) -> bool {
     findings.take(node.choice(&TYPES.map(|name| (name, ())))).is_some()
 }
 
-fn command(node: &Node) -> Result<Vec<String>, Problem> {
+/// A program and its arguments.
+pub(super) fn command(node: &Node) -> Result<Vec<String>, Problem> {
     let strict = node.strict();
     if let Kind::Text(text) = &strict.kind {
         let words: toml_edit::Array = text.split_whitespace().collect();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_core::delivery::Delivery;
 use doorbell_core::envelope::{Envelope, encode_body};
+use doorbell_core::event::OWN;
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
 use http::{HeaderMap, HeaderValue, Method};
@@ -153,6 +154,9 @@ impl Dispatcher {
             State::Waiting => self.due.notify_one(),
             _ => {}
         }
+        if finish.transition.dead_letter {
+            self.app.signs.ring();
+        }
         self.app.activity.tell(|| {
             let mut run = run.clone();
             run.state = finish.transition.state;
@@ -171,7 +175,7 @@ impl Dispatcher {
         let (body, body_encoding) = encode_body(&claimed.body.bytes);
         let headers: Map<String, Value> = serde_json::from_str(&claimed.body.headers).unwrap_or_default();
         Envelope {
-            webhook: true,
+            webhook: event.provider != OWN,
             source: event.provider.clone(),
             integration_id: event.source.clone(),
             event_type: run.event_type.clone(),

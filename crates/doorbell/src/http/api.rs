@@ -117,6 +117,14 @@ pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answe
     Ok(Json(ops::stats::get(&shared.app, &caller).await?))
 }
 
+pub(super) async fn test_notifications(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::NotificationTest>, JsonRejection>,
+) -> Answer<api::NotificationAnswers> {
+    Ok(Json(ops::notifications::test(&shared.notifier, &caller, read_json(body)?).await?))
+}
+
 pub(super) async fn create_key(
     State(shared): State<Shared>,
     By(caller): By,

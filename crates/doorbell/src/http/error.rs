@@ -43,6 +43,12 @@ impl Failure {
         self.status
     }
 
+    /// Whether another delivery of the kind would be refused, too: it is not that the gateway has too much to do.
+    pub(super) fn is_the_senders(&self) -> bool {
+        self.status.is_client_error()
+            && !matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.code
     }

@@ -257,6 +257,7 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
         let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);
         let runs: Vec<String> = started.filter_map(|outcome| outcome.run).map(|run| run.to_string()).collect();
         app.metrics.count_accepted(source, accepted.duplicate, &accepted.decided, took);
+        app.signs.accepted(source, event.delivery().received_at);
         app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),
@@ -297,6 +298,9 @@ async fn refuse(
 ) -> Failure {
     for source in sources {
         shared.app.metrics.count_rejected(source.name(), failure.code());
+        if failure.is_the_senders() {
+            shared.app.signs.refused(source.name(), failure.code());
+        }
         let Some(suppressed) = shared.rejections.admit(source.name(), Instant::now()) else {
             shared.app.metrics.count_suppressed(source.name());
             continue;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use doorbell_client::api;
-use doorbell_core::event::Context;
+use doorbell_core::event::{Context, OWN};
 use doorbell_core::id::EventId;
 use doorbell_core::trigger::{Candidate, Trigger};
 use serde::Deserialize;
@@ -155,7 +155,21 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
         })
         .collect();
     verdicts.extend(late);
+    if stored.provider == OWN {
+        verdicts = event.outcomes.iter().map(told).collect();
+    }
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
+}
+
+/// Why a notification started its agent: no trigger did.
+fn told(outcome: &api::Outcome) -> api::Verdict {
+    api::Verdict {
+        agent: outcome.agent.clone(),
+        trigger: 0,
+        matched: true,
+        reason: "[[notifications]] of config.toml names it".to_owned(),
+        clauses: Vec::new(),
+    }
 }
 
 fn view_verdict(verdict: doorbell_core::trigger::Verdict) -> api::Verdict {

@@ -9,7 +9,7 @@ use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 use super::Error;
-use crate::app::{App, Caller};
+use crate::app::{App, Caller, Telling};
 use crate::clock;
 use crate::telemetry::{Door, Snapshot};
 
@@ -51,7 +51,19 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         },
         agents: agents.into_values().collect(),
+        notifications: if caller.confined_to().is_none() { receivers(app) } else { Vec::new() },
     })
+}
+
+fn receivers(app: &App) -> Vec<api::ReceiverStats> {
+    let view = |telling: Telling| api::ReceiverStats {
+        receiver: telling.receiver,
+        delivered: telling.delivered,
+        failed: telling.failed,
+        waiting: telling.waiting,
+        error: telling.error,
+    };
+    app.signs.telling().into_iter().map(view).collect()
 }
 
 fn entry<'a>(agents: &'a mut BTreeMap<String, api::AgentStats>, name: &str) -> &'a mut api::AgentStats {

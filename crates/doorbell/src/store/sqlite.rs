@@ -19,6 +19,7 @@ mod fault;
 mod lists;
 mod lock;
 mod logs;
+mod notes;
 mod queue;
 mod readers;
 mod records;
@@ -36,7 +37,7 @@ use super::{
     LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Space, Stats, Store, StoredEvent, StoredRun,
     Tallies,
 };
-use crate::store::Acceptance;
+use crate::store::{Acceptance, DeadLetter, Notes};
 use doorbell_core::run::State;
 
 /// Bodies larger than this are packed on a thread that may take its time.
@@ -312,6 +313,18 @@ impl Store for SqliteStore {
 
     fn health(&self, now: Timestamp) -> Answer<'_, ()> {
         Box::pin(self.writer.write(move |work| records::pulse(work, now)))
+    }
+
+    fn untold(&self, limit: usize) -> Answer<'_, Vec<DeadLetter>> {
+        Box::pin(self.readers.read(move |sql| notes::untold(sql, limit)))
+    }
+
+    fn note(&self, notes: Notes) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| notes::note(work, &notes)))
+    }
+
+    fn notes(&self) -> Answer<'_, Vec<(String, String)>> {
+        Box::pin(self.readers.read(notes::notes))
     }
 
     fn tallies(&self) -> Answer<'_, Tallies> {

@@ -63,6 +63,7 @@ fn render_all() -> String {
     metrics.count_rejected("source", "code");
     metrics.count_suppressed("source");
     metrics.count_first_start(&agent, second);
+    metrics.count_notification("dead_letter", true);
     metrics.count_attempt(&agent, "succeeded", "succeeded", second);
     let tallies = Tallies {
         runs: vec![(agent.clone(), State::Queued, 1)],

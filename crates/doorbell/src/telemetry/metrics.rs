@@ -60,6 +60,12 @@ struct SpanLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NotificationLabels {
+    on: &'static str,
+    result: &'static str,
+}
+
 type Counts<L> = Family<L, Counter>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 type Real = Gauge<f64, AtomicU64>;
@@ -78,6 +84,7 @@ pub struct Metrics {
     attempt_seconds: Histograms<AgentLabels>,
     connections: Gauge,
     spans: Counts<SpanLabels>,
+    notifications: Counts<NotificationLabels>,
     totals: Totals,
 }
 
@@ -149,6 +156,7 @@ impl Metrics {
             attempt_seconds: Family::new_with_constructor(attempt_histogram),
             connections: Gauge::default(),
             spans: Family::default(),
+            notifications: Family::default(),
             totals: Totals::default(),
         }
     }
@@ -204,6 +212,12 @@ impl Metrics {
     pub fn spans(&self) -> (Counter, Counter) {
         let of = |outcome| self.spans.get_or_create_owned(&SpanLabels { outcome });
         (of("exported"), of("failed"))
+    }
+
+    /// A receiver took a notification, or did not.
+    pub fn count_notification(&self, on: &'static str, delivered: bool) {
+        let result = if delivered { "delivered" } else { "failed" };
+        self.notifications.get_or_create(&NotificationLabels { on, result }).inc();
     }
 
     /// Deliveries since the start.
@@ -294,6 +308,11 @@ impl Metrics {
             "trace_spans",
             "Spans of traces: exported, or failed to be; none while tracing is off",
             self.spans.clone(),
+        );
+        to.register(
+            "notifications",
+            "Tries to tell somebody of a problem (on): delivered, or failed and tried again",
+            self.notifications.clone(),
         );
     }
 }

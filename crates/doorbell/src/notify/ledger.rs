@@ -1,0 +1,197 @@
+//! The ledger: what each receiver is still to be told, one entry a receiver and cause.
+//!
+//! Of each cause a receiver gets one message at once, and then one for all that happened in each window. An entry holds one
+//! message on its way and what has gathered behind it, so that it stays as small however long a receiver is away. A
+//! message is fixed, with its id, before it is sent for the first time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use doorbell_core::retry::Backoff;
+use doorbell_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::message::{Gathered, Message, Report};
+use crate::config::{Notification, Topic};
+
+/// How long a message waits for its next try: ten minutes at most, for as long as it takes.
+const BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(600), jitter: true };
+
+/// What the entries' keys in the store begin with.
+const PREFIX: &str = "message/";
+
+/// The receiver's id, the topic, and whom or what it is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Key {
+    pub(super) receiver: String,
+    pub(super) on: Topic,
+    subject: String,
+}
+
+impl Key {
+    fn stored(&self) -> String {
+        format!("{PREFIX}{}/{}/{}", self.receiver, self.on.as_str(), self.subject)
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    key: Key,
+    /// Whether the receiver knows of a problem, and is to be told of its end.
+    told: bool,
+    gathered: Option<Gathered>,
+    message: Option<Message>,
+    /// Tries of the message that failed.
+    failures: u32,
+    /// Nothing is sent before.
+    next: Timestamp,
+}
+
+impl Entry {
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.message.is_none() && self.gathered.is_none() && !self.told && self.next <= now
+    }
+}
+
+/// What each receiver is still to be told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ledger {
+    entries: BTreeMap<Key, Entry>,
+    /// Entries that are not stored as they are.
+    changed: BTreeSet<Key>,
+}
+
+impl Ledger {
+    /// As it was stored; entries of receivers that are no longer told of that are dropped.
+    pub(super) fn load(notes: &[(String, String)], receivers: &[Notification]) -> Self {
+        let mut ledger = Self::default();
+        for (_, text) in notes.iter().filter(|(key, _)| key.starts_with(PREFIX)) {
+            match serde_json::from_str::<Entry>(text) {
+                Ok(entry) => drop(ledger.entries.insert(entry.key.clone(), entry)),
+                Err(error) => {
+                    tracing::error!(%error, "notification.unreadable: what was to be told is not known any more")
+                }
+            }
+        }
+        ledger.keep_only(receivers);
+        ledger
+    }
+
+    /// Drops the entries of receivers that are no longer told of that.
+    pub(super) fn keep_only(&mut self, receivers: &[Notification]) {
+        let wanted = |key: &Key| receivers.iter().any(|one| one.id == key.receiver && one.on.contains(&key.on));
+        let dropped: Vec<Key> = self.entries.keys().filter(|key| !wanted(key)).cloned().collect();
+        for key in dropped {
+            self.entries.remove(&key);
+            self.changed.insert(key);
+        }
+    }
+
+    /// Adds what happened to what each receiver is to be told.
+    pub(super) fn add(&mut self, report: &Report, receivers: &[Notification]) {
+        for receiver in receivers.iter().filter(|receiver| report.is_for(receiver)) {
+            let key = Key { receiver: receiver.id.clone(), on: report.on, subject: report.subject().to_owned() };
+            let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry {
+                key: key.clone(),
+                told: false,
+                gathered: None,
+                message: None,
+                failures: 0,
+                next: report.at,
+            });
+            // The end of what nobody was told of is no news.
+            if report.ended && !entry.told && entry.gathered.is_none() && entry.message.is_none() {
+                continue;
+            }
+            entry.gathered = Some(Gathered::add(entry.gathered.take(), report));
+            self.changed.insert(key);
+        }
+    }
+
+    /// The messages that are due, one a receiver, without the receivers in `busy`.
+    pub(super) fn due(&mut self, now: Timestamp, busy: &BTreeSet<String>, gateway: &str) -> Vec<(Key, Message)> {
+        let mut due: Vec<(Key, Message)> = Vec::new();
+        let over: Vec<Key> = self.entries.values().filter(|entry| entry.is_over(now)).map(|e| e.key.clone()).collect();
+        for key in over {
+            self.entries.remove(&key);
+            self.changed.insert(key);
+        }
+        let mut waiting: Vec<&mut Entry> = self.entries.values_mut().filter(|entry| entry.next <= now).collect();
+        // Whoever waited longest is first, so that one cause does not keep another from being told.
+        waiting.sort_by_key(|entry| entry.next);
+        for entry in waiting {
+            let receiver = &entry.key.receiver;
+            if busy.contains(receiver) || due.iter().any(|(key, _)| key.receiver == *receiver) {
+                continue;
+            }
+            if entry.message.is_none()
+                && let Some(gathered) = entry.gathered.take()
+            {
+                entry.message = Some(gathered.into_message(entry.key.on, gateway, now));
+                self.changed.insert(entry.key.clone());
+            }
+            due.extend(entry.message.clone().map(|message| (entry.key.clone(), message)));
+        }
+        due
+    }
+
+    /// When the next message is due, of receivers that are not in `busy`.
+    pub(super) fn next_due(&self, busy: &BTreeSet<String>) -> Option<Timestamp> {
+        let open = |entry: &&Entry| entry.message.is_some() || entry.gathered.is_some();
+        let waiting = self.entries.values().filter(open).filter(|entry| !busy.contains(&entry.key.receiver));
+        waiting.map(|entry| entry.next).min()
+    }
+
+    /// The receiver took its message.
+    pub(super) fn delivered(&mut self, key: &Key, every: Duration, now: Timestamp) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(message) = entry.message.take() else { return };
+        // Dead letters have no end.
+        entry.told = key.on != Topic::DeadLetter && message.data.state == super::message::State::Problem;
+        entry.failures = 0;
+        entry.next = now.after(every);
+        self.changed.insert(key.clone());
+    }
+
+    /// The receiver did not take its message. `seed` decides the jitter of the wait.
+    pub(super) fn failed(&mut self, key: &Key, now: Timestamp, seed: u64) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.failures = entry.failures.saturating_add(1);
+        entry.next = now.after(BACKOFF.wait(entry.failures, seed));
+        self.changed.insert(key.clone());
+    }
+
+    /// A message that cannot be sent now is due then.
+    pub(super) fn postpone(&mut self, key: &Key, until: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.next = until;
+        }
+    }
+
+    /// How many messages of a receiver are on their way or wait for another try.
+    pub(super) fn waiting(&self, receiver: &str) -> u64 {
+        let of = self.entries.values().filter(|entry| entry.key.receiver == receiver);
+        of.filter(|entry| entry.message.is_some()).count() as u64
+    }
+
+    /// Keys and values that changed since they were stored, and keys to forget.
+    pub(super) fn changes(&self) -> (Vec<(String, String)>, Vec<String>) {
+        let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+        for key in &self.changed {
+            match self.entries.get(key).and_then(|entry| serde_json::to_string(entry).ok()) {
+                Some(text) => kept.push((key.stored(), text)),
+                None => dropped.push(key.stored()),
+            }
+        }
+        (kept, dropped)
+    }
+
+    /// The changes are stored.
+    pub(super) fn stored(&mut self) {
+        self.changed.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! Sending: one message to one receiver, and what it said.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use doorbell_client::Answer;
+use doorbell_core::event::OWN;
+use doorbell_core::provider::encode_base64;
+use doorbell_core::secret::Secret;
+use doorbell_core::time::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::message::Message;
+use crate::app::{App, Notice};
+use crate::clock;
+use crate::config::Receiver;
+use crate::dispatch::Dispatcher;
+use crate::runtime::{self, Guard};
+use crate::store::{Acceptance, Admission, NewEvent, Start};
+
+/// What sending needs.
+#[derive(Debug)]
+pub(super) struct Post {
+    pub(super) app: Arc<App>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) guard: Arc<Guard>,
+    /// The allow-listed environment that commands inherit.
+    pub(super) inherited: Vec<(String, OsString)>,
+    /// Where commands run: the project's folder.
+    pub(super) folder: PathBuf,
+    pub(super) closing: CancellationToken,
+}
+
+impl Post {
+    /// Sends a message, and answers what was said; a command or a URL may take as long as `patience`.
+    ///
+    /// # Errors
+    /// Why it was not taken, in words for people.
+    pub(super) async fn send(
+        &self,
+        message: &Message,
+        receiver: &Receiver,
+        patience: Duration,
+    ) -> Result<String, String> {
+        match receiver {
+            Receiver::Command(command) => self.run(message, command, patience).await,
+            Receiver::Url { url, secret } => tokio::select! {
+                said = post(message, url, secret, clock::now()) => said,
+                () = self.closing.cancelled() => Err("the gateway closes".to_owned()),
+                () = tokio::time::sleep(patience) => Err(format!("no answer within {} s", patience.as_secs())),
+            },
+            Receiver::Agent(agent) => self.start(message, agent).await,
+        }
+    }
+
+    async fn run(&self, message: &Message, command: &[String], timeout: Duration) -> Result<String, String> {
+        let errand = runtime::Errand {
+            command: command.to_vec(),
+            environment: self.inherited.clone(),
+            variables: message.variables(),
+            folder: self.folder.clone(),
+            input: message.body(),
+            timeout,
+        };
+        runtime::run_errand(errand, &self.guard, &self.closing).await
+    }
+
+    /// Stores the message as an event that starts the agent: once, however often it is tried.
+    async fn start(&self, message: &Message, agent: &str) -> Result<String, String> {
+        let Some(configured) = self.app.config.agents.get(agent) else {
+            return Err(format!("there is no agent `{agent}` any more"));
+        };
+        let admission = match configured.scale {
+            0 => Admission::Skip("the agent is disabled: `scale = 0`".to_owned()),
+            _ => Admission::Grow,
+        };
+        let context = message.context();
+        let event = NewEvent {
+            id: clock::new_id(),
+            source: OWN.to_owned(),
+            provider: OWN.to_owned(),
+            event: message.data.on.as_str().to_owned(),
+            action: context.text("action").map(ToOwned::to_owned),
+            delivery_keys: vec![format!("notification:{}:{agent}", message.id)],
+            delivery_id: Some(message.id.clone()),
+            verified_by: None,
+            received_at: clock::now(),
+            handshake: false,
+            context: context.shortened(),
+            headers: "{}".to_owned(),
+            body: Bytes::from(message.body()),
+            trigger_set: self.app.trigger_set,
+            trace: None,
+            starts: vec![Start { agent: agent.to_owned(), trigger: 0, run: clock::new_id(), admission }],
+        };
+        let stored = self.app.store.accept(vec![event]).await.map_err(|error| error.with_causes())?;
+        let Acceptance::Stored(accepted) = stored else { return Err("its queue is full".to_owned()) };
+        let Some(accepted) = accepted.first() else { return Err("nothing was stored".to_owned()) };
+        accepted.queued.iter().for_each(|agent| self.dispatcher.wake(agent));
+        self.app.activity.tell(|| match accepted.duplicate {
+            true => Notice::Duplicate(accepted.event),
+            false => Notice::Event(accepted.event),
+        });
+        match accepted.outcomes.iter().find(|outcome| outcome.agent == agent) {
+            Some(outcome) if outcome.run.is_some() => Ok(format!(
+                "{} started by {}",
+                outcome.run.map(|run| run.to_string()).unwrap_or_default(),
+                accepted.event
+            )),
+            outcome => {
+                Err(outcome.and_then(|outcome| outcome.reason.clone()).unwrap_or("it was not started".to_owned()))
+            }
+        }
+    }
+}
+
+/// Posts a message, signed by the Standard Webhooks scheme
+/// (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+async fn post(message: &Message, url: &str, secret: &Secret, now: Timestamp) -> Result<String, String> {
+    let body = message.body();
+    let sender = doorbell_client::Sender::new(url).map_err(|_| "its URL cannot be used".to_owned())?;
+    let headers = [
+        ("content-type".to_owned(), "application/json".to_owned()),
+        ("webhook-id".to_owned(), message.id.clone()),
+        ("webhook-timestamp".to_owned(), now.as_seconds().to_string()),
+        ("webhook-signature".to_owned(), sign(secret, &message.id, now, &body)),
+    ];
+    // The URL may be a secret, so neither it nor an error that names it is said.
+    let sent = sender.post(&headers, Bytes::from(body)).await.map_err(|error| match error {
+        doorbell_client::Error::Unreachable { source, .. } => {
+            let causes = std::iter::successors(Some(&source as &dyn std::error::Error), |error| error.source());
+            format!("it cannot be reached: {}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+        }
+        _ => "it cannot be asked".to_owned(),
+    })?;
+    let said = match &sent.answer {
+        Answer::Other(text) if !text.is_empty() => format!("{}: {text}", sent.status),
+        Answer::Problem(problem) => format!("{}: {}", sent.status, problem.detail),
+        _ => sent.status.to_string(),
+    };
+    match sent.status {
+        200..=299 => Ok(said),
+        300..=399 => Err(format!("{said} (redirects are not followed: name the URL that they lead to)")),
+        _ => Err(said),
+    }
+}
+
+fn sign(secret: &Secret, id: &str, now: Timestamp, body: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+    let mut context = hmac::Context::with_key(&key);
+    context.update(format!("{id}.{}.", now.as_seconds()).as_bytes());
+    context.update(body);
+    format!("v1,{}", encode_base64(context.sign().as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use doorbell_core::provider::decode_base64;
+
+    /// The example of the Standard Webhooks libraries.
+    #[test]
+    fn a_signature_is_that_of_the_scheme() {
+        let secret = Secret::new(decode_base64("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap());
+        let at = Timestamp::from_seconds(1_614_265_330);
+        let signed = sign(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
+        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}

@@ -1,0 +1,182 @@
+//! The watch: what happened since the last look, as reports.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use doorbell_core::event::OWN;
+use doorbell_core::time::Timestamp;
+
+use super::habit::Habit;
+use super::message::Report;
+use crate::app::{App, Arrivals};
+use crate::config::Topic;
+use crate::store::{DeadLetter, Error, EventQuery};
+
+/// What the habits' keys in the store begin with, and the key of the time of the newest look.
+const PREFIX: &str = "habit/";
+const ALIVE: &str = "alive";
+
+/// No time at all.
+const NEVER: Timestamp = Timestamp::from_millis(0);
+/// How long habits may differ from what is stored of them.
+const KEEP: Duration = Duration::from_secs(60);
+/// A time without looks that is longer is one in which no gateway ran, or the machine slept.
+const UNWATCHED: Duration = Duration::from_secs(120);
+/// How long the store may take to say whether it works.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Looks in a row at which the store did not work, until that is told.
+const DOWN: u32 = 2;
+/// The newest events of a source that its habit is learnt from, and how many are read in one go.
+const MOST_LEARNT: usize = 2000;
+const PAGE: usize = 500;
+
+/// What is known of the sources and of the store.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    habits: BTreeMap<String, Habit>,
+    /// When it was looked last; [`NEVER`]: that is not known.
+    alive: Timestamp,
+    /// When habits were stored last.
+    kept: Timestamp,
+    /// Looks in a row at which the store did not work.
+    down: u32,
+    /// Whether the newest saved configuration was refused, and that was reported.
+    reload_failed: bool,
+}
+
+impl Watch {
+    /// As it was stored.
+    pub(super) fn load(notes: &[(String, String)]) -> Self {
+        let habit = |(key, text): &(String, String)| {
+            let source = key.strip_prefix(PREFIX)?;
+            match serde_json::from_str(text) {
+                Ok(habit) => Some((source.to_owned(), habit)),
+                Err(error) => {
+                    tracing::error!(source, %error, "habit.unreadable: it is learnt again");
+                    None
+                }
+            }
+        };
+        let alive = notes.iter().find(|(key, _)| key == ALIVE).and_then(|(_, at)| at.parse().ok());
+        Self { habits: notes.iter().filter_map(habit).collect(), alive: alive.unwrap_or(NEVER), ..Self::default() }
+    }
+
+    /// Learns the habits of sources that are new here from what is stored of them.
+    pub(super) async fn learn(&mut self, app: &App, now: Timestamp) -> Result<(), Error> {
+        for source in app.config.sources.keys() {
+            if !self.habits.contains_key(source) {
+                let times = times_of(app, source).await?;
+                self.habits.insert(source.clone(), Habit::learn(&times, now));
+            }
+        }
+        Ok(())
+    }
+
+    /// What there is to tell of sources and of reloads.
+    pub(super) fn look(&mut self, app: &App, now: Timestamp) -> Vec<Report> {
+        let gap = now.since(self.alive);
+        if self.alive != NEVER && gap > UNWATCHED {
+            self.habits.values_mut().for_each(|habit| habit.was_unwatched(gap));
+        }
+        self.alive = now;
+        let mut taken = app.signs.take();
+        let mut reports = Vec::new();
+        self.habits.retain(|source, _| app.config.sources.contains_key(source));
+        for source in app.config.sources.keys() {
+            let came: Arrivals = taken.arrivals.remove(source).unwrap_or_default();
+            let habit = self.habits.entry(source.clone()).or_insert_with(|| Habit::learn(&[], now));
+            for change in habit.look(source, &came, now) {
+                let report = report(change.on, change.ended, change.text, now);
+                reports.push(Report { source: Some(source.clone()), ..report });
+            }
+        }
+        match taken.reload {
+            Some(Err(why)) => {
+                self.reload_failed = true;
+                let text = format!("The saved configuration is not taken over, the one before stays in force: {why}");
+                reports.push(report(Topic::Reload, false, text, now));
+            }
+            Some(Ok(())) if std::mem::take(&mut self.reload_failed) => {
+                reports.push(report(Topic::Reload, true, "The saved configuration is taken over".to_owned(), now));
+            }
+            _ => {}
+        }
+        reports
+    }
+
+    /// Asks the store whether it takes writes; what there is to tell of that.
+    ///
+    /// # Errors
+    /// If it does not: with what there is to tell.
+    pub(super) async fn ask_the_store(&mut self, app: &App, now: Timestamp) -> Result<Vec<Report>, Vec<Report>> {
+        let why = match tokio::time::timeout(PATIENCE, app.store.health(now)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.with_causes()),
+            Err(_) => Some(format!("it does not answer within {} s", PATIENCE.as_secs())),
+        };
+        let Some(why) = why else {
+            let ended = std::mem::take(&mut self.down) >= DOWN;
+            let text = "The store takes writes again".to_owned();
+            return Ok(ended.then(|| report(Topic::Store, true, text, now)).into_iter().collect());
+        };
+        self.down = self.down.saturating_add(1);
+        let text = format!("Nothing can be stored, so senders get 503 and come again: {why}");
+        Err((self.down == DOWN).then(|| report(Topic::Store, false, text, now)).into_iter().collect())
+    }
+
+    /// Whether the store took writes at the last look.
+    pub(super) fn store_works(&self) -> bool {
+        self.down == 0
+    }
+
+    /// Keys and values to store; none if they were stored a moment ago, unless `all`.
+    pub(super) fn changes(&self, now: Timestamp, all: bool) -> Vec<(String, String)> {
+        if self.alive == NEVER || !(all || now.since(self.kept) >= KEEP) {
+            return Vec::new();
+        }
+        let habit = |(source, habit): (&String, &Habit)| {
+            serde_json::to_string(habit).ok().map(|text| (format!("{PREFIX}{source}"), text))
+        };
+        let alive = (ALIVE.to_owned(), self.alive.to_string());
+        self.habits.iter().filter_map(habit).chain([alive]).collect()
+    }
+
+    /// The changes are stored.
+    pub(super) fn stored(&mut self, now: Timestamp) {
+        self.kept = now;
+    }
+}
+
+/// The times of the newest events of a source, newest first.
+async fn times_of(app: &App, source: &str) -> Result<Vec<Timestamp>, Error> {
+    let (mut times, mut before) = (Vec::new(), None);
+    while times.len() < MOST_LEARNT {
+        let query = EventQuery { source: Some(source.to_owned()), before, limit: PAGE, ..EventQuery::default() };
+        let page = app.store.events(query).await?;
+        before = page.last().map(|event| event.seq);
+        times.extend(page.iter().map(|event| event.received_at));
+        if page.len() < PAGE {
+            break;
+        }
+    }
+    Ok(times)
+}
+
+/// A dead letter as it is told.
+pub(super) fn report_of(letter: &DeadLetter) -> Report {
+    let run = &letter.run;
+    let why = run.reason.as_deref().unwrap_or("it is not known why");
+    let text = format!("{} of agent `{}` used up its tries: {why}", run.id, run.agent);
+    let at = run.finished_at.unwrap_or(run.created_at);
+    Report {
+        agent: Some(run.agent.clone()),
+        source: Some(letter.source.clone()),
+        run: Some(run.id),
+        of_notification: run.event_type.split('.').next() == Some(OWN),
+        ..report(Topic::DeadLetter, false, text, at)
+    }
+}
+
+fn report(on: Topic, ended: bool, text: String, at: Timestamp) -> Report {
+    Report { on, ended, agent: None, source: None, run: None, text, at, of_notification: false }
+}
