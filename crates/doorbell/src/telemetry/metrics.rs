@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::process;
+use crate::config::Topic;
 use crate::store::{Figures, OutcomeKind, Space, Tallies};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -264,6 +265,11 @@ impl Metrics {
             let _ = self.outcomes.get_or_create(&OutcomeLabels { agent: agent.clone(), outcome: "started" });
         }
         let _ = self.spans();
+        for on in Topic::ALL.map(Topic::as_str) {
+            for result in ["delivered", "failed"] {
+                let _ = self.notifications.get_or_create(&NotificationLabels { on, result });
+            }
+        }
     }
 
     fn register_counted(&self, to: &mut Registry) {

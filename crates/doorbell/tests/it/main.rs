@@ -11,6 +11,7 @@ mod docs;
 mod ingest;
 mod limits;
 mod metrics;
+mod notify;
 mod promql;
 mod redelivery;
 mod support;

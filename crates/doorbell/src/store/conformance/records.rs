@@ -3,7 +3,7 @@
 use doorbell_core::id::KeyId;
 
 use super::*;
-use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, Stream, Tallies};
+use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery, Stream, Tallies};
 
 every_store_keeps! {
     pages_of_events_miss_nothing,
@@ -23,6 +23,8 @@ every_store_keeps! {
     stats_count_runs_and_tell_the_oldest_queued,
     tallies_follow_runs_through_their_life,
     a_store_tells_what_it_takes_on_the_disk,
+    a_dead_letter_is_untold_until_it_is_taken_off,
+    notes_are_kept_replaced_and_dropped,
     a_healthy_store_says_so_and_counts_its_commits,
 }
 
@@ -355,4 +357,31 @@ async fn a_healthy_store_says_so_and_counts_its_commits(store: Arc<dyn Store>) {
     assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1.0));
     assert!(after.2.0 > before.2.0 && after.2.1 > before.2.1, "{before:?} {after:?}");
     assert!(after.2.0 >= after.2.1, "bringing it to the disk is part of the commit");
+}
+
+async fn a_dead_letter_is_untold_until_it_is_taken_off(store: Arc<dyn Store>) {
+    for n in 1..=4 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    claim(&*store, "triage", &[1, 2, 3, 4].map(lease)).await;
+    for (n, state) in [(1, State::Failed), (2, State::Succeeded), (3, State::Waiting), (4, State::Failed)] {
+        assert!(store.finish(finish(run_id(n), lease(n as u8), state)).await.unwrap());
+    }
+    let untold = store.untold(10).await.unwrap();
+    let runs: Vec<_> = untold.iter().map(|letter| (letter.run.id, letter.source.as_str())).collect();
+    assert_eq!(runs, [(run_id(1), "acme-github"), (run_id(4), "acme-github")], "oldest first");
+    assert_eq!(store.untold(1).await.unwrap(), untold[..1]);
+    store.note(Notes { told: Some(untold[0].number), ..Notes::default() }).await.unwrap();
+    assert_eq!(store.untold(10).await.unwrap(), untold[1..]);
+    store.note(Notes { told: Some(untold[1].number), ..Notes::default() }).await.unwrap();
+    assert_eq!(store.untold(10).await.unwrap(), []);
+}
+
+async fn notes_are_kept_replaced_and_dropped(store: Arc<dyn Store>) {
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let kept = vec![pair("b", "1"), pair("a", "1"), pair("c", "1")];
+    store.note(Notes { kept, ..Notes::default() }).await.unwrap();
+    let notes = Notes { kept: vec![pair("a", "2")], dropped: vec!["b".to_owned(), "x".to_owned()], told: None };
+    store.note(notes).await.unwrap();
+    assert_eq!(store.notes().await.unwrap(), [pair("a", "2"), pair("c", "1")]);
 }
