@@ -180,9 +180,6 @@ impl Looker {
         let receivers = self.post.receivers();
         self.ledger = Ledger::load(&notes, &receivers);
         self.watch = Watch::load(&notes);
-        if !receivers.is_empty() {
-            self.watch.learn(&self.post.app, clock::now()).await?;
-        }
         Ok(())
     }
 
@@ -192,6 +189,11 @@ impl Looker {
         self.ledger.keep_only(&receivers);
         let now = clock::now();
         let store = self.watch.ask_the_store(&self.post.app, now).await;
+        if store.is_ok()
+            && let Err(error) = self.watch.learn(&self.post.app, now).await
+        {
+            tracing::error!(error = error.with_causes(), "notifications.learn_failed");
+        }
         let mut reports = self.watch.look(&self.post.app, now);
         let works = store.is_ok();
         reports.extend(store.unwrap_or_else(|down| down));

@@ -16,6 +16,9 @@ use crate::store::{DeadLetter, Error, EventQuery};
 const PREFIX: &str = "habit/";
 const ALIVE: &str = "alive";
 
+/// Characters that a message has of what is wrong with a configuration.
+const MOST_SAID: usize = 2000;
+
 /// No time at all.
 const NEVER: Timestamp = Timestamp::from_millis(0);
 /// How long habits may differ from what is stored of them.
@@ -84,24 +87,26 @@ impl Watch {
         self.habits.retain(|source, _| app.config.sources.contains_key(source));
         for source in app.config.sources.keys() {
             let came: Arrivals = taken.arrivals.remove(source).unwrap_or_default();
-            let habit = self.habits.entry(source.clone()).or_insert_with(|| Habit::learn(&[], now));
+            // One that is new is learnt as soon as the store says what it has of it.
+            let Some(habit) = self.habits.get_mut(source) else { continue };
             for change in habit.look(source, &came, now) {
                 let report = report(change.on, change.ended, change.text, now);
                 reports.push(Report { source: Some(source.clone()), ..report });
             }
         }
-        match taken.reload {
-            Some(Err(why)) => {
-                self.reload_failed = true;
-                let text = format!("The saved configuration is not taken over, the one before stays in force: {why}");
-                reports.push(report(Topic::Reload, false, text, now));
-            }
-            Some(Ok(())) if std::mem::take(&mut self.reload_failed) => {
-                reports.push(report(Topic::Reload, true, "The saved configuration is taken over".to_owned(), now));
-            }
-            _ => {}
-        }
+        reports.extend(taken.reload.and_then(|outcome| self.look_at_reload(outcome, now)));
         reports
+    }
+
+    fn look_at_reload(&mut self, outcome: Result<(), String>, now: Timestamp) -> Option<Report> {
+        let Err(why) = outcome else {
+            let ended = std::mem::take(&mut self.reload_failed);
+            return ended.then(|| report(Topic::Reload, true, "The saved configuration is taken over".to_owned(), now));
+        };
+        self.reload_failed = true;
+        let why: String = why.chars().take(MOST_SAID).collect();
+        let text = format!("The saved configuration is not taken over, the one before stays in force: {why}");
+        Some(report(Topic::Reload, false, text, now))
     }
 
     /// Asks the store whether it takes writes; what there is to tell of that.
@@ -179,4 +184,32 @@ pub(super) fn report_of(letter: &DeadLetter) -> Report {
 
 fn report(on: Topic, ended: bool, text: String, at: Timestamp) -> Report {
     Report { on, ended, agent: None, source: None, run: None, text, at, of_notification: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_configuration_is_reported_and_one_that_is_taken_over_ends_it() {
+        let (mut watch, now) = (Watch::default(), Timestamp::from_seconds(1));
+        assert!(watch.look_at_reload(Ok(()), now).is_none());
+        let refused = watch.look_at_reload(Err(format!("line 3: {}", "x".repeat(9000))), now).map(|told| told.text);
+        assert!(refused.is_some_and(|text| text.contains("line 3") && text.len() < 2200));
+        assert_eq!(watch.look_at_reload(Ok(()), now).map(|told| told.ended), Some(true));
+        assert!(watch.look_at_reload(Ok(()), now).is_none());
+    }
+
+    #[test]
+    fn what_is_remembered_reads_back_and_what_cannot_be_read_is_learnt_again() {
+        let watch = Watch {
+            habits: [("acme".to_owned(), Habit::learn(&[], Timestamp::from_seconds(1)))].into(),
+            alive: Timestamp::from_seconds(100),
+            ..Watch::default()
+        };
+        let mut notes = watch.changes(Timestamp::from_seconds(100), true);
+        notes.push(("habit/lab".to_owned(), "nonsense".to_owned()));
+        let again = Watch::load(&notes);
+        assert_eq!((again.habits, again.alive), (watch.habits, watch.alive));
+    }
 }
