@@ -25,7 +25,8 @@ fn an_agent_that_only_notifications_start_loads_and_everything_is_told_unless_sa
 
 #[test]
 fn a_secret_of_standard_webhooks_is_decoded_and_the_path_of_a_url_is_not_in_its_name() {
-    let text = "to = { url = \"https://chat.example.com/T0/secret\", credential = \"ops\" }\nevery = \"1h\"";
+    let text = "to = { url = \"https://chat.example.com/T0/secret\", credential = \"ops\" }\n\
+                [[notifications]]\nto = { agent = \"ops\" }";
     let told = project(text).load().unwrap().notifications.remove(0);
     assert_eq!(told.name, "url https://chat.example.com");
     let Receiver::Url { secret, .. } = &told.receiver else { panic!("{told:?}") };
