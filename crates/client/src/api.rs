@@ -93,7 +93,7 @@ pub struct Event {
 pub struct Outcome {
     /// The agent.
     pub agent: String,
-    /// `started`, `absorbed`, `skipped`, `dropped`.
+    /// `started`, `absorbed`, `skipped`, `dropped`, `filter_error`.
     pub outcome: String,
     /// The run.
     pub run_id: Option<String>,
@@ -152,20 +152,27 @@ pub struct Verdict {
     pub reason: String,
     /// The clauses in the order they were looked at, the failing one last.
     pub clauses: Vec<ClauseVerdict>,
+    /// The value of the trigger's `key`, if it has one and matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// How one filter went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClauseVerdict {
-    /// The filter field, e.g. `repos`.
+    /// The filter field, e.g. `repos`, or `where` or `key`.
     pub field: String,
-    /// What it wants.
+    /// What it wants; of `where` and `key`, the expression.
     pub wanted: Vec<String>,
-    /// What the event has; null if it does not carry the field.
+    /// What the event has; null if it does not carry the field. Of `where` and `key`, the values that they read, each
+    /// as `event.body.issue.comments = 5`.
     pub actual: Option<Value>,
     /// Whether it passed.
     pub passed: bool,
+    /// Why it has no answer, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A run.
@@ -182,6 +189,9 @@ pub struct Run {
     pub event_id: String,
     /// `{provider}.{event}[.{action}]` of that event.
     pub event_type: String,
+    /// What it is about: the value of its trigger's `key`, if that has one.
+    #[serde(default)]
+    pub key: Option<String>,
     /// `held`, `waiting`, `queued`, `running`, `succeeded`, `failed`, `cancelled`, `superseded`, `dropped`.
     pub state: String,
     /// Why it stands there.

@@ -20,6 +20,7 @@ mod fence;
 mod functions;
 mod meter;
 mod program;
+mod ruling;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -29,6 +30,7 @@ pub use facts::{Body, Facts, LARGEST_BODY};
 pub use fence::{DEEPEST, LONGEST_SOURCE, MOST_PARTS};
 pub use functions::{LONGEST_PATTERN, LONGEST_SUBJECT};
 pub use meter::{Meter, PER_EVENT, PER_EXPRESSION};
+pub use ruling::{Choice, Conditions, Ruling, choose};
 
 use program::Program;
 use types::Type;

@@ -16,6 +16,7 @@ use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
 
 mod agents;
+mod conditions;
 mod credentials;
 mod document;
 mod environment;
@@ -85,6 +86,8 @@ pub struct Gateway {
     pub max_body: u64,
     /// How long running agents may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// How long the conditions of one event may take.
+    pub condition_timeout: Duration,
 }
 
 /// `agents/<name>/`: what starts an agent, and how.

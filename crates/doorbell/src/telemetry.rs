@@ -70,6 +70,7 @@ struct AgentLabels {
 pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     accept_seconds: Family<SourceLabels, Histogram>,
+    filter_errors: Family<AgentLabels, Counter>,
     finished: Family<RunLabels, Counter>,
     run_seconds: Family<AgentLabels, Histogram>,
     totals: Totals,
@@ -108,6 +109,7 @@ impl Default for Metrics {
             accept_seconds: Family::new_with_constructor(|| {
                 Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0])
             }),
+            filter_errors: Family::default(),
             finished: Family::default(),
             run_seconds: Family::new_with_constructor(|| {
                 Histogram::new([0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0])
@@ -135,6 +137,11 @@ impl Metrics {
         self.deliveries.get_or_create(&labels).inc();
     }
 
+    /// A condition of an agent's trigger failed.
+    pub fn count_filter_error(&self, agent: &str) {
+        self.filter_errors.get_or_create(&AgentLabels { agent: agent.to_owned() }).inc();
+    }
+
     /// A try of a run ended and left the run in this state.
     pub fn count_run(&self, agent: &str, state: &'static str, took: Duration) {
         self.finished.get_or_create(&RunLabels { agent: agent.to_owned(), state }).inc();
@@ -151,6 +158,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("doorbell");
         registry.register("deliveries", "Deliveries by source, outcome and code", self.deliveries.clone());
         registry.register("accept_seconds", "From the whole body to the commit", self.accept_seconds.clone());
+        let errors = "Deliveries for which a `where` or `key` failed, by agent";
+        registry.register("filter_errors", errors, self.filter_errors.clone());
         registry.register("attempts_ended", "Ended tries by agent and the run's new state", self.finished.clone());
         registry.register("attempt_seconds", "Duration of tries by agent", self.run_seconds.clone());
         let runs = Family::<RunLabels, Gauge>::default();

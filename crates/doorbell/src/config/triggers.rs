@@ -1,15 +1,17 @@
 //! `[[webhooks]]` of an agent: its triggers.
 
+use doorbell_core::condition::Conditions;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::provider::{FilterField, Provider};
 use doorbell_core::trigger::{Clause, Trigger};
 
+use super::conditions;
 use super::document::{Keys, Node, Table};
 use super::names;
 use super::problem::{Findings, Place, Problem};
 use super::sources::Sources;
 
-const PLANNED: [&str; 7] = ["where", "key", "debounce", "when_busy", "max_per_key", "throttle", "priority"];
+const PLANNED: [&str; 5] = ["debounce", "when_busy", "max_per_key", "throttle", "priority"];
 
 const EXAMPLE: &str = "[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]";
 
@@ -20,14 +22,18 @@ pub(super) fn read(agent: &str, table: &Table, sources: Option<&Sources>, findin
     let mut triggers = Vec::new();
     for (position, node) in findings.take(list).unwrap_or_default().into_iter().enumerate() {
         let Some(table) = findings.take(node.into_table(EXAMPLE)) else { continue };
-        if let Some((source, clauses)) = read_one(&table, sources, findings) {
-            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses });
+        if let Some((source, clauses, conditions)) = read_one(&table, sources, findings) {
+            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses, conditions });
         }
     }
     triggers
 }
 
-fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -> Option<(String, Vec<Clause>)> {
+fn read_one(
+    table: &Table,
+    sources: Option<&Sources>,
+    findings: &mut Findings,
+) -> Option<(String, Vec<Clause>, Conditions)> {
     let Some(node) = table.get("source") else {
         let problem = Problem::at(&table.place, "a trigger needs a `source`");
         findings.problem(problem.help(available(sources)));
@@ -40,7 +46,8 @@ fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -
     };
     let provider = provider.as_deref()?;
     let filters = provider.filters();
-    let known: Vec<&str> = std::iter::once("source").chain(filters.iter().map(|field| field.name.as_ref())).collect();
+    let known: Vec<&str> =
+        ["source", "where", "key"].into_iter().chain(filters.iter().map(|field| field.name.as_ref())).collect();
     table.check(findings, Keys { known: &known, planned: &PLANNED, hints: &[] });
     let mut clauses = Vec::new();
     for entry in &table.entries {
@@ -51,7 +58,7 @@ fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -
             clauses.push(clause);
         }
     }
-    Some((source, clauses))
+    Some((source, clauses, conditions::read(table, findings)))
 }
 
 fn available(sources: Option<&Sources>) -> String {

@@ -32,9 +32,11 @@ pub struct Query {
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::EventPage, Error> {
     let limit = page_size(query.limit)?;
     if let Some(outcome) = &query.outcome
-        && !["started", "absorbed", "skipped", "dropped", "none"].contains(&outcome.as_str())
+        && !["started", "absorbed", "skipped", "dropped", "filter_error", "none"].contains(&outcome.as_str())
     {
-        return Err(Error::Invalid("`outcome` must be started, absorbed, skipped, dropped or none".to_owned()));
+        return Err(Error::Invalid(
+            "`outcome` must be started, absorbed, skipped, dropped, filter_error or none".to_owned(),
+        ));
     }
     let stored = app.store.events(EventQuery {
         source: query.source,
@@ -164,6 +166,7 @@ fn view_verdict(verdict: doorbell_core::trigger::Verdict) -> api::Verdict {
         wanted: clause.wanted,
         actual: clause.actual.and_then(|value| serde_json::to_value(value).ok()),
         passed: clause.passed,
+        error: clause.error,
     });
     api::Verdict {
         agent: verdict.agent,
@@ -171,5 +174,6 @@ fn view_verdict(verdict: doorbell_core::trigger::Verdict) -> api::Verdict {
         matched: verdict.matched,
         reason: verdict.reason,
         clauses: clauses.collect(),
+        key: verdict.key,
     }
 }

@@ -124,7 +124,8 @@ impl<'a> Delivery<'a> {
         let mut queued = Vec::new();
         let mut dropped_itself = false;
         for start in &event.starts {
-            if outcomes.iter().any(|outcome| outcome.agent == start.agent) {
+            let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
+            if before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
             let (kind, run, reason) = self.decide(work, start)?;
@@ -138,6 +139,9 @@ impl<'a> Delivery<'a> {
                 self.started += 1;
                 dropped_itself |= make_room(work, start, id, event.received_at)?;
                 queued.push(start.agent.clone());
+            }
+            if let Some(before) = before {
+                outcomes.remove(before);
             }
             outcomes.push(decided.outcome());
         }
@@ -155,6 +159,9 @@ impl<'a> Delivery<'a> {
     fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
         if let Admission::Skip(reason) = &start.admission {
             return Ok((OutcomeKind::Skipped, None, Some(reason.clone())));
+        }
+        if let Admission::FilterError(reason) = &start.admission {
+            return Ok((OutcomeKind::FilterError, None, Some(reason.clone())));
         }
         if let Some(run) = self.taken.get(start.agent.as_str()) {
             let reason = "another source took the same delivery".to_owned();
@@ -186,11 +193,13 @@ struct Decided<'a> {
 }
 
 impl Decided<'_> {
-    /// Writes the outcome. False, and nothing written, if the agent has one.
+    /// Writes the outcome. False, and nothing written, if the agent has one that stands.
     fn record(&self, sql: &Connection) -> Outcome<bool> {
         let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-        let inserted = change(
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_seq, agent) DO UPDATE SET \
+                         kind = excluded.kind, run_seq = excluded.run_seq, trigger = excluded.trigger, \
+                         at = excluded.at, reason = excluded.reason WHERE kind = 4";
+        let written = change(
             sql,
             statement,
             params![
@@ -203,15 +212,15 @@ impl Decided<'_> {
                 self.reason,
             ],
         )?;
-        Ok(inserted == 1)
+        Ok(written == 1)
     }
 
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
-        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, key) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let created = self.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.start.agent);
-        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created])?;
+        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, self.start.key])?;
         work.memory.next_run = Some(run.seq + 1);
         if let Some(count) = work.memory.fresh.get_mut(agent) {
             *count += 1;
