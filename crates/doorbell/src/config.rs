@@ -197,6 +197,16 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
     })
 }
 
+impl Config {
+    /// A trigger that is in no file, given as JSON; checked as those of agents are.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, for people.
+    pub fn read_trigger(&self, trigger: &serde_json::Map<String, serde_json::Value>) -> Result<Trigger, String> {
+        triggers::read_json(trigger, &self.sources)
+    }
+}
+
 fn refuse_own_providers(root: &Path, findings: &mut Findings) {
     let names = findings.take(files::names_in(root, "providers")).unwrap_or_default();
     for name in names.iter().filter(|name| name.ends_with(".toml")) {

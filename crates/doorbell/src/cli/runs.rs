@@ -23,6 +23,7 @@ pub(super) struct RunsArgs {
 const EXAMPLES: &str = "\
 Examples:
   doorbell runs --agent triage --state failed
+  doorbell runs --with-key acme/app#7
   doorbell runs show run_01K…
   doorbell runs cancel run_01K…";
 
@@ -59,9 +60,9 @@ struct Filters {
     /// Only those that failed with all their tries used up
     #[arg(long)]
     dead_letter: bool,
-    /// About this: the value of the trigger's `key`
+    /// About this: the value of their trigger's `key` (`--key` is the API key)
     #[arg(long, value_name = "KEY")]
-    key: Option<String>,
+    with_key: Option<String>,
     /// Caused by this event
     #[arg(long, value_name = "ID")]
     event: Option<String>,
@@ -82,8 +83,9 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
 }
 
 async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
-    let Filters { agent, state, dead_letter, key, event, limit, cursor } = filters;
-    let query = RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key, event, cursor, limit };
+    let Filters { agent, state, dead_letter, with_key, event, limit, cursor } = filters;
+    let query =
+        RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key: with_key, event, cursor, limit };
     let page = context.client()?.runs(&query).await?;
     if context.json {
         return output::json(&page);

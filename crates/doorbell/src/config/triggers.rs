@@ -1,14 +1,18 @@
 //! `[[webhooks]]` of an agent: its triggers.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use doorbell_core::condition::Conditions;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::provider::{FilterField, Provider};
+use doorbell_core::source::Source;
 use doorbell_core::trigger::{Clause, Trigger};
 
 use super::conditions;
-use super::document::{Keys, Node, Table};
+use super::document::{Keys, Node, Table, parse};
 use super::names;
-use super::problem::{Findings, Place, Problem};
+use super::problem::{Findings, Layer, Place, Problem, Problems, Text};
 use super::sources::Sources;
 
 const PLANNED: [&str; 5] = ["debounce", "when_busy", "max_per_key", "throttle", "priority"];
@@ -27,6 +31,26 @@ pub(super) fn read(agent: &str, table: &Table, sources: Option<&Sources>, findin
         }
     }
     triggers
+}
+
+/// Reads a trigger that is given as JSON.
+pub(super) fn read_json(
+    trigger: &serde_json::Map<String, serde_json::Value>,
+    sources: &BTreeMap<String, Arc<Source>>,
+) -> Result<Trigger, String> {
+    let text = toml_edit::ser::to_string(trigger).map_err(|error| format!("the trigger cannot be TOML: {error}"))?;
+    let text = Text { layer: Layer::File, name: "trigger".to_owned(), text };
+    let declared = sources.iter().map(|(name, source)| (name.clone(), Some(source.shared_provider())));
+    let sources = Sources { good: sources.clone(), declared: declared.collect() };
+    let mut findings = Findings::default();
+    let table = findings.take(parse(&Arc::new(text)));
+    let read = table.and_then(|table| read_one(&table, Some(&sources), &mut findings));
+    match read {
+        Some((source, clauses, conditions)) if findings.problems.is_empty() => {
+            Ok(Trigger { agent: "test".to_owned(), position: 0, source, clauses, conditions })
+        }
+        _ => Err(Problems::new(findings.problems).to_string()),
+    }
 }
 
 fn read_one(

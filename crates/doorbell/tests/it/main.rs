@@ -5,6 +5,7 @@
 mod agents;
 mod api;
 mod cli;
+mod conditions;
 mod crash;
 mod docs;
 mod ingest;
