@@ -365,8 +365,8 @@ impl Lowering<'_> {
         let mut nodes = Vec::with_capacity(all.len());
         for (n, argument) in all.into_iter().enumerate() {
             let (node, kind) = self.lower(argument)?;
-            let second = signature.second.as_ref().map_or(&[][..], std::slice::from_ref);
-            self.want(argument, kind, if n == 0 { signature.first } else { second }, &format!("`{name}` wants"))?;
+            let wanted = if n == 0 { signature.first } else { signature.second.as_slice() };
+            self.want(argument, kind, wanted, &format!("`{name}` wants"))?;
             nodes.push(node);
         }
         Ok((Node::Call(signature.function, nodes.into()), signature.result))

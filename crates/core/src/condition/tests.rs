@@ -1,3 +1,5 @@
+//! Expressions: what they are, what they say, and that none takes long.
+
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::AtomicBool;
