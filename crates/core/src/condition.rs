@@ -19,6 +19,7 @@ mod facts;
 mod fence;
 mod functions;
 mod meter;
+mod places;
 mod program;
 mod ruling;
 #[cfg(test)]
