@@ -194,6 +194,15 @@ impl Client {
         self.get(url).await
     }
 
+    /// Holds a trigger against stored events.
+    ///
+    /// # Errors
+    /// 400 if the trigger is none, 403 if the own key may not see all events.
+    pub async fn test_trigger(&self, test: &api::TriggerTest) -> Result<api::TriggerTestResult, Error> {
+        let body = serde_json::to_vec(test).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "triggers", "test"])?, Some(body)).await
+    }
+
     /// Makes an API key.
     ///
     /// # Errors

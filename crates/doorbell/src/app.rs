@@ -11,6 +11,7 @@ use doorbell_core::secret::Secret;
 use tokio::sync::broadcast;
 
 use crate::clock;
+use crate::conditions::Pool;
 use crate::config::Config;
 use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
@@ -26,6 +27,8 @@ pub struct App {
     pub matcher: Matcher,
     /// Their version.
     pub trigger_set: i64,
+    /// The threads that evaluate their conditions.
+    pub conditions: Pool,
     /// API keys and run tokens.
     pub access: Access,
     /// What happens, for those who watch.

@@ -16,6 +16,7 @@ use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
 
 mod agents;
+mod conditions;
 mod credentials;
 mod document;
 mod environment;
@@ -88,6 +89,8 @@ pub struct Gateway {
     pub max_body: u64,
     /// How long running agents may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// How long the conditions of one event may take.
+    pub condition_timeout: Duration,
 }
 
 /// `[telemetry]` and the standard variables of OpenTelemetry.
@@ -204,6 +207,16 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
         settings: Vec::new(),
         root,
     })
+}
+
+impl Config {
+    /// A trigger that is in no file, given as JSON; checked as those of agents are.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, for people.
+    pub fn read_trigger(&self, trigger: &serde_json::Map<String, serde_json::Value>) -> Result<Trigger, String> {
+        triggers::read_json(trigger, &self.sources)
+    }
 }
 
 fn refuse_own_providers(root: &Path, findings: &mut Findings) {

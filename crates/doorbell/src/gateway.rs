@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{Access, Activity, App};
 use crate::clock;
+use crate::conditions::Pool;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
@@ -122,6 +123,7 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         store,
         matcher: Matcher::new(triggers),
         trigger_set,
+        conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
         access,
         activity: Activity::default(),
         metrics,

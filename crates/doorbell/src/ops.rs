@@ -11,6 +11,7 @@ pub mod events;
 pub mod keys;
 pub mod runs;
 pub mod stats;
+pub mod triggers;
 mod view;
 
 pub use view::view_event;

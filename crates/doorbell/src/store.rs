@@ -49,7 +49,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// durable when it answers.
     ///
     /// An event whose delivery key the source already has is a duplicate: it is counted, and acts only for agents that
-    /// have no outcome for the stored event yet. An agent that several events of the delivery would start is started
+    /// have no outcome for the stored event yet, or only [`OutcomeKind::FilterError`]. An agent that several events of the delivery would start is started
     /// by the first of them; for the others it is absorbed into that run.
     fn accept(&self, events: Vec<NewEvent>) -> Answer<'_, Acceptance>;
 
@@ -195,6 +195,8 @@ pub struct Start {
     pub trigger: usize,
     /// The id of the run, if one is started.
     pub run: RunId,
+    /// What the run is about: the value of the trigger's `key`.
+    pub key: Option<String>,
     /// How much may wait, and what happens beyond it; or why nothing is started.
     pub admission: Admission,
 }
@@ -211,6 +213,8 @@ pub enum Admission {
     Reject(u64),
     /// Nothing is started, for this reason.
     Skip(String),
+    /// Whether it is to be started could not be found out, for this reason.
+    FilterError(String),
 }
 
 /// What became of a delivery.
@@ -266,6 +270,8 @@ pub enum OutcomeKind {
     Skipped,
     /// The queue was full.
     Dropped,
+    /// A condition failed, so that nobody knows whether the agent wants it. A redelivery may replace this one.
+    FilterError,
 }
 
 impl OutcomeKind {
@@ -276,6 +282,7 @@ impl OutcomeKind {
             Self::Absorbed => "absorbed",
             Self::Skipped => "skipped",
             Self::Dropped => "dropped",
+            Self::FilterError => "filter_error",
         }
     }
 }
@@ -497,6 +504,8 @@ pub struct RunQuery {
     pub event: Option<EventId>,
     /// Only dead letters.
     pub dead_letter: bool,
+    /// With this key.
+    pub key: Option<String>,
     /// With a smaller sequence: the next page.
     pub before: Option<i64>,
     /// At most.
@@ -516,6 +525,8 @@ pub struct StoredRun {
     pub event: EventId,
     /// `{provider}.{event}[.{action}]` of that event.
     pub event_type: String,
+    /// What it is about: the value of its trigger's `key`.
+    pub key: Option<String>,
     /// Where it stands.
     pub state: State,
     /// Why it stands there, in one sentence.

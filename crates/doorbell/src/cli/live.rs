@@ -125,9 +125,9 @@ fn say_matches(event: &api::Event, verdicts: &[api::Verdict]) -> io::Result<()> 
         say("matched", at, &format!("{} by trigger #{}: {filters}", verdict.agent, verdict.trigger + 1))?;
     }
     for outcome in event.outcomes.iter().filter(|outcome| outcome.outcome != "started") {
-        let run = outcome.run_id.as_deref().unwrap_or_default();
+        let run = outcome.run_id.as_ref().map(|run| format!(" {run}")).unwrap_or_default();
         let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        say(&outcome.outcome, at, &format!("{} {run}{reason}", outcome.agent))?;
+        say(&outcome.outcome, at, &format!("{}{run}{reason}", outcome.agent))?;
     }
     if event.handshake {
         say("ping", at, handshake_proves(event.verified_by.is_some()))?;

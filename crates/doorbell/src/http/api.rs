@@ -117,6 +117,14 @@ pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answe
     Ok(Json(ops::stats::get(&shared.app, &caller).await?))
 }
 
+pub(super) async fn test_trigger(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::TriggerTest>, JsonRejection>,
+) -> Answer<api::TriggerTestResult> {
+    Ok(Json(ops::triggers::test(&shared.app, &caller, read_json(body)?).await?))
+}
+
 pub(super) async fn create_key(
     State(shared): State<Shared>,
     By(caller): By,

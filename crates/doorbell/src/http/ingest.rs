@@ -15,6 +15,7 @@ use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use doorbell_client::api::{Receipt, SourceReceipt};
+use doorbell_core::condition::Choice;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
 use doorbell_core::provider::visible_headers;
@@ -29,8 +30,9 @@ use super::body::Share;
 use super::error::{Failure, method_not_allowed};
 use crate::app::{App, Notice};
 use crate::clock;
+use crate::conditions;
 use crate::config::{Agent, WhenFull};
-use crate::store::{Acceptance, Accepted, Admission, NewEvent, OutcomeKind, Rejection, Start};
+use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, NewEvent, OutcomeKind, Rejection, Start};
 use crate::telemetry::DeliveryTrace;
 
 /// `POST /webhooks/{provider}`: every source of the provider whose secret verifies takes the event.
@@ -118,7 +120,7 @@ async fn take(
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
-    let mut new = new_events(&shared.app, &events);
+    let mut new = new_events(&shared.app, &events).await;
     new.iter_mut().for_each(|event| event.trace = trace.context());
     trace.step("store");
     let stored = shared.app.store.accept(new).await.map_err(|error| {
@@ -193,27 +195,18 @@ fn prove(sources: &[Arc<Source>], delivery: &Arc<Delivery>) -> Result<Vec<Verifi
 }
 
 /// The events with what they start, matched against the triggers in force.
-fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
-    events.iter().map(|event| new_event(app, event)).collect()
+async fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
+    futures_util::future::join_all(events.iter().map(|event| new_event(app, event))).await
 }
 
-fn new_event(app: &App, event: &Event) -> NewEvent {
+async fn new_event(app: &App, event: &Event) -> NewEvent {
     let (source, delivery) = (event.source(), event.delivery());
     let candidate = Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
-    let mut starts: Vec<Start> = Vec::new();
-    for trigger in app.matcher.find(candidate) {
-        // Triggers come in file order, so the first one of an agent is the one whose rules hold.
-        if !starts.iter().any(|start| start.agent == trigger.agent)
-            && let Some(agent) = app.config.agents.get(&trigger.agent)
-        {
-            starts.push(Start {
-                agent: trigger.agent.clone(),
-                trigger: trigger.position,
-                run: clock::new_id(),
-                admission: admission(agent),
-            });
-        }
-    }
+    let found = app.matcher.find(candidate);
+    let limit = app.config.gateway.condition_timeout;
+    let facts = || conditions::facts_of(event);
+    let choices = conditions::decide(&app.conditions, source.name(), &found, facts, limit).await;
+    let starts = choices.into_iter().filter_map(|choice| Some(start(app.config.agents.get(&choice.agent)?, choice)));
     let headers = visible_headers(source.provider(), &delivery.headers);
     NewEvent {
         id: clock::new_id(),
@@ -231,8 +224,18 @@ fn new_event(app: &App, event: &Event) -> NewEvent {
         body: delivery.body.clone(),
         trigger_set: app.trigger_set,
         trace: None,
-        starts,
+        starts: starts.collect(),
     }
+}
+
+fn start(agent: &Agent, choice: Choice) -> Start {
+    let (key, admission) = match choice.result {
+        Ok(key) => (key, admission(agent)),
+        // A disabled agent would not be started whatever its conditions say.
+        Err(_) if agent.scale == 0 => (None, admission(agent)),
+        Err(reason) => (None, Admission::FilterError(reason)),
+    };
+    Start { agent: choice.agent, trigger: choice.trigger, run: clock::new_id(), key, admission }
 }
 
 fn admission(agent: &Agent) -> Admission {
@@ -257,6 +260,7 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
         let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);
         let runs: Vec<String> = started.filter_map(|outcome| outcome.run).map(|run| run.to_string()).collect();
         app.metrics.count_accepted(source, accepted.duplicate, &accepted.decided, took);
+        note_filter_errors(event, accepted);
         app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),
@@ -282,6 +286,16 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
         runs: first.runs,
         duplicate: first.duplicate,
         deliveries,
+    }
+}
+
+/// Counts and logs the agents for which nobody knows whether they want the event.
+fn note_filter_errors(event: &Event, accepted: &Accepted) {
+    let now = event.delivery().received_at;
+    let of_now = |outcome: &&AgentOutcome| outcome.kind == OutcomeKind::FilterError && outcome.at == now;
+    for outcome in accepted.outcomes.iter().filter(of_now) {
+        tracing::warn!(event = %accepted.event, agent = outcome.agent, trigger = outcome.trigger,
+            reason = outcome.reason, "event.filter_error");
     }
 }
 

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use doorbell_client::api;
 use doorbell_core::event::Context;
 use doorbell_core::id::EventId;
-use doorbell_core::trigger::{Candidate, Trigger};
+use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
 use serde::Deserialize;
 
+use super::triggers::complete;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event};
 use crate::app::{App, Caller};
-use crate::store::{self, EventQuery, StoredEvent};
+use crate::store::{self, EventQuery, OutcomeKind, StoredEvent};
 
 /// Which events.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,9 +33,11 @@ pub struct Query {
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::EventPage, Error> {
     let limit = page_size(query.limit)?;
     if let Some(outcome) = &query.outcome
-        && !["started", "absorbed", "skipped", "dropped", "none"].contains(&outcome.as_str())
+        && !["started", "absorbed", "skipped", "dropped", "filter_error", "none"].contains(&outcome.as_str())
     {
-        return Err(Error::Invalid("`outcome` must be started, absorbed, skipped, dropped or none".to_owned()));
+        return Err(Error::Invalid(
+            "`outcome` must be started, absorbed, skipped, dropped, filter_error or none".to_owned(),
+        ));
     }
     let stored = app.store.events(EventQuery {
         source: query.source,
@@ -141,35 +144,44 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
     let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
     let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
-    let visible = triggers.iter().filter(|trigger| caller.may_see(&trigger.agent));
-    let mut verdicts: Vec<api::Verdict> = visible.map(|trigger| view_verdict(trigger.explain(candidate))).collect();
+    let judge = |trigger: &Trigger| (trigger.explain(candidate), trigger.conditions.clone());
+    let visible = triggers.iter().filter(|trigger| caller.may_see(&trigger.agent)).map(judge).collect();
+    let mut verdicts = complete(app, &stored, &context, visible).await?;
     // A redelivery starts agents whose triggers came later; they are explained by what those are now.
-    let unexplained = |outcome: &&api::Outcome| !verdicts.iter().any(|v| v.matched && v.agent == outcome.agent);
-    let late = event.outcomes.iter().filter(unexplained).filter_map(|outcome| app.config.agents.get(&outcome.agent));
-    let late: Vec<api::Verdict> = late
-        .flat_map(|agent| &agent.triggers)
-        .map(|trigger| {
-            let mut verdict = view_verdict(trigger.explain(candidate));
-            verdict.reason = format!("added since the event was stored: {}", verdict.reason);
-            verdict
-        })
-        .collect();
-    verdicts.extend(late);
+    let explained = |outcome: &api::Outcome| {
+        let failed = outcome.outcome == OutcomeKind::FilterError.as_str();
+        verdicts.iter().any(|verdict| verdict.agent == outcome.agent && (verdict.matched || failed))
+    };
+    let late = event.outcomes.iter().filter(|outcome| !explained(outcome));
+    let late = late.filter_map(|outcome| app.config.agents.get(&outcome.agent));
+    let late = late.flat_map(|agent| &agent.triggers).map(judge).collect();
+    let late = complete(app, &stored, &context, late).await?;
+    verdicts.extend(late.into_iter().map(|verdict| {
+        let reason = format!("added since the event was stored: {}", verdict.reason);
+        Verdict { reason, ..verdict }
+    }));
+    let verdicts = verdicts.into_iter().map(view_verdict).collect();
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
 }
 
-fn view_verdict(verdict: doorbell_core::trigger::Verdict) -> api::Verdict {
-    let clauses = verdict.clauses.into_iter().map(|clause| api::ClauseVerdict {
-        field: clause.field,
-        wanted: clause.wanted,
-        actual: clause.actual.and_then(|value| serde_json::to_value(value).ok()),
-        passed: clause.passed,
-    });
+fn view_verdict(verdict: Verdict) -> api::Verdict {
     api::Verdict {
         agent: verdict.agent,
         trigger: verdict.trigger,
         matched: verdict.matched,
         reason: verdict.reason,
-        clauses: clauses.collect(),
+        clauses: view_clauses(verdict.clauses),
+        key: verdict.key,
     }
+}
+
+pub(super) fn view_clauses(clauses: Vec<ClauseVerdict>) -> Vec<api::ClauseVerdict> {
+    let clauses = clauses.into_iter().map(|clause| api::ClauseVerdict {
+        field: clause.field,
+        wanted: clause.wanted,
+        actual: clause.actual.and_then(|value| serde_json::to_value(value).ok()),
+        passed: clause.passed,
+        error: clause.error,
+    });
+    clauses.collect()
 }

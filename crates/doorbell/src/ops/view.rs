@@ -46,6 +46,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         agent: run.agent,
         event_id: run.event.to_string(),
         event_type: run.event_type,
+        key: run.key,
         state: run.state.as_str().to_owned(),
         reason: run.reason,
         dead_letter: run.dead_letter,

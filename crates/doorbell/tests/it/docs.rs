@@ -69,6 +69,17 @@ fn configuration_examples_load() {
     assert!(seen >= 4, "{seen} examples were found");
 }
 
+/// Every line of the guide's conditions is one.
+#[test]
+fn conditions_are_read() {
+    let lines = blocks(&read("docs/guide.md"), "cel").join("\n");
+    for line in lines.lines() {
+        let read = doorbell_core::condition::Expression::condition(line);
+        assert!(read.is_ok(), "{line}: {read:?}");
+    }
+    assert!(lines.lines().count() > 5);
+}
+
 /// The README's first agent, word by word: every command of it, in its order.
 #[test]
 fn the_readme_can_be_followed_word_by_word() {

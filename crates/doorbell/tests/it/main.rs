@@ -6,6 +6,7 @@ mod agents;
 mod api;
 mod cli;
 mod collector;
+mod conditions;
 mod crash;
 mod docs;
 mod ingest;

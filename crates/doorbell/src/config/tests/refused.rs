@@ -26,7 +26,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for key in ["schedule", "schedules", "timezone", "may_call"] {
         check(key, agent(&format!("{key} = 1\n{AGENT}")));
     }
-    for key in ["where", "key", "debounce", "when_busy", "max_per_key", "throttle", "priority"] {
+    for key in ["debounce", "when_busy", "max_per_key", "throttle", "priority"] {
         check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
     }
     for key in ["run_as", "preset", "result", "url", "credential", "headers"] {

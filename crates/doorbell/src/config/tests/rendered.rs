@@ -132,7 +132,7 @@ error: a command is a list, never one string: no shell reads it
 #[test]
 fn an_agent_without_a_runtime() {
     assert_shows(
-        &agent("[[webhooks]]\nsource = \"acme-github\"\nwhere = 'true'\n"),
+        &agent("[[webhooks]]\nsource = \"acme-github\"\ndebounce = 'true'\n"),
         r#"
 error: agent `triage` has no [runtime]: how it is carried out
  --> agents/triage/config.toml:1:1
@@ -154,11 +154,11 @@ error: agent `triage` has no [runtime]: how it is carried out
               command = ["python3", "scripts/agent.py"]
               cwd = "."
 
-error: `where` is not supported yet
+error: `debounce` is not supported yet
  --> agents/triage/config.toml:3:1
   |
-3 | where = 'true'
-  | ^^^^^
+3 | debounce = 'true'
+  | ^^^^^^^^
 
 2 problems
 "#,

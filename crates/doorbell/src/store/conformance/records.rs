@@ -13,6 +13,7 @@ every_store_keeps! {
     events_are_found_by_outcome,
     pages_of_runs_miss_nothing,
     runs_are_found_by_agent_state_and_event,
+    runs_are_found_by_key,
     dead_letters_are_found,
     log_lines_are_numbered_over_all_attempts,
     a_long_log_is_read_in_pieces,
@@ -176,6 +177,24 @@ async fn runs_are_found_by_agent_state_and_event(store: Arc<dyn Store>) {
     let of_agent = RunQuery { event: Some(event_id(1)), agent: a, ..all.clone() };
     assert_eq!(found(of_agent).await, [run_id(1)]);
     assert_eq!(found(RunQuery { event: Some(event_id(1)), limit: 1, ..all }).await, [run_id(2)]);
+}
+
+async fn runs_are_found_by_key(store: Arc<dyn Store>) {
+    for (n, agent, key) in
+        [(1, "a", Some("x")), (2, "a", None), (3, "b", Some("x")), (4, "a", Some("y")), (5, "a", Some("x"))]
+    {
+        let start = Start { key: key.map(ToOwned::to_owned), ..start(agent, n, Admission::Grow) };
+        accept(&*store, NewEvent { starts: vec![start], ..event(n) }).await;
+    }
+    claim(&*store, "b", &[lease(1)]).await;
+    let x = RunQuery { key: Some("x".to_owned()), limit: 9, ..RunQuery::default() };
+    assert_eq!(runs(&*store, x.clone()).await, [5, 3, 1].map(run_id));
+    assert_eq!(runs(&*store, RunQuery { agent: Some("a".to_owned()), limit: 1, ..x.clone() }).await, [run_id(5)]);
+    assert_eq!(runs(&*store, RunQuery { state: Some(State::Running), ..x.clone() }).await, [run_id(3)]);
+    assert_eq!(runs(&*store, RunQuery { event: Some(event_id(4)), ..x.clone() }).await, []);
+    let third = run(&*store, 3).await;
+    assert_eq!(third.key.as_deref(), Some("x"));
+    assert_eq!(runs(&*store, RunQuery { before: Some(third.seq), ..x }).await, [run_id(1)]);
 }
 
 async fn dead_letters_are_found(store: Arc<dyn Store>) {

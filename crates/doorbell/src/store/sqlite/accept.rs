@@ -120,11 +120,13 @@ impl<'a> Delivery<'a> {
     /// Writes what one event means to the agents that have no outcome for it yet.
     fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
         let Placed { seq, id, duplicate, mut outcomes } = placed;
-        let (was_silent, known) = (outcomes.is_empty(), outcomes.len());
+        let was_silent = outcomes.is_empty();
+        let mut newly = Vec::new();
         let mut queued = Vec::new();
         let mut dropped_itself = false;
         for start in &event.starts {
-            if outcomes.iter().any(|outcome| outcome.agent == start.agent) {
+            let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
+            if before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
             let (kind, run, reason) = self.decide(work, start)?;
@@ -139,23 +141,29 @@ impl<'a> Delivery<'a> {
                 dropped_itself |= make_room(work, start, id, event.received_at)?;
                 queued.push(start.agent.clone());
             }
+            if let Some(before) = before {
+                outcomes.remove(before);
+            }
+            newly.push((start.agent.clone(), kind));
             outcomes.push(decided.outcome());
         }
         if duplicate && was_silent && !outcomes.is_empty() {
             change(work.sql, "UPDATE events SET silent = 0 WHERE seq = ?1", [seq])?;
         }
-        let decided = outcomes[known..].iter().map(|outcome| (outcome.agent.clone(), outcome.kind)).collect();
         if dropped_itself {
             outcomes = rows::outcomes(work.sql, seq)?;
             queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
         }
         outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        Ok(Accepted { event: id, duplicate, outcomes, queued, decided })
+        Ok(Accepted { event: id, duplicate, outcomes, queued, decided: newly })
     }
 
     fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
         if let Admission::Skip(reason) = &start.admission {
             return Ok((OutcomeKind::Skipped, None, Some(reason.clone())));
+        }
+        if let Admission::FilterError(reason) = &start.admission {
+            return Ok((OutcomeKind::FilterError, None, Some(reason.clone())));
         }
         if let Some(run) = self.taken.get(start.agent.as_str()) {
             let reason = "another source took the same delivery".to_owned();
@@ -187,11 +195,13 @@ struct Decided<'a> {
 }
 
 impl Decided<'_> {
-    /// Writes the outcome. False, and nothing written, if the agent has one.
+    /// Writes the outcome. False, and nothing written, if the agent has one that stands.
     fn record(&self, sql: &Connection) -> Outcome<bool> {
         let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-        let inserted = change(
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_seq, agent) DO UPDATE SET \
+                         kind = excluded.kind, run_seq = excluded.run_seq, trigger = excluded.trigger, \
+                         at = excluded.at, reason = excluded.reason WHERE kind = 4";
+        let written = change(
             sql,
             statement,
             params![
@@ -204,16 +214,16 @@ impl Decided<'_> {
                 self.reason,
             ],
         )?;
-        Ok(inserted == 1)
+        Ok(written == 1)
     }
 
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
-        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let created = self.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.start.agent);
-        let trace = &self.event.trace;
-        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace])?;
+        let (trace, key) = (&self.event.trace, &self.start.key);
+        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace, key])?;
         work.memory.next_run = Some(run.seq + 1);
         if let Some(count) = work.memory.fresh.get_mut(agent) {
             *count += 1;

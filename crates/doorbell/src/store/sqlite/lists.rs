@@ -193,6 +193,7 @@ pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>
                             WHERE o.event_seq = (SELECT seq FROM events WHERE id = ?1)";
             all(sql, of_event, [event.to_bytes()], |row| Ok(row.get(0)?))?
         }
+        None if query.key.is_some() => with_key(sql, query, before)?,
         None if query.agent.is_none() && query.state.is_none() && !query.dead_letter => {
             let newest = "SELECT seq FROM runs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
             all(sql, newest, params![before, query.limit], |row| Ok(row.get(0)?))?
@@ -215,6 +216,16 @@ fn admits(query: &RunQuery, run: &StoredRun) -> bool {
     query.agent.as_ref().is_none_or(|agent| *agent == run.agent)
         && query.state.is_none_or(|state| state == run.state)
         && (!query.dead_letter || run.dead_letter)
+        && query.key.as_ref().is_none_or(|key| run.key.as_ref() == Some(key))
+}
+
+/// The newest runs with the query's key.
+fn with_key(sql: &Connection, query: &RunQuery, before: i64) -> Outcome<Vec<i64>> {
+    let newest = "SELECT seq FROM runs WHERE key = ?1 AND seq < ?2 AND (?3 IS NULL OR agent = ?3) \
+                  AND (?4 IS NULL OR state = ?4) AND (NOT ?5 OR dead_letter = 1) ORDER BY seq DESC LIMIT ?6";
+    let state = query.state.map(state_number);
+    let params = params![query.key, before, query.agent, state, query.dead_letter, query.limit];
+    all(sql, newest, params, |row| Ok(row.get(0)?))
 }
 
 /// The newest runs of each agent and state that the query admits.

@@ -51,8 +51,8 @@ pub(super) fn state_of(number: i64) -> Outcome<State> {
         .ok_or_else(|| Fault::Corrupt(format!("no state has the number {number}")))
 }
 
-const KINDS: [OutcomeKind; 4] =
-    [OutcomeKind::Started, OutcomeKind::Absorbed, OutcomeKind::Skipped, OutcomeKind::Dropped];
+const KINDS: [OutcomeKind; 5] =
+    [OutcomeKind::Started, OutcomeKind::Absorbed, OutcomeKind::Skipped, OutcomeKind::Dropped, OutcomeKind::FilterError];
 
 /// The number that stands for a kind of outcome; never changed.
 pub(super) fn kind_number(kind: OutcomeKind) -> i64 {
@@ -61,6 +61,7 @@ pub(super) fn kind_number(kind: OutcomeKind) -> i64 {
         OutcomeKind::Absorbed => 1,
         OutcomeKind::Skipped => 2,
         OutcomeKind::Dropped => 3,
+        OutcomeKind::FilterError => 4,
     }
 }
 
@@ -177,7 +178,7 @@ pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>>
 
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
-                   r.cancel_requested, r.trace FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   r.cancel_requested, r.trace, r.key FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -199,6 +200,7 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             due: time_if_any(row, 16)?,
             cancel_requested: row.get(17)?,
             trace: row.get(18)?,
+            key: row.get(19)?,
             result: None,
         };
         Ok((row.get(7)?, run))
