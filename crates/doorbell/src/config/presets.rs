@@ -21,8 +21,10 @@ pub struct Preset {
     pub name: String,
     /// As people know it.
     pub title: String,
-    /// What lets it do more than read and answer: a line of `[runtime]`, or a remark.
-    pub act: String,
+    /// What lets it change files: a line of `[runtime]`.
+    pub act: Option<String>,
+    /// What else there is to say of what it may do.
+    pub remark: Option<String>,
     /// Against which version it was checked, and how.
     pub checked: String,
     /// The type of the credential that it gets if one is stored, e.g. `anthropic_api_key`.
@@ -63,7 +65,8 @@ fn read_one(entry: Entry) -> Option<Preset> {
     let Kind::Table(entries) = node.kind else { return None };
     let mut table = Table { place: node.place, entries };
     let text = |key: &str| table.get(key).and_then(text_of).map(str::to_owned);
-    let (title, act, checked) = (text("title")?, text("act")?, text("checked")?);
+    let (title, checked) = (text("title")?, text("checked")?);
+    let (act, remark) = (text("act"), text("remark"));
     let tail = match table.remove("tail").map(|entry| entry.node.kind) {
         Some(Kind::List(words)) => words,
         _ => Vec::new(),
@@ -74,7 +77,7 @@ fn read_one(entry: Entry) -> Option<Preset> {
         Some(Kind::List(names)) => names.first().and_then(text_of).map(str::to_owned),
         _ => None,
     };
-    Some(Preset { name, title, act, checked, credential, tail, runtime })
+    Some(Preset { name, title, act, remark, checked, credential, tail, runtime })
 }
 
 fn text_of(node: &Node) -> Option<&str> {

@@ -14,7 +14,7 @@ use crate::config::{ResultFormat, ResultPlace, ResultRule};
 /// The longest line of JSON, JSON value or text that is kept, in bytes: results are not larger either.
 const LARGEST: usize = 1024 * 1024;
 /// How often a value may begin and not end before only whole lines are looked at.
-const MOST_FAILURES: usize = 1000;
+const MOST_FAILURES: usize = 200;
 /// The longest reason, in characters.
 const LONGEST_REASON: usize = 500;
 
@@ -157,20 +157,17 @@ impl Collector {
         let text = format!("{mark}{}", whole.trim());
         let begins = |line: &&str| self.rule.failed.iter().any(|mark| line.trim_start().starts_with(mark));
         let told = whole.lines().rev().find(begins).map(str::to_owned);
-        let needed = self.rule.needs.as_deref();
         // Where there is a line that only a success has, it outweighs what was said before it.
-        let succeeded = needed.map(|needed| whole.lines().any(|line| line.trim_start().starts_with(needed)));
-        let failure = match succeeded {
-            Some(true) => None,
-            Some(false) => {
-                let why = || format!("no line of {} begins with {:?}", self.rule.place(), needed.unwrap_or_default());
-                Some(told.clone().unwrap_or_else(why))
-            }
-            None => told.clone(),
+        let lacks = |needed: &&str| !whole.lines().any(|line| line.trim_start().starts_with(*needed));
+        let needed = self.rule.needs.as_deref();
+        let lacked = needed.filter(lacks);
+        let failure = told.clone().filter(|_| needed.is_none() || lacked.is_some());
+        let place = self.rule.place();
+        let missing = match lacked {
+            Some(needed) => Some(format!("no line of {place} begins with {needed:?}, as `[runtime] result` wants it")),
+            None => text.is_empty().then(|| format!("{place} is empty, and the result should stand there")),
         };
-        let missing =
-            text.is_empty().then(|| format!("{} is empty, and the result should stand there", self.rule.place()));
-        let result = (failure.is_none() && !text.is_empty()).then_some(Value::String(text));
+        let result = (failure.is_none() && missing.is_none()).then_some(Value::String(text));
         Answer { result, failure, reason: told, missing }
     }
 }
@@ -423,7 +420,7 @@ mod tests {
         assert_eq!(read(&rule, &[b" It is a bug.\n"]).result, Some(json!("It is a bug.")));
         rule.needs = Some("Tokens:".to_owned());
         assert_eq!(read(&rule, &[failed.as_bytes()]).failure.as_deref(), Some("litellm.AuthenticationError: no key"));
-        assert!(read(&rule, &[b"Aider v0.86"]).failure.unwrap().contains("\"Tokens:\""));
+        assert!(read(&rule, &[b"Aider v0.86"]).missing.unwrap().contains("\"Tokens:\""));
         let retried = format!("{failed}Retrying in 0.2 seconds...\n\nDone.\n\nTokens: 1 sent, 1 received.\n");
         assert_eq!(read(&rule, &[retried.as_bytes()]).failure, None);
     }

@@ -27,7 +27,7 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 #[test]
 fn generated_references_are_what_the_program_says() {
     let project = Project::new("");
-    for page in ["cli", "config"] {
+    for page in ["cli", "config", "presets"] {
         let output = project.run(&["reference", page]);
         let generated = String::from_utf8(output.stdout).unwrap();
         let file = repository().join(format!("docs/reference/{page}.md"));

@@ -4,10 +4,12 @@
 
 mod agents;
 mod api;
+mod checkout;
 mod cli;
 mod crash;
 mod docs;
 mod ingest;
 mod limits;
+mod presets;
 mod redelivery;
 mod support;
