@@ -59,7 +59,8 @@ cache=$(cd "$cache" && pwd)
 clone=$cache/$repo.git
 run=$(dirname "$DOORBELL_EVENT_FILE")
 work=$run/checkout
-ref=refs/doorbell/$DOORBELL_RUN_ID
+# What is fetched has a name only while the lock is held; then the worktree holds it.
+ref=refs/doorbell/fetched
 
 # One at a time for each repository. The lock goes with its process, however that ends.
 exclusively() {
@@ -98,7 +99,6 @@ remove() {
     # git locks a worktree while it makes it, and keeps it locked if it is killed then. Here nobody else makes one.
     rm -f "$clone"/worktrees/*/locked
     git -C "$clone" worktree prune
-    git -C "$clone" update-ref -d "$ref"
 }
 
 # A timeout or a cancel reaches the agent, too: it ends, and then this goes on here.
