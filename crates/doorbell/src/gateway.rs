@@ -26,7 +26,7 @@ use crate::http::{self, Limits};
 use crate::ops;
 use crate::runtime::Guard;
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -88,7 +88,8 @@ impl Gateway {
         dispatcher.start();
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
-        let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
+        let server =
+            tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
@@ -105,6 +106,7 @@ impl Gateway {
         let _ = std::fs::remove_file(address_file(&self.app.config.root));
         self.accepting.cancel();
         let _ = self.server.await;
+        self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
 }
@@ -113,6 +115,8 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
     let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
     let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, clock::now()).await?;
     let access = Access::new(store.keys().await?);
+    let metrics = Metrics::new(clock::now());
+    let traces = Traces::start(&config.telemetry, metrics.spans())?;
     Ok(Arc::new(App {
         config,
         store,
@@ -120,7 +124,8 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         trigger_set,
         access,
         activity: Activity::default(),
-        metrics: Metrics::default(),
+        metrics,
+        traces,
         local_url: OnceLock::new(),
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),

@@ -16,14 +16,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", ALL),
     ("clock", &[]),
     ("config", &[]),
-    ("dispatch", &["app", "clock", "config", "runtime", "store"]),
+    ("dispatch", &["app", "clock", "config", "runtime", "store", "telemetry"]),
     ("files", &[]),
     ("gateway", &["app", "clock", "config", "dispatch", "files", "http", "ops", "runtime", "store", "telemetry"]),
-    ("http", &["app", "clock", "config", "dispatch", "ops", "store"]),
+    ("http", &["app", "clock", "config", "dispatch", "ops", "store", "telemetry"]),
     ("ops", &["app", "clock", "dispatch", "store", "telemetry"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "store"]),
 ];
 
 /// Names that only some places may use.

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory, ValueEnum};
 
 use super::output;
-use crate::config;
+use crate::{config, telemetry};
 
 /// Print a page of the reference, as it stands in the docs
 #[derive(Debug, Args)]
@@ -21,6 +21,8 @@ enum Page {
     Config,
     /// Every preset.
     Presets,
+    /// Every metric.
+    Metrics,
 }
 
 pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
@@ -28,6 +30,7 @@ pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
         Page::Cli => commands(),
         Page::Config => configuration(),
         Page::Presets => presets(),
+        Page::Metrics => metrics(),
     };
     Ok(output::line(page.trim_end())?)
 }
@@ -56,6 +59,17 @@ fn presets() -> String {
     page.push_str(&format!("\n```toml\n{}```\n", config::PRESETS));
     page
 }
+
+fn metrics() -> String {
+    let mut page = METRICS.to_owned();
+    for metric in telemetry::describe_metrics() {
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        page.push_str(&format!("| `{}` | {} | {labels} | {} |\n", metric.name, metric.kind, metric.help));
+    }
+    page
+}
+
+const METRICS: &str = include_str!("reference/metrics.txt");
 
 fn commands() -> String {
     let mut page = "# Commands\n".to_owned();

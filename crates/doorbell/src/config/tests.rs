@@ -10,6 +10,7 @@ mod layers;
 mod presets;
 mod refused;
 mod rendered;
+mod telemetry;
 
 pub(super) const GATEWAY: &str = "[webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
 pub(super) const AGENT: &str =
