@@ -24,8 +24,10 @@ mod files;
 mod gateway;
 mod layers;
 mod names;
+mod presets;
 mod problem;
 mod quantity;
+mod result;
 mod retries;
 mod runtime;
 mod skill;
@@ -38,6 +40,7 @@ mod values;
 
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
+pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use sources::providers;
 
@@ -151,6 +154,48 @@ pub struct CommandRuntime {
     pub env: BTreeMap<String, Template>,
     /// Credentials that it gets as environment variables: name and value.
     pub credentials: Vec<(String, Secret)>,
+    /// Where its result and its failure stand; none: the exit code says how it went.
+    pub result: Option<ResultRule>,
+}
+
+/// `[runtime] result`: where a command's result and its failure stand. Pointers are JSON pointers (RFC 6901).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResultRule {
+    /// Where it is looked for.
+    pub from: ResultPlace,
+    /// How it is written.
+    pub format: ResultFormat,
+    /// The pointer to the result; none: it is the whole of it.
+    pub path: Option<String>,
+    /// Which lines have a result: pointers, and the values that must be there.
+    pub only: Vec<(String, serde_json::Value)>,
+    /// What says that it failed: a pointer to a value that is not null, false, 0 or empty; or how the result (in a
+    /// text: a line) begins.
+    pub failed: Vec<String>,
+    /// Pointers to why it failed; the first that leads to a text counts.
+    pub reason: Vec<String>,
+    /// How a line of the text begins without which it failed.
+    pub needs: Option<String>,
+}
+
+/// Where a result is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultPlace {
+    /// On standard output.
+    Stdout,
+    /// In the file that `DOORBELL_OUTPUT_FILE` names.
+    File,
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// One JSON value, perhaps with other lines around it.
+    Json,
+    /// A JSON value a line; the last one that has something counts.
+    JsonLines,
+    /// Text.
+    Text,
 }
 
 /// How a command gets its prompt.

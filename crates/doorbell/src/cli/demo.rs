@@ -29,7 +29,7 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
     telemetry::start_logging(&environment, "error", LogFormat::Text);
     let project = folder.path().join("project");
-    init::create(&project, &Credentials::new(&environment))?;
+    init::create(&project, "shell", &Credentials::new(&environment))?;
     output::remark(context.json, format!("made a project in {}:", project.display()))?;
     output::remark(context.json, "  config.toml               a source `github` with a generated secret")?;
     output::remark(

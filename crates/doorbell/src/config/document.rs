@@ -136,7 +136,8 @@ impl Node {
         }
     }
 
-    fn move_to(&mut self, place: &Place) {
+    /// Gives it and all that is in it another place.
+    pub(super) fn move_to(&mut self, place: &Place) {
         self.place = place.clone();
         match &mut self.kind {
             Kind::List(nodes) => nodes.iter_mut().for_each(|node| node.move_to(place)),

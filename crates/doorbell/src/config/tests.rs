@@ -7,6 +7,7 @@ use super::{Config, Environment, Problems, load};
 
 mod accepted;
 mod layers;
+mod presets;
 mod refused;
 mod rendered;
 mod telemetry;

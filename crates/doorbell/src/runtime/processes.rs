@@ -74,7 +74,8 @@ pub(super) async fn end(trace: Trace, deadline: Instant) -> usize {
     }
 }
 
-/// Who got SIGTERM. Many programs take a second one for impatience and end without cleaning up.
+/// Who got SIGTERM. Many programs take a second one for impatience and end without cleaning up; and what a process starts
+/// after it, in the group that has got it, it starts to clean up.
 #[derive(Debug, Default)]
 struct Told {
     processes: BTreeSet<(i32, u64)>,
@@ -94,7 +95,10 @@ impl Told {
                 continue;
             }
             let whole = group > 1 && group != own_group && leads(group);
-            if whole && (signal == Signal::SIGKILL || self.groups.insert(group)) {
+            if whole {
+                if !self.groups.insert(group) && signal == Signal::SIGTERM {
+                    continue;
+                }
                 now.insert(group);
                 let _ = killpg(Pid::from_raw(group), signal);
             } else if Status::read(process.pid).is_some_and(|status| status.name() == process.name()) {

@@ -4,6 +4,7 @@
 
 mod agents;
 mod api;
+mod checkout;
 mod cli;
 mod collector;
 mod conditions;
@@ -12,6 +13,7 @@ mod docs;
 mod ingest;
 mod limits;
 mod metrics;
+mod presets;
 mod promql;
 mod redelivery;
 mod support;

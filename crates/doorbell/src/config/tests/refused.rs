@@ -29,7 +29,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for key in ["debounce", "when_busy", "max_per_key", "throttle", "priority"] {
         check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
     }
-    for key in ["run_as", "preset", "result", "url", "credential", "headers"] {
+    for key in ["run_as", "url", "credential", "headers"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
     }
     for kind in ["http", "worker"] {
@@ -121,7 +121,7 @@ fn wrong_values_are_refused_with_what_is_expected() {
             agent(&AGENT.replace("[[webhooks]]\nsource = \"acme-github\"", "webhooks = []")),
             "nothing starts agent `triage`",
         ),
-        (agent("[[webhooks]]\nsource = \"acme-github\""), "command = [\"codex\", \"exec\", \"-\"]"),
+        (agent("[[webhooks]]\nsource = \"acme-github\""), "preset = \"claude\""),
         (agent(&AGENT.replace("[\"true\"]", "[]")), "a command begins with a program"),
         (agent(&AGENT.replace("[\"true\"]", "[\"a\\u0000\"]")), "NUL"),
         (agent(&AGENT.replace("type = \"command\"", "")), "a runtime needs a `type`"),

@@ -140,19 +140,13 @@ error: agent `triage` has no [runtime]: how it is carried out
 1 | [[webhooks]]
   | ^
   |
-  = help: with Claude Code:
+  = help: with a preset (`claude`, `codex`, `gemini`, `opencode`, `aider`, `goose`, `cursor`, `copilot`, `amp`, `qwen`, `python`, `shell`):
+              [runtime]
+              preset = "claude"
+          with a command of your own:
               [runtime]
               type = "command"
-              command = ["claude", "-p"]
-          with Codex:
-              [runtime]
-              type = "command"
-              command = ["codex", "exec", "-"]
-          with a script of your own:
-              [runtime]
-              type = "command"
-              command = ["python3", "scripts/agent.py"]
-              cwd = "."
+              command = ["./agent", "--fast"]
 
 error: `debounce` is not supported yet
  --> agents/triage/config.toml:3:1
