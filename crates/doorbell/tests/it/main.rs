@@ -10,6 +10,7 @@ mod conditions;
 mod crash;
 mod docs;
 mod ingest;
+mod kills;
 mod limits;
 mod metrics;
 mod promql;
