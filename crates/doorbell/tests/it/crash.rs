@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use doorbell_client::{Answer, EventQuery, api};
+use doorbell_client::{Answer, EventQuery, Sender, api};
+use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, processes_of, sample_as, wait_for, wait_until};
@@ -15,11 +16,10 @@ pub const CONNECTIONS: usize = 64;
 
 /// Sends deliveries until told to stop; the ids with their receipts, or none where no 2xx came.
 async fn send_on(
-    gateway: &Gateway,
+    sender: &Sender,
     stop: Arc<AtomicBool>,
     taken: Arc<AtomicUsize>,
 ) -> Vec<(String, Option<api::Receipt>)> {
-    let sender = gateway.sender("/webhooks/github");
     let mut sent = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let id = fresh_id();
@@ -55,7 +55,8 @@ async fn whatever_was_answered_2xx_survives_any_kill() {
         check(&gateway, &*known.lock().await).await;
         let stop = Arc::new(AtomicBool::new(false));
         let taken = Arc::new(AtomicUsize::new(0));
-        let lanes = (0..CONNECTIONS).map(|_| send_on(&gateway, Arc::clone(&stop), Arc::clone(&taken)));
+        let sender = gateway.sender("/webhooks/github");
+        let lanes = (0..CONNECTIONS).map(|_| send_on(&sender, Arc::clone(&stop), Arc::clone(&taken)));
         let load = futures_util::future::join_all(lanes);
         // A random number of accepted deliveries, then a random moment within the handling of the next ones.
         let enough = usize::from(doorbell::clock::random::<1>()[0] / 4) + 1;
@@ -109,13 +110,18 @@ pub async fn check(gateway: &Gateway, known: &BTreeMap<String, Option<api::Recei
 pub async fn redeliver(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>) {
     let before: BTreeMap<String, String> =
         all_events(gateway).await.into_iter().map(|event| (event.delivery_id.unwrap(), event.id)).collect();
-    for (delivery, receipt) in known {
-        let again = gateway.ring(sample_as("issues.opened", delivery)).await;
+    let sender = gateway.sender("/webhooks/github");
+    let again = stream::iter(known).for_each_concurrent(CONNECTIONS, async |(delivery, receipt)| {
+        let signed = sample_as("issues.opened", delivery);
+        let Answer::Receipt(again) = sender.post(&signed.headers, signed.body).await.unwrap().answer else {
+            panic!("{delivery} is refused")
+        };
         assert_eq!(again.duplicate, before.contains_key(delivery));
         if let Some(receipt) = receipt {
             assert_eq!((&again.delivery_id, &again.runs), (&receipt.delivery_id, &receipt.runs));
         }
-    }
+    });
+    again.await;
 }
 
 /// All stored events with their outcomes.

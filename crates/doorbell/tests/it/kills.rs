@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use doorbell_client::{Answer, api};
+use doorbell_client::{Answer, Sender, api};
 use futures_util::future::{join, join_all};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
@@ -51,6 +50,7 @@ fn project() -> Project {
 /// A gateway under load.
 struct Load<'a> {
     gateway: &'a Gateway,
+    sender: Sender,
     root: &'a Path,
     /// Deliveries that were accepted.
     taken: AtomicUsize,
@@ -62,7 +62,7 @@ struct Load<'a> {
 impl<'a> Load<'a> {
     fn on(gateway: &'a Gateway, project: &'a Project) -> Self {
         let (taken, queued, over) = Default::default();
-        Self { gateway, root: project.root(), taken, queued, over }
+        Self { gateway, sender: gateway.sender("/webhooks/github"), root: project.root(), taken, queued, over }
     }
 
     fn is_over(&self) -> bool {
@@ -77,7 +77,6 @@ impl<'a> Load<'a> {
     }
 
     async fn send_on_one(&self) -> Vec<(String, Option<api::Receipt>)> {
-        let sender = self.gateway.sender("/webhooks/github");
         let mut sent = Vec::new();
         loop {
             let room = || self.is_over() || self.queued.load(Ordering::Relaxed) < BACKLOG;
@@ -87,7 +86,7 @@ impl<'a> Load<'a> {
             }
             let id = fresh_id();
             let signed = sample_as("issues.opened", &id);
-            match sender.post(&signed.headers, signed.body).await {
+            match self.sender.post(&signed.headers, signed.body).await {
                 Ok(answered) => match answered.answer {
                     Answer::Receipt(receipt) => sent.push((id, Some(receipt))),
                     other => panic!("a signed delivery is refused by nobody: {other:?}"),
@@ -246,7 +245,7 @@ async fn whatever_was_accepted_is_carried_out_by_the_rules_while_everything_is_k
     let project = project();
     let mut known = Known::new();
     for _ in 0..10 {
-        let gateway = Arc::new(project.serve());
+        let gateway = project.serve();
         check(&gateway, &known).await;
         let load = Load::on(&gateway, &project);
         let enough = up_to(32);
@@ -257,7 +256,8 @@ async fn whatever_was_accepted_is_carried_out_by_the_rules_while_everything_is_k
         };
         let (sent, ((), ())) = join(load.send(), join(load.kill_agents(usize::MAX), killing)).await;
         known.extend(sent);
-        Arc::into_inner(gateway).unwrap().kill();
+        drop(load);
+        gateway.kill();
     }
     let gateway = project.serve();
     check_runs(&gateway).await;
