@@ -14,6 +14,7 @@ mod kills;
 mod limits;
 mod metrics;
 mod promql;
+mod orphans;
 mod redelivery;
 mod support;
 mod traces;
