@@ -104,6 +104,7 @@ pub struct Outcome {
     /// When it was decided.
     pub at: String,
     /// The version of the trigger set that decided it: the event's, or that of a redelivery.
+    #[serde(default)]
     pub trigger_set: i64,
 }
 

@@ -39,6 +39,7 @@ mod values;
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
 pub use problem::Problems;
+pub use quantity::parse_duration;
 pub use sources::providers;
 
 use problem::{Findings, Place, Problem};
