@@ -124,6 +124,7 @@ fn wrong_values_are_refused_with_what_is_expected() {
         (in_agent("scale = \"2\""), "expected an integer such as `1`, found a string"),
         (in_agent("timeout = 900"), "if these are seconds: \"900s\""),
         (in_agent("timeout = \"0s\""), "\"0s\" is too short"),
+        (in_agent("timeout = \"366d\""), "\"366d\" is too long: 365d at most"),
         (in_agent("timeout = \"15 minutes\""), "\"15 minutes\" is not a duration"),
         (in_agent("work_queue_size = 0"), "0 is too small: 1 at least"),
         (in_agent("when_full = \"drop\""), "\"drop_oldest\" or \"reject\" or \"grow\""),
