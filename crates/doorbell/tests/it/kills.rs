@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 use tokio::sync::Semaphore;
 
-use crate::crash::{CONNECTIONS, all_events, check, redeliver};
+use crate::crash::{CONNECTIONS, all_ended, all_events, check, redeliver};
 use crate::support::{Gateway, ONE_SOURCE, Project, environment_of, fresh_id, pids, sample_as, wait_for, wait_until};
 
 /// Tries of each run that may fail, and that may be lost.
@@ -179,11 +179,7 @@ fn check_processes(project: &Project) {
 
 /// Every run has ended in one state, after the tries that its agent's rules give it. Answers how many tries were killed.
 async fn check_runs(gateway: &Gateway) -> usize {
-    wait_until("all runs to end", async || {
-        let stats = gateway.client.stats().await.unwrap();
-        stats.agents.iter().all(|agent| agent.queued + agent.running + agent.waiting == 0).then_some(())
-    })
-    .await;
+    all_ended(gateway).await;
     let events = all_events(gateway).await;
     let mut killed = 0;
     for run in events.iter().flat_map(|event| &event.outcomes) {
