@@ -103,6 +103,9 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// When it was decided.
     pub at: String,
+    /// The version of the trigger set that decided it: the event's, or that of a redelivery.
+    #[serde(default)]
+    pub trigger_set: i64,
 }
 
 /// An event with its headers.

@@ -91,9 +91,14 @@ impl Default for Activity {
 impl Activity {
     /// Tells those who watch; `notice` is made only if somebody does.
     pub fn tell(&self, notice: impl FnOnce() -> Notice) {
-        if self.0.receiver_count() > 0 {
+        if self.is_watched() {
             let _ = self.0.send(notice());
         }
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.0.receiver_count() > 0
     }
 
     /// Begins to watch.

@@ -42,6 +42,7 @@ pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
+pub use quantity::parse_duration;
 pub use sources::providers;
 
 use problem::{Findings, Place, Problem};

@@ -160,6 +160,22 @@ impl Dispatcher {
         }
     }
 
+    /// Tells of runs that a full queue dropped, without keeping the caller.
+    pub fn tell_of_dropped(self: &Arc<Self>, runs: &[RunId]) {
+        if runs.is_empty() {
+            return;
+        }
+        tracing::warn!(runs = ?runs.iter().map(ToString::to_string).collect::<Vec<_>>(), "runs.dropped");
+        if self.app.activity.is_watched() {
+            let (this, runs) = (Arc::clone(self), runs.to_vec());
+            tokio::spawn(async move {
+                for run in runs {
+                    this.tell_of(run).await;
+                }
+            });
+        }
+    }
+
     /// Has a run's attempt ended: that under this lease, or whichever is in flight.
     fn stop(&self, run: RunId, lease: Option<Lease>, why: Stop) {
         if let Some(in_flight) = self.in_flight().get(&run)

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::app::{Access, Activity, App};
 use crate::clock;
@@ -25,7 +26,7 @@ use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
 use crate::ops;
-use crate::runtime::Guard;
+use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
 use crate::telemetry::{Metrics, Traces};
 
@@ -61,6 +62,7 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     accepting: CancellationToken,
     server: JoinHandle<()>,
+    _reaper: AbortOnDropHandle<()>,
 }
 
 impl Gateway {
@@ -84,6 +86,7 @@ impl Gateway {
         ensure_local_key(store.as_ref(), &root).await?;
         let app = make_app(config, store).await?;
         let _ = app.local_url.set(local_url(address));
+        let reaper = runtime::adopt();
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
         dispatcher.start();
@@ -95,7 +98,7 @@ impl Gateway {
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
             agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server })
+        Ok(Self { app, address, dispatcher, accepting, server, _reaper: reaper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.

@@ -28,15 +28,18 @@ mod command;
 mod folder;
 mod guard;
 mod log;
+mod orphans;
 mod processes;
 mod redaction;
 
 pub use guard::{Guard, watch};
+pub use orphans::adopt;
 pub use processes::{end_run, identify};
 
 use answer::{Answer, Collector};
 use command::Prepared;
 use log::Log;
+use orphans::Own;
 use processes::{GRACE, Trace};
 use redaction::Secrets;
 
@@ -159,6 +162,7 @@ struct Attempt {
     job: Arc<Job>,
     prepared: Prepared,
     child: Child,
+    own: Own,
     process: Process,
     grace: Duration,
     log: Arc<Log>,
@@ -183,13 +187,14 @@ impl Attempt {
         lines: mpsc::Sender<LogLine>,
         grace: Duration,
     ) -> Result<Self, Outcome> {
-        let mut child = prepared.start()?;
+        let (mut child, own) = prepared.start()?;
         // It is not reaped before we wait for it, so its number is still its own.
         let process = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
         let Some(process) = process else {
             // Its processes could not be found later; dropping it ends it.
             return Err(Outcome::Failed("the started process is not in /proc, which Doorbell needs".to_owned()));
         };
+        own.is_try(&process);
         let log = Arc::new(Log::new(lines, job.envelope.attempt));
         let credentials = job.agent.runtime.credentials.iter().map(|(_, secret)| secret);
         let secrets = Arc::new(Secrets::new(credentials.chain([&job.token])));
@@ -204,7 +209,7 @@ impl Attempt {
             let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
             readers.spawn(log::capture(pipe, Stream::Stderr, log, secrets, end, None));
         }
-        Ok(Self { job: Arc::clone(job), prepared, child, process, grace, log, secrets, readers, no_process_left })
+        Ok(Self { job: Arc::clone(job), prepared, child, own, process, grace, log, secrets, readers, no_process_left })
     }
 
     /// Waits for the process, or ends it; ends what it left; gathers what there is to know.
@@ -261,6 +266,7 @@ impl Attempt {
     /// Ends all processes of the attempt and reaps the first one. Answers how many were left when that had ended by
     /// itself.
     async fn end_processes(&mut self, turn: &Turn) -> (std::io::Result<ExitStatus>, usize) {
+        self.own.is_ending();
         let trace = Trace {
             run: self.job.envelope.run_id.to_string(),
             attempt: Some(self.job.envelope.attempt),

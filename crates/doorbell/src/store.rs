@@ -3,6 +3,7 @@
 //! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
 //! Every store passes the suite in `conformance`.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -79,9 +80,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// All running runs, whoever holds their lease.
     fn running(&self) -> Answer<'_, Vec<Running>>;
 
-    /// Agents that have queued runs.
-    fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
-
     /// Holds the queued and waiting runs of agents that are not among `agents`, and queues those that were held so
     /// and whose agent is back; those that waited for a time that has not come go on waiting. Many are moved in several
     /// transactions.
@@ -106,8 +104,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The headers (JSON) and the raw body of an event.
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>>;
 
+    /// The headers (JSON) of an event. However large its body is, this costs little.
+    fn headers(&self, id: EventId) -> Answer<'_, Option<String>>;
+
     /// The outcomes of an event, one an agent, by agent name.
     fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>>;
+
+    /// The same of many events at once, by the events' sequence. Those without an outcome are not in the answer.
+    fn outcomes_of(&self, seqs: Vec<i64>) -> Answer<'_, HashMap<i64, Vec<AgentOutcome>>>;
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
@@ -239,6 +243,8 @@ pub struct Accepted {
     pub queued: Vec<String>,
     /// What this call decided: agents that had no outcome before, and which they got.
     pub decided: Vec<(String, OutcomeKind)>,
+    /// Runs that this call dropped, because a queue was full.
+    pub dropped: Vec<RunId>,
 }
 
 /// What became of one event for one agent.
@@ -256,6 +262,8 @@ pub struct AgentOutcome {
     pub reason: Option<String>,
     /// When it was decided.
     pub at: Timestamp,
+    /// The version of the trigger set it was decided by: the event's, or that of the redelivery.
+    pub trigger_set: i64,
 }
 
 /// The kinds of outcome.

@@ -71,8 +71,13 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
     for name in findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default() {
-        if !reader.around.root.join("agents").join(&name).is_dir() {
-            continue;
+        match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => continue,
+            Err(error) => {
+                findings.problem(unreachable(&name, &error));
+                continue;
+            }
         }
         if !is_name(&name) {
             let place = Place::path(format!("agents/{name}"));
@@ -84,6 +89,13 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
         }
     }
     agents
+}
+
+/// What is in the folder and cannot be looked at: mostly a link. It may have been meant as an agent.
+fn unreachable(name: &str, error: &std::io::Error) -> Problem {
+    let place = Place::path(format!("agents/{name}"));
+    Problem::at(&place, format!("cannot read agents/{name}: {error}"))
+        .help("if it is a link, it leads nowhere or to itself: point it at an agent's folder, or remove it")
 }
 
 fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {

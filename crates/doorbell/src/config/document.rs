@@ -302,6 +302,9 @@ fn unknown(entry: &Entry, keys: Keys<'_>) -> Problem {
         return problem.help(*hint);
     }
     match names::nearest(key, keys.known.iter().chain(keys.planned).copied()) {
+        Some(meant) if keys.planned.contains(&meant) => {
+            problem.help(format!("if `{}` is meant: it is not supported yet", spelled(key, meant)))
+        }
         Some(meant) => problem.help(format!("did you mean `{}`?", spelled(key, meant))),
         None => problem.help(format!("the keys here are {}", names::list(keys.known.iter().copied()))),
     }

@@ -255,6 +255,7 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
     let mut receipts = Vec::with_capacity(accepted.len());
     for (event, accepted) in events.iter().zip(accepted) {
         accepted.queued.iter().for_each(|agent| shared.dispatcher.wake(agent));
+        shared.dispatcher.tell_of_dropped(&accepted.dropped);
         let source = event.source().name();
         let event_type = event.event_type();
         let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);

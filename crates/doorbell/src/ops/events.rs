@@ -1,5 +1,7 @@
 //! Events: listed, shown, explained.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use doorbell_client::api;
 use doorbell_core::event::Context;
@@ -11,7 +13,7 @@ use super::triggers::complete;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event};
 use crate::app::{App, Caller};
-use crate::store::{self, EventQuery, OutcomeKind, StoredEvent};
+use crate::store::{self, EventQuery, StoredEvent};
 
 /// Which events.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -76,13 +78,13 @@ pub async fn newest(app: &App) -> Result<i64, Error> {
 
 /// The events with the outcomes that the caller may see.
 async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> Result<Vec<api::Event>, Error> {
-    let mut events = Vec::with_capacity(stored.len());
-    for event in stored {
-        let mut outcomes = app.store.outcomes(event.id).await?;
-        outcomes.retain(|outcome| caller.may_see(&outcome.agent));
-        events.push(view_event(event, outcomes));
-    }
-    Ok(events)
+    let mut outcomes = app.store.outcomes_of(stored.iter().map(|event| event.seq).collect()).await?;
+    let events = stored.into_iter().map(|event| {
+        let mut of_event = outcomes.remove(&event.seq).unwrap_or_default();
+        of_event.retain(|outcome| caller.may_see(&outcome.agent));
+        view_event(event, of_event)
+    });
+    Ok(events.collect())
 }
 
 /// One event.
@@ -90,7 +92,7 @@ async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> 
 /// # Errors
 /// If there is none, or not for this caller.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Error> {
-    let id: EventId = id.parse().map_err(|_| Error::NotFound("event"))?;
+    let id = parse_id(id)?;
     let event = app.store.event(id).await?.ok_or(Error::NotFound("event"))?;
     let outcomes = app.store.outcomes(id).await?;
     if let Some(agent) = caller.confined_to()
@@ -111,8 +113,8 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
 /// If there is none, or not for this caller.
 pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDetail, Error> {
     let event = get(app, caller, id).await?;
-    let body = load_body(app, &event).await?;
-    Ok(api::EventDetail { event, headers: parse_object(&body.headers) })
+    let headers = app.store.headers(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
+    Ok(api::EventDetail { event, headers: parse_object(&headers) })
 }
 
 /// The raw body of an event, byte for byte.
@@ -121,47 +123,50 @@ pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDeta
 /// If there is none, or not for this caller.
 pub async fn body(app: &App, caller: &Caller, id: &str) -> Result<Bytes, Error> {
     let event = get(app, caller, id).await?;
-    Ok(load_body(app, &event).await?.bytes)
+    Ok(app.store.body(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?.bytes)
 }
 
-async fn load_body(app: &App, event: &api::Event) -> Result<crate::store::Body, Error> {
-    let id = event.id.parse().map_err(|_| Error::NotFound("event"))?;
-    app.store.body(id).await?.ok_or(Error::NotFound("event"))
+fn parse_id(id: &str) -> Result<EventId, Error> {
+    id.parse().map_err(|_| Error::NotFound("event"))
 }
 
-/// What every trigger of the set that was in force says to an event, and what became of it.
+/// What every trigger of the set that was in force says to an event, and what became of it. Agents that a redelivery
+/// started are explained by the set of that redelivery.
 ///
 /// # Errors
 /// If there is no such event, or not for this caller.
 pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explanation, Error> {
     let event = get(app, caller, id).await?;
-    let stored = app.store.event(event.id.parse().map_err(|_| Error::NotFound("event"))?).await?;
-    let stored = stored.ok_or(Error::NotFound("event"))?;
-    let triggers = app.store.trigger_set(stored.trigger_set).await?;
+    let stored = app.store.event(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
+    let mut verdicts = explain_by(app, &stored, stored.trigger_set, |agent| caller.may_see(agent)).await?;
+    let sets: BTreeSet<i64> = event.outcomes.iter().map(|outcome| outcome.trigger_set).collect();
+    for set in sets.into_iter().filter(|set| *set != stored.trigger_set) {
+        let of_set = |agent: &str| event.outcomes.iter().any(|one| one.trigger_set == set && one.agent == agent);
+        for mut verdict in explain_by(app, &stored, set, of_set).await? {
+            verdict.reason = format!("when it was delivered again: {}", verdict.reason);
+            verdicts.push(verdict);
+        }
+    }
+    Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
+}
+
+/// What the triggers of one set say to an event: those of the agents in question.
+async fn explain_by(
+    app: &App,
+    stored: &StoredEvent,
+    set: i64,
+    of_agent: impl Fn(&str) -> bool,
+) -> Result<Vec<api::Verdict>, Error> {
     let damaged =
         |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));
-    let triggers = triggers.ok_or_else(|| damaged("trigger set"))?;
+    let triggers = app.store.trigger_set(set).await?.ok_or_else(|| damaged("trigger set"))?;
     let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
     let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
     let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
     let judge = |trigger: &Trigger| (trigger.explain(candidate), trigger.conditions.clone());
-    let visible = triggers.iter().filter(|trigger| caller.may_see(&trigger.agent)).map(judge).collect();
-    let mut verdicts = complete(app, &stored, &context, visible).await?;
-    // A redelivery starts agents whose triggers came later; they are explained by what those are now.
-    let explained = |outcome: &api::Outcome| {
-        let failed = outcome.outcome == OutcomeKind::FilterError.as_str();
-        verdicts.iter().any(|verdict| verdict.agent == outcome.agent && (verdict.matched || failed))
-    };
-    let late = event.outcomes.iter().filter(|outcome| !explained(outcome));
-    let late = late.filter_map(|outcome| app.config.agents.get(&outcome.agent));
-    let late = late.flat_map(|agent| &agent.triggers).map(judge).collect();
-    let late = complete(app, &stored, &context, late).await?;
-    verdicts.extend(late.into_iter().map(|verdict| {
-        let reason = format!("added since the event was stored: {}", verdict.reason);
-        Verdict { reason, ..verdict }
-    }));
-    let verdicts = verdicts.into_iter().map(view_verdict).collect();
-    Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
+    let judged = triggers.iter().filter(|trigger| of_agent(&trigger.agent)).map(judge).collect();
+    let verdicts = complete(app, stored, &context, judged).await?;
+    Ok(verdicts.into_iter().map(view_verdict).collect())
 }
 
 fn view_verdict(verdict: Verdict) -> api::Verdict {

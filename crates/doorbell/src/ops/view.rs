@@ -35,6 +35,7 @@ fn view_outcome(outcome: AgentOutcome) -> api::Outcome {
         trigger: outcome.trigger,
         reason: outcome.reason,
         at: outcome.at.to_string(),
+        trigger_set: outcome.trigger_set,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file, one thread that writes, a few connections that read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ mod body;
 mod checkpoint;
 mod dictionary;
 mod fault;
+mod headers;
 mod lists;
 mod lock;
 mod logs;
@@ -231,10 +232,6 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(runs::running))
     }
 
-    fn agents_with_work(&self) -> Answer<'_, Vec<String>> {
-        Box::pin(self.readers.read(queue::agents_with_work))
-    }
-
     fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()> {
         Box::pin(self.settle(agents, now))
     }
@@ -269,6 +266,18 @@ impl Store for SqliteStore {
             Some(seq) => body::unpack_body(rows::body(sql, seq)?, &dictionaries).map(Some),
             None => Ok(None),
         }))
+    }
+
+    fn headers(&self, id: EventId) -> Answer<'_, Option<String>> {
+        let dictionaries = Arc::clone(&self.dictionaries);
+        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+            Some(seq) => headers::headers(sql, seq, &dictionaries).map(Some),
+            None => Ok(None),
+        }))
+    }
+
+    fn outcomes_of(&self, seqs: Vec<i64>) -> Answer<'_, HashMap<i64, Vec<AgentOutcome>>> {
+        Box::pin(self.readers.read(move |sql| lists::outcomes(sql, &seqs)))
     }
 
     fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>> {

@@ -350,11 +350,17 @@ fn pause() {
 /// Processes whose environment says that they belong to a run.
 pub fn processes_of(run: &str) -> Vec<i32> {
     let marker = format!("DOORBELL_RUN_ID={run}");
+    pids().filter(|pid| environment_of(*pid).iter().any(|entry| entry == marker.as_bytes())).collect()
+}
+
+/// All processes of this machine.
+pub fn pids() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
-    })
-    .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+}
+
+/// What a process was started with; nothing if it is gone or somebody else's.
+pub fn environment_of(pid: i32) -> Vec<Vec<u8>> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }

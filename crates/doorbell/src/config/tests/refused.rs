@@ -58,10 +58,32 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (gateway(&format!("{GATEWAY}header = \"X\"")), "unknown key `header`", "only sources of type `generic`"),
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
         (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
+        (
+            agent(&format!("shedule = 1\n{AGENT}")),
+            "unknown key `shedule`",
+            "if `schedule` is meant: it is not supported yet",
+        ),
+        (
+            gateway("[webhooks.a]\ntype = \"strpe\""),
+            "unknown type \"strpe\"",
+            "if `stripe` is meant: it is not supported",
+        ),
         (agent(&format!("maxWorkQueueSize = 1\nwork_queue_size = 2\n{AGENT}")), "another name of", "keep one"),
     ] {
         let problems = project.problems();
         assert!(problems.contains(message) && problems.contains(help), "{message} / {help}: {problems}");
+        assert!(!help.contains("not supported") || !problems.contains("did you mean"), "{problems}");
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_no_agent_that_is_silently_missing() {
+    for (name, target) in [("round", "round"), ("gone", "no-such-folder")] {
+        let project = agent(AGENT);
+        std::os::unix::fs::symlink(target, project.root().join("agents").join(name)).unwrap();
+        let problems = project.problems();
+        assert!(problems.contains(&format!("cannot read agents/{name}: ")), "{problems}");
+        assert!(problems.contains("point it at an agent's folder, or remove it"), "{problems}");
     }
 }
 
@@ -102,6 +124,7 @@ fn wrong_values_are_refused_with_what_is_expected() {
         (in_agent("scale = \"2\""), "expected an integer such as `1`, found a string"),
         (in_agent("timeout = 900"), "if these are seconds: \"900s\""),
         (in_agent("timeout = \"0s\""), "\"0s\" is too short"),
+        (in_agent("timeout = \"366d\""), "\"366d\" is too long: 365d at most"),
         (in_agent("timeout = \"15 minutes\""), "\"15 minutes\" is not a duration"),
         (in_agent("work_queue_size = 0"), "0 is too small: 1 at least"),
         (in_agent("when_full = \"drop\""), "\"drop_oldest\" or \"reject\" or \"grow\""),

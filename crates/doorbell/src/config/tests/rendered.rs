@@ -180,7 +180,7 @@ fn a_variable_with_a_wrong_value() {
     assert_shows(
         &Project::small().var("DOORBELL_DEFAULTS__TIMEOUT", "soon"),
         r#"
-error: "soon" is not a duration: write a whole number and ms, s, m, h or d
+error: "soon" is not a duration: write a whole number and ms, s, m, h, d or w
  |
  | DOORBELL_DEFAULTS__TIMEOUT=soon
  |                            ^^^^

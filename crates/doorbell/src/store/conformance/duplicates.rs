@@ -73,7 +73,7 @@ async fn duplicates_are_counted(store: Arc<dyn Store>) {
 async fn a_redelivery_starts_only_agents_without_an_outcome(store: Arc<dyn Store>) {
     accept(&*store, starting("triage", 1)).await;
     let starts = vec![start("triage", 2, Admission::Grow), start("added-since", 3, Admission::Grow)];
-    let again = NewEvent { delivery_keys: event(1).delivery_keys, starts, ..event(2) };
+    let again = NewEvent { delivery_keys: event(1).delivery_keys, starts, trigger_set: 2, ..event(2) };
     let accepted = accept(&*store, again).await;
     assert_eq!(accepted.queued, ["added-since"]);
     assert_eq!(
@@ -81,6 +81,8 @@ async fn a_redelivery_starts_only_agents_without_an_outcome(store: Arc<dyn Store
         [("added-since", OutcomeKind::Started, Some(run_id(3))), ("triage", OutcomeKind::Started, Some(run_id(1)))]
     );
     assert_eq!(store.outcomes(event_id(1)).await.unwrap(), accepted.outcomes);
+    let sets: Vec<_> = accepted.outcomes.iter().map(|outcome| outcome.trigger_set).collect();
+    assert_eq!(sets, [2, 1], "each with the triggers that decided it");
     assert!(store.run(run_id(2)).await.unwrap().is_none());
 }
 

@@ -11,6 +11,8 @@ every_store_keeps! {
     events_are_found_by_source_and_name,
     events_are_found_by_time,
     events_are_found_by_outcome,
+    outcomes_of_many_events_are_those_of_each,
+    headers_read_back_without_the_body,
     pages_of_runs_miss_nothing,
     runs_are_found_by_agent_state_and_event,
     runs_are_found_by_key,
@@ -137,6 +139,33 @@ async fn events_are_found_by_outcome(store: Arc<dyn Store>) {
 
 async fn runs(store: &dyn Store, query: RunQuery) -> Vec<RunId> {
     store.runs(query).await.unwrap().into_iter().map(|run| run.id).collect()
+}
+
+async fn outcomes_of_many_events_are_those_of_each(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        let starts = vec![start("triage", 2 * n, Admission::Grow), start("fixer", 2 * n + 1, Admission::Reject(1))];
+        accept(&*store, NewEvent { starts, ..event(n) }).await;
+    }
+    accept(&*store, event(4)).await;
+    let events = store.events(at_most(9)).await.unwrap();
+    let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
+    let all = store.outcomes_of([&seqs[..], &seqs[..1], &[1_000_000, -1]].concat()).await.unwrap();
+    for event in &events {
+        let each = store.outcomes(event.id).await.unwrap();
+        assert_eq!(all.get(&event.seq).cloned().unwrap_or_default(), each);
+    }
+    let agents = |seq: i64| all[&seq].iter().map(|outcome| outcome.agent.as_str()).collect::<Vec<_>>();
+    assert_eq!((all.len(), agents(seqs[1])), (3, vec!["fixer", "triage"]));
+    assert!(store.outcomes_of(vec![]).await.unwrap().is_empty());
+}
+
+async fn headers_read_back_without_the_body(store: Arc<dyn Store>) {
+    for (n, size) in [(1, 0), (2, 10_000), (3, 2_000_000)] {
+        let headers = format!(r#"{{"x-number":"{n}"}}"#);
+        accept(&*store, NewEvent { headers: headers.clone(), body: Bytes::from(vec![b'a'; size]), ..event(n) }).await;
+        assert_eq!(store.headers(event_id(n)).await.unwrap(), Some(headers));
+    }
+    assert_eq!(store.headers(event_id(4)).await.unwrap(), None);
 }
 
 async fn pages_of_runs_miss_nothing(store: Arc<dyn Store>) {

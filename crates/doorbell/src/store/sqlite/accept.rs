@@ -122,7 +122,7 @@ impl<'a> Delivery<'a> {
         let Placed { seq, id, duplicate, mut outcomes } = placed;
         let was_silent = outcomes.is_empty();
         let mut newly = Vec::new();
-        let mut queued = Vec::new();
+        let (mut queued, mut dropped) = (Vec::new(), Vec::new());
         let mut dropped_itself = false;
         for start in &event.starts {
             let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
@@ -130,7 +130,7 @@ impl<'a> Delivery<'a> {
                 continue;
             }
             let (kind, run, reason) = self.decide(work, start)?;
-            let decided = Decided { seq, event, start, kind, run, reason };
+            let decided = Decided { seq, event, start, kind, run, reason, duplicate };
             if !decided.record(work.sql)? {
                 continue;
             }
@@ -138,7 +138,7 @@ impl<'a> Delivery<'a> {
                 decided.queue(work, run)?;
                 self.taken.insert(&start.agent, run);
                 self.started += 1;
-                dropped_itself |= make_room(work, start, id, event.received_at)?;
+                dropped_itself |= make_room(work, start, id, event.received_at, &mut dropped)?;
                 queued.push(start.agent.clone());
             }
             if let Some(before) = before {
@@ -155,7 +155,7 @@ impl<'a> Delivery<'a> {
             queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
         }
         outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        Ok(Accepted { event: id, duplicate, outcomes, queued, decided: newly })
+        Ok(Accepted { event: id, duplicate, outcomes, queued, dropped, decided: newly })
     }
 
     fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
@@ -192,15 +192,18 @@ struct Decided<'a> {
     kind: OutcomeKind,
     run: Option<Run>,
     reason: Option<String>,
+    /// Whether the event was stored before, perhaps with other triggers.
+    duplicate: bool,
 }
 
 impl Decided<'_> {
     /// Writes the outcome. False, and nothing written, if the agent has one that stands.
     fn record(&self, sql: &Connection) -> Outcome<bool> {
-        let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (event_seq, agent) DO UPDATE SET \
+        let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason, trigger_set) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event_seq, agent) DO UPDATE SET \
                          kind = excluded.kind, run_seq = excluded.run_seq, trigger = excluded.trigger, \
-                         at = excluded.at, reason = excluded.reason WHERE kind = 4";
+                         at = excluded.at, reason = excluded.reason, \
+                         trigger_set = excluded.trigger_set WHERE kind = 4";
         let written = change(
             sql,
             statement,
@@ -212,6 +215,7 @@ impl Decided<'_> {
                 self.start.trigger,
                 self.event.received_at.as_millis(),
                 self.reason,
+                self.duplicate.then_some(self.event.trigger_set),
             ],
         )?;
         Ok(written == 1)
@@ -239,6 +243,7 @@ impl Decided<'_> {
             trigger: self.start.trigger,
             reason: self.reason,
             at: self.event.received_at,
+            trigger_set: self.event.trigger_set,
         }
     }
 }
@@ -310,7 +315,13 @@ fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Ou
 }
 
 /// Drops the oldest queued runs beyond the bound. Whether one of them is the event's own: a queue for nothing.
-fn make_room(work: &mut Work<'_>, start: &Start, event: EventId, now: Timestamp) -> Outcome<bool> {
+fn make_room(
+    work: &mut Work<'_>,
+    start: &Start,
+    event: EventId,
+    now: Timestamp,
+    dropped: &mut Vec<RunId>,
+) -> Outcome<bool> {
     let Admission::DropOldest(most) = start.admission else {
         return Ok(false);
     };
@@ -319,15 +330,16 @@ fn make_room(work: &mut Work<'_>, start: &Start, event: EventId, now: Timestamp)
         return Ok(false);
     }
     let oldest =
-        "SELECT seq, event_seq FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0 ORDER BY seq LIMIT ?3";
+        "SELECT seq, event_seq, id FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0 ORDER BY seq LIMIT ?3";
     let reason = format!("displaced by {event}: more than {most} runs were queued");
     let drop_run = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4 WHERE seq = ?1";
     let drop_outcome =
         "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
     let found = rows::all(work.sql, oldest, params![start.agent, QUEUED, excess], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, rows::id(row, 2)?))
     })?;
-    for (run, of_event) in &found {
+    for (run, of_event, id) in &found {
+        dropped.push(*id);
         change(work.sql, drop_run, params![run, DROPPED, reason, now.as_millis()])?;
         let kind = kind_number(OutcomeKind::Dropped);
         change(work.sql, drop_outcome, params![of_event, start.agent, run, kind, reason])?;

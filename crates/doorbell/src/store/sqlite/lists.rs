@@ -3,13 +3,15 @@
 //! A filter must not make a list read everything there is. So each index holds groups of rows in the order of commits
 //! (one source and event; one agent and state), and a list merges the newest of each group that the filter admits.
 
+use std::collections::HashMap;
+
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, ToSql, params};
 
 use super::fault::Outcome;
 use super::rows::{self, FAILED, all, kind_named, kind_number, state_number, value};
-use crate::store::{EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
+use crate::store::{AgentOutcome, EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
 
 /// How far the order of commits and the times of receipt may disagree, in milliseconds: by the time an event takes to
 /// be stored, and by what a clock was set back.
@@ -31,6 +33,21 @@ pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<Stored
     };
     range.order(&mut seqs, query.limit);
     seqs.into_iter().map(|seq| rows::event(sql, seq)).collect()
+}
+
+/// The outcomes of these events, by agent, in one query.
+pub(super) fn outcomes(sql: &Connection, seqs: &[i64]) -> Outcome<HashMap<i64, Vec<AgentOutcome>>> {
+    let statement = concat!(
+        "SELECT o.event_seq, ",
+        rows::outcome_columns!(),
+        " WHERE o.event_seq IN (SELECT value FROM json_each(?1)) ORDER BY o.event_seq, o.agent"
+    );
+    let mut found: HashMap<i64, Vec<AgentOutcome>> = HashMap::new();
+    let list = seqs.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    for (seq, outcome) in all(sql, statement, [format!("[{list}]")], |row| Ok((row.get(0)?, rows::outcome(row, 1)?)))? {
+        found.entry(seq).or_default().push(outcome);
+    }
+    Ok(found)
 }
 
 /// The sequences in question, and from which end.

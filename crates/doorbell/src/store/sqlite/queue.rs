@@ -1,4 +1,4 @@
-//! The queues as a whole: what is due, which agents have work, what waits for an agent that is gone.
+//! The queues as a whole: what is due, what waits for an agent that is gone.
 
 use std::collections::BTreeSet;
 
@@ -35,18 +35,6 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
 pub(super) fn next_due(sql: &Connection) -> Outcome<Option<Timestamp>> {
     let next = value::<Option<i64>>(sql, "SELECT min(due) FROM runs WHERE state = 1", ())?;
     Ok(next.flatten().map(Timestamp::from_millis))
-}
-
-/// Agents that have queued runs.
-pub(super) fn agents_with_work(sql: &Connection) -> Outcome<Vec<String>> {
-    let any = "SELECT 1 FROM runs WHERE agent = ?1 AND state = ?2 LIMIT 1";
-    let mut found = Vec::new();
-    for agent in rows::agents(sql)? {
-        if value::<i64>(sql, any, params![agent, QUEUED])?.is_some() {
-            found.push(agent);
-        }
-    }
-    Ok(found)
 }
 
 /// Holds up to [`STEP`] runs of agents that are gone, or queues up to as many of those that are back. Whether there

@@ -157,22 +157,34 @@ pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
         .query_row([seq], |row| Ok(PackedBody { head: row.get(0)?, packed: packed_from_row(row, 1)? }))?)
 }
 
+/// What is selected of outcomes (`o`), and from where.
+macro_rules! outcome_columns {
+    () => {
+        "o.agent, o.kind, o.run_seq, r.id, o.trigger, o.reason, o.at, coalesce(o.trigger_set, e.trigger_set) \
+         FROM outcomes o JOIN events e ON e.seq = o.event_seq LEFT JOIN runs r ON r.seq = o.run_seq"
+    };
+}
+pub(super) use outcome_columns;
+
 /// The outcomes of the event with this sequence, by agent.
 pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>> {
-    let statement = "SELECT o.agent, o.kind, o.run_seq, r.id, o.trigger, o.reason, o.at FROM outcomes o \
-                     LEFT JOIN runs r ON r.seq = o.run_seq WHERE o.event_seq = ?1 ORDER BY o.agent";
-    all(sql, statement, [seq], |row| {
-        Ok(AgentOutcome {
-            agent: row.get(0)?,
-            kind: kind_of(row.get(1)?)?,
-            run: match row.get::<_, Option<i64>>(2)? {
-                Some(_) => Some(id(row, 3)?),
-                None => None,
-            },
-            trigger: row.get(4)?,
-            reason: row.get(5)?,
-            at: time(row, 6)?,
-        })
+    let statement = concat!("SELECT ", outcome_columns!(), " WHERE o.event_seq = ?1 ORDER BY o.agent");
+    all(sql, statement, [seq], |row| outcome(row, 0))
+}
+
+/// The outcome in the columns of `outcome_columns!` from `first` on.
+pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
+    Ok(AgentOutcome {
+        agent: row.get(first)?,
+        kind: kind_of(row.get(first + 1)?)?,
+        run: match row.get::<_, Option<i64>>(first + 2)? {
+            Some(_) => Some(id(row, first + 3)?),
+            None => None,
+        },
+        trigger: row.get(first + 4)?,
+        reason: row.get(first + 5)?,
+        at: time(row, first + 6)?,
+        trigger_set: row.get(first + 7)?,
     })
 }
 

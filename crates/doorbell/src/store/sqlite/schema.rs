@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0002_compact.sql"),
     include_str!("../../../migrations/sqlite/0003_trace.sql"),
     include_str!("../../../migrations/sqlite/0004_run_keys.sql"),
+    include_str!("../../../migrations/sqlite/0005_outcome_trigger_sets.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
