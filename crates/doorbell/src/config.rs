@@ -23,6 +23,7 @@ mod files;
 mod gateway;
 mod layers;
 mod names;
+mod origin;
 mod problem;
 mod quantity;
 mod retries;
@@ -36,6 +37,7 @@ mod values;
 
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
+pub use origin::{Origin, Survey};
 pub use problem::Problems;
 pub use sources::providers;
 
@@ -49,6 +51,10 @@ pub const DEFAULTS: &str = layers::DEFAULTS;
 pub struct Config {
     /// The project folder, absolute.
     pub root: PathBuf,
+    /// What it was read from.
+    pub origin: Origin,
+    /// How those files stood just before they were read.
+    pub survey: Survey,
     /// `[gateway]`.
     pub gateway: Gateway,
     /// `[store] url`.
@@ -85,6 +91,8 @@ pub struct Gateway {
     pub max_body: u64,
     /// How long running agents may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// Whether saved changes are taken over while the gateway runs.
+    pub hot_reload: bool,
 }
 
 /// `agents/<name>/`: what starts an agent, and how.
@@ -156,8 +164,12 @@ pub enum PromptChannel {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) -> Result<Config, Problems> {
+    Origin { root: root.to_owned(), environment: environment.clone(), flags: flags.to_vec() }.load()
+}
+
+fn load_from(origin: &Origin) -> Result<Config, Problems> {
     let mut findings = Findings::default();
-    match read(root, environment, flags, &mut findings) {
+    match read(origin, &mut findings) {
         Some(config) if findings.problems.is_empty() => {
             Ok(Config { warnings: findings.warnings, settings: findings.settings, ..config })
         }
@@ -165,7 +177,9 @@ pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) 
     }
 }
 
-fn read(root: &Path, environment: &Environment, flags: &[(String, String)], findings: &mut Findings) -> Option<Config> {
+fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
+    let Origin { root, environment, flags } = origin;
+    let survey = origin.survey();
     let absolute = std::path::absolute(root);
     let root = findings.take(absolute.map_err(|error| Problem::anywhere(format!("no project folder: {error}"))))?;
     if !root.join("config.toml").exists() {
@@ -191,6 +205,8 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
         warnings: Vec::new(),
         settings: Vec::new(),
         root,
+        origin: origin.clone(),
+        survey,
     })
 }
 

@@ -9,21 +9,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use doorbell_core::matcher::Matcher;
-use doorbell_core::trigger::Trigger;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Access, Activity, App};
-use crate::clock;
+use crate::app::{Access, Activity, App, InForce, Snapshot};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
 use crate::ops;
+use crate::reload::Reloader;
 use crate::runtime::Guard;
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
@@ -60,6 +58,7 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     accepting: CancellationToken,
     server: JoinHandle<()>,
+    reloading: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -91,18 +90,21 @@ impl Gateway {
         let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
-        tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
-            agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server })
+        let reloading = Reloader::start(Arc::clone(&app))?;
+        let in_force = app.current();
+        tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
+            agents = in_force.config.agents.len(), "gateway.started");
+        Ok(Self { app, address, dispatcher, accepting, server, reloading })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
     pub async fn close(self, limit: Duration) {
         tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");
+        self.reloading.abort();
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
         self.dispatcher.close(limit).await;
-        let _ = std::fs::remove_file(address_file(&self.app.config.root));
+        let _ = std::fs::remove_file(address_file(&self.app.root));
         self.accepting.cancel();
         let _ = self.server.await;
         tracing::info!("gateway.closed");
@@ -110,14 +112,13 @@ impl Gateway {
 }
 
 async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
-    let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
-    let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, clock::now()).await?;
+    let root = config.root.clone();
+    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
     let access = Access::new(store.keys().await?);
     Ok(Arc::new(App {
-        config,
+        root,
+        in_force,
         store,
-        matcher: Matcher::new(triggers),
-        trigger_set,
         access,
         activity: Activity::default(),
         metrics: Metrics::default(),

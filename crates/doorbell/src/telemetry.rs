@@ -99,6 +99,10 @@ pub struct Snapshot {
     pub operations: u64,
     /// Seconds spent in them.
     pub commit_seconds: f64,
+    /// Generation of the configuration in force.
+    pub config_generation: u64,
+    /// Whether what is saved now is in force.
+    pub config_is_saved_one: bool,
 }
 
 impl Default for Metrics {
@@ -174,6 +178,15 @@ impl Metrics {
         let busy = Counter::<f64, AtomicU64>::default();
         busy.inc_by(snapshot.commit_seconds);
         registry.register("store_commit_seconds", "Time spent in those commits", busy);
+        let gauge = |value: u64| {
+            let gauge = Gauge::<i64>::default();
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge
+        };
+        let generation = "Generation of the configuration in force, 1 at the start";
+        registry.register("config_generation", generation, gauge(snapshot.config_generation));
+        let loaded = "1 if the newest saved configuration is in force, 0 if it was refused and an earlier one is";
+        registry.register("config_last_reload_successful", loaded, gauge(snapshot.config_is_saved_one.into()));
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &registry);

@@ -69,7 +69,7 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
 pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
     let mut told = Told::new()?;
     told.wait().await;
-    let limit = gateway.app.config.gateway.drain_timeout;
+    let limit = gateway.app.current().config.gateway.drain_timeout;
     let note = |text: String| {
         if notes {
             output::note(text)

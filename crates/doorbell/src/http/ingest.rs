@@ -27,7 +27,7 @@ use http::{HeaderValue, Method, StatusCode};
 use super::Shared;
 use super::body::Share;
 use super::error::{Failure, method_not_allowed};
-use crate::app::{App, Notice};
+use crate::app::{Notice, Snapshot};
 use crate::clock;
 use crate::config::{Agent, WhenFull};
 use crate::store::{Acceptance, Accepted, Admission, NewEvent, OutcomeKind, Rejection, Start};
@@ -41,7 +41,8 @@ pub(super) async fn by_provider(
 ) -> Response {
     // What is not UTF-8 names nothing.
     let Ok(Path(provider)) = path else { return Failure::not_found().into_response() };
-    let all = shared.app.config.sources.values();
+    let in_force = shared.app.current();
+    let all = in_force.config.sources.values();
     let sources = all.filter(|source| source.provider().name() == provider).cloned().collect();
     receive(shared, sources, remote, request).await
 }
@@ -54,7 +55,8 @@ pub(super) async fn by_source(
     request: Request,
 ) -> Response {
     let Ok(Path((provider, source))) = path else { return Failure::not_found().into_response() };
-    let found = shared.app.config.sources.get(&source);
+    let in_force = shared.app.current();
+    let found = in_force.config.sources.get(&source);
     let sources = found.filter(|source| source.provider().name() == provider).cloned().into_iter().collect();
     receive(shared, sources, remote, request).await
 }
@@ -87,6 +89,12 @@ async fn take(
     // The body's share of the budget is given back at the end.
     let (delivery, _share) = collect(shared, sources, remote, request).await?;
     let started = Instant::now();
+    // The body may have taken its time: what is in force now counts, for the secrets as for the triggers.
+    let in_force = shared.app.current();
+    let sources: &[Arc<Source>] = &still_there(&in_force, sources);
+    if sources.is_empty() {
+        return Err(Failure::not_found());
+    }
     let verified = match prove(sources, &delivery) {
         Ok(verified) => verified,
         Err(rejection) => {
@@ -104,7 +112,7 @@ async fn take(
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
-    let stored = shared.app.store.accept(new_events(&shared.app, &events)).await.map_err(|error| {
+    let stored = shared.app.store.accept(new_events(&in_force, &events)).await.map_err(|error| {
         let failure = Failure::from(error);
         taken.iter().for_each(|source| shared.app.metrics.count_rejected(source.name(), failure.code()));
         failure
@@ -119,6 +127,13 @@ async fn take(
     }
 }
 
+/// The same sources as they are configured in this snapshot, without those that are gone.
+fn still_there(in_force: &Snapshot, sources: &[Arc<Source>]) -> Vec<Arc<Source>> {
+    let now = sources.iter().filter_map(|source| in_force.config.sources.get(source.name()).map(|now| (source, now)));
+    let same = now.filter(|(before, now)| before.provider().name() == now.provider().name());
+    same.map(|(_, now)| Arc::clone(now)).collect()
+}
+
 /// The whole delivery as it came, within the limits.
 async fn collect(
     shared: &Shared,
@@ -128,9 +143,10 @@ async fn collect(
 ) -> Result<(Arc<Delivery>, Share), Failure> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let in_force = shared.app.current();
     let mut delivery = Delivery {
         method: parts.method,
-        url: format!("{}{path}", shared.app.public_url()),
+        url: format!("{}{path}", shared.app.public_url(&in_force)),
         headers: parts.headers,
         body: Bytes::new(),
         received_at: clock::now(),
@@ -141,7 +157,7 @@ async fn collect(
         let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
         return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
     }
-    let limit = shared.app.config.gateway.max_body;
+    let limit = in_force.config.gateway.max_body;
     match shared.budget.read(&delivery.headers, body, limit).await {
         Ok((bytes, share)) => {
             delivery.body = bytes;
@@ -176,18 +192,18 @@ fn prove(sources: &[Arc<Source>], delivery: &Arc<Delivery>) -> Result<Vec<Verifi
 }
 
 /// The events with what they start, matched against the triggers in force.
-fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
-    events.iter().map(|event| new_event(app, event)).collect()
+fn new_events(in_force: &Snapshot, events: &[Event]) -> Vec<NewEvent> {
+    events.iter().map(|event| new_event(in_force, event)).collect()
 }
 
-fn new_event(app: &App, event: &Event) -> NewEvent {
+fn new_event(in_force: &Snapshot, event: &Event) -> NewEvent {
     let (source, delivery) = (event.source(), event.delivery());
     let candidate = Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
     let mut starts: Vec<Start> = Vec::new();
-    for trigger in app.matcher.find(candidate) {
+    for trigger in in_force.matcher.find(candidate) {
         // Triggers come in file order, so the first one of an agent is the one whose rules hold.
         if !starts.iter().any(|start| start.agent == trigger.agent)
-            && let Some(agent) = app.config.agents.get(&trigger.agent)
+            && let Some(agent) = in_force.config.agents.get(&trigger.agent)
         {
             starts.push(Start {
                 agent: trigger.agent.clone(),
@@ -212,7 +228,7 @@ fn new_event(app: &App, event: &Event) -> NewEvent {
         context: serde_json::to_string(&event.context().shortened()).unwrap_or_default(),
         headers: serde_json::to_string(&headers).unwrap_or_default(),
         body: delivery.body.clone(),
-        trigger_set: app.trigger_set,
+        trigger_set: in_force.trigger_set,
         starts,
     }
 }

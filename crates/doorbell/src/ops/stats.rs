@@ -20,7 +20,13 @@ use crate::telemetry::Snapshot;
 pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     let stats = app.store.stats().await?;
     let mut agents: BTreeMap<String, api::AgentStats> = BTreeMap::new();
-    for agent in app.config.agents.values() {
+    let (in_force, error) = app.in_force.state();
+    let config = api::ConfigState {
+        generation: in_force.generation,
+        loaded_at: in_force.loaded_at.to_string(),
+        error,
+    };
+    for agent in in_force.config.agents.values() {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;
         row.scale = agent.scale;
@@ -51,6 +57,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         },
         agents: agents.into_values().collect(),
+        config: caller.confined_to().is_none().then_some(config),
     })
 }
 
@@ -68,6 +75,7 @@ pub async fn metrics(app: &App) -> Result<String, Error> {
     let stats = app.store.stats().await?;
     let commits = app.store.commits();
     let now = clock::now();
+    let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
         runs: stats
             .runs
@@ -83,6 +91,8 @@ pub async fn metrics(app: &App) -> Result<String, Error> {
         commits: commits.commits,
         operations: commits.operations,
         commit_seconds: commits.busy.as_secs_f64(),
+        config_generation: in_force.generation,
+        config_is_saved_one: refused.is_none(),
     };
     Ok(app.metrics.render(&snapshot))
 }
