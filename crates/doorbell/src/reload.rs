@@ -117,15 +117,17 @@ impl Reloader {
     async fn put_in_force(&mut self, mut config: Config) {
         let old = self.app.current();
         let kept = changes::keep_what_needs_a_restart(&mut config, &old.config);
-        let changes: Vec<String> = changes::list(&old.config, &config).into_iter().chain(kept).collect();
+        let mut changes = changes::list(&old.config, &config);
         for warning in config.warnings.iter().filter(|warning| !old.config.warnings.contains(warning)) {
-            tracing::warn!(warning, "config.warning");
+            tracing::warn!("config.warning: {warning}");
         }
         match Snapshot::prepare(config, self.app.store.as_ref(), old.generation + 1).await {
             Ok(snapshot) => {
                 let snapshot = self.app.in_force.replace(snapshot);
                 let said = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
-                tracing::info!(generation = snapshot.generation, changed = said, "config.reloaded");
+                tracing::info!(generation = snapshot.generation, changed = %said, "config.reloaded");
+                kept.iter().for_each(|sentence| tracing::warn!("config.needs_restart: {sentence}"));
+                changes.extend(kept);
                 self.tell(&snapshot, changes, None);
             }
             Err(error) => {
@@ -138,7 +140,7 @@ impl Reloader {
 
     fn refuse(&self, error: String) {
         let old = self.app.current();
-        tracing::warn!(generation = old.generation, "config.refused: what was in force stays\n{error}");
+        tracing::warn!("config.refused: what was in force stays\n{error}");
         self.app.in_force.refuse(error.clone());
         self.tell(&old, Vec::new(), Some(error));
     }

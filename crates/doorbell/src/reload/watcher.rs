@@ -13,6 +13,8 @@ use crate::config::Survey;
 
 /// How long a file that is open for writing is waited for after the last change to it.
 const LONGEST_SAVE: Duration = Duration::from_secs(60);
+/// The same for one that was only made: it may be a link to a finished one, which nobody closes.
+const LONGEST_START: Duration = Duration::from_secs(5);
 
 /// What of the project's folder itself concerns us. It may hold much else, such as a log that grows all the time.
 const OF_THE_PROJECT: [&str; 3] = ["config.toml", "agents", "providers"];
@@ -30,7 +32,7 @@ pub(super) struct Watcher {
 struct Heard {
     root: PathBuf,
     bell: Notify,
-    /// Files that were written to and not closed yet, with when they were written to last.
+    /// Files that were made or written to and not closed yet, with how long they are waited for.
     open: Mutex<HashMap<PathBuf, Instant>>,
 }
 
@@ -80,7 +82,8 @@ impl Watcher {
     /// Whether somebody has one of these files open who wrote to it.
     pub(super) fn is_being_written(&self, files: &Survey) -> bool {
         let mut open = self.heard.open();
-        open.retain(|_, since| since.elapsed() < LONGEST_SAVE);
+        let now = Instant::now();
+        open.retain(|_, until| *until > now);
         open.keys().any(|path| files.has(path))
     }
 
@@ -117,8 +120,10 @@ impl Heard {
             }
             let mut open = self.open();
             for path in &event.paths {
+                let until = |wait| Instant::now() + wait;
                 match event.kind {
-                    EventKind::Modify(ModifyKind::Data(_)) => open.insert(path.clone(), Instant::now()),
+                    EventKind::Modify(ModifyKind::Data(_)) => open.insert(path.clone(), until(LONGEST_SAVE)),
+                    EventKind::Create(_) if is_plain_file(path) => open.insert(path.clone(), until(LONGEST_START)),
                     EventKind::Modify(ModifyKind::Metadata(_)) => None,
                     _ => open.remove(path),
                 };
@@ -143,4 +148,9 @@ impl Heard {
     fn open(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether it is a file, not a link to one.
+fn is_plain_file(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
