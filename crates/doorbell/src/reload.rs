@@ -64,6 +64,9 @@ impl Reloader {
             }
             if (at_once || watching) && self.saved(at_once, &mut asked).await {
                 self.take_over().await;
+            } else {
+                // A file of somebody else beside ours may be written to all the time.
+                tokio::time::sleep(QUIET).await;
             }
             at_once = tokio::select! {
                 Some(()) = asked.recv() => true,

@@ -18,7 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("dispatch", &["app", "clock", "config", "runtime", "store"]),
     ("files", &[]),
-    ("gateway", &["app", "clock", "config", "dispatch", "files", "http", "ops", "reload", "runtime", "store", "telemetry"]),
+    (
+        "gateway",
+        &["app", "clock", "config", "dispatch", "files", "http", "ops", "reload", "runtime", "store", "telemetry"],
+    ),
     ("http", &["app", "clock", "config", "dispatch", "ops", "store"]),
     ("ops", &["app", "clock", "dispatch", "store", "telemetry"]),
     ("reload", &["app", "clock", "config"]),

@@ -146,7 +146,8 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     // A redelivery starts agents whose triggers came later; they are explained by what those are now.
     let unexplained = |outcome: &&api::Outcome| !verdicts.iter().any(|v| v.matched && v.agent == outcome.agent);
     let in_force = app.current();
-    let late = event.outcomes.iter().filter(unexplained).filter_map(|outcome| in_force.config.agents.get(&outcome.agent));
+    let late =
+        event.outcomes.iter().filter(unexplained).filter_map(|outcome| in_force.config.agents.get(&outcome.agent));
     let late: Vec<api::Verdict> = late
         .flat_map(|agent| &agent.triggers)
         .map(|trigger| {

@@ -21,11 +21,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     let stats = app.store.stats().await?;
     let mut agents: BTreeMap<String, api::AgentStats> = BTreeMap::new();
     let (in_force, error) = app.in_force.state();
-    let config = api::ConfigState {
-        generation: in_force.generation,
-        loaded_at: in_force.loaded_at.to_string(),
-        error,
-    };
+    let config = api::ConfigState { generation: in_force.generation, loaded_at: in_force.loaded_at.to_string(), error };
     for agent in in_force.config.agents.values() {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;

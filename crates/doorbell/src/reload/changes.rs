@@ -113,3 +113,67 @@ fn changed_keys(old: &Config, new: &Config) -> BTreeMap<String, BTreeSet<String>
     }
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::{Environment, load};
+
+    const SOURCES: &str = "[webhooks.a]\ntype = \"generic\"\nallow_unsigned = true\n";
+    const AGENT: &str = "[[webhooks]]\nsource = \"a\"\n[runtime]\ntype = \"command\"\ncommand = [\"true\"]\n";
+
+    fn config(files: &[(&str, &str)]) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        load(folder.path(), &Environment::default(), &[]).unwrap()
+    }
+
+    #[test]
+    fn what_came_went_and_changed_is_said_by_its_name() {
+        let old = config(&[
+            ("config.toml", &format!("[gateway]\nmax_body = \"1MiB\"\n{SOURCES}")),
+            ("agents/stays/config.toml", AGENT),
+            ("agents/stays/SKILL.md", "Do this"),
+            ("agents/goes/config.toml", AGENT),
+            ("agents/same/config.toml", AGENT),
+        ]);
+        let new = config(&[
+            (
+                "config.toml",
+                &format!("{SOURCES}dedup = \"off\"\n[webhooks.b]\ntype = \"generic\"\nallow_unsigned = true"),
+            ),
+            ("agents/stays/config.toml", &format!("scale = 3\n{AGENT}")),
+            ("agents/stays/SKILL.md", "Do that"),
+            ("agents/comes/config.toml", AGENT),
+            // A comment moves the lines, and changes nothing.
+            ("agents/same/config.toml", &format!("# as before\n{AGENT}")),
+        ]);
+        let expected = [
+            "source a changed (dedup)",
+            "source b added",
+            "agent comes added",
+            "agent goes removed",
+            "agent stays changed (SKILL.md, scale)",
+            "gateway.max_body changed",
+        ];
+        assert_eq!(list(&old, &new), expected);
+        assert_eq!(list(&new, &new), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_read_at_the_start_keeps_its_value_and_is_said_as_long_as_it_differs() {
+        let running = config(&[("config.toml", "")]);
+        let mut new = config(&[("config.toml", "[gateway]\nlisten = \"127.0.0.1:9\"\n[store]\nurl = \"sqlite:b.db\"")]);
+        let kept = keep_what_needs_a_restart(&mut new, &running);
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        assert!(kept[0].starts_with("gateway.listen = \"127.0.0.1:9\" needs a restart: \"127.0.0.1:8080\" stays"));
+        assert_eq!((new.gateway.listen, &new.store_url), (running.gateway.listen, &running.store_url));
+        assert_eq!(list(&running, &new), Vec::<String>::new());
+        assert_eq!(keep_what_needs_a_restart(&mut new, &running), Vec::<String>::new());
+    }
+}

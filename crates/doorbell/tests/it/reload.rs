@@ -149,6 +149,20 @@ async fn folders_mounted_by_kubernetes_are_followed() {
     assert_eq!(gateway.ring(signed_with("another")).await.runs.len(), 1);
 }
 
+/// Some file systems, and some ways to link, tell nothing of a change.
+#[tokio::test]
+async fn a_change_that_the_system_does_not_tell_is_found_anyway() {
+    let project = project();
+    let files = project.path("mounted");
+    mount(&files, "..1", &[("agent.toml", &wanting("[\"push\"]"))]);
+    std::fs::remove_file(project.path("agents/triage/config.toml")).unwrap();
+    symlink(files.join("..data/agent.toml"), project.path("agents/triage/config.toml")).unwrap();
+    let gateway = project.serve();
+    mount(&files, "..2", &[("agent.toml", &wanting("[\"issues\"]"))]);
+    generation(&gateway, 2).await;
+    assert_eq!(gateway.ring(sample("issues.opened")).await.runs.len(), 1);
+}
+
 fn signed_with(secret: &str) -> Signed {
     let key = Github.prepare(&Secret::new(secret)).unwrap();
     let body = sample("issues.opened").body;
@@ -274,7 +288,13 @@ async fn what_is_read_at_the_start_stays_and_is_said_to_need_a_restart() {
         assert!(log.contains(key), "{log}");
     }
     assert!(log.contains("gateway.max_body changed"), "{log}");
-    let large = Github.sign(Some(&crate::support::key()), "issues.opened", vec![b' '; 3000].into(), "1", doorbell::clock::now());
+    let large = Github.sign(
+        Some(&crate::support::key()),
+        "issues.opened",
+        vec![b' '; 3000].into(),
+        "1",
+        doorbell::clock::now(),
+    );
     assert_eq!(code(gateway.send("/v1/webhooks/github/acme", large).await), "body_too_large");
     assert_eq!(gateway.client.stats().await.unwrap().events, 0);
     assert!(!project.path("other.db").exists());
@@ -502,7 +522,8 @@ async fn two_hundred_reloads_under_load_lose_and_double_nothing() {
 fn a_gateway_ends_with_its_terminal() {
     let project = project();
     let log = project.path("gateway.log");
-    let mut command = project.prepare("script", &["-qec", &format!("{} serve 2>{}", crate::support::PROGRAM, log.display()), "/dev/null"]);
+    let mut command = project
+        .prepare("script", &["-qec", &format!("{} serve 2>{}", crate::support::PROGRAM, log.display()), "/dev/null"]);
     let mut terminal = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
     let address = project.path(".doorbell/gateway.json");
     wait_for("the gateway to listen", || address.exists().then_some(()));
