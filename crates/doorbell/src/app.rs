@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::clock;
 use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 mod snapshot;
 
@@ -34,6 +34,8 @@ pub struct App {
     pub activity: Activity,
     /// Counters and histograms.
     pub metrics: Metrics,
+    /// Traces of deliveries and tries.
+    pub traces: Traces,
     /// Where this gateway can be reached from this machine; set once it listens.
     pub local_url: OnceLock<String>,
     /// When the store was last seen to take writes, in milliseconds since the Unix epoch.

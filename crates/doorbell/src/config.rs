@@ -30,6 +30,7 @@ mod retries;
 mod runtime;
 mod skill;
 mod sources;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -59,6 +60,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[store] url`.
     pub store_url: String,
+    /// `[telemetry]`.
+    pub telemetry: Telemetry,
     /// `[webhooks.*]`, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `agents/*`, by name.
@@ -93,6 +96,13 @@ pub struct Gateway {
     pub drain_timeout: Duration,
     /// Whether saved changes are taken over while the gateway runs.
     pub hot_reload: bool,
+}
+
+/// `[telemetry]` and the standard variables of OpenTelemetry.
+#[derive(Debug, Clone, Default)]
+pub struct Telemetry {
+    /// The URL that traces are sent to, by OTLP over HTTP; none: nothing is traced.
+    pub traces_url: Option<String>,
 }
 
 /// `agents/<name>/`: what starts an agent, and how.
@@ -192,6 +202,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     let around = runtime::Surroundings { root: &root, credentials: &credentials };
     let gateway = gateway::read(&project.gateway, findings);
     let store_url = gateway::read_store(&project.store, findings);
+    let telemetry = telemetry::read(&project.telemetry, environment, findings);
     agents::check_defaults(&project.defaults, around, findings);
     let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
     let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref() };
@@ -200,6 +211,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     Some(Config {
         gateway: gateway?,
         store_url: store_url?,
+        telemetry,
         sources: sources?.good,
         agents,
         warnings: Vec::new(),

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{Access, Activity, App, InForce, Snapshot};
+use crate::clock;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
@@ -24,7 +25,7 @@ use crate::ops;
 use crate::reload::Reloader;
 use crate::runtime::Guard;
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -87,7 +88,8 @@ impl Gateway {
         dispatcher.start();
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
-        let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
+        let server =
+            tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         let reloading = Reloader::start(Arc::clone(&app))?;
@@ -107,21 +109,25 @@ impl Gateway {
         let _ = std::fs::remove_file(address_file(&self.app.root));
         self.accepting.cancel();
         let _ = self.server.await;
+        self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
 }
 
 async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
     let root = config.root.clone();
-    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
     let access = Access::new(store.keys().await?);
+    let metrics = Metrics::new(clock::now());
+    let traces = Traces::start(&config.telemetry, metrics.spans())?;
+    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
     Ok(Arc::new(App {
         root,
         in_force,
         store,
         access,
         activity: Activity::default(),
-        metrics: Metrics::default(),
+        metrics,
+        traces,
         local_url: OnceLock::new(),
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),

@@ -56,6 +56,8 @@ pub struct Job {
     pub token: Secret,
     /// What it inherits of the gateway's environment.
     pub inherited: Vec<(String, OsString)>,
+    /// The variables by which it goes on with the trace; none while nothing is traced.
+    pub trace: Vec<(&'static str, String)>,
 }
 
 /// Why an attempt is to end before it is done.

@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::id::{EventId, KeyId, RunId};
@@ -15,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod conformance;
+mod figures;
 mod sqlite;
 
+pub use figures::{Figures, Space, Tallies};
 pub use sqlite::SqliteStore;
 
 /// What a verb answers.
@@ -135,8 +136,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Whether events can be stored now: tried by writing.
     fn health(&self, now: Timestamp) -> Answer<'_, ()>;
 
-    /// Figures of the group commit since the start, for metrics.
-    fn commits(&self) -> CommitFigures;
+    /// How many runs there are in which state: cheap, however many there are.
+    fn tallies(&self) -> Answer<'_, Tallies>;
+
+    /// What the store takes on the disk.
+    fn space(&self) -> Answer<'_, Space>;
+
+    /// What the group commit does, as histograms.
+    fn figures(&self) -> Figures;
 }
 
 /// How many rejections of one source are kept.
@@ -173,6 +180,8 @@ pub struct NewEvent {
     pub body: Bytes,
     /// The version of the trigger set it was matched with.
     pub trigger_set: i64,
+    /// The trace that its runs go on with (a `traceparent` of W3C Trace Context); none while nothing is traced.
+    pub trace: Option<String>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
 }
@@ -224,6 +233,8 @@ pub struct Accepted {
     pub outcomes: Vec<AgentOutcome>,
     /// Agents for which this call queued a run.
     pub queued: Vec<String>,
+    /// What this call decided: agents that had no outcome before, and which they got.
+    pub decided: Vec<(String, OutcomeKind)>,
 }
 
 /// What became of one event for one agent.
@@ -525,6 +536,8 @@ pub struct StoredRun {
     pub due: Option<Timestamp>,
     /// Who asked for its end.
     pub cancel_requested: Option<String>,
+    /// The trace that its tries go on with, if its delivery was traced.
+    pub trace: Option<String>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
@@ -572,17 +585,6 @@ pub struct Stats {
     pub runs: Vec<(String, State, u64)>,
     /// Per agent: when its oldest queued run was made.
     pub oldest_queued: Vec<(String, Timestamp)>,
-}
-
-/// Figures of the group commit since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CommitFigures {
-    /// Commits.
-    pub commits: u64,
-    /// Operations they held.
-    pub operations: u64,
-    /// Time spent in them.
-    pub busy: Duration,
 }
 
 /// Opens the store of a URL: `sqlite:PATH`, relative to `root`.

@@ -16,18 +16,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", ALL),
     ("clock", &[]),
     ("config", &[]),
-    ("dispatch", &["app", "clock", "config", "runtime", "store"]),
+    ("dispatch", &["app", "clock", "config", "runtime", "store", "telemetry"]),
     ("files", &[]),
     (
         "gateway",
         &["app", "clock", "config", "dispatch", "files", "http", "ops", "reload", "runtime", "store", "telemetry"],
     ),
-    ("http", &["app", "clock", "config", "dispatch", "ops", "store"]),
+    ("http", &["app", "clock", "config", "dispatch", "ops", "store", "telemetry"]),
     ("ops", &["app", "clock", "dispatch", "store", "telemetry"]),
     ("reload", &["app", "clock", "config"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "store"]),
 ];
 
 /// Names that only some places may use.

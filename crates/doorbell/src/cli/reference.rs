@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory, ValueEnum};
 
 use super::output;
-use crate::config;
+use crate::{config, telemetry};
 
 /// Print a page of the reference, as it stands in the docs
 #[derive(Debug, Args)]
@@ -19,12 +19,15 @@ enum Page {
     Cli,
     /// Every configuration key.
     Config,
+    /// Every metric.
+    Metrics,
 }
 
 pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
     let page = match args.page {
         Page::Cli => commands(),
         Page::Config => configuration(),
+        Page::Metrics => metrics(),
     };
     Ok(output::line(page.trim_end())?)
 }
@@ -36,6 +39,17 @@ fn configuration() -> String {
         config::DEFAULTS
     )
 }
+
+fn metrics() -> String {
+    let mut page = METRICS.to_owned();
+    for metric in telemetry::describe_metrics() {
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        page.push_str(&format!("| `{}` | {} | {labels} | {} |\n", metric.name, metric.kind, metric.help));
+    }
+    page
+}
+
+const METRICS: &str = include_str!("reference/metrics.txt");
 
 fn commands() -> String {
     let mut page = "# Commands\n".to_owned();

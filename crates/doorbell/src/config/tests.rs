@@ -9,6 +9,7 @@ mod accepted;
 mod layers;
 mod refused;
 mod rendered;
+mod telemetry;
 
 pub(super) const GATEWAY: &str = "[webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
 pub(super) const AGENT: &str =

@@ -31,6 +31,7 @@ use crate::app::{Notice, Snapshot};
 use crate::clock;
 use crate::config::{Agent, WhenFull};
 use crate::store::{Acceptance, Accepted, Admission, NewEvent, OutcomeKind, Rejection, Start};
+use crate::telemetry::DeliveryTrace;
 
 /// `POST /webhooks/{provider}`: every source of the provider whose secret verifies takes the event.
 pub(super) async fn by_provider(
@@ -63,6 +64,7 @@ pub(super) async fn by_source(
 
 async fn receive(shared: Shared, sources: Vec<Arc<Source>>, remote: SocketAddr, request: Request) -> Response {
     if sources.is_empty() {
+        shared.app.metrics.count_without_source();
         return Failure::not_found().into_response();
     }
     if request.method() != Method::POST {
@@ -74,9 +76,17 @@ async fn receive(shared: Shared, sources: Vec<Arc<Source>>, remote: SocketAddr, 
         let detail = "the gateway shuts down; try again";
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closing", detail).retry_later().into_response();
     }
-    match take(&shared, &sources, remote, request).await {
-        Ok(receipt) => Json(receipt).into_response(),
-        Err(failure) => failure.into_response(),
+    let names = sources.iter().map(|source| source.name());
+    let mut trace = shared.app.traces.begin_delivery(request.headers(), names);
+    match take(&shared, &sources, remote, request, &mut trace).await {
+        Ok(receipt) => {
+            trace.accepted(&receipt.delivery_id, &receipt.event, receipt.duplicate, receipt.runs.len());
+            Json(receipt).into_response()
+        }
+        Err(failure) => {
+            trace.refused(failure.status().as_u16(), failure.code());
+            failure.into_response()
+        }
     }
 }
 
@@ -85,7 +95,9 @@ async fn take(
     sources: &[Arc<Source>],
     remote: SocketAddr,
     request: Request,
+    trace: &mut DeliveryTrace,
 ) -> Result<Receipt, Failure> {
+    trace.step("receive");
     // The body's share of the budget is given back at the end.
     let (delivery, _share) = collect(shared, sources, remote, request).await?;
     let started = Instant::now();
@@ -95,6 +107,7 @@ async fn take(
     if sources.is_empty() {
         return Err(Failure::not_found());
     }
+    trace.step("verify");
     let verified = match prove(sources, &delivery) {
         Ok(verified) => verified,
         Err(rejection) => {
@@ -105,6 +118,7 @@ async fn take(
         }
     };
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
+    trace.step("match");
     let events = match verified.into_iter().map(Event::read).collect::<Result<Vec<Event>, _>>() {
         Ok(events) => events,
         Err(unreadable) => {
@@ -112,7 +126,10 @@ async fn take(
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
-    let stored = shared.app.store.accept(new_events(&in_force, &events)).await.map_err(|error| {
+    let mut new = new_events(&in_force, &events);
+    new.iter_mut().for_each(|event| event.trace = trace.context());
+    trace.step("store");
+    let stored = shared.app.store.accept(new).await.map_err(|error| {
         let failure = Failure::from(error);
         taken.iter().for_each(|source| shared.app.metrics.count_rejected(source.name(), failure.code()));
         failure
@@ -225,10 +242,11 @@ fn new_event(in_force: &Snapshot, event: &Event) -> NewEvent {
         verified_by: event.verified_by().map(ToOwned::to_owned),
         received_at: delivery.received_at,
         handshake: event.is_handshake(),
-        context: serde_json::to_string(&event.context().shortened()).unwrap_or_default(),
+        context: event.context().shortened(),
         headers: serde_json::to_string(&headers).unwrap_or_default(),
         body: delivery.body.clone(),
         trigger_set: in_force.trigger_set,
+        trace: None,
         starts,
     }
 }
@@ -254,7 +272,7 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
         let event_type = event.event_type();
         let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);
         let runs: Vec<String> = started.filter_map(|outcome| outcome.run).map(|run| run.to_string()).collect();
-        app.metrics.count_accepted(source, accepted.duplicate, took);
+        app.metrics.count_accepted(source, accepted.duplicate, &accepted.decided, took);
         app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),
@@ -295,7 +313,10 @@ async fn refuse(
 ) -> Failure {
     for source in sources {
         shared.app.metrics.count_rejected(source.name(), failure.code());
-        let Some(suppressed) = shared.rejections.admit(source.name(), Instant::now()) else { continue };
+        let Some(suppressed) = shared.rejections.admit(source.name(), Instant::now()) else {
+            shared.app.metrics.count_suppressed(source.name());
+            continue;
+        };
         tracing::warn!(source = source.name(), code = failure.code(), detail, %remote, suppressed, "delivery.rejected");
         let headers = visible_headers(source.provider(), &delivery.headers);
         let rejection = Rejection {

@@ -12,6 +12,7 @@ const MOST_NAMED: usize = 6;
 pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> Vec<String> {
     new.gateway.listen = running.gateway.listen;
     new.store_url.clone_from(&running.store_url);
+    new.telemetry.clone_from(&running.telemetry);
     let earlier = running.settings.iter().filter(|setting| is_read_at_start(&setting.path));
     let earlier: BTreeMap<&str, &Setting> = earlier.map(|setting| (setting.path.as_str(), setting)).collect();
     let mut kept = Vec::new();
@@ -40,6 +41,7 @@ pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> V
 
 fn is_read_at_start(path: &str) -> bool {
     matches!(path, "gateway.listen" | "gateway.admin_listen")
+        || path.starts_with("telemetry.")
         || (path.starts_with("store.") && path != "store.retention")
 }
 

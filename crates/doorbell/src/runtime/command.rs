@@ -105,6 +105,7 @@ fn environment(job: &Job, folder: &Folder) -> Result<Vec<(OsString, OsString)>, 
     set("DOORBELL_AGENT", job.agent.name.clone().into());
     set("DOORBELL_EVENT_FILE", folder.event_file().into());
     set("DOORBELL_OUTPUT_FILE", folder.output_file().into());
+    job.trace.iter().for_each(|(name, value)| set(name, value.into()));
     set("DOORBELL_URL", job.url.clone().into());
     set("DOORBELL_TOKEN", OsString::from_vec(job.token.expose().to_vec()));
     Ok(all)

@@ -91,6 +91,7 @@ impl Bench {
             url: "http://127.0.0.1:8080".to_owned(),
             token: Secret::new(TOKEN),
             inherited: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".into())],
+            trace: Vec::new(),
         }
     }
 

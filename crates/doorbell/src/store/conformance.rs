@@ -83,6 +83,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         headers: r#"{"x-github-event":"issues"}"#.to_owned(),
         body: Bytes::from(format!("body {n}")),
         trigger_set: 1,
+        trace: None,
         starts: Vec::new(),
     }
 }

@@ -218,7 +218,8 @@ async fn metrics_count_what_happened() {
     gateway.finished(&receipt.runs[0]).await;
     let metrics = wait_until("the try to be counted", async || {
         let text = reqwest::get(format!("{}/metrics", gateway.url)).await.unwrap().text().await.unwrap();
-        text.contains("doorbell_attempts_ended_total{agent=\"one\",state=\"succeeded\"} 1").then_some(text)
+        text.contains("doorbell_attempts_ended_total{agent=\"one\",ended=\"succeeded\",state=\"succeeded\"} 1")
+            .then_some(text)
     })
     .await;
     for line in [

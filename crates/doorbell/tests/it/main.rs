@@ -5,10 +5,14 @@
 mod agents;
 mod api;
 mod cli;
+mod collector;
 mod crash;
 mod docs;
 mod ingest;
 mod limits;
+mod metrics;
+mod promql;
 mod redelivery;
 mod reload;
 mod support;
+mod traces;

@@ -526,9 +526,26 @@ fn a_gateway_ends_with_its_terminal() {
         .prepare("script", &["-qec", &format!("{} serve 2>{}", crate::support::PROGRAM, log.display()), "/dev/null"]);
     let mut terminal = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
     let address = project.path(".doorbell/gateway.json");
-    wait_for("the gateway to listen", || address.exists().then_some(()));
+    let pid = wait_for("the gateway to listen", || {
+        let found: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&address).ok()?).ok()?;
+        i32::try_from(found["pid"].as_i64()?).ok()
+    });
+    let _gateway = Ended(pid);
+    wait_for("it to heed SIGTERM, the last signal that it listens to", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        (u64::from_str_radix(&caught, 16).unwrap() & (1 << (Signal::SIGTERM as u64 - 1)) != 0).then_some(())
+    });
     terminal.kill().unwrap();
     terminal.wait().unwrap();
-    wait_for("the gateway to end", || (!address.exists()).then_some(()));
-    assert!(project.read("gateway.log").contains("gateway.closed"));
+    wait_for("the gateway to end in order", || project.read("gateway.log").contains("gateway.closed").then_some(()));
+}
+
+/// A process that is ended when this is dropped, should it be there still.
+struct Ended(i32);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), Signal::SIGKILL);
+    }
 }

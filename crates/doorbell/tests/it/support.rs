@@ -81,6 +81,9 @@ impl Project {
         for name in ["DOORBELL_URL", "DOORBELL_TOKEN", "DOORBELL_LOG"] {
             command.env_remove(name);
         }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"OTEL_")) {
+            command.env_remove(name);
+        }
         command
     }
 

@@ -41,7 +41,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
 fn keys_of_others_and_typing_errors_are_refused_with_advice() {
     for (project, message, help) in [
         (gateway("[local]\nimage = 1"), "unknown key `local`", "the keys here are"),
-        (gateway("[telemetry]\nx = 1"), "unknown key `telemetry`", "the keys here are"),
+        (gateway("[telemetry]\nendpoint = 1"), "unknown key `endpoint`", "did you mean `otlp_endpoint`?"),
         (gateway("[gatway]\nx = 1"), "unknown key `gatway`", "did you mean `gateway`?"),
         (gateway("[gateway]\nport = 1"), "unknown key `port`", "listen = \"127.0.0.1:8080\""),
         (gateway("hot_reload = false"), "unknown key `hot_reload`", "it stands in [gateway]"),

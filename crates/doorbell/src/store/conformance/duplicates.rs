@@ -21,6 +21,8 @@ async fn a_second_delivery_of_a_key_is_a_duplicate(store: Arc<dyn Store>) {
     let again = NewEvent { delivery_keys: event(1).delivery_keys, ..starting("triage", 2) };
     let second = accept(&*store, again).await;
     assert_eq!((second.event, second.duplicate), (event_id(1), true));
+    assert_eq!(first.decided, [("triage".to_owned(), OutcomeKind::Started)]);
+    assert!(second.decided.is_empty(), "it decides nothing anew");
     assert_eq!((second.outcomes, second.queued), (first.outcomes, vec![]));
     assert_eq!(store.event(event_id(2)).await.unwrap(), None);
     assert!(store.run(run_id(2)).await.unwrap().is_none());

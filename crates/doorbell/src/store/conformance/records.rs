@@ -3,7 +3,7 @@
 use doorbell_core::id::KeyId;
 
 use super::*;
-use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, Stream};
+use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, Stream, Tallies};
 
 every_store_keeps! {
     pages_of_events_miss_nothing,
@@ -21,6 +21,8 @@ every_store_keeps! {
     a_trigger_set_has_one_version_for_good,
     keys_read_back_oldest_first,
     stats_count_runs_and_tell_the_oldest_queued,
+    tallies_follow_runs_through_their_life,
+    a_store_tells_what_it_takes_on_the_disk,
     a_healthy_store_says_so_and_counts_its_commits,
 }
 
@@ -298,10 +300,59 @@ async fn stats_count_runs_and_tell_the_oldest_queued(store: Arc<dyn Store>) {
     assert_eq!(stats.oldest_queued, [("other".to_owned(), at(4)), ("triage".to_owned(), at(2))]);
 }
 
+async fn tallies_follow_runs_through_their_life(store: Arc<dyn Store>) {
+    assert_eq!(store.tallies().await.unwrap(), Tallies::default());
+    for n in 1..=4 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    let of = |state, count| vec![("triage".to_owned(), state, count)];
+    let tallies = store.tallies().await.unwrap();
+    assert_eq!(tallies.runs, of(State::Queued, 4));
+    assert_eq!(tallies.oldest_queued, [("triage".to_owned(), at(1))]);
+    claim(&*store, "triage", &[1, 2, 3].map(lease)).await;
+    store.finish(finish(run_id(1), lease(1), State::Failed)).await.unwrap();
+    store.finish(finish(run_id(2), lease(2), State::Waiting)).await.unwrap();
+    store.finish(finish(run_id(3), lease(3), State::Succeeded)).await.unwrap();
+    store.cancel(run_id(4), "ann".to_owned(), at(1)).await.unwrap();
+    let mut tallies = store.tallies().await.unwrap();
+    tallies.ended.sort_by_key(|(_, state, _)| state.as_str());
+    assert_eq!(tallies.runs, of(State::Waiting, 1));
+    let ended = [State::Cancelled, State::Failed, State::Succeeded].map(|state| ("triage".to_owned(), state, 1));
+    assert_eq!(tallies.ended, ended);
+    assert_eq!(tallies.dead_letters, [("triage".to_owned(), 1)]);
+    assert_eq!(tallies.oldest_queued, []);
+}
+
+async fn a_store_tells_what_it_takes_on_the_disk(store: Arc<dyn Store>) {
+    let before = store.space().await.unwrap();
+    assert!(before.database > 0 && before.available > 0, "{before:?}");
+    for n in 1..=20 {
+        accept(&*store, NewEvent { body: noise(20_000).into(), ..event(n) }).await;
+    }
+    let after = store.space().await.unwrap();
+    assert!(after.database + after.log > before.database + before.log + 300_000, "{before:?} {after:?}");
+}
+
+/// Bytes that no compression makes less.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
 async fn a_healthy_store_says_so_and_counts_its_commits(store: Arc<dyn Store>) {
-    let before = store.commits();
+    let read = || {
+        let figures = store.figures();
+        let seconds = (figures.commit_seconds.sum(), figures.sync_seconds.sum());
+        (figures.operations.count(), figures.operations.sum(), seconds)
+    };
+    let before = read();
     store.health(at(1)).await.unwrap();
-    let after = store.commits();
-    assert_eq!((after.commits - before.commits, after.operations - before.operations), (1, 1));
-    assert!(after.busy > before.busy);
+    let after = read();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1.0));
+    assert!(after.2.0 > before.2.0 && after.2.1 > before.2.1, "{before:?} {after:?}");
+    assert!(after.2.0 >= after.2.1, "bringing it to the disk is part of the commit");
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
-use super::rows::{self, DROPPED, QUEUED, change, kind_number, value};
+use super::rows::{self, DROPPED, QUEUED, change, delivery_digest, kind_number, value};
 use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, NewEvent, OutcomeKind, Start};
 
@@ -120,7 +120,7 @@ impl<'a> Delivery<'a> {
     /// Writes what one event means to the agents that have no outcome for it yet.
     fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
         let Placed { seq, id, duplicate, mut outcomes } = placed;
-        let was_silent = outcomes.is_empty();
+        let (was_silent, known) = (outcomes.is_empty(), outcomes.len());
         let mut queued = Vec::new();
         let mut dropped_itself = false;
         for start in &event.starts {
@@ -144,12 +144,13 @@ impl<'a> Delivery<'a> {
         if duplicate && was_silent && !outcomes.is_empty() {
             change(work.sql, "UPDATE events SET silent = 0 WHERE seq = ?1", [seq])?;
         }
+        let decided = outcomes[known..].iter().map(|outcome| (outcome.agent.clone(), outcome.kind)).collect();
         if dropped_itself {
             outcomes = rows::outcomes(work.sql, seq)?;
             queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
         }
         outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        Ok(Accepted { event: id, duplicate, outcomes, queued })
+        Ok(Accepted { event: id, duplicate, outcomes, queued, decided })
     }
 
     fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
@@ -207,11 +208,12 @@ impl Decided<'_> {
     }
 
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
-        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let created = self.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.start.agent);
-        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created])?;
+        let trace = &self.event.trace;
+        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace])?;
         work.memory.next_run = Some(run.seq + 1);
         if let Some(count) = work.memory.fresh.get_mut(agent) {
             *count += 1;
@@ -249,18 +251,19 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
 /// answers.
 fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
-    let claim = "INSERT INTO delivery_keys (source, key, event_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let claim = "INSERT INTO delivery_digests (digest, event_seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    let digests = event.delivery_keys.iter().map(|key| delivery_digest(&event.source, key));
     let mut known = None;
-    for key in &event.delivery_keys {
-        if change(sql, claim, params![event.source, key, seq])? == 0 && known.is_none() {
-            let owner = "SELECT event_seq FROM delivery_keys WHERE source = ?1 AND key = ?2";
-            known = value(sql, owner, params![event.source, key])?.filter(|owner| *owner != seq);
+    for digest in digests.clone() {
+        if change(sql, claim, params![digest, seq])? == 0 && known.is_none() {
+            let owner = "SELECT event_seq FROM delivery_digests WHERE digest = ?1";
+            known = value(sql, owner, [digest])?.filter(|owner| *owner != seq);
         }
     }
     if let (Some(owner), 2..) = (known, event.delivery_keys.len()) {
-        let hand_over = "UPDATE delivery_keys SET event_seq = ?3 WHERE source = ?1 AND key = ?2 AND event_seq = ?4";
-        for key in &event.delivery_keys {
-            change(sql, hand_over, params![event.source, key, owner, seq])?;
+        let hand_over = "UPDATE delivery_digests SET event_seq = ?2 WHERE digest = ?1 AND event_seq = ?3";
+        for digest in digests {
+            change(sql, hand_over, params![digest, owner, seq])?;
         }
     }
     Ok(known)

@@ -1,5 +1,6 @@
 //! Rows and what they mean.
 
+use aws_lc_rs::digest;
 use doorbell_core::id::{EventId, Id, RunId};
 use doorbell_core::run::{Progress, State};
 use doorbell_core::time::Timestamp;
@@ -9,6 +10,15 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
 use crate::store::{AgentOutcome, OutcomeKind, StoredEvent, StoredRun};
+
+/// What stands for a delivery key of a source. No name of a source has a zero byte.
+pub(super) fn delivery_digest(source: &str, key: &str) -> [u8; 16] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    [source.as_bytes(), b"\0", key.as_bytes()].into_iter().for_each(|part| context.update(part));
+    let mut short = [0; 16];
+    short.copy_from_slice(&context.finish().as_ref()[..16]);
+    short
+}
 
 pub(super) const HELD: i64 = 0;
 pub(super) const WAITING: i64 = 1;
@@ -167,7 +177,7 @@ pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>>
 
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
-                   r.cancel_requested FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   r.cancel_requested, r.trace FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -188,6 +198,7 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             finished_at: time_if_any(row, 15)?,
             due: time_if_any(row, 16)?,
             cancel_requested: row.get(17)?,
+            trace: row.get(18)?,
             result: None,
         };
         Ok((row.get(7)?, run))

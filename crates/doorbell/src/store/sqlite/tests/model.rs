@@ -271,6 +271,19 @@ async fn accepted(store: &dyn Store, new: NewEvent) -> Seen {
     }
 }
 
+/// Runs by agent and state, counted one by one: those that are not over, and those that are.
+async fn counted(store: &dyn Store) -> (Vec<Counted>, Vec<Counted>) {
+    let runs = sorted(store.stats().await.unwrap().runs);
+    runs.into_iter().partition(|(_, state, _)| !state.is_final())
+}
+
+type Counted = (String, State, u64);
+
+fn sorted(mut counts: Vec<Counted>) -> Vec<Counted> {
+    counts.sort_by_key(|(agent, state, _)| (agent.clone(), state.as_str()));
+    counts
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
@@ -285,8 +298,13 @@ proptest! {
                 // Handed in one after the other, committed together as it happens.
                 prop_assert_eq!(join_all(asked).await, expected);
             }
+            let (now, ended) = counted(&store).await;
+            let tallies = store.tallies().await.unwrap();
+            prop_assert_eq!((sorted(tallies.runs), sorted(tallies.ended)), (now.clone(), ended));
             drop(store);
             let store = place.open().await;
+            let again = store.tallies().await.unwrap();
+            prop_assert_eq!((sorted(again.runs), again.ended), (now, Vec::new()), "counted anew");
             for (n, run) in &model.runs {
                 let stored = store.run(run_id(*n)).await.unwrap().unwrap().0;
                 let expected = (run.state, run.attempt, event_id(run.event));
