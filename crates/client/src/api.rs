@@ -379,6 +379,35 @@ pub struct Stats {
     pub deliveries: DeliveryCounts,
     /// By name.
     pub agents: Vec<AgentStats>,
+    /// How the configuration stands; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigState>,
+}
+
+/// How the configuration stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigState {
+    /// 1 at the start, and one more for each time that saved changes were taken over.
+    pub generation: u64,
+    /// When the one in force was loaded.
+    pub loaded_at: String,
+    /// Everything that is wrong with what is saved now, so that an earlier one is in force; null if nothing is.
+    pub error: Option<String>,
+}
+
+/// What became of saved changes of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reload {
+    /// The generation in force after it.
+    pub generation: u64,
+    /// When.
+    pub at: String,
+    /// What changed, one sentence each.
+    pub changes: Vec<String>,
+    /// Everything that is wrong with them; then the configuration in force stays. Null if they were taken over.
+    pub error: Option<String>,
 }
 
 /// Deliveries since the gateway started.
@@ -534,6 +563,11 @@ pub enum Activity {
     Run {
         /// The run.
         run: Run,
+    },
+    /// Saved changes of the configuration were taken over, or refused.
+    Config {
+        /// Which changes, or why not.
+        reload: Reload,
     },
     /// A run wrote to its log.
     Log {

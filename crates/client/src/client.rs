@@ -338,7 +338,7 @@ fn events(response: Response, url: Url) -> impl Stream<Item = Result<SseEvent, E
 /// What an event of `/v1/events/stream` says; none if it is of a kind that this version does not know.
 fn activity(event: &SseEvent) -> Result<Option<api::Activity>, Error> {
     match event.name.as_str() {
-        "event" | "duplicate" | "rejected" | "run" | "log" => read(event.data.as_bytes()).map(Some),
+        "event" | "duplicate" | "rejected" | "run" | "config" | "log" => read(event.data.as_bytes()).map(Some),
         "error" => Err(read::<api::Problem>(event.data.as_bytes()).map_or_else(|error| error, Error::Api)),
         _ => Ok(None),
     }

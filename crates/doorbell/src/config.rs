@@ -24,6 +24,7 @@ mod files;
 mod gateway;
 mod layers;
 mod names;
+mod origin;
 mod presets;
 mod problem;
 mod quantity;
@@ -40,6 +41,7 @@ mod values;
 
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
+pub use origin::{Origin, Survey};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
@@ -55,6 +57,10 @@ pub const DEFAULTS: &str = layers::DEFAULTS;
 pub struct Config {
     /// The project folder, absolute.
     pub root: PathBuf,
+    /// What it was read from.
+    pub origin: Origin,
+    /// How those files stood just before they were read.
+    pub survey: Survey,
     /// `[gateway]`.
     pub gateway: Gateway,
     /// `[store] url`.
@@ -95,6 +101,8 @@ pub struct Gateway {
     pub drain_timeout: Duration,
     /// How long the conditions of one event may take.
     pub condition_timeout: Duration,
+    /// Whether saved changes are taken over while the gateway runs.
+    pub hot_reload: bool,
 }
 
 /// `[telemetry]` and the standard variables of OpenTelemetry.
@@ -215,8 +223,12 @@ pub enum PromptChannel {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) -> Result<Config, Problems> {
+    Origin { root: root.to_owned(), environment: environment.clone(), flags: flags.to_vec() }.load()
+}
+
+fn load_from(origin: &Origin) -> Result<Config, Problems> {
     let mut findings = Findings::default();
-    match read(root, environment, flags, &mut findings) {
+    match read(origin, &mut findings) {
         Some(config) if findings.problems.is_empty() => {
             Ok(Config { warnings: findings.warnings, settings: findings.settings, ..config })
         }
@@ -224,7 +236,9 @@ pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) 
     }
 }
 
-fn read(root: &Path, environment: &Environment, flags: &[(String, String)], findings: &mut Findings) -> Option<Config> {
+fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
+    let Origin { root, environment, flags } = origin;
+    let survey = origin.survey();
     let absolute = std::path::absolute(root);
     let root = findings.take(absolute.map_err(|error| Problem::anywhere(format!("no project folder: {error}"))))?;
     if !root.join("config.toml").exists() {
@@ -252,6 +266,8 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
         warnings: Vec::new(),
         settings: Vec::new(),
         root,
+        origin: origin.clone(),
+        survey,
     })
 }
 

@@ -12,6 +12,7 @@ pub mod files;
 pub mod gateway;
 pub mod http;
 pub mod ops;
+pub mod reload;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;

@@ -15,7 +15,7 @@ pub mod triggers;
 mod view;
 
 pub use view::view_event;
-pub use view::{view_line, view_rejection, view_run};
+pub use view::{view_line, view_rejection, view_reload, view_run};
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]

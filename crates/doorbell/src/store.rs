@@ -80,6 +80,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// All running runs, whoever holds their lease.
     fn running(&self) -> Answer<'_, Vec<Running>>;
 
+    /// Agents that have queued runs.
+    fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
+
     /// Holds the queued and waiting runs of agents that are not among `agents`, and queues those that were held so
     /// and whose agent is back; those that waited for a time that has not come go on waiting. Many are moved in several
     /// transactions.

@@ -60,6 +60,7 @@ impl Live {
                 say("rejected", &delivery.at, &format!("{} {code}: {detail}{more}", delivery.source))
             }
             Activity::Run { run } => self.say_run(run),
+            Activity::Config { reload } => say_reload(reload),
             Activity::Log { run_id, line: log } => {
                 let whose = self.whose(run_id).await;
                 say(&format!("  {}", log.stream), &log.at, &format!("{whose}  {}", log.text))
@@ -98,6 +99,17 @@ impl Live {
         match &run.result {
             Some(result) => say("result", at, &result.to_string()),
             None => Ok(()),
+        }
+    }
+}
+
+fn say_reload(reload: &api::Reload) -> io::Result<()> {
+    match &reload.error {
+        None if reload.changes.is_empty() => say("config", &reload.at, "read again: nothing changed"),
+        None => reload.changes.iter().try_for_each(|change| say("config", &reload.at, change)),
+        Some(error) => {
+            say("config", &reload.at, "what is saved now cannot be used, so the earlier configuration stays:")?;
+            error.lines().try_for_each(|problem| line(escape_terminal(problem)))
         }
     }
 }

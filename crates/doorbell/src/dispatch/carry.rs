@@ -150,7 +150,10 @@ impl Dispatcher {
         }
         match finish.transition.state {
             State::Queued => self.wake(&run.agent),
-            State::Waiting => self.due.notify_one(),
+            State::Waiting => {
+                self.wake(&run.agent);
+                self.due.notify_one();
+            }
             _ => {}
         }
         self.app.activity.tell(|| {
@@ -201,7 +204,8 @@ impl Dispatcher {
             body: claimed.body.bytes.clone(),
             received_at: claimed.event.received_at,
         };
-        let source = self.app.config.sources.get(&claimed.event.source);
+        let in_force = self.app.current();
+        let source = in_force.config.sources.get(&claimed.event.source);
         let source = source.filter(|source| source.provider().name() == claimed.event.provider);
         let read = source.and_then(|source| source.provider().read(&delivery).ok());
         read.map(|reading| reading.context)
@@ -210,7 +214,7 @@ impl Dispatcher {
 
     /// What becomes of a run whose carrier died.
     pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
-        let policy = self.app.config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
+        let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
     }
 }

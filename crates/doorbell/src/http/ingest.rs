@@ -28,7 +28,7 @@ use http::{HeaderValue, Method, StatusCode};
 use super::Shared;
 use super::body::Share;
 use super::error::{Failure, method_not_allowed};
-use crate::app::{App, Notice};
+use crate::app::{App, Notice, Snapshot};
 use crate::clock;
 use crate::conditions;
 use crate::config::{Agent, WhenFull};
@@ -44,7 +44,8 @@ pub(super) async fn by_provider(
 ) -> Response {
     // What is not UTF-8 names nothing.
     let Ok(Path(provider)) = path else { return Failure::not_found().into_response() };
-    let all = shared.app.config.sources.values();
+    let in_force = shared.app.current();
+    let all = in_force.config.sources.values();
     let sources = all.filter(|source| source.provider().name() == provider).cloned().collect();
     receive(shared, sources, remote, request).await
 }
@@ -57,7 +58,8 @@ pub(super) async fn by_source(
     request: Request,
 ) -> Response {
     let Ok(Path((provider, source))) = path else { return Failure::not_found().into_response() };
-    let found = shared.app.config.sources.get(&source);
+    let in_force = shared.app.current();
+    let found = in_force.config.sources.get(&source);
     let sources = found.filter(|source| source.provider().name() == provider).cloned().into_iter().collect();
     receive(shared, sources, remote, request).await
 }
@@ -101,6 +103,12 @@ async fn take(
     // The body's share of the budget is given back at the end.
     let (delivery, _share) = collect(shared, sources, remote, request).await?;
     let started = Instant::now();
+    // The body may have taken its time: what is in force now counts, for the secrets as for the triggers.
+    let in_force = shared.app.current();
+    let sources: &[Arc<Source>] = &still_there(&in_force, sources);
+    if sources.is_empty() {
+        return Err(Failure::not_found());
+    }
     trace.step("verify");
     let verified = match prove(sources, &delivery) {
         Ok(verified) => verified,
@@ -120,7 +128,7 @@ async fn take(
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
-    let mut new = new_events(&shared.app, &events).await;
+    let mut new = new_events(&shared.app, &in_force, &events).await;
     new.iter_mut().for_each(|event| event.trace = trace.context());
     trace.step("store");
     let stored = shared.app.store.accept(new).await.map_err(|error| {
@@ -138,6 +146,13 @@ async fn take(
     }
 }
 
+/// The same sources as they are configured in this snapshot, without those that are gone.
+fn still_there(in_force: &Snapshot, sources: &[Arc<Source>]) -> Vec<Arc<Source>> {
+    let now = sources.iter().filter_map(|source| in_force.config.sources.get(source.name()).map(|now| (source, now)));
+    let same = now.filter(|(before, now)| before.provider().name() == now.provider().name());
+    same.map(|(_, now)| Arc::clone(now)).collect()
+}
+
 /// The whole delivery as it came, within the limits.
 async fn collect(
     shared: &Shared,
@@ -147,9 +162,10 @@ async fn collect(
 ) -> Result<(Arc<Delivery>, Share), Failure> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let in_force = shared.app.current();
     let mut delivery = Delivery {
         method: parts.method,
-        url: format!("{}{path}", shared.app.public_url()),
+        url: format!("{}{path}", shared.app.public_url(&in_force)),
         headers: parts.headers,
         body: Bytes::new(),
         received_at: clock::now(),
@@ -160,7 +176,7 @@ async fn collect(
         let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
         return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
     }
-    let limit = shared.app.config.gateway.max_body;
+    let limit = in_force.config.gateway.max_body;
     match shared.budget.read(&delivery.headers, body, limit).await {
         Ok((bytes, share)) => {
             delivery.body = bytes;
@@ -195,18 +211,19 @@ fn prove(sources: &[Arc<Source>], delivery: &Arc<Delivery>) -> Result<Vec<Verifi
 }
 
 /// The events with what they start, matched against the triggers in force.
-async fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
-    futures_util::future::join_all(events.iter().map(|event| new_event(app, event))).await
+async fn new_events(app: &App, in_force: &Snapshot, events: &[Event]) -> Vec<NewEvent> {
+    futures_util::future::join_all(events.iter().map(|event| new_event(app, in_force, event))).await
 }
 
-async fn new_event(app: &App, event: &Event) -> NewEvent {
+async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
     let (source, delivery) = (event.source(), event.delivery());
     let candidate = Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
-    let found = app.matcher.find(candidate);
-    let limit = app.config.gateway.condition_timeout;
+    let found = in_force.matcher.find(candidate);
+    let limit = in_force.config.gateway.condition_timeout;
     let facts = || conditions::facts_of(event);
     let choices = conditions::decide(&app.conditions, source.name(), &found, facts, limit).await;
-    let starts = choices.into_iter().filter_map(|choice| Some(start(app.config.agents.get(&choice.agent)?, choice)));
+    let agents = &in_force.config.agents;
+    let starts = choices.into_iter().filter_map(|choice| Some(start(agents.get(&choice.agent)?, choice)));
     let headers = visible_headers(source.provider(), &delivery.headers);
     NewEvent {
         id: clock::new_id(),
@@ -222,7 +239,7 @@ async fn new_event(app: &App, event: &Event) -> NewEvent {
         context: event.context().shortened(),
         headers: serde_json::to_string(&headers).unwrap_or_default(),
         body: delivery.body.clone(),
-        trigger_set: app.trigger_set,
+        trigger_set: in_force.trigger_set,
         trace: None,
         starts: starts.collect(),
     }

@@ -20,7 +20,9 @@ use crate::telemetry::{Door, Snapshot};
 pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     let stats = app.store.stats().await?;
     let mut agents: BTreeMap<String, api::AgentStats> = BTreeMap::new();
-    for agent in app.config.agents.values() {
+    let (in_force, error) = app.in_force.state();
+    let config = api::ConfigState { generation: in_force.generation, loaded_at: in_force.loaded_at.to_string(), error };
+    for agent in in_force.config.agents.values() {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;
         row.scale = agent.scale;
@@ -51,6 +53,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         },
         agents: agents.into_values().collect(),
+        config: caller.confined_to().is_none().then_some(config),
     })
 }
 
@@ -67,14 +70,17 @@ pub async fn metrics(app: &App, door: Door) -> String {
     let tallies = async { tokio::time::timeout(PATIENCE, app.store.tallies()).await.ok()?.ok() };
     let space = async { tokio::time::timeout(PATIENCE, app.store.space()).await.ok()?.ok() };
     let (store_up, tallies, space) = futures_util::future::join3(up, tallies, space).await;
+    let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
-        sources: app.config.sources.keys().cloned().collect(),
-        agents: app.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
+        sources: in_force.config.sources.keys().cloned().collect(),
+        agents: in_force.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
         tallies,
         space,
         figures: app.store.figures(),
         store_up,
         door,
+        config_generation: in_force.generation,
+        config_is_saved_one: refused.is_none(),
         now: clock::now(),
     };
     app.metrics.render(&snapshot)

@@ -84,7 +84,7 @@ pub async fn test(app: &App, caller: &Caller, wish: api::TriggerTest) -> Result<
     }
     let limit = page_size(wish.limit)?;
     let since = parse_time("since", wish.since.as_deref())?;
-    let trigger = app.config.read_trigger(&wish.trigger).map_err(Error::Invalid)?;
+    let trigger = app.current().config.read_trigger(&wish.trigger).map_err(Error::Invalid)?;
     let mut tested = Tested { limit, ..Tested::default() };
     let begun = Instant::now();
     let mut before = None;

@@ -4,6 +4,7 @@ use doorbell_client::api;
 use doorbell_core::event::event_type;
 use serde_json::{Map, Value};
 
+use crate::app::Reload;
 use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream};
 
 /// An event with its outcomes.
@@ -95,6 +96,16 @@ pub fn view_rejection(rejection: Rejection) -> api::Delivery {
         code: Some(rejection.code),
         detail: Some(rejection.detail),
         remote: Some(rejection.remote),
+    }
+}
+
+/// What became of saved changes of the configuration.
+pub fn view_reload(reload: &Reload) -> api::Reload {
+    api::Reload {
+        generation: reload.generation,
+        at: reload.at.to_string(),
+        changes: reload.changes.clone(),
+        error: reload.error.clone(),
     }
 }
 

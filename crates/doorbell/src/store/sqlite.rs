@@ -232,6 +232,10 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(runs::running))
     }
 
+    fn agents_with_work(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(self.readers.read(queue::agents_with_work))
+    }
+
     fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()> {
         Box::pin(self.settle(agents, now))
     }

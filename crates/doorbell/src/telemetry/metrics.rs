@@ -109,6 +109,10 @@ pub struct Snapshot {
     pub store_up: bool,
     /// The HTTP door.
     pub door: Door,
+    /// Generation of the configuration in force.
+    pub config_generation: u64,
+    /// Whether what is saved now is in force.
+    pub config_is_saved_one: bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -221,6 +225,7 @@ impl Metrics {
         register_runs(&mut registry, snapshot);
         register_store(&mut registry, snapshot);
         register_door(&mut registry, snapshot.door);
+        register_config(&mut registry, snapshot);
         let mut whole = Registry::default();
         process::register(&mut whole, self.started);
         let mut text = String::new();
@@ -364,6 +369,18 @@ fn register_door(to: &mut Registry, door: Door) {
         "http_body_limit_bytes",
         "Bytes of bodies that may be in flight; beyond it senders get 503",
         bytes(door.body_bytes_limit),
+    );
+}
+
+fn register_config(to: &mut Registry, snapshot: &Snapshot) {
+    let (generation, in_force) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    generation.set(i64::try_from(snapshot.config_generation).unwrap_or(i64::MAX));
+    in_force.set(i64::from(snapshot.config_is_saved_one));
+    to.register("config_generation", "Generation of the configuration in force; 1 at the start", generation);
+    to.register(
+        "config_last_reload_successful",
+        "Whether what is saved now is in force: 1, or 0 if it was refused and an earlier configuration is",
+        in_force,
     );
 }
 

@@ -18,5 +18,6 @@ mod orphans;
 mod presets;
 mod promql;
 mod redelivery;
+mod reload;
 mod support;
 mod traces;

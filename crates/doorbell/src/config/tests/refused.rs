@@ -11,8 +11,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
         let problems = project.problems();
         assert!(problems.contains(&format!("`{key}` is not supported yet")), "{key}: {problems}");
     };
-    check("hot_reload", gateway("hot_reload = false"));
-    for key in ["admin_listen", "trusted_proxies", "hot_reload"] {
+    for key in ["admin_listen", "trusted_proxies"] {
         check(key, gateway(&format!("[gateway]\n{key} = 1")));
     }
     check("retention", gateway("[store]\nretention = \"30d\""));
@@ -45,6 +44,7 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (gateway("[telemetry]\nendpoint = 1"), "unknown key `endpoint`", "did you mean `otlp_endpoint`?"),
         (gateway("[gatway]\nx = 1"), "unknown key `gatway`", "did you mean `gateway`?"),
         (gateway("[gateway]\nport = 1"), "unknown key `port`", "listen = \"127.0.0.1:8080\""),
+        (gateway("hot_reload = false"), "unknown key `hot_reload`", "it stands in [gateway]"),
         (agent(&format!("harness = 1\n{AGENT}")), "unknown key `harness`", "the keys here are"),
         (agent(&format!("workQueSize = 1\n{AGENT}")), "unknown key `workQueSize`", "did you mean `work_queue_size`?"),
         (agent(&AGENT.replace("[runtime]", "repository = \"a/b\"\n[runtime]")), "unknown key `repository`", "`repos`?"),

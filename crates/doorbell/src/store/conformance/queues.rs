@@ -175,6 +175,7 @@ async fn runs_of_an_agent_that_is_gone_are_held_until_it_is_back(store: Arc<dyn 
     assert_eq!((held.state, held.reason.is_some()), (State::Held, true));
     assert_eq!(state(&*store, 2).await, State::Queued);
     assert!(claim(&*store, "gone", &[lease(1)]).await.is_empty());
+    assert_eq!(store.agents_with_work().await.unwrap(), ["stays"]);
     store.settle_agents(both, at(20)).await.unwrap();
     let back = run(&*store, 1).await;
     assert_eq!((back.state, back.reason), (State::Queued, None));

@@ -13,7 +13,7 @@ use super::writer::Work;
 pub(super) const STEP: usize = 500;
 
 /// Why runs of a missing agent are held; also how they are told from those that a person holds.
-const AGENT_IS_GONE: &str = "its agent is not in the configuration";
+const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
 
 /// Queues up to [`STEP`] due runs and answers the agent of each.
 pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {
@@ -35,6 +35,18 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
 pub(super) fn next_due(sql: &Connection) -> Outcome<Option<Timestamp>> {
     let next = value::<Option<i64>>(sql, "SELECT min(due) FROM runs WHERE state = 1", ())?;
     Ok(next.flatten().map(Timestamp::from_millis))
+}
+
+/// Agents that have queued runs.
+pub(super) fn agents_with_work(sql: &Connection) -> Outcome<Vec<String>> {
+    let any = "SELECT 1 FROM runs WHERE agent = ?1 AND state = ?2 LIMIT 1";
+    let mut found = Vec::new();
+    for agent in rows::agents(sql)? {
+        if value::<i64>(sql, any, params![agent, QUEUED])?.is_some() {
+            found.push(agent);
+        }
+    }
+    Ok(found)
 }
 
 /// Holds up to [`STEP`] runs of agents that are gone, or queues up to as many of those that are back. Whether there
