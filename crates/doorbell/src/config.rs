@@ -53,6 +53,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[store] url`.
     pub store_url: String,
+    /// `[store] retention`: how long events and their runs are kept; none: for ever.
+    pub retention: Option<Duration>,
     /// `[webhooks.*]`, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `agents/*`, by name.
@@ -177,15 +179,17 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
     let credentials = Credentials::new(environment);
     let around = runtime::Surroundings { root: &root, credentials: &credentials };
     let gateway = gateway::read(&project.gateway, findings);
-    let store_url = gateway::read_store(&project.store, findings);
+    let store = gateway::read_store(&project.store, findings);
     agents::check_defaults(&project.defaults, around, findings);
     let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
     let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref() };
     let agents = agents::read(reader, findings);
     refuse_own_providers(&root, findings);
+    let (store_url, retention) = store?;
     Some(Config {
         gateway: gateway?,
-        store_url: store_url?,
+        store_url,
+        retention,
         sources: sources?.good,
         agents,
         warnings: Vec::new(),

@@ -107,6 +107,11 @@ impl Dispatcher {
         self.app.store.settle_agents(known, clock::now()).await
     }
 
+    /// The folder of a run.
+    pub fn run_folder(&self, run: RunId) -> PathBuf {
+        self.runs_folder.join(run.to_string())
+    }
+
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
         if let Some(bell) = self.bells.get(agent) {

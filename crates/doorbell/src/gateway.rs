@@ -26,6 +26,7 @@ use crate::http::{self, Limits};
 use crate::ops;
 use crate::runtime::Guard;
 use crate::store::{self, Store};
+use crate::sweep;
 use crate::telemetry::Metrics;
 
 /// The folder of a project that holds its state.
@@ -60,6 +61,8 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     accepting: CancellationToken,
     server: JoinHandle<()>,
+    sweeping: CancellationToken,
+    sweeper: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -86,6 +89,8 @@ impl Gateway {
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
         dispatcher.start();
+        let sweeping = CancellationToken::new();
+        let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
         let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
@@ -93,7 +98,7 @@ impl Gateway {
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
             agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server })
+        Ok(Self { app, address, dispatcher, accepting, server, sweeping, sweeper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
@@ -101,6 +106,8 @@ impl Gateway {
         tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
+        self.sweeping.cancel();
+        let _ = self.sweeper.await;
         self.dispatcher.close(limit).await;
         let _ = std::fs::remove_file(address_file(&self.app.config.root));
         self.accepting.cancel();

@@ -13,4 +13,5 @@ pub mod http;
 pub mod ops;
 pub mod runtime;
 pub mod store;
+pub mod sweep;
 pub mod telemetry;

@@ -18,11 +18,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("dispatch", &["app", "clock", "config", "runtime", "store"]),
     ("files", &[]),
-    ("gateway", &["app", "clock", "config", "dispatch", "files", "http", "ops", "runtime", "store", "telemetry"]),
+    ("gateway", &["app", "clock", "config", "dispatch", "files", "http", "ops", "runtime", "store", "sweep", "telemetry"]),
     ("http", &["app", "clock", "config", "dispatch", "ops", "store"]),
-    ("ops", &["app", "clock", "dispatch", "store", "telemetry"]),
+    ("ops", &["app", "clock", "dispatch", "files", "store", "telemetry"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
+    ("sweep", &["app", "clock", "dispatch", "files", "store"]),
     ("telemetry", &["config"]),
 ];
 

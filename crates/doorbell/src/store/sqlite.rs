@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use doorbell_core::time::Timestamp;
 mod accept;
 mod body;
 mod checkpoint;
+mod copy;
 mod fault;
+mod history;
 mod lists;
 mod lock;
 mod logs;
@@ -29,9 +31,12 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use copy::{copy_unused, seal_copy};
+
 use super::{
-    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
-    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Stats, Store, StoredEvent, StoredRun,
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Expired,
+    Expiry, Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
+    RunQuery, Running, Stats, Store, StoredEvent, StoredRun, Sweep, Swept,
 };
 use crate::store::Acceptance;
 
@@ -44,7 +49,7 @@ pub struct SqliteStore {
     // In the order in which they end: no more writes, no more reads, the log emptied, the file given back.
     writer: writer::Writer,
     readers: readers::Readers,
-    _checkpoints: checkpoint::Running,
+    checkpoints: checkpoint::Running,
     _exclusive: lock::Exclusive,
 }
 
@@ -96,7 +101,7 @@ impl SqliteStore {
         Ok(Self {
             writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared)?,
             readers: readers::Readers::new(path.to_owned(), options.patience),
-            _checkpoints: checkpoints,
+            checkpoints,
             _exclusive: exclusive,
         })
     }
@@ -144,6 +149,35 @@ impl SqliteStore {
                 return Ok(Released { agents: agents.into_iter().collect(), next });
             }
         }
+    }
+
+    async fn remove_old_records(
+        &self,
+        before: Timestamp,
+        in_force: i64,
+        now: Timestamp,
+    ) -> Result<RemovedRecords, Error> {
+        let mut rejections = 0;
+        loop {
+            let removed = self.writer.write(move |work| history::remove_rejections(work, before)).await?;
+            rejections += removed as u64;
+            if history::were_all(removed) {
+                break;
+            }
+        }
+        let unused = self.readers.read(move |sql| history::unused_trigger_sets(sql, before)).await?;
+        let remove = move |work: &mut writer::Work<'_>| {
+            history::remove_trigger_sets(work, &unused, before, in_force, now)
+        };
+        Ok(RemovedRecords { rejections, trigger_sets: self.writer.write(remove).await? })
+    }
+
+    async fn forget_event(&self, event: EventId, now: Timestamp) -> Result<Forgetting, Error> {
+        let done = self.writer.write(move |work| history::forget(work, event, now)).await?;
+        if matches!(done, Forgetting::Forgotten(_)) {
+            self.checkpoints.scrub();
+        }
+        Ok(done)
     }
 
     async fn settle(&self, agents: Vec<String>, now: Timestamp) -> Result<(), Error> {
@@ -223,7 +257,7 @@ impl Store for SqliteStore {
     }
 
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>> {
-        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+        Box::pin(self.readers.read(move |sql| match history::remembered(sql, id)? {
             Some(seq) => body::unpack_body(rows::body(sql, seq)?).map(Some),
             None => Ok(None),
         }))
@@ -270,6 +304,38 @@ impl Store for SqliteStore {
 
     fn health(&self, now: Timestamp) -> Answer<'_, ()> {
         Box::pin(self.writer.write(move |work| records::pulse(work, now)))
+    }
+
+    fn expired(&self, expiry: Expiry) -> Answer<'_, Expired> {
+        Box::pin(self.readers.read(move |sql| history::expired(sql, expiry)))
+    }
+
+    fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed> {
+        Box::pin(self.writer.write(move |work| history::remove(work, &events, before)))
+    }
+
+    fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords> {
+        Box::pin(self.remove_old_records(before, in_force, now))
+    }
+
+    fn end_sweep(&self, sweep: Sweep) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| history::end_sweep(work, &sweep)))
+    }
+
+    fn swept(&self) -> Answer<'_, Swept> {
+        Box::pin(self.readers.read(history::swept))
+    }
+
+    fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting> {
+        Box::pin(self.forget_event(event, now))
+    }
+
+    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release> {
+        Box::pin(self.writer.write(move |work| queue::release(work, run, now)))
+    }
+
+    fn copy(&self, file: PathBuf) -> Answer<'_, ()> {
+        Box::pin(self.writer.copy(file))
     }
 
     fn commits(&self) -> CommitFigures {

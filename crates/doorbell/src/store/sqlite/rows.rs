@@ -109,7 +109,7 @@ pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::P
 }
 
 const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \
-                     handshake, context, trigger_set, body_size, duplicates FROM events WHERE seq = ?1";
+                     handshake, context, trigger_set, body_size, duplicates, forgotten_at FROM events WHERE seq = ?1";
 
 /// The event with this sequence.
 pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
@@ -129,6 +129,7 @@ pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
             trigger_set: row.get(11)?,
             body_size: row.get(12)?,
             duplicates: row.get(13)?,
+            forgotten_at: time_if_any(row, 14)?,
         })
     })?)
 }
@@ -148,19 +149,17 @@ pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
 
 /// The outcomes of the event with this sequence, by agent.
 pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>> {
-    let statement = "SELECT o.agent, o.kind, o.run_seq, r.id, o.trigger, o.reason, o.at FROM outcomes o \
+    let statement = "SELECT o.agent, o.kind, r.id, o.trigger, o.reason, o.at FROM outcomes o \
                      LEFT JOIN runs r ON r.seq = o.run_seq WHERE o.event_seq = ?1 ORDER BY o.agent";
     all(sql, statement, [seq], |row| {
         Ok(AgentOutcome {
             agent: row.get(0)?,
             kind: kind_of(row.get(1)?)?,
-            run: match row.get::<_, Option<i64>>(2)? {
-                Some(_) => Some(id(row, 3)?),
-                None => None,
-            },
-            trigger: row.get(4)?,
-            reason: row.get(5)?,
-            at: time(row, 6)?,
+            // A run of another event may have been removed with that one.
+            run: row.get::<_, Option<_>>(2)?.map(RunId::from_bytes),
+            trigger: row.get(3)?,
+            reason: row.get(4)?,
+            at: time(row, 5)?,
         })
     })
 }

@@ -8,7 +8,10 @@ use aws_lc_rs::digest;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 /// In order; a migration's number is its place, from 1. One that was released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_start.sql"),
+    include_str!("../../../migrations/sqlite/0005_keep.sql"),
+];
 
 /// Bytes in a page of a new database. Compressed, the body of a usual event has 2 to 3 KB, of which a page of the
 /// default 4 KiB holds one, and one of 8 KiB three: a third less on the disk, at the same cost of writing.
@@ -26,6 +29,8 @@ pub(super) fn open_writer(path: &Path, patience: Duration) -> rusqlite::Result<C
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, WRITER_CACHE)?;
     // The log is emptied by a connection of its own (see `checkpoint`), not by whoever commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What is removed is overwritten, also in pages that are free: somebody may have wanted it forgotten.
+    connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }
 
