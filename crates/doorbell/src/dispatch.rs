@@ -20,7 +20,7 @@ use crate::app::{App, Notice};
 use crate::clock;
 use crate::config::Agent;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Cancel, Claim, Claimed, Error, Lease};
+use crate::store::{Cancel, Claim, Claimed, Error, Lease, Release};
 
 mod carry;
 mod journal;
@@ -133,6 +133,20 @@ impl Dispatcher {
                 self.tell_of(run).await;
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
+        }
+        Ok(done)
+    }
+
+    /// Lets a held run go on.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn release(&self, run: RunId) -> Result<Release, Error> {
+        let done = self.app.store.release(run, clock::now()).await?;
+        if let Release::Released(agent) = &done {
+            self.wake(agent);
+            self.due.notify_one();
+            self.tell_of(run).await;
         }
         Ok(done)
     }

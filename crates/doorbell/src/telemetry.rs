@@ -61,6 +61,11 @@ struct RunLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AgentLabels {
     agent: String,
 }
@@ -99,6 +104,17 @@ pub struct Snapshot {
     pub operations: u64,
     /// Seconds spent in them.
     pub commit_seconds: f64,
+    /// The last removal of what was older than is kept.
+    pub last_sweep: Option<LastSweep>,
+}
+
+/// A removal of what was older than is kept.
+#[derive(Debug)]
+pub struct LastSweep {
+    /// When it ended, in seconds since the Unix epoch.
+    pub ended_at: i64,
+    /// What it removed: kind and number.
+    pub removed: [(&'static str, u64); 4],
 }
 
 impl Default for Metrics {
@@ -174,6 +190,16 @@ impl Metrics {
         let busy = Counter::<f64, AtomicU64>::default();
         busy.inc_by(snapshot.commit_seconds);
         registry.register("store_commit_seconds", "Time spent in those commits", busy);
+        if let Some(sweep) = &snapshot.last_sweep {
+            let removed = Family::<KindLabels, Gauge>::default();
+            for (kind, count) in sweep.removed {
+                removed.get_or_create(&KindLabels { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            registry.register("last_sweep_removed", "What the last sweep removed, by kind", removed);
+            let ended: Gauge = Gauge::default();
+            ended.set(sweep.ended_at);
+            registry.register("last_sweep_ended_timestamp_seconds", "When the last sweep ended", ended);
+        }
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &registry);

@@ -1,7 +1,7 @@
 //! `doorbell stat`: what is going on.
 
 use clap::Args;
-use doorbell_client::api::{AgentStats, Stats};
+use doorbell_client::api::{AgentStats, Stats, Sweep};
 
 use super::context::Context;
 use super::output::{self, Table};
@@ -18,6 +18,9 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         return output::json(&stats);
     }
     output::line(summary(&stats))?;
+    if let Some(sweep) = &stats.last_sweep {
+        output::line(swept(sweep, &Clock::here()))?;
+    }
     if stats.agents.is_empty() {
         return Ok(());
     }
@@ -35,6 +38,16 @@ fn summary(stats: &Stats) -> String {
     format!(
         "{} events stored; since the start {} deliveries accepted, {} duplicate, {} rejected",
         stats.events, counts.accepted, counts.duplicate, counts.rejected
+    )
+}
+
+fn swept(sweep: &Sweep, clock: &Clock) -> String {
+    format!(
+        "the last sweep ended at {} and removed {} events, {} runs, {} refused deliveries",
+        clock.show(&sweep.ended_at),
+        sweep.events,
+        sweep.runs,
+        sweep.rejections
     )
 }
 

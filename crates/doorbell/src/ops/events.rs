@@ -62,6 +62,20 @@ pub async fn since(app: &App, caller: &Caller, seq: i64, limit: usize) -> Result
     with_outcomes(app, caller, stored).await
 }
 
+/// Refuses to go on after a place behind which events were removed: whoever goes on there would miss them. After 0 means
+/// from the oldest there is.
+///
+/// # Errors
+/// If events were removed there, or the store is unavailable.
+pub async fn check_place(app: &App, after: i64) -> Result<(), Error> {
+    if after > 0 && after < app.store.swept().await?.pruned_through {
+        let detail = "events after this place were removed: they were older than the gateway keeps (`[store] retention`). \
+                      Begin anew, from `after=0` with the oldest that is there, or without a place with what comes now";
+        return Err(Error::Gone("cursor_pruned", detail.to_owned()));
+    }
+    Ok(())
+}
+
 /// The place of the newest event in the order of commits; 0 if there is none.
 ///
 /// # Errors
@@ -108,6 +122,9 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
 /// If there is none, or not for this caller.
 pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDetail, Error> {
     let event = get(app, caller, id).await?;
+    if event.forgotten_at.is_some() {
+        return Ok(api::EventDetail { event, headers: serde_json::Map::new() });
+    }
     let body = load_body(app, &event).await?;
     Ok(api::EventDetail { event, headers: parse_object(&body.headers) })
 }
@@ -118,6 +135,9 @@ pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDeta
 /// If there is none, or not for this caller.
 pub async fn body(app: &App, caller: &Caller, id: &str) -> Result<Bytes, Error> {
     let event = get(app, caller, id).await?;
+    if let Some(at) = &event.forgotten_at {
+        return Err(Error::Gone("forgotten", format!("what this event said was removed for good at {at}")));
+    }
     Ok(load_body(app, &event).await?.bytes)
 }
 
@@ -134,6 +154,10 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     let event = get(app, caller, id).await?;
     let stored = app.store.event(event.id.parse().map_err(|_| Error::NotFound("event"))?).await?;
     let stored = stored.ok_or(Error::NotFound("event"))?;
+    if event.forgotten_at.is_some() {
+        // Filters have nothing left to be held against.
+        return Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts: Vec::new() });
+    }
     let triggers = app.store.trigger_set(stored.trigger_set).await?;
     let damaged =
         |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));

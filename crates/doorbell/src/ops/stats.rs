@@ -9,9 +9,10 @@ use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 use super::Error;
+use super::view::view_sweep;
 use crate::app::{App, Caller};
 use crate::clock;
-use crate::telemetry::Snapshot;
+use crate::telemetry::{LastSweep, Snapshot};
 
 /// What is going on.
 ///
@@ -51,6 +52,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         },
         agents: agents.into_values().collect(),
+        last_sweep: app.store.swept().await?.last.map(view_sweep),
     })
 }
 
@@ -83,6 +85,15 @@ pub async fn metrics(app: &App) -> Result<String, Error> {
         commits: commits.commits,
         operations: commits.operations,
         commit_seconds: commits.busy.as_secs_f64(),
+        last_sweep: app.store.swept().await?.last.map(|sweep| LastSweep {
+            ended_at: sweep.ended_at.as_seconds(),
+            removed: [
+                ("events", sweep.events),
+                ("runs", sweep.runs),
+                ("rejections", sweep.rejections),
+                ("trigger_sets", sweep.trigger_sets),
+            ],
+        }),
     };
     Ok(app.metrics.render(&snapshot))
 }

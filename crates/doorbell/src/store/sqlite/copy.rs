@@ -63,7 +63,7 @@ fn open_target(file: &Path) -> rusqlite::Result<Connection> {
     Ok(target)
 }
 
-/// Copies a database that no gateway uses, and keeps gateways away meanwhile. `progress` is told pages copied and pages
+/// Copies a database that no gateway uses, and keeps gateways away meanwhile. `progress` is told bytes copied and bytes
 /// in all. None, and nothing was done, if a gateway uses it.
 ///
 /// # Errors
@@ -75,12 +75,13 @@ pub fn copy_unused(path: &Path, file: &Path, mut progress: impl FnMut(u64, u64))
     let path = &path.canonicalize()?;
     let Some(_exclusive) = lock::try_take(path)? else { return Ok(None) };
     let source = schema::open_writer(path, std::time::Duration::ZERO)?;
+    let page: u64 = source.query_row("PRAGMA page_size", (), |row| row.get(0))?;
     let mut target = open_target(file)?;
     let backup = Backup::new(&source, &mut target)?;
     while backup.step(LARGE_STEP)? != StepResult::Done {
         let now = backup.progress();
-        let all = u64::try_from(now.pagecount).unwrap_or(0);
-        progress(all - u64::try_from(now.remaining).unwrap_or(0), all);
+        let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page;
+        progress(bytes(now.pagecount - now.remaining), bytes(now.pagecount));
     }
     Ok(Some(()))
 }
