@@ -138,7 +138,7 @@ impl SqliteStore {
         Ok(claimed)
     }
 
-    async fn release(&self, now: Timestamp) -> Result<Released, Error> {
+    async fn release_all_due(&self, now: Timestamp) -> Result<Released, Error> {
         let mut agents = BTreeSet::new();
         loop {
             let released = self.writer.write(move |work| queue::release_due(work, now)).await?;
@@ -217,7 +217,7 @@ impl Store for SqliteStore {
     }
 
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released> {
-        Box::pin(self.release(now))
+        Box::pin(self.release_all_due(now))
     }
 
     fn running(&self) -> Answer<'_, Vec<Running>> {

@@ -217,7 +217,7 @@ async fn trigger_sets_go_when_nothing_names_them(store: Arc<dyn Store>) {
     }
     let [unused, named, taken_again, in_force, newest] = versions[..] else { panic!("{versions:?}") };
     accept(&*store, NewEvent { trigger_set: named, ..event(1) }).await;
-    accept(&*store, event(2)).await;
+    accept(&*store, NewEvent { trigger_set: newest, ..event(2) }).await;
     store.keep_trigger_set("[2]".to_owned(), at(900)).await.unwrap();
     let removed = store.remove_records(at(800), in_force, at(1000)).await.unwrap();
     assert_eq!(removed.trigger_sets, 1);
