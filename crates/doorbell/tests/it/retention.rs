@@ -298,10 +298,11 @@ fn restored(project: &Project, file: &std::path::Path, agent: &str) -> Project {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_under_load_restores_everything_and_starts_nothing() {
     let project = Project::new(ONE_SOURCE);
-    project.agent("triage", &format!("scale = 2\n{ANY}"), "exec sleep 1000");
+    project.agent("triage", &format!("when_full = \"grow\"\n{ANY}"), "exec sleep 1000");
     let gateway = project.serve();
-    let before = futures_util::future::join_all((0..40).map(|_| gateway.ring(sample("push")))).await;
+    let mut before = vec![gateway.ring(sample("push")).await];
     gateway.in_state(&before[0].runs[0], "running").await;
+    before.extend(futures_util::future::join_all((1..40).map(|_| gateway.ring(sample("push")))).await);
     let file = project.path("copies with spaces/backup.db");
     std::fs::create_dir(file.parent().unwrap()).unwrap();
     let backup = {
