@@ -64,7 +64,9 @@ impl Sweeper {
         let mut sweep = Sweep { started_at, ..Sweep::default() };
         let mut after = Some(0);
         while let Some(from) = after {
+            let begun = Instant::now();
             let found = store.expired(Expiry { before, after: from }).await?;
+            tokio::time::sleep(begun.elapsed() * PAUSE).await;
             self.remove(found.events, before, &mut sweep).await?;
             after = found.next;
         }

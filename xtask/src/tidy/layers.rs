@@ -18,7 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("dispatch", &["app", "clock", "config", "runtime", "store"]),
     ("files", &[]),
-    ("gateway", &["app", "clock", "config", "dispatch", "files", "http", "ops", "runtime", "store", "sweep", "telemetry"]),
+    (
+        "gateway",
+        &["app", "clock", "config", "dispatch", "files", "http", "ops", "runtime", "store", "sweep", "telemetry"],
+    ),
     ("http", &["app", "clock", "config", "dispatch", "ops", "store"]),
     ("ops", &["app", "clock", "dispatch", "files", "store", "telemetry"]),
     ("runtime", &["clock", "config", "files", "store"]),

@@ -22,7 +22,8 @@ pub async fn copy(app: &App, caller: &Caller, wish: api::NewCopy) -> Result<api:
     require_owner(caller)?;
     let file = Path::new(&wish.file);
     let unfit = |why: &str| Error::Invalid(format!("`file` {}: {why}", file.display()));
-    let look = || std::fs::symlink_metadata(file).map_err(|error| unfit(&format!("the gateway cannot see it: {error}")));
+    let look =
+        || std::fs::symlink_metadata(file).map_err(|error| unfit(&format!("the gateway cannot see it: {error}")));
     if !file.is_absolute() || !wish.file.ends_with(PART) {
         return Err(unfit("it must be an absolute path that ends with `.part`"));
     }

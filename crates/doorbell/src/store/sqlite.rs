@@ -35,8 +35,8 @@ pub use copy::{copy_unused, seal_copy};
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Expired,
-    Expiry, Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    RunQuery, Running, Stats, Store, StoredEvent, StoredRun, Sweep, Swept,
+    Expiry, Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed,
+    RemovedRecords, RunQuery, Running, Stats, Store, StoredEvent, StoredRun, Sweep, Swept,
 };
 use crate::store::Acceptance;
 
@@ -166,9 +166,8 @@ impl SqliteStore {
             }
         }
         let unused = self.readers.read(move |sql| history::unused_trigger_sets(sql, before)).await?;
-        let remove = move |work: &mut writer::Work<'_>| {
-            history::remove_trigger_sets(work, &unused, before, in_force, now)
-        };
+        let remove =
+            move |work: &mut writer::Work<'_>| history::remove_trigger_sets(work, &unused, before, in_force, now);
         Ok(RemovedRecords { rejections, trigger_sets: self.writer.write(remove).await? })
     }
 

@@ -69,7 +69,9 @@ async fn a_sweep_shows_in_the_figures() {
     let gateway = project.serve();
     let first = gateway.ring(sample("push")).await;
     gateway.finished(&first.runs[0]).await;
-    gateway.send("/v1/webhooks/github/acme", crate::support::with_header(sample("push"), "x-hub-signature-256", "no")).await;
+    gateway
+        .send("/v1/webhooks/github/acme", crate::support::with_header(sample("push"), "x-hub-signature-256", "no"))
+        .await;
     gateway.ring(sample("push")).await;
     let swept = wait_until("the sweep to be noted", async || {
         let stats = gateway.client.stats().await.unwrap();
@@ -96,10 +98,8 @@ async fn a_stream_whose_place_was_removed_says_so() {
     let gateway = project.serve();
     let events: Vec<_> = futures_util::future::join_all((0..3).map(|_| gateway.ring(sample("push")))).await;
     let oldest = gateway.client.events(&EventQuery::default()).await.unwrap().events.pop().unwrap();
-    wait_until("all but the newest to go", async || {
-        (gateway.client.stats().await.unwrap().events == 1).then_some(())
-    })
-    .await;
+    wait_until("all but the newest to go", async || (gateway.client.stats().await.unwrap().events == 1).then_some(()))
+        .await;
     assert_eq!(events.len(), 3);
     let pruned = gateway.client.event_stream(Some(oldest.seq)).await.err().unwrap();
     assert_eq!(problem(pruned), (410, "cursor_pruned".to_owned()));
@@ -144,10 +144,8 @@ async fn a_gateway_that_is_killed_while_it_sweeps_leaves_nothing_half() {
         left = check_whole(&project).await;
     }
     let gateway = project.serve();
-    wait_until("all but the newest to go", async || {
-        (gateway.client.stats().await.unwrap().events <= 2).then_some(())
-    })
-    .await;
+    wait_until("all but the newest to go", async || (gateway.client.stats().await.unwrap().events <= 2).then_some(()))
+        .await;
     assert!(gateway.runs().await.len() <= 2);
 }
 
@@ -181,7 +179,8 @@ async fn what_is_forgotten_is_gone_and_does_not_start_again() {
     project.agent("triage", ANY, "cat; echo '{\"said\": true}' > $DOORBELL_OUTPUT_FILE");
     let gateway = project.serve();
     let secret = issue("a name that must be forgotten");
-    let delivery = secret.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-github-delivery")).unwrap().1.clone();
+    let delivery =
+        secret.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-github-delivery")).unwrap().1.clone();
     let receipt = gateway.ring(secret.clone()).await;
     let (event, run) = (&receipt.delivery_id, &receipt.runs[0]);
     gateway.finished(run).await;
@@ -205,7 +204,11 @@ async fn what_is_forgotten_is_gone_and_does_not_start_again() {
     let again = gateway.ring(secret).await;
     assert!(again.duplicate && again.delivery_id == *event && again.runs == receipt.runs);
     assert_eq!(gateway.runs().await.len(), 1);
-    assert_eq!(project.json(&["events", "rm", event])["forgottenAt"], json!(detail.event.forgotten_at.unwrap()), "once");
+    assert_eq!(
+        project.json(&["events", "rm", event])["forgottenAt"],
+        json!(detail.event.forgotten_at.unwrap()),
+        "once"
+    );
 }
 
 #[tokio::test]
@@ -239,7 +242,8 @@ async fn only_owners_forget_and_back_up() {
     std::fs::write(&file, "").unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let wish = |file: &std::path::Path| api::NewCopy { file: file.display().to_string() };
-    for (role, agent, status) in [("viewer", None, 403), ("agent", Some("triage"), 403), ("agent", Some("other"), 404)] {
+    for (role, agent, status) in [("viewer", None, 403), ("agent", Some("triage"), 403), ("agent", Some("other"), 404)]
+    {
         let key = api::NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned) };
         let key = gateway.client.create_key(&key).await.unwrap().key;
         let client = Client::new(&gateway.url, Some(&key)).unwrap();

@@ -82,9 +82,7 @@ async fn an_event_may_not_go_before_its_runs_are_over_and_old(store: Arc<dyn Sto
         accept(&*store, event(n)).await;
     }
     // 1 ended at 200, 2 runs, 3 is queued; 4 and 5 start nothing; 6 is the newest.
-    let seqs = async |events: &[u32]| {
-        futures_util::future::join_all(events.iter().map(|n| seq(&*store, *n))).await
-    };
+    let seqs = async |events: &[u32]| futures_util::future::join_all(events.iter().map(|n| seq(&*store, *n))).await;
     assert_eq!(expired(&*store, 100).await, seqs(&[4, 5]).await);
     assert_eq!(expired(&*store, 201).await, seqs(&[1, 4, 5]).await);
     let found = store.expired(Expiry { before: at(201), after: 0 }).await.unwrap();

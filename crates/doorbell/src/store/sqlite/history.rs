@@ -54,8 +54,14 @@ pub(super) fn expired(sql: &Connection, expiry: Expiry) -> Outcome<Expired> {
     let next = seen.last().filter(|_| seen.len() == LOOKED_AT && !young).map(|(seq, ..)| *seq);
     let mut events = Vec::new();
     for (seq, ..) in seen.into_iter().filter(|(_, _, may_go)| *may_go) {
-        let runs = own_runs(sql, seq)?.into_iter().map(|run| run.id).collect();
-        events.push(ExpiredEvent { seq, runs });
+        match own_runs(sql, seq) {
+            Ok(runs) => events.push(ExpiredEvent { seq, runs: runs.into_iter().map(|run| run.id).collect() }),
+            // It must not keep the others.
+            Err(fault) if fault.is_bad_row() => {
+                tracing::error!(event_seq = seq, %fault, "an old event cannot be read, and stays");
+            }
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(Expired { events, next })
 }

@@ -267,3 +267,17 @@ async fn a_damaged_copy_is_not_taken_for_a_backup() {
     std::fs::write(&file, bytes).unwrap();
     assert!(seal_copy(&file, at(9)).is_err());
 }
+
+#[tokio::test]
+async fn an_old_event_that_cannot_be_read_does_not_keep_the_others() {
+    let place = Place::new();
+    let store = place.open().await;
+    for n in 1..=4 {
+        accept(&store, starting("triage", n)).await;
+        store.cancel(run_id(n), "ann".to_owned(), at(5)).await.unwrap();
+    }
+    meddle(&store, "UPDATE runs SET id = x'0102' WHERE seq = 1").await;
+    let found = store.expired(Expiry { before: at(900), after: 0 }).await.unwrap();
+    assert_eq!(found.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(store.remove(vec![2, 3], at(900)).await.unwrap().events, 2);
+}
