@@ -85,6 +85,19 @@ pub struct Event {
     pub context: Map<String, Value>,
     /// What became of it, one an agent that wanted it.
     pub outcomes: Vec<Outcome>,
+    /// When what it said was removed for good: headers, body and context, logs and results of its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten_at: Option<String>,
+}
+
+/// What a `DELETE` of an event did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forgotten {
+    /// The event.
+    pub id: String,
+    /// Since when it is forgotten: now, or earlier.
+    pub forgotten_at: String,
 }
 
 /// What became of an event for one agent.
@@ -290,6 +303,33 @@ pub struct Cancelled {
     pub state: String,
 }
 
+/// What a release did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Released {
+    /// The run.
+    pub id: String,
+    /// Its state now: `queued`, or `waiting` if its time has not come.
+    pub state: String,
+}
+
+/// Where to copy the store to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewCopy {
+    /// An absolute path on the gateway's machine: a file whose name ends with `.part`, that is there and empty, and that
+    /// nobody but the gateway's user may read.
+    pub file: String,
+}
+
+/// A copy of the store that has been made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 /// A source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -382,6 +422,9 @@ pub struct Stats {
     /// How the configuration stands; for keys that see everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigState>,
+    /// The last removal of what was older than the gateway keeps; none: there was none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sweep: Option<Sweep>,
 }
 
 /// How the configuration stands.
@@ -408,6 +451,24 @@ pub struct Reload {
     pub changes: Vec<String>,
     /// Everything that is wrong with them; then the configuration in force stays. Null if they were taken over.
     pub error: Option<String>,
+}
+
+/// A removal of what was older than the gateway keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sweep {
+    /// When it began.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: String,
+    /// Events removed.
+    pub events: u64,
+    /// Runs removed, with their logs, results and folders.
+    pub runs: u64,
+    /// Refused deliveries removed.
+    pub rejections: u64,
+    /// Versions of the triggers removed, that no event names any more.
+    pub trigger_sets: u64,
 }
 
 /// Deliveries since the gateway started.

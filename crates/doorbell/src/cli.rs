@@ -12,6 +12,7 @@ use doorbell_core::secret::Secret;
 use self::context::Context;
 
 mod agents;
+mod backup;
 mod context;
 mod creds;
 mod demo;
@@ -98,6 +99,7 @@ enum Command {
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
+    Backup(backup::BackupArgs),
     #[command(hide = true)]
     Reference(reference::ReferenceArgs),
     /// End the agents' processes when the gateway is gone (the gateway starts this itself)
@@ -177,6 +179,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
+        Command::Backup(args) => backup::run(context, args).await?,
         Command::Reference(args) => reference::run(&args)?,
         Command::Guard => return Ok(serve::guard()),
     }

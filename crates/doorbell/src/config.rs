@@ -67,6 +67,8 @@ pub struct Config {
     pub store_url: String,
     /// `[telemetry]`.
     pub telemetry: Telemetry,
+    /// `[store] retention`: how long events and their runs are kept; none: for ever.
+    pub retention: Option<Duration>,
     /// `[webhooks.*]`, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `agents/*`, by name.
@@ -250,16 +252,18 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     let credentials = Credentials::new(environment);
     let around = runtime::Surroundings { root: &root, credentials: &credentials };
     let gateway = gateway::read(&project.gateway, findings);
-    let store_url = gateway::read_store(&project.store, findings);
+    let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
     agents::check_defaults(&project.defaults, around, findings);
     let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
     let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref() };
     let agents = agents::read(reader, findings);
     refuse_own_providers(&root, findings);
+    let (store_url, retention) = store?;
     Some(Config {
         gateway: gateway?,
-        store_url: store_url?,
+        store_url,
+        retention,
         telemetry,
         sources: sources?.good,
         agents,

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Cancel, Error, Lease};
+use crate::store::{Cancel, Error, Lease, Release};
 
 mod carry;
 mod desks;
@@ -102,6 +102,11 @@ impl Dispatcher {
         self.settle_agents().await
     }
 
+    /// The folder of a run.
+    pub fn run_folder(&self, run: RunId) -> PathBuf {
+        self.runs_folder.join(run.to_string())
+    }
+
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
         self.desks.ring(&self.app.current(), agent);
@@ -121,6 +126,20 @@ impl Dispatcher {
                 self.tell_of(run).await;
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
+        }
+        Ok(done)
+    }
+
+    /// Lets a held run go on.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn release(&self, run: RunId) -> Result<Release, Error> {
+        let done = self.app.store.release(run, clock::now()).await?;
+        if let Release::Released(agent) = &done {
+            self.wake(agent);
+            self.due.notify_one();
+            self.tell_of(run).await;
         }
         Ok(done)
     }

@@ -27,6 +27,7 @@ use crate::ops;
 use crate::reload::Reloader;
 use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
+use crate::sweep;
 use crate::telemetry::{Metrics, Traces};
 
 /// The folder of a project that holds its state.
@@ -63,6 +64,8 @@ pub struct Gateway {
     server: JoinHandle<()>,
     _reaper: AbortOnDropHandle<()>,
     reloading: JoinHandle<()>,
+    sweeping: CancellationToken,
+    sweeper: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -90,6 +93,8 @@ impl Gateway {
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
         dispatcher.start();
+        let sweeping = CancellationToken::new();
+        let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
         let server =
@@ -100,7 +105,7 @@ impl Gateway {
         let in_force = app.current();
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
             agents = in_force.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server, reloading, _reaper: reaper })
+        Ok(Self { app, address, dispatcher, accepting, server, reloading, sweeping, sweeper, _reaper: reaper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
@@ -109,6 +114,8 @@ impl Gateway {
         self.reloading.abort();
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
+        self.sweeping.cancel();
+        let _ = self.sweeper.await;
         self.dispatcher.close(limit).await;
         let _ = std::fs::remove_file(address_file(&self.app.root));
         self.accepting.cancel();

@@ -15,4 +15,5 @@ pub mod ops;
 pub mod reload;
 pub mod runtime;
 pub mod store;
+pub mod sweep;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 //! Every store passes the suite in `conformance`.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -16,10 +17,12 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod conformance;
 mod figures;
+mod history;
 mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
-pub use sqlite::SqliteStore;
+pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
 /// What a verb answers.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -104,7 +107,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// One event.
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>>;
 
-    /// The headers (JSON) and the raw body of an event.
+    /// The headers (JSON) and the raw body of an event; none, too, if it is forgotten.
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>>;
 
     /// The headers (JSON) of an event. However large its body is, this costs little.
@@ -125,7 +128,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Refused deliveries, newest first; of one source or of all.
     fn rejections(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<Rejection>>;
 
-    /// The version under which this trigger set (canonical JSON) is kept; a new one if it was not.
+    /// The version under which this trigger set (canonical JSON) is kept; a new one if it was not. It counts as in force
+    /// at `now`.
     fn keep_trigger_set(&self, triggers: String, now: Timestamp) -> Answer<'_, i64>;
 
     /// The trigger set of a version, as it was kept.
@@ -151,6 +155,36 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What the group commit does, as histograms.
     fn figures(&self) -> Figures;
+    /// Events that retention may remove, from the oldest on; a piece of bounded size. Never one of which a run is not
+    /// over, and never the newest.
+    fn expired(&self, expiry: Expiry) -> Answer<'_, Expired>;
+
+    /// Removes those of `events` (their sequences) that may still go at `before`, with bodies, keys, outcomes, runs,
+    /// attempts, results and logs. One short transaction: it does the first of them, and as many more as it has time
+    /// for.
+    fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed>;
+
+    /// Removes rejections from before `before`, and trigger sets that were last in force before it and that no event
+    /// names. `in_force` is in force at `now`, and stays. Several transactions.
+    fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords>;
+
+    /// Remembers a sweep that ended.
+    fn end_sweep(&self, sweep: Sweep) -> Answer<'_, ()>;
+
+    /// What retention has done so far.
+    fn swept(&self) -> Answer<'_, Swept>;
+
+    /// Removes for good what an event and its runs said: headers, body, context, logs, results, reasons. Its row, its
+    /// delivery keys and its outcomes stay, so that a redelivery starts nothing, not even agents that have no outcome
+    /// for it.
+    fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting>;
+
+    /// Lets a held run go on: queues it, or has it wait for its time.
+    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
+
+    /// Copies everything, as it is when the copy is finished, to a file that is there and empty. Events are stored
+    /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
+    fn copy(&self, file: PathBuf) -> Answer<'_, ()>;
 }
 
 /// How many rejections of one source are kept.
@@ -493,6 +527,8 @@ pub struct StoredEvent {
     pub body_size: u64,
     /// How many further deliveries of it came.
     pub duplicates: u64,
+    /// When what it said was removed for good, by wish: headers, body and context, logs and results of its runs.
+    pub forgotten_at: Option<Timestamp>,
 }
 
 /// Headers and raw body of an event.
@@ -614,9 +650,17 @@ pub struct Stats {
 /// # Errors
 /// If the URL is of no known kind, or the database cannot be opened, is in use by another gateway, or is newer than
 /// this program.
-pub async fn open(url: &str, root: &std::path::Path) -> anyhow::Result<Arc<dyn Store>> {
-    let Some(path) = url.strip_prefix("sqlite:") else {
-        anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`");
-    };
-    Ok(Arc::new(SqliteStore::open(&root.join(path)).await?))
+pub async fn open(url: &str, root: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(Arc::new(SqliteStore::open(&database_file(url, root)?).await?))
+}
+
+/// The file of a store: `sqlite:PATH`, relative to `root`.
+///
+/// # Errors
+/// If the URL is of no known kind.
+pub fn database_file(url: &str, root: &Path) -> anyhow::Result<PathBuf> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Ok(root.join(path)),
+        None => anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`"),
+    }
 }

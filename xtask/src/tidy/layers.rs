@@ -33,14 +33,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "reload",
             "runtime",
             "store",
+            "sweep",
             "telemetry",
         ],
     ),
     ("http", &["app", "clock", "conditions", "config", "dispatch", "ops", "store", "telemetry"]),
-    ("ops", &["app", "clock", "conditions", "dispatch", "store", "telemetry"]),
+    ("ops", &["app", "clock", "conditions", "dispatch", "files", "store", "telemetry"]),
     ("reload", &["app", "clock", "config"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
+    ("sweep", &["app", "clock", "dispatch", "files", "store"]),
     ("telemetry", &["config", "store"]),
 ];
 

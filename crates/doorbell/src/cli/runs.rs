@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 
-/// List runs, newest first, show one, or end one
+/// List runs, newest first, show one, end one, or let held ones go on
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct RunsArgs {
@@ -31,6 +31,7 @@ Examples:
 enum RunsCommand {
     Show(ShowArgs),
     Cancel(CancelArgs),
+    Release(ReleaseArgs),
 }
 
 /// Show a run: where it stands, its tries and its result
@@ -47,6 +48,15 @@ struct ShowArgs {
 struct CancelArgs {
     /// The run's id
     id: String,
+}
+
+/// Let held runs go on
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell runs --state held\n  doorbell runs release run_01K…")]
+struct ReleaseArgs {
+    /// The runs' ids
+    #[arg(required = true)]
+    ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +89,7 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
         None => list(context, args.filters).await,
         Some(RunsCommand::Show(args)) => show(context, &args.id).await,
         Some(RunsCommand::Cancel(args)) => cancel(context, &args.id).await,
+        Some(RunsCommand::Release(args)) => release(context, &args.ids).await,
     }
 }
 
@@ -189,6 +200,18 @@ async fn cancel(context: &Context, id: &str) -> anyhow::Result<()> {
     let what = if cancelled.state == "running" { "is asked to end" } else { "is" };
     let state = if cancelled.state == "running" { String::new() } else { format!(" {}", cancelled.state) };
     Ok(output::line(escape_terminal(&format!("{} {what}{state}", cancelled.id)))?)
+}
+
+async fn release(context: &Context, ids: &[String]) -> anyhow::Result<()> {
+    let client = context.client()?;
+    for id in ids {
+        let released = client.release_run(id).await.map_err(Failure::no_run(id))?;
+        match context.json {
+            true => output::json_line(&released)?,
+            false => output::line(escape_terminal(&format!("{} is {}", released.id, released.state)))?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `doorbell stat`: what is going on.
 
 use clap::Args;
-use doorbell_client::api::{AgentStats, ConfigState, Stats};
+use doorbell_client::api::{AgentStats, ConfigState, Stats, Sweep};
 
 use super::context::Context;
 use super::output::{self, Table, escape_terminal};
@@ -20,6 +20,9 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
     output::line(summary(&stats))?;
     if let Some(config) = &stats.config {
         output::line(describe(config, &Clock::here()))?;
+    }
+    if let Some(sweep) = &stats.last_sweep {
+        output::line(swept(sweep, &Clock::here()))?;
     }
     if stats.agents.is_empty() {
         return Ok(());
@@ -52,6 +55,16 @@ fn describe(config: &ConfigState, clock: &Clock) -> String {
             error.lines().map(escape_terminal).collect::<Vec<_>>().join("\n")
         ),
     }
+}
+
+fn swept(sweep: &Sweep, clock: &Clock) -> String {
+    format!(
+        "the last sweep ended at {} and removed {} events, {} runs, {} refused deliveries",
+        clock.show(&sweep.ended_at),
+        sweep.events,
+        sweep.runs,
+        sweep.rejections
+    )
 }
 
 fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {

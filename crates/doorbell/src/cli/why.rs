@@ -38,7 +38,10 @@ fn explain(explanation: &Explanation, clock: &Clock) -> String {
         String::new(),
         format!("Triggers (version {}, in force when it was stored)", explanation.trigger_set),
     ];
-    if explanation.verdicts.is_empty() {
+    if let Some(at) = &event.forgotten_at {
+        let at = escape_terminal(&clock.show(at)).into_owned();
+        lines.push(format!("  what it said was removed for good at {at}: no filter can be held against it any more"));
+    } else if explanation.verdicts.is_empty() {
         lines.push("  there were none: an agent asks for events with [[webhooks]] in its config.toml".to_owned());
     }
     for verdict in &explanation.verdicts {

@@ -17,7 +17,10 @@ const KEYS: Keys<'static> = Keys {
     ],
 };
 
-const STORE_KEYS: Keys<'static> = Keys { known: &["url"], planned: &["retention"], hints: &[] };
+const STORE_KEYS: Keys<'static> = Keys { known: &["url", "retention"], planned: &[], hints: &[] };
+
+/// How long things are kept at least, where they are not kept for ever.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 
 /// Reads `[gateway]`.
 pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
@@ -39,11 +42,23 @@ pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
     })
 }
 
-/// Reads `[store] url`.
-pub(super) fn read_store(table: &Table, findings: &mut Findings) -> Option<String> {
+/// Reads `[store]`: the URL, and how long things are kept (none: for ever).
+pub(super) fn read_store(table: &Table, findings: &mut Findings) -> Option<(String, Option<Duration>)> {
     table.check(findings, STORE_KEYS);
     table.settle(findings, "store");
-    table.read(findings, "url", store_url)
+    let url = table.read(findings, "url", store_url);
+    let retention = table.read(findings, "retention", retention);
+    Some((url?, retention?))
+}
+
+fn retention(node: &Node) -> Result<Option<Duration>, Problem> {
+    match node.text("") {
+        Ok(text) if text == "off" => Ok(None),
+        _ => {
+            let kept = node.duration(SHORTEST_RETENTION);
+            kept.map(Some).map_err(|problem| problem.help("\"off\" keeps everything"))
+        }
+    }
 }
 
 fn address(node: &Node) -> Result<SocketAddr, Problem> {

@@ -84,7 +84,7 @@ impl Dispatcher {
         let job = Job {
             agent: Arc::clone(agent),
             envelope: self.envelope(claimed),
-            folder: self.runs_folder.join(run.id.to_string()),
+            folder: self.run_folder(run.id),
             url: self.app.local_url().to_owned(),
             token: token.secret().clone(),
             inherited: self.inherited.clone(),

@@ -89,6 +89,31 @@ pub(super) async fn cancel_run(
     Ok(Json(ops::runs::cancel(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
+pub(super) async fn release_run(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::Released> {
+    Ok(Json(ops::runs::release(&shared.app, &shared.dispatcher, &caller, &id).await?))
+}
+
+pub(super) async fn forget_event(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+    query: Result<Query<ops::forget::Query>, QueryRejection>,
+) -> Answer<api::Forgotten> {
+    Ok(Json(ops::forget::forget(&shared.app, &shared.dispatcher, &caller, &id, read_query(query)?).await?))
+}
+
+pub(super) async fn copy_store(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::NewCopy>, JsonRejection>,
+) -> Answer<api::Copied> {
+    Ok(Json(ops::backup::copy(&shared.app, &caller, read_json(body)?).await?))
+}
+
 pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
     Json(ops::agents::list(&shared.app, &caller))
 }

@@ -55,6 +55,7 @@ pub(super) async fn stream_activity(
     let query = read_query(query)?;
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     let after = resumed.or(query.after);
+    ops::events::check_place(&shared.app, after.unwrap_or(0)).await?;
     Ok(send(shared.clone(), move |messages| async move {
         let _ = watch_activity(&shared, &caller, query.logs, after, &messages).await;
     }))

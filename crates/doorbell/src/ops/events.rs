@@ -67,6 +67,20 @@ pub async fn since(app: &App, caller: &Caller, seq: i64, limit: usize) -> Result
     with_outcomes(app, caller, stored).await
 }
 
+/// Refuses to go on after a place behind which events were removed: whoever goes on there would miss them. After 0 means
+/// from the oldest there is.
+///
+/// # Errors
+/// If events were removed there, or the store is unavailable.
+pub async fn check_place(app: &App, after: i64) -> Result<(), Error> {
+    if after > 0 && after < app.store.swept().await?.pruned_through {
+        let detail = "events after this place were removed: they were older than the gateway keeps (`[store] retention`). \
+                      Begin anew, from `after=0` with the oldest that is there, or without a place with what comes now";
+        return Err(Error::Gone("cursor_pruned", detail.to_owned()));
+    }
+    Ok(())
+}
+
 /// The place of the newest event in the order of commits; 0 if there is none.
 ///
 /// # Errors
@@ -113,6 +127,9 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
 /// If there is none, or not for this caller.
 pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDetail, Error> {
     let event = get(app, caller, id).await?;
+    if event.forgotten_at.is_some() {
+        return Ok(api::EventDetail { event, headers: serde_json::Map::new() });
+    }
     let headers = app.store.headers(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
     Ok(api::EventDetail { event, headers: parse_object(&headers) })
 }
@@ -123,6 +140,9 @@ pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDeta
 /// If there is none, or not for this caller.
 pub async fn body(app: &App, caller: &Caller, id: &str) -> Result<Bytes, Error> {
     let event = get(app, caller, id).await?;
+    if let Some(at) = &event.forgotten_at {
+        return Err(Error::Gone("forgotten", format!("what this event said was removed for good at {at}")));
+    }
     Ok(app.store.body(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?.bytes)
 }
 
@@ -138,6 +158,10 @@ fn parse_id(id: &str) -> Result<EventId, Error> {
 pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explanation, Error> {
     let event = get(app, caller, id).await?;
     let stored = app.store.event(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
+    if event.forgotten_at.is_some() {
+        // Filters have nothing left to be held against.
+        return Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts: Vec::new() });
+    }
     let mut verdicts = explain_by(app, &stored, stored.trigger_set, |agent| caller.may_see(agent)).await?;
     let sets: BTreeSet<i64> = event.outcomes.iter().map(|outcome| outcome.trigger_set).collect();
     for set in sets.into_iter().filter(|set| *set != stored.trigger_set) {

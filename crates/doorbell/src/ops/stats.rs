@@ -9,6 +9,7 @@ use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 use super::Error;
+use super::view::view_sweep;
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::telemetry::{Door, Snapshot};
@@ -54,6 +55,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         },
         agents: agents.into_values().collect(),
         config: caller.confined_to().is_none().then_some(config),
+        last_sweep: app.store.swept().await?.last.map(view_sweep),
     })
 }
 
@@ -69,7 +71,8 @@ pub async fn metrics(app: &App, door: Door) -> String {
     let up = async { matches!(tokio::time::timeout(PATIENCE, ready(app)).await, Ok(Ok(()))) };
     let tallies = async { tokio::time::timeout(PATIENCE, app.store.tallies()).await.ok()?.ok() };
     let space = async { tokio::time::timeout(PATIENCE, app.store.space()).await.ok()?.ok() };
-    let (store_up, tallies, space) = futures_util::future::join3(up, tallies, space).await;
+    let swept = async { tokio::time::timeout(PATIENCE, app.store.swept()).await.ok()?.ok()?.last };
+    let (store_up, tallies, space, last_sweep) = futures_util::future::join4(up, tallies, space, swept).await;
     let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
         sources: in_force.config.sources.keys().cloned().collect(),
@@ -81,6 +84,7 @@ pub async fn metrics(app: &App, door: Door) -> String {
         door,
         config_generation: in_force.generation,
         config_is_saved_one: refused.is_none(),
+        last_sweep,
         now: clock::now(),
     };
     app.metrics.render(&snapshot)

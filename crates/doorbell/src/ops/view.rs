@@ -5,7 +5,7 @@ use doorbell_core::event::event_type;
 use serde_json::{Map, Value};
 
 use crate::app::Reload;
-use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream};
+use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream, Sweep};
 
 /// An event with its outcomes.
 pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event {
@@ -25,6 +25,7 @@ pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event
         body_size: event.body_size,
         context: parse_object(&event.context),
         outcomes: outcomes.into_iter().map(view_outcome).collect(),
+        forgotten_at: event.forgotten_at.map(|at| at.to_string()),
     }
 }
 
@@ -106,6 +107,18 @@ pub fn view_reload(reload: &Reload) -> api::Reload {
         at: reload.at.to_string(),
         changes: reload.changes.clone(),
         error: reload.error.clone(),
+    }
+}
+
+/// A sweep.
+pub(super) fn view_sweep(sweep: Sweep) -> api::Sweep {
+    api::Sweep {
+        started_at: sweep.started_at.to_string(),
+        ended_at: sweep.ended_at.to_string(),
+        events: sweep.events,
+        runs: sweep.runs,
+        rejections: sweep.rejections,
+        trigger_sets: sweep.trigger_sets,
     }
 }
 

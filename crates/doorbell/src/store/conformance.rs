@@ -33,6 +33,7 @@ macro_rules! every_store_keeps {
 
 mod accepting;
 mod duplicates;
+mod history;
 mod queues;
 mod records;
 mod running;

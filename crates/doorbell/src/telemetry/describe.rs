@@ -80,6 +80,7 @@ fn render_all() -> String {
         door: Door::default(),
         config_generation: 1,
         config_is_saved_one: true,
+        last_sweep: None,
         now,
     })
 }

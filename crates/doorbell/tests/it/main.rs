@@ -19,5 +19,6 @@ mod presets;
 mod promql;
 mod redelivery;
 mod reload;
+mod retention;
 mod support;
 mod traces;

@@ -18,6 +18,7 @@ fn an_empty_file_is_a_project_of_defaults() {
     assert_eq!(config.gateway.max_body, 25 << 20);
     assert_eq!(config.gateway.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.store_url, "sqlite:.doorbell/doorbell.db");
+    assert_eq!(config.retention, Some(Duration::from_secs(30 * 24 * 60 * 60)));
     assert!(config.sources.is_empty() && config.agents.is_empty() && config.warnings.is_empty());
     assert!(config.settings.iter().all(|setting| setting.origin == "default"));
 }
@@ -211,4 +212,15 @@ fn nothing_that_is_shown_has_a_secret_in_it() {
     );
     let shown = broken.var("DOORBELL_STORE__URL", "postgres://me:hunter9@db").problems();
     assert!(["hunter", "Hunter"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+}
+
+#[test]
+fn things_are_kept_for_a_time_or_for_ever() {
+    let retention = |text: &str| gateway(&format!("[store]\nretention = {text}"));
+    assert_eq!(retention("\"90m\"").load().unwrap().retention, Some(Duration::from_secs(5400)));
+    assert_eq!(retention("\"off\"").load().unwrap().retention, None);
+    for (wrong, said) in [("30", "these are seconds"), ("\"0s\"", "too short"), ("\"2000d\"", "365d at most")] {
+        let problems = retention(wrong).problems();
+        assert!(problems.contains(said) && problems.contains("keeps everything"), "{wrong}: {problems}");
+    }
 }

@@ -14,7 +14,6 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for key in ["admin_listen", "trusted_proxies"] {
         check(key, gateway(&format!("[gateway]\n{key} = 1")));
     }
-    check("retention", gateway("[store]\nretention = \"30d\""));
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
     for key in ["tolerance", "ignore_senders", "rate_limit"] {
         check(key, gateway(&format!("{GATEWAY}{key} = 1")));

@@ -205,15 +205,18 @@ error: expected a string, which may be a template, found an integer
 fn every_file_is_reported_in_order() {
     assert_shows(
         &Project::new()
-            .file("config.toml", "[store]\nretention = \"1d\"\n[defaults]\ntimeout = 3")
+            .file("config.toml", "[store]\nretention = \"1y\"\n[defaults]\ntimeout = 3")
             .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"worker\"\n")
             .file("agents/a/SKILL.md", ""),
         r#"
-error: `retention` is not supported yet
- --> config.toml:2:1
+error: "1y" is not a duration: write a whole number and ms, s, m, h or d
+ --> config.toml:2:13
   |
-2 | retention = "1d"
-  | ^^^^^^^^^
+2 | retention = "1y"
+  |             ^^^^
+  |
+  = help: for example "30s", "15m" or "1h"
+  = help: "off" keeps everything
 
 error: expected a duration such as "15m", found an integer
  --> config.toml:4:11

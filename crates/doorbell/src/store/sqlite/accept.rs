@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use doorbell_core::id::{EventId, RunId};
 use doorbell_core::time::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
@@ -70,6 +70,8 @@ struct Placed {
     seq: i64,
     id: EventId,
     duplicate: bool,
+    /// Nothing more is started for what was forgotten.
+    forgotten: bool,
     outcomes: Vec<AgentOutcome>,
 }
 
@@ -119,14 +121,14 @@ impl<'a> Delivery<'a> {
 
     /// Writes what one event means to the agents that have no outcome for it yet.
     fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
-        let Placed { seq, id, duplicate, mut outcomes } = placed;
+        let Placed { seq, id, duplicate, forgotten, mut outcomes } = placed;
         let was_silent = outcomes.is_empty();
         let mut newly = Vec::new();
         let (mut queued, mut dropped) = (Vec::new(), Vec::new());
         let mut dropped_itself = false;
         for start in &event.starts {
             let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
-            if before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
+            if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
             let (kind, run, reason) = self.decide(work, start)?;
@@ -254,13 +256,16 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
     let Some(known) = claim_keys(work.sql, event, seq)? else {
         insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
-        return Ok(Placed { seq, id: event.id, duplicate: false, outcomes: Vec::new() });
+        return Ok(Placed { seq, id: event.id, duplicate: false, forgotten: false, outcomes: Vec::new() });
     };
     change(work.sql, "UPDATE events SET duplicates = duplicates + 1 WHERE seq = ?1", [known])?;
-    let id = value(work.sql, "SELECT id FROM events WHERE seq = ?1", [known])?
-        .map(EventId::from_bytes)
+    let (id, forgotten) = work
+        .sql
+        .prepare_cached("SELECT id, forgotten_at IS NOT NULL FROM events WHERE seq = ?1")?
+        .query_row([known], |row| Ok((rows::id(row, 0)?, row.get(1)?)))
+        .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
-    Ok(Placed { seq: known, id, duplicate: true, outcomes: rows::outcomes(work.sql, known)? })
+    Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
 }
 
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it

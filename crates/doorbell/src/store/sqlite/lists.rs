@@ -15,7 +15,7 @@ use crate::store::{AgentOutcome, EventQuery, OutcomeKind, RunQuery, StoredEvent,
 
 /// How far the order of commits and the times of receipt may disagree, in milliseconds: by the time an event takes to
 /// be stored, and by what a clock was set back.
-const DISORDER: i64 = 3_600_000;
+pub(super) const DISORDER: i64 = 3_600_000;
 
 /// Events that a query asks for.
 pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<StoredEvent>> {
@@ -91,7 +91,7 @@ impl Range {
 }
 
 /// The sequence of the first event that was received at or after `millis`, by halving: times rise with sequences.
-fn first_received(sql: &Connection, millis: i64) -> Outcome<i64> {
+pub(super) fn first_received(sql: &Connection, millis: i64) -> Outcome<i64> {
     let mut high = value::<Option<i64>>(sql, "SELECT max(seq) FROM events", ())?.flatten().unwrap_or(0) + 1;
     let mut low = value::<Option<i64>>(sql, "SELECT min(seq) FROM events", ())?.flatten().unwrap_or(high);
     let at = "SELECT received_at FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1";

@@ -120,7 +120,7 @@ pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::P
 }
 
 const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \
-                     handshake, context, trigger_set, body_size, duplicates FROM events WHERE seq = ?1";
+                     handshake, context, trigger_set, body_size, duplicates, forgotten_at FROM events WHERE seq = ?1";
 
 /// The event with this sequence.
 pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
@@ -140,6 +140,7 @@ pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
             trigger_set: row.get(11)?,
             body_size: row.get(12)?,
             duplicates: row.get(13)?,
+            forgotten_at: time_if_any(row, 14)?,
         })
     })?)
 }
@@ -160,7 +161,7 @@ pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
 /// What is selected of outcomes (`o`), and from where.
 macro_rules! outcome_columns {
     () => {
-        "o.agent, o.kind, o.run_seq, r.id, o.trigger, o.reason, o.at, coalesce(o.trigger_set, e.trigger_set) \
+        "o.agent, o.kind, r.id, o.trigger, o.reason, o.at, coalesce(o.trigger_set, e.trigger_set) \
          FROM outcomes o JOIN events e ON e.seq = o.event_seq LEFT JOIN runs r ON r.seq = o.run_seq"
     };
 }
@@ -177,14 +178,12 @@ pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
     Ok(AgentOutcome {
         agent: row.get(first)?,
         kind: kind_of(row.get(first + 1)?)?,
-        run: match row.get::<_, Option<i64>>(first + 2)? {
-            Some(_) => Some(id(row, first + 3)?),
-            None => None,
-        },
-        trigger: row.get(first + 4)?,
-        reason: row.get(first + 5)?,
-        at: time(row, first + 6)?,
-        trigger_set: row.get(first + 7)?,
+        // A run of another event may have been removed with that one.
+        run: row.get::<_, Option<_>>(first + 2)?.map(RunId::from_bytes),
+        trigger: row.get(first + 3)?,
+        reason: row.get(first + 4)?,
+        at: time(row, first + 5)?,
+        trigger_set: row.get(first + 6)?,
     })
 }
 

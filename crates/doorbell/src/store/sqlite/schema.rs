@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0003_trace.sql"),
     include_str!("../../../migrations/sqlite/0004_run_keys.sql"),
     include_str!("../../../migrations/sqlite/0005_outcome_trigger_sets.sql"),
+    include_str!("../../../migrations/sqlite/0006_keep.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
@@ -35,6 +36,8 @@ pub(super) fn open_writer(path: &Path, patience: Duration) -> rusqlite::Result<C
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, WRITER_CACHE)?;
     // The log is emptied by a connection of its own (see `checkpoint`), not by whoever commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What is removed is overwritten, also in pages that are free: somebody may have wanted it forgotten.
+    connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }
 

@@ -14,8 +14,9 @@ use tempfile::TempDir;
 use super::fault::Fault;
 use super::{Options, SqliteStore};
 use crate::store::conformance::{accept, at, claim, event, event_id, finish, lease, run, run_id, starting, state};
-use crate::store::{Error, EventQuery, LogLine, NewEvent, Store, Stream};
+use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Store, Stream};
 
+mod history;
 mod model;
 
 /// A folder of its own, and the database in it.
