@@ -16,6 +16,7 @@ mod context;
 mod creds;
 mod demo;
 mod dev;
+mod doctor;
 mod events;
 mod failure;
 mod init;
@@ -91,6 +92,7 @@ enum Command {
     Runs(runs::RunsArgs),
     Logs(logs::LogsArgs),
     Stat(stat::StatArgs),
+    Doctor(doctor::DoctorArgs),
     Sources(sources::SourcesArgs),
     Agents(agents::AgentsArgs),
     Config(settings::ConfigArgs),
@@ -108,11 +110,18 @@ enum Command {
 #[command(after_help = "Examples:\n  doorbell serve --listen 0.0.0.0:8080\n  doorbell serve --log-format json")]
 struct ServeArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// How the log is written to standard error; `DOORBELL_LOG` says how much (`warn`, `info`, `debug`)
     #[arg(long, value_enum, default_value_t = LogFormatArg::Text)]
     log_format: LogFormatArg,
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(8080);
+    text.parse().map_err(|_| {
+        format!("not an IP address and a port: 127.0.0.1:{port} is for this machine only, 0.0.0.0:{port} for every network")
+    })
 }
 
 /// How the log is written.
@@ -129,7 +138,7 @@ enum LogFormatArg {
 #[command(after_help = "Example:\n  doorbell dev\n  doorbell ring github issues.opened     in another terminal")]
 struct DevArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     listen: Option<SocketAddr>,
 }
 
@@ -168,6 +177,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Why(args) => why::run(context, args).await?,
         Command::Runs(args) => runs::run(context, args).await?,
         Command::Logs(args) => logs::run(context, args).await?,
+        Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,
         Command::Sources(args) => sources::run(context, args).await?,
         Command::Agents(args) => agents::run(context, args).await?,

@@ -26,11 +26,17 @@ use crate::store::{LogLine, Process, Stream};
 mod command;
 mod folder;
 mod guard;
+mod init;
+mod leftovers;
 mod log;
+mod lookup;
 mod processes;
 mod redaction;
 
 pub use guard::{Guard, watch};
+pub use init::run_as_init;
+pub use leftovers::{Marked, find_marked, variable};
+pub use lookup::{Found, find_program};
 pub use processes::{end_run, identify};
 
 use command::Prepared;

@@ -123,7 +123,7 @@ fn url(context: &Context, source: &Source, to: Option<&str>) -> anyhow::Result<S
     match to.filter(|to| is_url(to)) {
         Some(url) => Ok(url.to_owned()),
         None => {
-            let gateway = context.gateway_url()?;
+            let gateway = context.senders_url()?;
             Ok(format!("{gateway}/v1/webhooks/{}/{}", source.provider().name(), source.name()))
         }
     }

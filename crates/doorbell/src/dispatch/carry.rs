@@ -74,7 +74,7 @@ impl Dispatcher {
             agent: Arc::clone(agent),
             envelope: self.envelope(claimed),
             folder: self.runs_folder.join(run.id.to_string()),
-            url: self.app.local_url().to_owned(),
+            url: self.app.api_url().to_owned(),
             token: token.secret().clone(),
             inherited: self.inherited.clone(),
         };

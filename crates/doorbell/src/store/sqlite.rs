@@ -15,6 +15,7 @@ mod accept;
 mod body;
 mod checkpoint;
 mod fault;
+mod inspect;
 mod lists;
 mod lock;
 mod logs;
@@ -28,6 +29,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+
+pub(super) use inspect::inspect;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
