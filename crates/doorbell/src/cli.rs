@@ -12,6 +12,7 @@ use doorbell_core::secret::Secret;
 use self::context::Context;
 
 mod agents;
+mod completions;
 mod context;
 mod creds;
 mod demo;
@@ -23,6 +24,7 @@ mod init;
 mod keys;
 mod live;
 mod logs;
+mod man;
 mod output;
 mod random;
 mod reference;
@@ -98,6 +100,8 @@ enum Command {
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     #[command(hide = true)]
     Reference(reference::ReferenceArgs),
     /// End the agents' processes when the gateway is gone (the gateway starts this itself)
@@ -153,10 +157,13 @@ struct DemoArgs {
 
 /// Runs the command that the process was started with, and answers its exit code.
 pub fn run() -> ExitCode {
+    completions::answer_shell();
     let Args { global, command } = Args::parse();
-    // Before any thread is started: a guard is small.
-    if let Command::Guard = command {
-        return serve::guard();
+    // Before any thread is started.
+    match command {
+        Command::Guard => return serve::guard(),
+        Command::Serve(_) | Command::Dev(_) if std::process::id() == 1 => return serve::as_init(),
+        _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -184,6 +191,8 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
+        Command::Completions(args) => completions::run(&args)?,
+        Command::Man(args) => man::run(&args)?,
         Command::Reference(args) => reference::run(&args)?,
         Command::Guard => return Ok(serve::guard()),
     }
@@ -213,6 +222,29 @@ mod tests {
             }
         }
         check(&Args::command(), "doorbell");
+    }
+
+    #[test]
+    fn examples_are_commands_that_can_be_given() {
+        fn check(command: &clap::Command, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                // What follows several spaces explains; a shell would split the rest.
+                let line = line.trim().split("   ").next().unwrap();
+                for part in line.split([';', '|', '>']).flat_map(|part| part.split("&&")) {
+                    let words: Vec<&str> = part.split_whitespace().collect();
+                    if words.first() == Some(&"doorbell") {
+                        let parsed = Args::try_parse_from(&words);
+                        assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                        *seen += 1;
+                    }
+                }
+            }
+            command.get_subcommands().for_each(|sub| check(sub, seen));
+        }
+        let mut seen = 0;
+        check(&Args::command(), &mut seen);
+        assert!(seen > 40, "{seen}");
     }
 
     #[test]

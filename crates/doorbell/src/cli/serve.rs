@@ -133,6 +133,16 @@ impl Told {
     }
 }
 
+/// As process 1 of a container: the gateway itself is a child, and this one waits for whatever loses its parent.
+pub(super) fn as_init() -> ExitCode {
+    let program = std::env::current_exe();
+    let ended = program.and_then(|program| crate::runtime::run_as_init(&program, std::env::args_os().skip(1)));
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => super::failure::report(&error.into(), None),
+    }
+}
+
 /// `doorbell guard`: ends the agents' processes when the gateway that started it is gone.
 pub(super) fn guard() -> ExitCode {
     crate::runtime::watch(std::io::stdin());

@@ -7,6 +7,7 @@ mod api;
 mod cli;
 mod crash;
 mod docs;
+mod doctor;
 mod ingest;
 mod limits;
 mod redelivery;

@@ -17,8 +17,9 @@ pub(super) fn check_config(subject: &Subject) -> Vec<Finding> {
             return problems.list().into_iter().map(|(what, help)| fail(CHECK, what, advice(help))).collect();
         }
     };
-    let (sources, agents) = (config.sources.len(), config.agents.len());
-    let mut findings = vec![ok(CHECK, format!("can be used: {sources} sources, {agents} agents"))];
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (sources, agents) = (count(config.sources.len(), "source"), count(config.agents.len(), "agent"));
+    let mut findings = vec![ok(CHECK, format!("can be used: {sources}, {agents}"))];
     let advice = "change it there; `doorbell config` prints what is in force";
     findings.extend(config.warnings.iter().map(|warning| warn(CHECK, warning.clone(), advice)));
     findings

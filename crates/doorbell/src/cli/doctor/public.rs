@@ -142,8 +142,8 @@ fn judge_clock(
     // It was read some time between the two, and cut to the second.
     let ahead = before.since(theirs.after(Duration::from_secs(1)));
     let behind = theirs.since(after);
-    let (skew, which) = if ahead > behind { (ahead, "ahead") } else { (behind, "behind") };
-    let what = format!("is {} s {which} of {url}", skew.as_secs());
+    let (skew, which) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
+    let what = format!("is {} s {which} {url}", skew.as_secs());
     let advice = "set it by NTP (`timedatectl set-ntp true`): signatures that carry a time are refused otherwise";
     if skew > SKEW_FATAL {
         fail(check, what, advice)
