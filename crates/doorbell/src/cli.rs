@@ -163,6 +163,7 @@ pub fn run() -> ExitCode {
     match command {
         Command::Guard => return serve::guard(),
         Command::Serve(_) | Command::Dev(_) if std::process::id() == 1 => return serve::as_init(),
+        Command::Serve(_) | Command::Dev(_) => crate::runtime::unblock_signals(),
         _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

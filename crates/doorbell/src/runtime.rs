@@ -34,7 +34,7 @@ mod processes;
 mod redaction;
 
 pub use guard::{Guard, watch};
-pub use init::run_as_init;
+pub use init::{run_as_init, unblock_signals};
 pub use leftovers::{Marked, find_marked, variable};
 pub use lookup::{Found, find_program};
 pub use processes::{end_run, identify};

@@ -29,7 +29,7 @@ pub fn run_as_init(program: &Path, arguments: impl Iterator<Item = OsString>) ->
     // Blocked signals wait until they are asked for, also those that process 1 would otherwise never get.
     awaited.thread_block()?;
     let mut command = Command::new(program);
-    // A group of its own: a Ctrl-C reaches it once, through us. Its signals are unblocked when it starts.
+    // A group of its own: a Ctrl-C reaches it once, through us.
     let child = Pid::from_raw(command.args(arguments).process_group(0).spawn()?.id().cast_signed());
     loop {
         match awaited.wait()? {
@@ -43,6 +43,13 @@ pub fn run_as_init(program: &Path, arguments: impl Iterator<Item = OsString>) ->
             }
         }
     }
+}
+
+/// Lets all signals in again: a process inherits from its parent which ones are blocked, and one of ours has blocked them
+/// all. To be called before any thread is started.
+pub fn unblock_signals() {
+    // It cannot fail: the set is a valid one.
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Waits for everything that has ended; the child's exit code if it is among it.

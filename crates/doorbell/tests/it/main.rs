@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
+mod addresses;
 mod agents;
 mod api;
 mod cli;
@@ -11,4 +12,5 @@ mod doctor;
 mod ingest;
 mod limits;
 mod redelivery;
+mod shell;
 mod support;
