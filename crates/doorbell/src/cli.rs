@@ -124,7 +124,9 @@ struct ServeArgs {
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(8080);
     text.parse().map_err(|_| {
-        format!("not an IP address and a port: 127.0.0.1:{port} is for this machine only, 0.0.0.0:{port} for every network")
+        format!(
+            "not an IP address and a port: 127.0.0.1:{port} is for this machine only, 0.0.0.0:{port} for every network"
+        )
     })
 }
 

@@ -26,9 +26,11 @@ const NEWEST: u32 = 20;
 
 /// Print the function that completes commands, options and live names in a shell
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  doorbell completions bash > ~/.local/share/bash-completion/completions/doorbell\n  \
+#[command(
+    after_help = "Examples:\n  doorbell completions bash > ~/.local/share/bash-completion/completions/doorbell\n  \
     doorbell completions zsh > ~/.zfunc/_doorbell\n  \
-    doorbell completions fish > ~/.config/fish/completions/doorbell.fish")]
+    doorbell completions fish > ~/.config/fish/completions/doorbell.fish"
+)]
 pub(super) struct CompletionsArgs {
     /// For which shell
     shell: Shell,

@@ -8,7 +8,9 @@ use clap::{Args, CommandFactory as _};
 
 /// Print the manual page, or write those of all commands into a folder
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  doorbell man | man -l -\n  doorbell man ~/.local/share/man/man1 && man doorbell-serve")]
+#[command(
+    after_help = "Examples:\n  doorbell man | man -l -\n  doorbell man ~/.local/share/man/man1 && man doorbell-serve"
+)]
 pub(super) struct ManArgs {
     /// The folder; it is made if it is not there
     #[arg(value_name = "DIR")]

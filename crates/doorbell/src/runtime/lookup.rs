@@ -164,8 +164,18 @@ mod tests {
         }
         let path = std::env::join_paths([bin.as_path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
         for program in [
-            "tool", "closed", "nothing", "sh", "./good.sh", "./plain.sh", "./closed.sh", "./lost.sh", "./windows.sh",
-            "./bin", "./none", "/bin/sh",
+            "tool",
+            "closed",
+            "nothing",
+            "sh",
+            "./good.sh",
+            "./plain.sh",
+            "./closed.sh",
+            "./lost.sh",
+            "./windows.sh",
+            "./bin",
+            "./none",
+            "/bin/sh",
         ] {
             let found = find_program(program, Some(at), Some(&path));
             assert_eq!(found.is_ok(), starts(program, at, &path), "{program}: {found:?}");

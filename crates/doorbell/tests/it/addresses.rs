@@ -157,13 +157,12 @@ fn as_process_1_it_leaves_no_zombies_and_ends_in_order() {
         return;
     }
     // The shell is outside; it looks at the namespace's processes by their parent.
-    let gateway = project.serve_by(project.prepare(unshare, &["-Urpf", "--mount-proc", crate::support::PROGRAM, "serve"]));
+    let gateway =
+        project.serve_by(project.prepare(unshare, &["-Urpf", "--mount-proc", crate::support::PROGRAM, "serve"]));
     let output = project.run(&["ring", "github", "issues.opened"]);
     assert!(output.status.success(), "{output:?}");
     let run = project.json(&["runs"])["runs"][0]["id"].as_str().unwrap().to_owned();
-    wait_for("the run to end", || {
-        project.json(&["runs", "show", &run])["finishedAt"].is_string().then_some(())
-    });
+    wait_for("the run to end", || project.json(&["runs", "show", &run])["finishedAt"].is_string().then_some(()));
     let first = children(gateway.pid())[0];
     wait_for("the orphan to be gone", || {
         let all: Vec<i32> = children(first);

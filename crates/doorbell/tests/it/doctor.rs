@@ -202,8 +202,7 @@ fn odd_and_unused_secrets_are_found() {
 
 #[test]
 fn what_starts_nothing_is_found() {
-    let project =
-        Project::new(&format!("{ONE_SOURCE}[webhooks.lab]\ntype = \"generic\"\nallow_unsigned = true\n"));
+    let project = Project::new(&format!("{ONE_SOURCE}[webhooks.lab]\ntype = \"generic\"\nallow_unsigned = true\n"));
     let bare = examine(&project);
     bare.says("agents", "warn", "there are none");
     project.agent("triage", &format!("scale = 0\n{ANY}"), "true");

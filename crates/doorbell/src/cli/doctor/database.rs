@@ -42,7 +42,8 @@ fn judge(subject: &Subject, found: &Inspection) -> Vec<Finding> {
         }
         Soundness::Unfinished => {
             let advice = "with the gateway stopped: `sqlite3 FILE 'PRAGMA quick_check'`";
-            let what = format!("is too large ({}) to be looked at whole in 10 s; so far it is sound", bytes(found.bytes));
+            let what =
+                format!("is too large ({}) to be looked at whole in 10 s; so far it is sound", bytes(found.bytes));
             findings.push(warn(CHECK, what, advice));
         }
         Soundness::Sound => {}
@@ -58,10 +59,15 @@ fn judge(subject: &Subject, found: &Inspection) -> Vec<Finding> {
     }
     if found.bytes > LARGE && found.free_bytes > found.bytes / 2 {
         let advice = "it is used again; to give it back: stop the gateway and `sqlite3 FILE VACUUM`";
-        findings.push(warn(CHECK, format!("{} of its {} are empty", bytes(found.free_bytes), bytes(found.bytes)), advice));
+        findings.push(warn(
+            CHECK,
+            format!("{} of its {} are empty", bytes(found.free_bytes), bytes(found.bytes)),
+            advice,
+        ));
     }
     if let Some(holder) = found.holder.filter(|holder| subject.pid() != Some(*holder)) {
-        let advice = format!("see what it is (`ps {holder}`); if it is a gateway that hangs, end it, and start it again");
+        let advice =
+            format!("see what it is (`ps {holder}`); if it is a gateway that hangs, end it, and start it again");
         findings.push(warn(CHECK, format!("process {holder} has it, and is not the gateway that answers"), advice));
     }
     if findings.is_empty() {

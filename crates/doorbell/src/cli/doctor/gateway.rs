@@ -60,7 +60,8 @@ pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
         }
     };
     let left = marked.iter().filter(|process| !alive.contains(&process.run));
-    let left: Vec<String> = left.map(|process| format!("{} ({}, {})", process.pid, process.command, process.run)).collect();
+    let left: Vec<String> =
+        left.map(|process| format!("{} ({}, {})", process.pid, process.command, process.run)).collect();
     if left.is_empty() {
         let running = marked.len();
         return vec![ok(CHECK, format!("none is left over ({running} of running agents)"))];

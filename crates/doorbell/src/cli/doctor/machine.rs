@@ -65,7 +65,9 @@ pub(super) fn check_files(subject: &Subject) -> Vec<Finding> {
         Some(hard) => (hard, "the gateway"),
         None => match getrlimit(Resource::RLIMIT_NOFILE) {
             Ok((_, hard)) => (hard, "a gateway started from here"),
-            Err(error) => return vec![warn(CHECK, format!("the limit cannot be told: {error}"), "look with `ulimit -Hn`")],
+            Err(error) => {
+                return vec![warn(CHECK, format!("the limit cannot be told: {error}"), "look with `ulimit -Hn`")];
+            }
         },
     };
     let advice = "raise it: `LimitNOFILE=` in a systemd unit, `ulimit -Hn`, `--ulimit nofile=` of Docker";

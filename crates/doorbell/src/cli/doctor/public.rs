@@ -30,7 +30,11 @@ pub(super) async fn check_url(subject: &Subject) -> Vec<Finding> {
     };
     let Some(gateway) = &subject.gateway else {
         let advice = "start the gateway, and ask again";
-        return vec![warn(CHECK, format!("{url} answers ({}); whether as this gateway shows when it runs", seen.status), advice)];
+        return vec![warn(
+            CHECK,
+            format!("{url} answers ({}); whether as this gateway shows when it runs", seen.status),
+            advice,
+        )];
     };
     if let Some(finding) = misled(CHECK, url, &seen, &gateway.address.instance) {
         return vec![finding];
@@ -125,7 +129,11 @@ pub(super) async fn check_clock(subject: &Subject) -> Vec<Finding> {
         Err(_) => return vec![ok(CHECK, "cannot be told: the public URL does not answer")],
     };
     let Some(theirs) = seen.date.as_deref().and_then(read_date) else {
-        return vec![warn(CHECK, format!("cannot be told: {url} does not say its time"), "name another server with --clock")];
+        return vec![warn(
+            CHECK,
+            format!("cannot be told: {url} does not say its time"),
+            "name another server with --clock",
+        )];
     };
     vec![judge_clock(CHECK, before, clock::now(), theirs, &url, seen.header.is_some())]
 }

@@ -11,7 +11,9 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let credentials = Credentials::new(&subject.environment);
     let stored = match credentials.list() {
         Ok(stored) => stored,
-        Err(error) => return vec![super::fail(CHECK, format!("cannot be listed: {error}"), "make the folder readable")],
+        Err(error) => {
+            return vec![super::fail(CHECK, format!("cannot be listed: {error}"), "make the folder readable")];
+        }
     };
     let mut findings: Vec<Finding> = stored.iter().filter_map(|stored| check_one(&credentials, stored)).collect();
     findings.extend(check_use(subject, &stored));

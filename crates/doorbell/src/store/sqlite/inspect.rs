@@ -55,7 +55,10 @@ fn look(path: &Path, now: Timestamp, limit: Duration, inspection: &mut Inspectio
     let number = |pragma: &str| sql.pragma_query_value(None, pragma, |row| row.get::<_, u64>(0));
     let page = number("page_size")?;
     inspection.free_bytes = number("freelist_count")? * page;
-    let tables = sql.prepare("SELECT 1 FROM sqlite_schema WHERE name IN ('migrations', 'events')")?.query_map((), |_| Ok(()))?.count();
+    let tables = sql
+        .prepare("SELECT 1 FROM sqlite_schema WHERE name IN ('migrations', 'events')")?
+        .query_map((), |_| Ok(()))?
+        .count();
     if tables == 2 {
         inspection.schema = sql.query_row("SELECT count(*) FROM migrations", (), |row| row.get(0))?;
         inspection.growth = growth(&sql, now, number("page_count")? * page - inspection.free_bytes)?;
@@ -89,11 +92,7 @@ fn growth(sql: &Connection, now: Timestamp, used: u64) -> rusqlite::Result<Optio
 }
 
 /// Runs something on a connection, and interrupts it after `limit`.
-fn within<T>(
-    sql: &Connection,
-    limit: Duration,
-    work: impl FnOnce() -> rusqlite::Result<T>,
-) -> rusqlite::Result<T> {
+fn within<T>(sql: &Connection, limit: Duration, work: impl FnOnce() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let (done, waiting) = channel::<()>();
     let handle = sql.get_interrupt_handle();
     std::thread::scope(|scope| {
