@@ -123,7 +123,7 @@ pub(super) fn running(root: &Path) -> anyhow::Result<Address> {
         Err(error) => return Err(unreadable(&path, &error).into()),
     };
     let address = serde_json::from_slice::<Address>(&text);
-    Ok(address.with_context(|| format!("{} is damaged: start the gateway again", path.display()))?)
+    address.with_context(|| format!("{} is damaged: start the gateway again", path.display()))
 }
 
 fn read_key(root: &Path) -> anyhow::Result<Option<Secret>> {

@@ -5,9 +5,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use doorbell_client::Client;
+use doorbell_client::{Client, probe};
 use doorbell_core::time::Timestamp;
 use serde::Serialize;
 
@@ -17,6 +18,7 @@ use super::output::{self, Table};
 use crate::clock;
 use crate::config::{self, Config, Environment, Problems};
 use crate::gateway::Address;
+use crate::http::INSTANCE;
 
 mod commands;
 mod database;
@@ -38,6 +40,9 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "URL")]
     clock: Option<String>,
 }
+
+/// How long a gateway on this machine may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,7 +101,7 @@ impl Subject {
         let environment = Environment::read();
         let config = config::load(&root, &environment, &[]);
         let gateway = match (running(&root), context.client()) {
-            (Ok(address), Ok(client)) => client.healthz().await.is_ok().then_some(Running { address, client }),
+            (Ok(address), Ok(client)) => answers(&address).await.then_some(Running { address, client }),
             _ => None,
         };
         Ok(Self { root, environment, config, gateway, now: clock::now(), clock: args.clock })
@@ -111,6 +116,12 @@ impl Subject {
     fn pid(&self) -> Option<i32> {
         i32::try_from(self.gateway.as_ref()?.address.pid).ok()
     }
+}
+
+/// Whether it is this gateway that answers at its address: it may be gone, and another have the address since.
+async fn answers(address: &Address) -> bool {
+    let seen = probe(&format!("{}/healthz", address.url), INSTANCE, PATIENCE).await;
+    seen.is_ok_and(|seen| seen.header.as_ref() == Some(&address.instance) || address.instance.is_empty())
 }
 
 pub(super) async fn run(context: &Context, args: DoctorArgs) -> anyhow::Result<ExitCode> {
@@ -139,8 +150,9 @@ async fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(gateway::check(subject).await);
     findings.extend(gateway::check_leftovers(subject).await);
     findings.extend(database::check(subject).await);
-    findings.extend(public::check_url(subject).await);
-    findings.extend(public::check_clock(subject).await);
+    // Both may have to wait.
+    let (url, clock) = tokio::join!(public::check_url(subject), public::check_clock(subject));
+    findings.extend(url.into_iter().chain(clock));
     findings.extend(machine::check_disk(subject));
     findings.extend(machine::check_files(subject));
     findings.extend(machine::check_watching(subject));

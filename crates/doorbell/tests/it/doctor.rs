@@ -145,6 +145,23 @@ fn a_project_that_is_well_passes_running_and_stopped() {
 }
 
 #[test]
+fn a_gateway_that_hangs_is_found_and_one_that_took_its_address_is_not_mistaken_for_it() {
+    let (project, other) = (project(), project());
+    let gateway = project.serve();
+    gateway.signal(nix::sys::signal::Signal::SIGSTOP);
+    let found = examine(&project);
+    found.says("gateway", "warn", "does not answer");
+    found.says("database", "warn", &format!("process {} has it", gateway.pid()));
+    gateway.kill();
+    let other = other.serve();
+    let address = project.read(".doorbell/gateway.json");
+    let mut address: Value = serde_json::from_str(&address).unwrap();
+    address["url"] = other.url.clone().into();
+    project.write(".doorbell/gateway.json", &address.to_string());
+    examine(&project).says("gateway", "warn", "does not answer");
+}
+
+#[test]
 fn doctor_is_not_for_a_gateway_elsewhere() {
     let output = project().run(&["doctor", "--url", "http://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");

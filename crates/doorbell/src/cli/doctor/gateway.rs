@@ -46,7 +46,8 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
 /// Processes of runs that are not running.
 pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
     const CHECK: &str = "processes";
-    let marked = find_marked(&subject.root.join(STATE_FOLDER).join("runs"));
+    let runs = subject.root.join(STATE_FOLDER).join("runs");
+    let marked = find_marked(&runs);
     let alive: BTreeSet<String> = match &subject.gateway {
         None => BTreeSet::new(),
         Some(Running { client, .. }) => {
@@ -59,7 +60,9 @@ pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
             }
         }
     };
-    let left = marked.iter().filter(|process| !alive.contains(&process.run));
+    // A run that ended between the two looks took its processes with it.
+    let still = find_marked(&runs);
+    let left = marked.iter().filter(|process| !alive.contains(&process.run) && still.contains(process));
     let left: Vec<String> =
         left.map(|process| format!("{} ({}, {})", process.pid, process.command, process.run)).collect();
     if left.is_empty() {

@@ -72,11 +72,14 @@ pub(super) fn check_files(subject: &Subject) -> Vec<Finding> {
     };
     let advice = "raise it: `LimitNOFILE=` in a systemd unit, `ulimit -Hn`, `--ulimit nofile=` of Docker";
     let what = format!("{whose} may open {most}");
-    vec![match most {
-        ..FILES_NEEDED => fail(CHECK, what, advice),
-        ..FILES_WANTED => warn(CHECK, format!("{what}: fewer than 8192 connections at once"), advice),
-        u64::MAX => ok(CHECK, format!("{whose} may open as many as it wants")),
-        _ => ok(CHECK, what),
+    vec![if most < FILES_NEEDED {
+        fail(CHECK, what, advice)
+    } else if most < FILES_WANTED {
+        warn(CHECK, format!("{what}: fewer than 8192 connections at once"), advice)
+    } else if most == u64::MAX {
+        ok(CHECK, format!("{whose} may open as many as it wants"))
+    } else {
+        ok(CHECK, what)
     }]
 }
 

@@ -24,6 +24,9 @@ pub(super) async fn check_url(subject: &Subject) -> Vec<Finding> {
     let Some(url) = &config.gateway.public_url else { return vec![no_url(CHECK, config)] };
     let seen = match probe(&format!("{url}/healthz"), INSTANCE, LIMIT).await {
         Ok(seen) => seen,
+        Err((Obstacle::Refused, _)) if subject.gateway.is_none() => {
+            return vec![warn(CHECK, format!("nothing listens at {url}, nor does the gateway run"), "start it first")];
+        }
         Err((obstacle, said)) => {
             return vec![fail(CHECK, format!("{url} cannot be reached: {said}"), way_out(obstacle, url))];
         }
