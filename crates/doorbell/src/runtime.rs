@@ -36,7 +36,7 @@ mod redaction;
 pub use guard::{Guard, watch};
 pub use init::{run_as_init, unblock_signals};
 pub use leftovers::{Marked, find_marked, variable};
-pub use lookup::{Found, find_program};
+pub use lookup::find_program;
 pub use processes::{end_run, identify};
 
 use command::Prepared;

@@ -641,7 +641,7 @@ pub struct Growth {
 }
 
 /// Looks at the database of a URL, beside its gateway or without one, and changes nothing; none if there is none yet.
-/// Blocks; the check of its pages ends after `limit`.
+/// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
 ///
 /// # Errors
 /// If the URL is of no known kind, or its file cannot be seen.

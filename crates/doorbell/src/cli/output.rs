@@ -121,11 +121,11 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
     while usize::from(NARROWEST) <= width
-        && let Some((most, _)) = rest.char_indices().nth(width)
+        && let Some((most, next)) = rest.char_indices().nth(width)
     {
         let is_inside = |at: &usize| !rest[..*at].trim_start().is_empty();
         // A space that just does not fit may be left out, too.
-        let fits = rest[..=most].rmatch_indices(' ').map(|(at, _)| at).find(is_inside);
+        let fits = rest[..most + next.len_utf8()].rmatch_indices(' ').map(|(at, _)| at).find(is_inside);
         let Some(at) = fits.or_else(|| rest.match_indices(' ').map(|(at, _)| at).find(is_inside)) else { break };
         lines.push(rest[..at].trim_end());
         rest = rest[at..].trim_start_matches(' ');

@@ -13,24 +13,15 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// The longest first line that the kernel reads (`BINPRM_BUF_SIZE`).
 const FIRST_LINE: u64 = 256;
 
-/// A program that can start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its file.
-    pub file: PathBuf,
-    /// What is odd about it all the same.
-    pub odd: Option<String>,
-}
-
 /// Finds the program of a command that runs in `cwd` (none: in a folder of its own, made for each run) with `path` as
 /// its `PATH`.
 ///
 /// # Errors
 /// Why it cannot start, and what to do.
-pub fn find_program(program: &str, cwd: Option<&Path>, path: Option<&OsStr>) -> Result<Found, String> {
+pub fn find_program(program: &str, cwd: Option<&Path>, path: Option<&OsStr>) -> Result<PathBuf, String> {
     let file = if program.contains('/') { by_path(program, cwd)? } else { by_name(program, path)? };
-    let odd = check_start(&file, path, 0)?;
-    Ok(Found { file, odd })
+    check_start(&file, path, 0)?;
+    Ok(file)
 }
 
 fn by_path(program: &str, cwd: Option<&Path>) -> Result<PathBuf, String> {
@@ -77,22 +68,19 @@ fn by_name(program: &str, path: Option<&OsStr>) -> Result<PathBuf, String> {
     })
 }
 
-/// Whether the system knows how to start a file; answers what is odd about it.
-fn check_start(file: &Path, path: Option<&OsStr>, depth: u8) -> Result<Option<String>, String> {
+/// Whether the system knows how to start a file.
+fn check_start(file: &Path, path: Option<&OsStr>, depth: u8) -> Result<(), String> {
     let mut start = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(FIRST_LINE).read_to_end(&mut start));
     // What may be executed but not read is a program: scripts must be read.
     if read.is_err() || start.starts_with(b"\x7fELF") {
-        return Ok(None);
+        return Ok(());
     }
     let Some(rest) = start.strip_prefix(b"#!") else {
-        let shown = file.display();
-        return match start.contains(&0) {
-            true => Err(format!("{shown} is not a program of this machine")),
-            false => Ok(Some(format!(
-                "{shown} does not say what reads it, so /bin/sh does: begin it with a line such as `#!/bin/sh`"
-            ))),
-        };
+        return Err(format!(
+            "{} is neither a program of this machine nor a script: begin it with a line such as `#!/bin/sh`",
+            file.display()
+        ));
     };
     let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
     if line.ends_with(b"\r") {
@@ -104,7 +92,7 @@ fn check_start(file: &Path, path: Option<&OsStr>, depth: u8) -> Result<Option<St
     interpreter(file, &String::from_utf8_lossy(line), path, depth)
 }
 
-fn interpreter(file: &Path, line: &str, path: Option<&OsStr>, depth: u8) -> Result<Option<String>, String> {
+fn interpreter(file: &Path, line: &str, path: Option<&OsStr>, depth: u8) -> Result<(), String> {
     let mut words = line.split_ascii_whitespace();
     let Some(named) = words.next() else {
         return Err(format!("the first line of {} names no interpreter", file.display()));
@@ -117,10 +105,10 @@ fn interpreter(file: &Path, line: &str, path: Option<&OsStr>, depth: u8) -> Resu
         && let Some(program) = words.find(|word| !word.starts_with('-') && !word.contains('='))
         && !program.contains('/')
     {
-        return by_name(program, path).map(|_| None).map_err(|_| missing(&format!("`{program}` in PATH")));
+        return by_name(program, path).map(drop).map_err(|_| missing(&format!("`{program}` in PATH")));
     }
     // Interpreters may be scripts; the kernel follows four of them.
-    if depth < 4 { check_start(Path::new(named), path, depth + 1).map(|_| None) } else { Ok(None) }
+    if depth < 4 { check_start(Path::new(named), path, depth + 1) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -140,6 +128,7 @@ mod tests {
     /// Whether the system starts it, by trying.
     fn starts(program: &str, cwd: &Path, path: &OsStr) -> bool {
         let mut command = std::process::Command::new(program);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.current_dir(cwd).env_clear().env("PATH", path).stdin(std::process::Stdio::null());
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command.status().is_ok()
@@ -180,7 +169,7 @@ mod tests {
             let found = find_program(program, Some(at), Some(&path));
             assert_eq!(found.is_ok(), starts(program, at, &path), "{program}: {found:?}");
         }
-        assert!(find_program("./plain.sh", Some(at), Some(&path)).unwrap().odd.is_some());
+        assert!(find_program("./plain.sh", Some(at), Some(&path)).unwrap_err().contains("#!/bin/sh"));
         assert!(find_program("./windows.sh", Some(at), Some(&path)).unwrap_err().contains("CR LF"));
     }
 

@@ -252,7 +252,7 @@ fn commands_that_cannot_start_are_found() {
     for (status, words) in [
         ("fail", "agent `missing`: there is no program `no-such-agent` in PATH"),
         ("fail", "closed.sh may not be executed → `chmod +x"),
-        ("warn", "agent `bare`:"),
+        ("fail", "bare.sh is neither a program"),
         ("fail", "agent `lost`: there is no lost.sh in"),
         ("fail", "agent `nowhere`: the folder"),
         ("fail", "agent `own`: there is no program `true` in PATH (/nonexistent)"),

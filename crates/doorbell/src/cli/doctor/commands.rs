@@ -49,18 +49,13 @@ fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
     }
     let path = own.map(OsString::from).or_else(|| path.cloned());
     let Some(program) = runtime.command.first() else { return Vec::new() };
-    let found = match find_program(program, cwd, path.as_deref()) {
-        Ok(found) => found,
+    match find_program(program, cwd, path.as_deref()) {
+        Ok(file) => check_script(agent, &file).into_iter().collect(),
         Err(why) => {
             let (what, advice) = why.split_once(": ").unwrap_or((&why, "change `[runtime] command`"));
-            return vec![fail(CHECK, format!("agent `{name}`: {what}"), advice)];
+            vec![fail(CHECK, format!("agent `{name}`: {what}"), advice)]
         }
-    };
-    let odd = found.odd.as_deref().map(|odd| odd.split_once(": ").unwrap_or((odd, "")));
-    let mut findings: Vec<Finding> =
-        odd.into_iter().map(|(what, advice)| warn(CHECK, format!("agent `{name}`: {what}"), advice)).collect();
-    findings.extend(check_script(agent, &found.file));
-    findings
+    }
 }
 
 /// `sh agent.sh`: whether the script is there.

@@ -12,7 +12,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
         assert!(problems.contains(&format!("`{key}` is not supported yet")), "{key}: {problems}");
     };
     check("hot_reload", gateway("hot_reload = false"));
-    for key in ["admin_listen", "trusted_proxies", "hot_reload"] {
+    for key in ["trusted_proxies", "hot_reload"] {
         check(key, gateway(&format!("[gateway]\n{key} = 1")));
     }
     check("retention", gateway("[store]\nretention = \"30d\""));

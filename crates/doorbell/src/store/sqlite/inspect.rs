@@ -19,7 +19,8 @@ const NEWEST: i64 = 10_000;
 const FEWEST: i64 = 100;
 const SHORTEST: Duration = Duration::from_secs(3600);
 
-/// Looks at the database at `path`; none if there is none. `limit`: how long the check of its pages may take.
+/// Looks at the database at `path`; none if there is none. `limit`: how long the check of its pages may take;
+/// zero: they are not looked at.
 pub(crate) fn inspect(path: &Path, now: Timestamp, limit: Duration) -> std::io::Result<Option<Inspection>> {
     let file = match std::fs::metadata(path) {
         Ok(file) => file,
@@ -40,12 +41,16 @@ pub(crate) fn inspect(path: &Path, now: Timestamp, limit: Duration) -> std::io::
         growth: None,
     };
     if let Err(error) = look(path, now, limit, &mut inspection) {
-        inspection.soundness = match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => Soundness::Unfinished,
-            _ => Soundness::Damaged(vec![error.to_string()]),
-        };
+        inspection.soundness = judge(&error);
     }
     Ok(Some(inspection))
+}
+
+fn judge(error: &rusqlite::Error) -> Soundness {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => Soundness::Unfinished,
+        _ => Soundness::Damaged(vec![error.to_string()]),
+    }
 }
 
 fn look(path: &Path, now: Timestamp, limit: Duration, inspection: &mut Inspection) -> rusqlite::Result<()> {
@@ -62,6 +67,10 @@ fn look(path: &Path, now: Timestamp, limit: Duration, inspection: &mut Inspectio
     if tables == 2 {
         inspection.schema = sql.query_row("SELECT count(*) FROM migrations", (), |row| row.get(0))?;
         inspection.growth = growth(&sql, now, number("page_count")? * page - inspection.free_bytes)?;
+    }
+    if limit.is_zero() {
+        inspection.soundness = Soundness::Unfinished;
+        return Ok(());
     }
     let found = within(&sql, limit, || {
         let mut statement = sql.prepare("PRAGMA quick_check(5)")?;
@@ -145,9 +154,13 @@ mod tests {
 
     #[test]
     fn a_check_that_takes_too_long_is_unfinished_and_not_damage() {
-        let (_folder, path) = database(20_000, Duration::from_secs(1));
+        let sql = Connection::open_in_memory().unwrap();
+        let endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
+        let ended = within(&sql, Duration::from_millis(1), || sql.query_row(endless, (), |row| row.get::<_, i64>(0)));
+        assert_eq!(judge(&ended.unwrap_err()), Soundness::Unfinished);
+        let (_folder, path) = database(10, Duration::from_secs(1));
         let found = inspect(&path, Timestamp::from_millis(1), Duration::ZERO).unwrap().unwrap();
-        assert_eq!(found.soundness, Soundness::Unfinished);
+        assert_eq!(found.soundness, Soundness::Unfinished, "nothing was looked at");
     }
 
     #[test]
