@@ -57,6 +57,14 @@ impl Client {
         self.ask(Method::GET, self.url(&["healthz"])?, None).await.map(|_| ())
     }
 
+    /// Whether the gateway can store events now.
+    ///
+    /// # Errors
+    /// 503 if it cannot.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.ask(Method::GET, self.url(&["readyz"])?, None).await.map(|_| ())
+    }
+
     /// A page of events, newest first.
     ///
     /// # Errors

@@ -39,8 +39,12 @@ pub struct App {
     pub metrics: Metrics,
     /// Traces of deliveries and tries.
     pub traces: Traces,
-    /// Where this gateway can be reached from this machine; set once it listens.
+    /// Where deliveries reach this gateway from this machine; set once it listens.
     pub local_url: OnceLock<String>,
+    /// Where the API is reached from this machine, if that is elsewhere (`admin_listen`).
+    pub admin_url: OnceLock<String>,
+    /// What tells this start of this gateway from every other one; `/healthz` says it to anybody.
+    pub instance: String,
     /// When the store was last seen to take writes, in milliseconds since the Unix epoch.
     pub seen_ready: AtomicI64,
     /// Whether the gateway shuts down, and takes no more deliveries.
@@ -61,9 +65,14 @@ impl App {
         }
     }
 
-    /// The URL of this gateway on this machine.
+    /// The URL of this gateway on this machine, for deliveries.
     pub fn local_url(&self) -> &str {
         self.local_url.get().map_or("", String::as_str)
+    }
+
+    /// The URL of its API on this machine.
+    pub fn api_url(&self) -> &str {
+        self.admin_url.get().map_or_else(|| self.local_url(), String::as_str)
     }
 }
 

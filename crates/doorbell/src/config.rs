@@ -95,6 +95,8 @@ pub struct Setting {
 pub struct Gateway {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens for everything but deliveries, if that is another address.
+    pub admin_listen: Option<SocketAddr>,
     /// The URL that senders use, without a slash at the end.
     pub public_url: Option<String>,
     /// The largest body, in bytes.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
+use doorbell_core::provider::encode_hex;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -36,10 +37,19 @@ pub const STATE_FOLDER: &str = ".doorbell";
 /// Where a running gateway can be found: the content of `.doorbell/gateway.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// Its URL on this machine.
+    /// The URL of its API on this machine.
     pub url: String,
+    /// Where deliveries reach it on this machine, if that is elsewhere (`admin_listen`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest: Option<String>,
     /// Its process.
     pub pid: u32,
+    /// What its `/healthz` says in the header [`http::INSTANCE`].
+    #[serde(default)]
+    pub instance: String,
+    /// The version of its program.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// The file that tells where the gateway of a project runs.
@@ -61,7 +71,7 @@ pub struct Gateway {
     pub address: SocketAddr,
     dispatcher: Arc<Dispatcher>,
     accepting: CancellationToken,
-    server: JoinHandle<()>,
+    servers: Vec<JoinHandle<()>>,
     _reaper: AbortOnDropHandle<()>,
     reloading: JoinHandle<()>,
     sweeping: CancellationToken,
@@ -81,14 +91,18 @@ impl Gateway {
         let state = root.join(STATE_FOLDER);
         files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
         let store = store::open(&config.store_url, &root).await?;
-        let wanted = config.gateway.listen;
-        let listener = TcpListener::bind(wanted).await.with_context(|| {
-            format!("cannot listen on {wanted}: choose another address with `--listen` or `[gateway] listen`")
-        })?;
+        let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
         let address = listener.local_addr()?;
+        let admin = match config.gateway.admin_listen {
+            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`").await?),
+            None => None,
+        };
         ensure_local_key(store.as_ref(), &root).await?;
         let app = make_app(config, store).await?;
         let _ = app.local_url.set(local_url(address));
+        if let Some(admin) = &admin {
+            let _ = app.admin_url.set(local_url(admin.local_addr()?));
+        }
         let reaper = runtime::adopt();
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
@@ -96,16 +110,20 @@ impl Gateway {
         let sweeping = CancellationToken::new();
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
-        let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
-        let server =
-            tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
-        let found = Address { url: local_url(address), pid: std::process::id() };
-        files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
+        let routers = http::routers(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
+        let gauge = || app.metrics.connections();
+        let mut servers =
+            vec![tokio::spawn(http::serve(listener, routers.senders, limits(), gauge(), accepting.clone()))];
+        if let (Some(listener), Some(router)) = (admin, routers.admin) {
+            let limits = Limits { connections: ADMIN_CONNECTIONS, ..Limits::default() };
+            servers.push(tokio::spawn(http::serve(listener, router, limits, gauge(), accepting.clone())));
+        }
+        files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
         let reloading = Reloader::start(Arc::clone(&app))?;
         let in_force = app.current();
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
             agents = in_force.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server, reloading, sweeping, sweeper, _reaper: reaper })
+        Ok(Self { app, address, dispatcher, accepting, servers, reloading, sweeping, sweeper, _reaper: reaper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
@@ -119,7 +137,9 @@ impl Gateway {
         self.dispatcher.close(limit).await;
         let _ = std::fs::remove_file(address_file(&self.app.root));
         self.accepting.cancel();
-        let _ = self.server.await;
+        for server in self.servers {
+            let _ = server.await;
+        }
         self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
@@ -141,6 +161,8 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         metrics,
         traces,
         local_url: OnceLock::new(),
+        admin_url: OnceLock::new(),
+        instance: encode_hex(&clock::random::<16>()),
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),
     }))
@@ -178,8 +200,28 @@ fn limits() -> Limits {
     limits
 }
 
-/// Open files that are not connections.
+/// Open files that are not connections of senders.
 const FILES_KEPT: u64 = 512;
+
+/// Connections to `admin_listen` at once: some of the files that are kept.
+const ADMIN_CONNECTIONS: usize = 256;
+
+/// What tells the commands of this project where the gateway is.
+fn found_at(app: &App) -> Address {
+    Address {
+        url: app.api_url().to_owned(),
+        ingest: app.admin_url.get().map(|_| app.local_url().to_owned()),
+        pid: std::process::id(),
+        instance: app.instance.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// `key`: what chooses another address.
+async fn listen(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(wanted).await;
+    bound.with_context(|| format!("cannot listen on {wanted}: choose another address with {key}"))
+}
 
 /// The URL of an address on this machine: all interfaces are reached by loopback.
 fn local_url(address: SocketAddr) -> String {

@@ -18,6 +18,9 @@ mod stream;
 
 pub use server::{Limits, serve};
 
+/// The header in which `/healthz` says which start of which gateway answers.
+pub const INSTANCE: &str = "x-doorbell-instance";
+
 /// What handlers need.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -29,8 +32,18 @@ pub struct Shared {
     closing: tokio_util::sync::CancellationToken,
 }
 
+/// The routes of a gateway.
+#[derive(Debug)]
+pub struct Routers {
+    /// For `listen`.
+    pub senders: Router,
+    /// For `admin_listen`, if there is one; else the first has these routes too.
+    pub admin: Option<Router>,
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
-pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::sync::CancellationToken) -> Router {
+pub fn routers(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::sync::CancellationToken) -> Routers {
+    let is_split = app.current().config.gateway.admin_listen.is_some();
     let shared = Shared {
         app,
         dispatcher,
@@ -56,14 +69,19 @@ pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::s
         .route("/v1/stats", get(api::stats))
         .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/keys", post(api::create_key));
-    Router::new()
-        .merge(management)
+    let management = management.route("/readyz", get(api::readyz));
+    let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
-        .route("/healthz", get(api::healthz))
-        .route("/readyz", get(api::readyz))
-        .route("/metrics", get(api::metrics))
-        .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(shared)
+        .route("/healthz", get(api::healthz));
+    let finish = |router: Router<Shared>| {
+        let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);
+        router.with_state(shared.clone())
+    };
+    if is_split {
+        let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
+        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
+    }
+    let all = senders.merge(management).route("/metrics", get(api::metrics));
+    Routers { senders: finish(all), admin: None }
 }

@@ -27,12 +27,16 @@ mod answer;
 mod command;
 mod folder;
 mod guard;
+mod leftovers;
 mod log;
+mod lookup;
 mod orphans;
 mod processes;
 mod redaction;
 
 pub use guard::{Guard, watch};
+pub use leftovers::{Marked, find_marked, variable};
+pub use lookup::find_program;
 pub use orphans::adopt;
 pub use processes::{end_run, identify};
 

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use doorbell_core::provider::Provider;
 use doorbell_core::secret::Secret;
 
+use super::completions;
 use super::context::{self, Context};
 use super::failure::{self, Exit, Failure};
 use super::output::{self, Table, escape_terminal};
@@ -62,7 +63,7 @@ struct LsArgs {}
 #[command(after_help = "Example:\n  doorbell creds rm github_webhook_secret:acme --yes")]
 struct RmArgs {
     /// Its type and instance (without one: `default`)
-    #[arg(value_name = "TYPE[:INSTANCE]")]
+    #[arg(value_name = "TYPE[:INSTANCE]", add = completions::credentials())]
     name: Name,
     /// Only this field
     #[arg(long)]

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{Event, EventDetail, Outcome};
 use doorbell_client::{EventQuery, api};
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
@@ -40,6 +41,7 @@ enum EventsCommand {
 #[command(after_help = "Example:\n  doorbell events show evt_01K… --body > body.json")]
 struct ShowArgs {
     /// The event's id
+    #[arg(add = completions::events())]
     id: String,
     /// Print the body only, byte for byte
     #[arg(long, conflicts_with = "json")]
@@ -49,7 +51,7 @@ struct ShowArgs {
 #[derive(Debug, Args)]
 struct Filters {
     /// Of this source
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sources())]
     source: Option<String>,
     /// Of this kind: `issues`, `issues.opened` or `github.issues.opened`
     #[arg(long, value_name = "EVENT")]

@@ -6,7 +6,7 @@ use std::io;
 use doorbell_client::Client;
 use doorbell_client::api::{self, Activity};
 
-use super::output::{self, escape_terminal, line};
+use super::output::{self, escape_terminal, line, wrap};
 use super::time::Clock;
 
 /// Says what happens.
@@ -166,7 +166,10 @@ fn tag(agent: &str, run_id: &str) -> String {
 
 /// One line: when, what, and the rest.
 pub(super) fn say(what: &str, at: &str, rest: &str) -> io::Result<()> {
-    line(format!("{}  {what:<10}  {}", Clock::time_of_day(at), escape_terminal(rest)))
+    let start = format!("{}  {what:<10}  ", Clock::time_of_day(at));
+    let width = output::terminal_width().map_or(usize::MAX, |width| width.saturating_sub(start.chars().count()));
+    let indent = format!("\n{}", " ".repeat(start.chars().count()));
+    line(format!("{start}{}", wrap(&escape_terminal(rest), width).join(&indent)))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use doorbell_core::source::Source;
 
 use self::report::Expectation;
 use self::target::{choose, is_url};
+use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::live::handshake_proves;
@@ -34,11 +35,13 @@ mod volley;
 #[command(after_help = EXAMPLES)]
 pub(super) struct RingArgs {
     /// The provider to play, e.g. `github`
+    #[arg(add = completions::provider_names())]
     provider: String,
     /// The event to send: `issues.opened`, or `issues` for the first sample of it
+    #[arg(add = completions::samples())]
     event: Option<String>,
     /// The source to send it to, or a URL [default: the project's only source of that provider]
-    #[arg(long, value_name = "SOURCE|URL")]
+    #[arg(long, value_name = "SOURCE|URL", add = completions::sources())]
     to: Option<String>,
     /// Send this body instead of the sample's
     #[arg(long, value_name = "PATH")]
@@ -123,7 +126,7 @@ fn url(context: &Context, source: &Source, to: Option<&str>) -> anyhow::Result<S
     match to.filter(|to| is_url(to)) {
         Some(url) => Ok(url.to_owned()),
         None => {
-            let gateway = context.gateway_url()?;
+            let gateway = context.senders_url()?;
             Ok(format!("{gateway}/v1/webhooks/{}/{}", source.provider().name(), source.name()))
         }
     }

@@ -5,6 +5,7 @@ use doorbell_client::RunQuery;
 use doorbell_client::api::{Run, RunDetail};
 use doorbell_core::run::State;
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table, escape_terminal};
@@ -39,6 +40,7 @@ enum RunsCommand {
 #[command(after_help = "Example:\n  doorbell runs show run_01K…")]
 struct ShowArgs {
     /// The run's id
+    #[arg(add = completions::runs())]
     id: String,
 }
 
@@ -47,6 +49,7 @@ struct ShowArgs {
 #[command(after_help = "Example:\n  doorbell runs cancel run_01K…")]
 struct CancelArgs {
     /// The run's id
+    #[arg(add = completions::runs())]
     id: String,
 }
 
@@ -62,7 +65,7 @@ struct ReleaseArgs {
 #[derive(Debug, Args)]
 struct Filters {
     /// Of this agent
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::agents())]
     agent: Option<String>,
     /// In this state
     #[arg(long, value_parser = State::ALL.map(State::as_str))]
@@ -74,7 +77,7 @@ struct Filters {
     #[arg(long, value_name = "KEY")]
     with_key: Option<String>,
     /// Caused by this event
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = completions::events())]
     event: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

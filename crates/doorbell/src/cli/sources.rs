@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use doorbell_client::api::{Delivery, Source};
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
@@ -26,6 +27,7 @@ enum SourcesCommand {
 #[command(after_help = "Example:\n  doorbell sources deliveries acme-github --rejected --limit 500")]
 struct DeliveriesArgs {
     /// The source's name
+    #[arg(add = completions::sources())]
     source: String,
     /// Only those that were refused, among the newest
     #[arg(long)]

@@ -3,6 +3,7 @@
 use clap::Args;
 use doorbell_client::api::{ClauseVerdict, Explanation, Verdict};
 
+use super::completions;
 use super::context::Context;
 use super::events::{outcomes, text_of};
 use super::failure::Failure;
@@ -14,6 +15,7 @@ use super::time::Clock;
 #[command(after_help = "Example:\n  doorbell why evt_01K…")]
 pub(super) struct WhyArgs {
     /// The event's id
+    #[arg(add = completions::events())]
     event: String,
 }
 

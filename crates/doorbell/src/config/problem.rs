@@ -196,6 +196,15 @@ impl Problems {
         self.0.len()
     }
 
+    /// All of them, each as where and what it is, and what to do.
+    pub fn list(&self) -> Vec<(String, String)> {
+        let one = |problem: &Problem| {
+            let place = problem.place.as_ref().map(|place| format!("{}: ", place.origin())).unwrap_or_default();
+            (visible(&format!("{place}{}", problem.message)), visible(&problem.help.join("\n")))
+        };
+        self.0.iter().map(one).collect()
+    }
+
     /// All of them for people: message, place, line and advice; `color` for a terminal.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };

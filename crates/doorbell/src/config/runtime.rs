@@ -190,7 +190,8 @@ fn fields(
     let add = format!("`doorbell creds add {kind}:{instance}` keeps it");
     let fields = credentials.fields(kind, instance).map_err(unreadable)?;
     if fields.is_empty() {
-        let places = credentials.places(kind, instance, "FIELD").join("\n");
+        // Any field will do; this is the one that `creds add` keeps.
+        let places = credentials.places(kind, instance, "secret").join("\n");
         let problem = Problem::at(place, format!("no credential {kind}:{instance}"));
         return Err(problem.help(add).help(format!("looked for it in\n{places}")));
     }

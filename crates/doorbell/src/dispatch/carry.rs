@@ -85,7 +85,7 @@ impl Dispatcher {
             agent: Arc::clone(agent),
             envelope: self.envelope(claimed),
             folder: self.run_folder(run.id),
-            url: self.app.local_url().to_owned(),
+            url: self.app.api_url().to_owned(),
             token: token.secret().clone(),
             inherited: self.inherited.clone(),
             trace,

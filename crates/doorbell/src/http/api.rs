@@ -159,8 +159,9 @@ pub(super) async fn create_key(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// Says which gateway it is, so that `doctor` knows whether a public URL leads here.
+pub(super) async fn healthz(State(shared): State<Shared>) -> impl IntoResponse {
+    ([(super::INSTANCE, shared.app.instance.clone())], "ok\n")
 }
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Failure> {
@@ -168,7 +169,12 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str,
     Ok("ready\n")
 }
 
-pub(super) async fn metrics(State(shared): State<Shared>, _known: LocalOrKnown) -> Response {
+pub(super) async fn metrics(state: State<Shared>, _known: LocalOrKnown) -> Response {
+    metrics_for_all(state).await
+}
+
+/// On an address that is not for the world.
+pub(super) async fn metrics_for_all(State(shared): State<Shared>) -> Response {
     let text = ops::stats::metrics(&shared.app, shared.budget.door()).await;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, content_type)], text).into_response()

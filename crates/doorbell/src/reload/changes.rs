@@ -11,6 +11,7 @@ const MOST_NAMED: usize = 6;
 /// change.
 pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> Vec<String> {
     new.gateway.listen = running.gateway.listen;
+    new.gateway.admin_listen = running.gateway.admin_listen;
     new.store_url.clone_from(&running.store_url);
     new.telemetry.clone_from(&running.telemetry);
     let earlier = running.settings.iter().filter(|setting| is_read_at_start(&setting.path));

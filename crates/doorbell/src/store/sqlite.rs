@@ -19,6 +19,7 @@ mod dictionary;
 mod fault;
 mod headers;
 mod history;
+mod inspect;
 mod lists;
 mod lock;
 mod logs;
@@ -35,6 +36,7 @@ mod writer;
 mod tests;
 
 pub use copy::{copy_unused, seal_copy};
+pub(super) use inspect::inspect;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Background, Project, wait_for};
+use doorbell_client::Answer;
+
+use crate::support::{Background, ONE_SOURCE, Project, issue, sample, wait_for, without_header};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -50,7 +52,7 @@ fn generated_references_are_what_the_program_says() {
 #[test]
 fn configuration_examples_load() {
     let mut seen = 0;
-    for document in ["README.md", "docs/guide.md", "docs/agents.md"] {
+    for document in ["README.md", "docs/guide.md", "docs/agents.md", "docs/troubleshooting.md"] {
         let sources = "[webhooks.github]\ntype = \"github\"\ncredential = \"acme\"\n\
                        [webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
         for block in blocks(&read(document), "toml") {
@@ -66,7 +68,8 @@ fn configuration_examples_load() {
             for kind in ["anthropic_api_key", "github_token"] {
                 project.credential(kind, "acme", "x").credential(kind, "default", "x");
             }
-            if !is_project {
+            // The projects of tests begin with a [gateway] of their own.
+            if !is_project || block.contains("[gateway]") {
                 project.write(&file, &block);
             }
             let output = project.run(&["config"]);
@@ -150,4 +153,67 @@ fn the_readme_can_be_followed_word_by_word() {
         run["finishedAt"].is_string().then_some(run)
     });
     assert!(run["state"] == "succeeded" && run["result"] == "A bug; the label is bug.", "{run}");
+}
+
+/// Every command of the troubleshooting guide, in a project to which something came.
+#[tokio::test]
+async fn the_commands_of_the_troubleshooting_guide_work() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", "[[webhooks]]\nsource = \"acme\"", "true");
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    let unsigned = without_header(issue("unsigned"), "x-hub-signature-256");
+    assert!(matches!(gateway.send("/v1/webhooks/github/acme", unsigned).await, Answer::Problem(p) if p.status == 401));
+    let url = format!("{}/v1/webhooks/github/acme", gateway.url);
+    let text = blocks(&read("docs/troubleshooting.md"), "sh").join("\n");
+    let lines = text.lines().map(|line| line.split('#').next().unwrap().trim());
+    let mut seen = 0;
+    for line in lines.filter_map(|line| line.strip_prefix("doorbell ")) {
+        let args = line.split_whitespace().map(|word| match word {
+            "EVENT" => receipt.delivery_id.as_str(),
+            "RUN" => receipt.runs[0].as_str(),
+            "URL" => url.as_str(),
+            other => other,
+        });
+        let output = project.run(&args.collect::<Vec<_>>());
+        assert!(output.status.success(), "{line}: {output:?}");
+        seen += 1;
+    }
+    assert!(seen >= 15, "{seen}");
+    let refused = project.run(&["sources", "deliveries", "acme", "--rejected"]);
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("signature_missing"), "{refused:?}");
+}
+
+/// What the files in `deploy/` name is there, and is what the program and the build have.
+#[test]
+fn deployment_files_name_what_is_there() {
+    let unit = read("deploy/doorbell.service");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let mut words: Vec<&str> = command.split_whitespace().collect();
+    assert_eq!(words.remove(0), "/usr/bin/doorbell");
+    let project = Project::new("");
+    let help = project.run(&[words.as_slice(), &["--help"]].concat());
+    assert!(help.status.success(), "{help:?}");
+    assert!(!read("deploy/postinst").contains("\r"));
+
+    let dockerfile = read("deploy/Dockerfile");
+    let toolchain = read("rust-toolchain.toml");
+    let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
+    assert!(dockerfile.contains(&format!("FROM rust:{version}-")), "the toolchain is {version}");
+    assert!(read("Cargo.toml").contains("[profile.dist]") && dockerfile.contains("--profile dist"));
+    assert!(dockerfile.contains("/src/target/dist/doorbell"));
+    let user = dockerfile.lines().rev().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    assert!(user.parse::<u32>().unwrap() > 0 && dockerfile.contains(&format!("--uid {user}")));
+    for (name, value) in
+        [("DOORBELL_GATEWAY__LISTEN", "0.0.0.0:8080"), ("DOORBELL_GATEWAY__ADMIN_LISTEN", "127.0.0.1:8081")]
+    {
+        let files = [dockerfile.as_str(), &read("deploy/compose.yaml")].concat();
+        assert!(files.contains(name) && files.contains(value), "{name}");
+        let output = project.doorbell(&["config", "gateway"]).env(name, value).output().unwrap();
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains(value), "{output:?}");
+    }
+    for word in read("deploy/compose.yaml").split_whitespace().filter(|word| word.starts_with("deploy/")) {
+        assert!(repository().join(word.trim_end_matches(['}', ','])).is_file(), "{word}");
+    }
 }

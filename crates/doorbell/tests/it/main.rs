@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
+mod addresses;
 mod agents;
 mod api;
 mod checkout;
@@ -10,6 +11,7 @@ mod collector;
 mod conditions;
 mod crash;
 mod docs;
+mod doctor;
 mod ingest;
 mod kills;
 mod limits;
@@ -20,5 +22,6 @@ mod promql;
 mod redelivery;
 mod reload;
 mod retention;
+mod shell;
 mod support;
 mod traces;

@@ -11,7 +11,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
         let problems = project.problems();
         assert!(problems.contains(&format!("`{key}` is not supported yet")), "{key}: {problems}");
     };
-    for key in ["admin_listen", "trusted_proxies"] {
+    for key in ["trusted_proxies"] {
         check(key, gateway(&format!("[gateway]\n{key} = 1")));
     }
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));

@@ -60,6 +60,11 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration, cache: i64) -> rus
     Ok(connection)
 }
 
+/// The version of the schema that this program knows.
+pub(super) fn known() -> usize {
+    MIGRATIONS.len()
+}
+
 /// Brings the schema to this program's version, in one transaction.
 ///
 /// # Errors
