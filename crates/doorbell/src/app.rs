@@ -15,6 +15,10 @@ use crate::config::Config;
 use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
 use crate::telemetry::Metrics;
 
+mod secret_uses;
+
+pub use secret_uses::SecretUses;
+
 /// What the parts of a running gateway share.
 #[derive(Debug)]
 pub struct App {
@@ -28,6 +32,8 @@ pub struct App {
     pub trigger_set: i64,
     /// API keys and run tokens.
     pub access: Access,
+    /// Which secrets verify deliveries.
+    pub secret_uses: SecretUses,
     /// What happens, for those who watch.
     pub activity: Activity,
     /// Counters and histograms.

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{Access, Activity, App};
+use crate::app::{Access, Activity, App, SecretUses};
 use crate::clock;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
@@ -60,6 +60,7 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     accepting: CancellationToken,
     server: JoinHandle<()>,
+    keeper: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -89,11 +90,12 @@ impl Gateway {
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
         let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
+        let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
         tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
             agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server })
+        Ok(Self { app, address, dispatcher, accepting, server, keeper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
@@ -105,6 +107,7 @@ impl Gateway {
         let _ = std::fs::remove_file(address_file(&self.app.config.root));
         self.accepting.cancel();
         let _ = self.server.await;
+        let _ = self.keeper.await;
         tracing::info!("gateway.closed");
     }
 }
@@ -113,18 +116,36 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
     let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
     let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, clock::now()).await?;
     let access = Access::new(store.keys().await?);
+    let secret_uses = SecretUses::new(store.secret_uses().await?);
     Ok(Arc::new(App {
         config,
         store,
         matcher: Matcher::new(triggers),
         trigger_set,
         access,
+        secret_uses,
         activity: Activity::default(),
         metrics: Metrics::default(),
         local_url: OnceLock::new(),
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),
     }))
+}
+
+/// How long what was counted may wait to be kept.
+const KEPT_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps which secrets are in use, until the gateway accepts no more; then what is left of it.
+async fn keep_secret_uses(app: Arc<App>, accepting: CancellationToken) {
+    loop {
+        let ended = accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none();
+        if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
+            tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
+        }
+        if ended {
+            return;
+        }
+    }
 }
 
 /// The first start makes one owner's key, readable by the local user only.

@@ -24,6 +24,7 @@ mod records;
 mod rows;
 mod runs;
 mod schema;
+mod secret_uses;
 mod writer;
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ mod tests;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
-    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Stats, Store, StoredEvent, StoredRun,
+    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, SecretUse, Stats, Store, StoredEvent, StoredRun,
 };
 use crate::store::Acceptance;
 
@@ -262,6 +263,14 @@ impl Store for SqliteStore {
 
     fn keys(&self) -> Answer<'_, Vec<ApiKey>> {
         Box::pin(self.readers.read(records::keys))
+    }
+
+    fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| secret_uses::add(work, &uses)))
+    }
+
+    fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>> {
+        Box::pin(self.readers.read(secret_uses::list))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {

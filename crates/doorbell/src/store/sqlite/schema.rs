@@ -8,7 +8,10 @@ use aws_lc_rs::digest;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 /// In order; a migration's number is its place, from 1. One that was released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_start.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_start.sql"),
+    include_str!("../../../migrations/sqlite/0006_secret_uses.sql"),
+];
 
 /// Bytes in a page of a new database. Compressed, the body of a usual event has 2 to 3 KB, of which a page of the
 /// default 4 KiB holds one, and one of 8 KiB three: a third less on the disk, at the same cost of writing.
