@@ -292,6 +292,7 @@ pub struct Source {
     /// The credential instances it verifies with.
     pub credentials: Vec<String>,
     /// What each of them verified so far, in the same order.
+    #[serde(default)]
     pub credential_uses: Vec<CredentialUse>,
 }
 

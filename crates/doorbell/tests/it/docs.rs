@@ -57,6 +57,7 @@ fn configuration_examples_load() {
                 project.credential("github_webhook_secret", instance, "x");
             }
             project.credential("generic_webhook_secret", "deploys", "x");
+            project.credential("standard_webhook_secret", "billing", "whsec_c2VjcmV0");
             project.credential("anthropic_api_key", "acme", "x");
             if !is_project {
                 project.write(&file, &block);

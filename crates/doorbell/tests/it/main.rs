@@ -10,4 +10,5 @@ mod docs;
 mod ingest;
 mod limits;
 mod redelivery;
+mod standard;
 mod support;

@@ -119,7 +119,6 @@ async fn a_database_of_a_newer_program_is_refused() {
     let place = Place::new();
     let store = place.open().await;
     meddle(&store, "INSERT INTO migrations VALUES (1000, x'00')").await;
-    meddle(&store, "INSERT INTO migrations SELECT version + 1, x'00' FROM migrations").await;
     drop(store);
     let refused = format!("{:#}", SqliteStore::open(&place.path).await.unwrap_err());
     assert!(refused.contains("newer"), "{refused}");
