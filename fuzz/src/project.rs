@@ -87,7 +87,8 @@ pub(crate) fn credentials(data: &[u8]) {
     let credentials = Credentials::new(&[("HOME", HOME.path())].into_iter().collect());
     let folder = HOME.path().join(".doorbell/credentials");
     let Ok(path) = credentials.add(&kind, &instance, &field, &Secret::new(secret)) else {
-        let leads_out = [&kind, &instance, &field].iter().any(|name| name.contains(['/', '\0']) || name.starts_with('.'));
+        let leads_out =
+            [&kind, &instance, &field].iter().any(|name| name.contains(['/', '\0']) || name.starts_with('.'));
         assert!(!leads_out || credentials.find(&kind, &instance, &field).is_err());
         return;
     };

@@ -38,9 +38,8 @@ const SIGNED: [&str; 8] = [
 
 /// A source of each kind of protocol.
 static SOURCES: LazyLock<Vec<Arc<Source>>> = LazyLock::new(|| {
-    let generic = |options| -> Arc<dyn Provider> {
-        Arc::new(Generic::new(options).expect("the options are well-formed"))
-    };
+    let generic =
+        |options| -> Arc<dyn Provider> { Arc::new(Generic::new(options).expect("the options are well-formed")) };
     let odd = GenericOptions {
         header: Some("X-Webhook-Signature".to_owned()),
         prefix: Some("v0=".to_owned()),

@@ -146,7 +146,10 @@ fn the_tolerance_of_the_source_holds_both_ways_and_only_under_a_good_signature()
     let now = NOW.as_seconds();
     for (second, good) in [(-11, false), (-10, true), (0, true), (10, true), (11, false)] {
         let outcome = verify(&narrow, &at(&delivery, now + second));
-        assert_eq!(outcome.err().map(|rejection| rejection.code), (!good).then_some(RejectionCode::TimestampOutOfRange));
+        assert_eq!(
+            outcome.err().map(|rejection| rejection.code),
+            (!good).then_some(RejectionCode::TimestampOutOfRange)
+        );
     }
     let forged = usual(&[NEW]);
     assert_eq!(refusal(&forged, &at(&delivery, now + 100_000)), RejectionCode::SignatureMismatch);

@@ -32,7 +32,8 @@ mod tests;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
-    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, SecretUse, Stats, Store, StoredEvent, StoredRun,
+    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, SecretUse, Stats, Store, StoredEvent,
+    StoredRun,
 };
 use crate::store::Acceptance;
 

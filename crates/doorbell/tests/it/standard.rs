@@ -15,9 +15,8 @@ const PATH: &str = "/v1/webhooks/standard/billing";
 
 /// A source with two secrets, and an agent that wants what happens to invoices.
 fn project() -> Project {
-    let project = Project::new(
-        "[webhooks.billing]\ntype = \"standard\"\ncredential = [\"new\", \"old\"]\ntolerance = \"2m\"\n",
-    );
+    let project =
+        Project::new("[webhooks.billing]\ntype = \"standard\"\ncredential = [\"new\", \"old\"]\ntolerance = \"2m\"\n");
     project.credential("standard_webhook_secret", "new", NEW);
     project.credential("standard_webhook_secret", "old", OLD);
     project.agent("books", "[[webhooks]]\nsource = \"billing\"\nevents = [\"invoice.*\"]", "true");
@@ -146,11 +145,9 @@ fn the_sender_can_be_played() {
         let rung = project.json(&["ring", "standard", sample["event"].as_str().unwrap()]);
         assert_eq!(rung["event"], format!("standard.{}", sample["event"].as_str().unwrap()));
     }
-    for (flag, code) in [
-        ("--stale", "timestamp_out_of_range"),
-        ("--tamper", "signature_mismatch"),
-        ("--unsigned", "signature_missing"),
-    ] {
+    for (flag, code) in
+        [("--stale", "timestamp_out_of_range"), ("--tamper", "signature_mismatch"), ("--unsigned", "signature_missing")]
+    {
         let output = project.run(&["ring", "standard", "invoice.paid", flag]);
         let shown = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && shown.contains(code), "{flag}: {shown}");

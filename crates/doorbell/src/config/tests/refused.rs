@@ -71,7 +71,8 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
 fn wrong_values_are_refused_with_what_is_expected() {
     let in_gateway = |text: &str| gateway(&format!("[gateway]\n{text}"));
     let in_agent = |text: &str| agent(&format!("{text}\n{AGENT}"));
-    let in_standard = |text: &str| gateway(&format!("[webhooks.a]\ntype = \"standard\"\nallow_unsigned = true\n{text}"));
+    let in_standard =
+        |text: &str| gateway(&format!("[webhooks.a]\ntype = \"standard\"\nallow_unsigned = true\n{text}"));
     let in_retries = |text: &str| agent(&format!("{AGENT}[retries]\n{text}"));
     let in_trigger = |text: &str| agent(&AGENT.replace("[runtime]", &format!("{text}\n[runtime]")));
     let in_runtime = |text: &str| agent(&format!("{AGENT}{text}"));

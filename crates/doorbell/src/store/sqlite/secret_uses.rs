@@ -23,11 +23,6 @@ pub(super) fn add(work: &Work<'_>, uses: &[SecretUse]) -> Outcome<()> {
 pub(super) fn list(sql: &Connection) -> Outcome<Vec<SecretUse>> {
     let uses = "SELECT source, credential, deliveries, last_at FROM secret_uses ORDER BY source, credential";
     all(sql, uses, (), |row| {
-        Ok(SecretUse {
-            source: row.get(0)?,
-            credential: row.get(1)?,
-            deliveries: row.get(2)?,
-            last_at: time(row, 3)?,
-        })
+        Ok(SecretUse { source: row.get(0)?, credential: row.get(1)?, deliveries: row.get(2)?, last_at: time(row, 3)? })
     })
 }
