@@ -36,9 +36,7 @@ pub(crate) fn show(event: &Event) {
 fn check(envelope: &Envelope) {
     let json = serde_json::to_string(envelope).expect("an envelope is JSON");
     assert_eq!(&serde_json::from_str::<Envelope>(&json).expect("it reads back"), envelope);
-    let template =
-        Template::new("{{ event }}|{{ event.body }}|{{ event.payload }}|{{ event.context }}|{{ event.headers }}");
-    let template = template.expect("it is a template");
+    let template = Template::new("{{ event }}|{{ event.body }}").expect("it is a template");
     let prompt = build(Some(&template), envelope, &Value::Null).expect("it takes few instructions");
     let (instructions, block) = prompt.split_once("\n\nThe event block below").expect("the block is announced");
     assert!(!instructions.contains(['<', '>', '\n', '\r', '\u{2028}']), "{instructions:?}");
