@@ -194,6 +194,15 @@ impl Client {
         self.get(url).await
     }
 
+    /// Holds a trigger against stored events.
+    ///
+    /// # Errors
+    /// 400 if the trigger is none, 403 if the own key may not see all events.
+    pub async fn test_trigger(&self, test: &api::TriggerTest) -> Result<api::TriggerTestResult, Error> {
+        let body = serde_json::to_vec(test).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "triggers", "test"])?, Some(body)).await
+    }
+
     /// Makes an API key.
     ///
     /// # Errors
@@ -329,7 +338,7 @@ fn events(response: Response, url: Url) -> impl Stream<Item = Result<SseEvent, E
 /// What an event of `/v1/events/stream` says; none if it is of a kind that this version does not know.
 fn activity(event: &SseEvent) -> Result<Option<api::Activity>, Error> {
     match event.name.as_str() {
-        "event" | "duplicate" | "rejected" | "run" | "log" => read(event.data.as_bytes()).map(Some),
+        "event" | "duplicate" | "rejected" | "run" | "config" | "log" => read(event.data.as_bytes()).map(Some),
         "error" => Err(read::<api::Problem>(event.data.as_bytes()).map_or_else(|error| error, Error::Api)),
         _ => Ok(None),
     }

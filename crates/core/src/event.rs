@@ -21,10 +21,16 @@ const LONGEST_LISTED_TEXT: usize = 400;
 /// The longest list of a [`Context::shortened`] one.
 const MOST_LISTED: usize = 100;
 
-fn cut(text: &mut String) {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST_LISTED_TEXT) {
-        text.truncate(end);
-        text.push('…');
+/// The text as far as lists show it.
+fn cut(text: &str) -> Cow<'_, str> {
+    // A character has a byte at least, so that most texts need not be counted.
+    let end = match text.len() {
+        ..=LONGEST_LISTED_TEXT => None,
+        _ => text.char_indices().nth(LONGEST_LISTED_TEXT),
+    };
+    match end {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
     }
 }
 
@@ -79,22 +85,10 @@ impl Context {
         }
     }
 
-    /// The same with long texts and lists cut, for lists of events. Filters are held against the whole; what `why` shows
+    /// As JSON, with long texts and lists cut, for lists of events. Filters are held against the whole; what `why` shows
     /// of them is held against this, and is the same for values that fit.
-    #[must_use]
-    pub fn shortened(&self) -> Self {
-        let mut short = self.clone();
-        for (_, value) in &mut short.0 {
-            match value {
-                Value::Text(text) => cut(text),
-                Value::List(list) => {
-                    list.truncate(MOST_LISTED);
-                    list.iter_mut().for_each(cut);
-                }
-                Value::Number(_) | Value::Flag(_) => {}
-            }
-        }
-        short
+    pub fn shortened(&self) -> String {
+        serde_json::to_string(&Shortened(self)).unwrap_or_default()
     }
 
     /// All fields in their order.
@@ -139,6 +133,26 @@ impl Serialize for Context {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
             map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// A context whose long texts and lists are cut where they are written.
+struct Shortened<'a>(&'a Context);
+
+impl Serialize for Shortened<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.0.len()))?;
+        for (name, value) in &self.0.0 {
+            match value {
+                Value::Text(text) => map.serialize_entry(name, &cut(text))?,
+                Value::List(list) => {
+                    let texts: Vec<_> = list.iter().take(MOST_LISTED).map(|text| cut(text)).collect();
+                    map.serialize_entry(name, &texts)?;
+                }
+                Value::Number(_) | Value::Flag(_) => map.serialize_entry(name, value)?,
+            }
         }
         map.end()
     }

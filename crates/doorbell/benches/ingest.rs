@@ -75,7 +75,7 @@ async fn serve_yardstick(kind: &str, port_file: &Path) {
         terminate.recv().await;
         told.cancel();
     });
-    serve(listener, router, Limits::default(), closing).await;
+    serve(listener, router, Limits::default(), Default::default(), closing).await;
 }
 
 fn start_yardstick(kind: &str, folder: &Path) -> Server {

@@ -32,6 +32,7 @@ mod settings;
 mod sources;
 mod stat;
 mod time;
+mod triggers;
 mod why;
 
 /// A self-hosted webhook gateway that starts agents.
@@ -93,6 +94,7 @@ enum Command {
     Stat(stat::StatArgs),
     Sources(sources::SourcesArgs),
     Agents(agents::AgentsArgs),
+    Triggers(triggers::TriggersArgs),
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
@@ -171,6 +173,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Stat(args) => stat::run(context, args).await?,
         Command::Sources(args) => sources::run(context, args).await?,
         Command::Agents(args) => agents::run(context, args).await?,
+        Command::Triggers(args) => triggers::run(context, args).await?,
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,

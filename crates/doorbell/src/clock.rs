@@ -1,5 +1,7 @@
 //! Time and chance: the only place that reads the clock or asks for random bytes.
 
+use std::cell::RefCell;
+
 use doorbell_core::id::Id;
 use doorbell_core::time::Timestamp;
 
@@ -20,7 +22,23 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// Ids whose random bytes are asked for at once: asking costs far more than using.
+const IDS: usize = 64;
+
+thread_local! {
+    static FOR_IDS: RefCell<Vec<[u8; 10]>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A new id of any kind.
+///
+/// # Panics
+/// As [`random`].
 pub fn new_id<K>() -> Id<K> {
-    Id::new(now(), random())
+    let bytes = FOR_IDS.with_borrow_mut(|left| {
+        if left.is_empty() {
+            left.extend_from_slice(random::<{ 10 * IDS }>().as_chunks().0);
+        }
+        left.pop()
+    });
+    Id::new(now(), bytes.unwrap_or_else(random))
 }

@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use doorbell_core::matcher::Matcher;
-use doorbell_core::trigger::Trigger;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::app::{Access, Activity, App, SecretUses};
+use crate::app::{Access, Activity, App, InForce, SecretUses, Snapshot};
 use crate::clock;
+use crate::conditions::Pool;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
 use crate::ops;
-use crate::runtime::Guard;
+use crate::reload::Reloader;
+use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traces};
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -60,7 +61,9 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     accepting: CancellationToken,
     server: JoinHandle<()>,
+    _reaper: AbortOnDropHandle<()>,
     keeper: JoinHandle<()>,
+    reloading: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -84,48 +87,57 @@ impl Gateway {
         ensure_local_key(store.as_ref(), &root).await?;
         let app = make_app(config, store).await?;
         let _ = app.local_url.set(local_url(address));
+        let reaper = runtime::adopt();
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let dispatcher = Dispatcher::new(Arc::clone(&app), guard, state.join("runs"), inherited);
         dispatcher.start();
         let accepting = CancellationToken::new();
         let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), accepting.clone());
-        let server = tokio::spawn(http::serve(listener, router, limits(), accepting.clone()));
+        let server =
+            tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
         let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
         let found = Address { url: local_url(address), pid: std::process::id() };
         files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
-        tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
-            agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, server, keeper })
+        let reloading = Reloader::start(Arc::clone(&app))?;
+        let in_force = app.current();
+        tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
+            agents = in_force.config.agents.len(), "gateway.started");
+        Ok(Self { app, address, dispatcher, accepting, server, keeper, reloading, _reaper: reaper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
     pub async fn close(self, limit: Duration) {
         tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");
+        self.reloading.abort();
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
         self.dispatcher.close(limit).await;
-        let _ = std::fs::remove_file(address_file(&self.app.config.root));
+        let _ = std::fs::remove_file(address_file(&self.app.root));
         self.accepting.cancel();
         let _ = self.server.await;
         let _ = self.keeper.await;
+        self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
 }
 
 async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
-    let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
-    let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, clock::now()).await?;
+    let root = config.root.clone();
     let access = Access::new(store.keys().await?);
     let secret_uses = SecretUses::new(store.secret_uses().await?);
+    let metrics = Metrics::new(clock::now());
+    let traces = Traces::start(&config.telemetry, metrics.spans())?;
+    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
     Ok(Arc::new(App {
-        config,
+        root,
+        in_force,
         store,
-        matcher: Matcher::new(triggers),
-        trigger_set,
+        conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
         access,
         secret_uses,
         activity: Activity::default(),
-        metrics: Metrics::default(),
+        metrics,
+        traces,
         local_url: OnceLock::new(),
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),

@@ -52,6 +52,7 @@ pub fn router(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: tokio_util::s
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
         .route("/v1/stats", get(api::stats))
+        .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/keys", post(api::create_key));
     Router::new()
         .merge(management)

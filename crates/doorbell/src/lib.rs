@@ -5,12 +5,14 @@
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod conditions;
 pub mod config;
 pub mod dispatch;
 pub mod files;
 pub mod gateway;
 pub mod http;
 pub mod ops;
+pub mod reload;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;

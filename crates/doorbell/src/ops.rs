@@ -11,10 +11,11 @@ pub mod events;
 pub mod keys;
 pub mod runs;
 pub mod stats;
+pub mod triggers;
 mod view;
 
 pub use view::view_event;
-pub use view::{view_line, view_rejection, view_run};
+pub use view::{view_line, view_rejection, view_reload, view_run};
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,9 @@
 //! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
 //! Every store passes the suite in `conformance`.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::id::{EventId, KeyId, RunId};
@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod conformance;
+mod figures;
 mod sqlite;
 
+pub use figures::{Figures, Space, Tallies};
 pub use sqlite::SqliteStore;
 
 /// What a verb answers.
@@ -48,7 +50,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// durable when it answers.
     ///
     /// An event whose delivery key the source already has is a duplicate: it is counted, and acts only for agents that
-    /// have no outcome for the stored event yet. An agent that several events of the delivery would start is started
+    /// have no outcome for the stored event yet, or only [`OutcomeKind::FilterError`]. An agent that several events of the delivery would start is started
     /// by the first of them; for the others it is absorbed into that run.
     fn accept(&self, events: Vec<NewEvent>) -> Answer<'_, Acceptance>;
 
@@ -105,8 +107,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The headers (JSON) and the raw body of an event.
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>>;
 
+    /// The headers (JSON) of an event. However large its body is, this costs little.
+    fn headers(&self, id: EventId) -> Answer<'_, Option<String>>;
+
     /// The outcomes of an event, one an agent, by agent name.
     fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>>;
+
+    /// The same of many events at once, by the events' sequence. Those without an outcome are not in the answer.
+    fn outcomes_of(&self, seqs: Vec<i64>) -> Answer<'_, HashMap<i64, Vec<AgentOutcome>>>;
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
@@ -141,8 +149,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Whether events can be stored now: tried by writing.
     fn health(&self, now: Timestamp) -> Answer<'_, ()>;
 
-    /// Figures of the group commit since the start, for metrics.
-    fn commits(&self) -> CommitFigures;
+    /// How many runs there are in which state: cheap, however many there are.
+    fn tallies(&self) -> Answer<'_, Tallies>;
+
+    /// What the store takes on the disk.
+    fn space(&self) -> Answer<'_, Space>;
+
+    /// What the group commit does, as histograms.
+    fn figures(&self) -> Figures;
 }
 
 /// How many rejections of one source are kept.
@@ -179,6 +193,8 @@ pub struct NewEvent {
     pub body: Bytes,
     /// The version of the trigger set it was matched with.
     pub trigger_set: i64,
+    /// The trace that its runs go on with (a `traceparent` of W3C Trace Context); none while nothing is traced.
+    pub trace: Option<String>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
 }
@@ -192,6 +208,8 @@ pub struct Start {
     pub trigger: usize,
     /// The id of the run, if one is started.
     pub run: RunId,
+    /// What the run is about: the value of the trigger's `key`.
+    pub key: Option<String>,
     /// How much may wait, and what happens beyond it; or why nothing is started.
     pub admission: Admission,
 }
@@ -208,6 +226,8 @@ pub enum Admission {
     Reject(u64),
     /// Nothing is started, for this reason.
     Skip(String),
+    /// Whether it is to be started could not be found out, for this reason.
+    FilterError(String),
 }
 
 /// What became of a delivery.
@@ -230,6 +250,10 @@ pub struct Accepted {
     pub outcomes: Vec<AgentOutcome>,
     /// Agents for which this call queued a run.
     pub queued: Vec<String>,
+    /// What this call decided: agents that had no outcome before, and which they got.
+    pub decided: Vec<(String, OutcomeKind)>,
+    /// Runs that this call dropped, because a queue was full.
+    pub dropped: Vec<RunId>,
 }
 
 /// What became of one event for one agent.
@@ -247,6 +271,8 @@ pub struct AgentOutcome {
     pub reason: Option<String>,
     /// When it was decided.
     pub at: Timestamp,
+    /// The version of the trigger set it was decided by: the event's, or that of the redelivery.
+    pub trigger_set: i64,
 }
 
 /// The kinds of outcome.
@@ -261,6 +287,8 @@ pub enum OutcomeKind {
     Skipped,
     /// The queue was full.
     Dropped,
+    /// A condition failed, so that nobody knows whether the agent wants it. A redelivery may replace this one.
+    FilterError,
 }
 
 impl OutcomeKind {
@@ -271,6 +299,7 @@ impl OutcomeKind {
             Self::Absorbed => "absorbed",
             Self::Skipped => "skipped",
             Self::Dropped => "dropped",
+            Self::FilterError => "filter_error",
         }
     }
 }
@@ -492,6 +521,8 @@ pub struct RunQuery {
     pub event: Option<EventId>,
     /// Only dead letters.
     pub dead_letter: bool,
+    /// With this key.
+    pub key: Option<String>,
     /// With a smaller sequence: the next page.
     pub before: Option<i64>,
     /// At most.
@@ -511,6 +542,8 @@ pub struct StoredRun {
     pub event: EventId,
     /// `{provider}.{event}[.{action}]` of that event.
     pub event_type: String,
+    /// What it is about: the value of its trigger's `key`.
+    pub key: Option<String>,
     /// Where it stands.
     pub state: State,
     /// Why it stands there, in one sentence.
@@ -531,6 +564,8 @@ pub struct StoredRun {
     pub due: Option<Timestamp>,
     /// Who asked for its end.
     pub cancel_requested: Option<String>,
+    /// The trace that its tries go on with, if its delivery was traced.
+    pub trace: Option<String>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
@@ -591,17 +626,6 @@ pub struct Stats {
     pub runs: Vec<(String, State, u64)>,
     /// Per agent: when its oldest queued run was made.
     pub oldest_queued: Vec<(String, Timestamp)>,
-}
-
-/// Figures of the group commit since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CommitFigures {
-    /// Commits.
-    pub commits: u64,
-    /// Operations they held.
-    pub operations: u64,
-    /// Time spent in them.
-    pub busy: Duration,
 }
 
 /// Opens the store of a URL: `sqlite:PATH`, relative to `root`.

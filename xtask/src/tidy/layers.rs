@@ -12,18 +12,36 @@ const ALL: &[&str] = &["*"];
 
 /// Module of the gateway → the modules it may name (itself always). Edit here, and the map in ARCHITECTURE.md with it.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("app", &["clock", "config", "store", "telemetry"]),
+    ("app", &["clock", "conditions", "config", "store", "telemetry"]),
     ("cli", ALL),
     ("clock", &[]),
+    ("conditions", &[]),
     ("config", &[]),
-    ("dispatch", &["app", "clock", "config", "runtime", "store"]),
+    ("dispatch", &["app", "clock", "config", "runtime", "store", "telemetry"]),
     ("files", &[]),
-    ("gateway", &["app", "clock", "config", "dispatch", "files", "http", "ops", "runtime", "store", "telemetry"]),
-    ("http", &["app", "clock", "config", "dispatch", "ops", "store"]),
-    ("ops", &["app", "clock", "dispatch", "store", "telemetry"]),
+    (
+        "gateway",
+        &[
+            "app",
+            "clock",
+            "conditions",
+            "config",
+            "dispatch",
+            "files",
+            "http",
+            "ops",
+            "reload",
+            "runtime",
+            "store",
+            "telemetry",
+        ],
+    ),
+    ("http", &["app", "clock", "conditions", "config", "dispatch", "ops", "store", "telemetry"]),
+    ("ops", &["app", "clock", "conditions", "dispatch", "store", "telemetry"]),
+    ("reload", &["app", "clock", "config"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "store"]),
 ];
 
 /// Names that only some places may use.

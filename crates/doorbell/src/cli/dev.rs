@@ -110,7 +110,7 @@ async fn reopen(client: &Client, newest: i64, cause: &str) -> Option<Activities>
 
 /// A client of a gateway of this process.
 pub(super) fn client(gateway: &Gateway) -> anyhow::Result<Client> {
-    let key = std::fs::read_to_string(key_file(&gateway.app.config.root))?;
+    let key = std::fs::read_to_string(key_file(&gateway.app.root))?;
     Ok(Client::new(gateway.app.local_url(), Some(key.trim()))?)
 }
 

@@ -51,7 +51,7 @@ struct Filters {
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
     /// With such an outcome for any agent
-    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped"])]
+    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped", "filter_error"])]
     outcome: Option<String>,
     /// Received then or later: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
     #[arg(long, value_name = "TIME", value_parser = When::parse)]

@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory, ValueEnum};
 
 use super::output;
-use crate::config;
+use crate::{config, telemetry};
 
 /// Print a page of the reference, as it stands in the docs
 #[derive(Debug, Args)]
@@ -19,12 +19,18 @@ enum Page {
     Cli,
     /// Every configuration key.
     Config,
+    /// Every preset.
+    Presets,
+    /// Every metric.
+    Metrics,
 }
 
 pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
     let page = match args.page {
         Page::Cli => commands(),
         Page::Config => configuration(),
+        Page::Presets => presets(),
+        Page::Metrics => metrics(),
     };
     Ok(output::line(page.trim_end())?)
 }
@@ -36,6 +42,34 @@ fn configuration() -> String {
         config::DEFAULTS
     )
 }
+
+fn presets() -> String {
+    let mut page = "# Presets\n\nWhat `preset = \"…\"` in `[runtime]` stands for, as the program has it built in. Traps, logins and safety of each \
+                    tool: [agents](../agents.md).\n\n| preset | for | its credential | lets it change files | checked |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for preset in config::presets() {
+        let credential = preset.credential.as_ref().map_or_else(String::new, |kind| format!("`{kind}`"));
+        let act = preset.act.as_ref().map(|act| format!("`{act}`"));
+        let act = act.or_else(|| preset.remark.clone()).unwrap_or_default();
+        page.push_str(&format!(
+            "| `{}` | {} | {credential} | {act} | {} |\n",
+            preset.name, preset.title, preset.checked
+        ));
+    }
+    page.push_str(&format!("\n```toml\n{}```\n", config::PRESETS));
+    page
+}
+
+fn metrics() -> String {
+    let mut page = METRICS.to_owned();
+    for metric in telemetry::describe_metrics() {
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        page.push_str(&format!("| `{}` | {} | {labels} | {} |\n", metric.name, metric.kind, metric.help));
+    }
+    page
+}
+
+const METRICS: &str = include_str!("reference/metrics.txt");
 
 fn commands() -> String {
     let mut page = "# Commands\n".to_owned();

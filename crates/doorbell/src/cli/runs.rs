@@ -23,6 +23,7 @@ pub(super) struct RunsArgs {
 const EXAMPLES: &str = "\
 Examples:
   doorbell runs --agent triage --state failed
+  doorbell runs --with-key acme/app#7
   doorbell runs show run_01K…
   doorbell runs cancel run_01K…";
 
@@ -59,6 +60,9 @@ struct Filters {
     /// Only those that failed with all their tries used up
     #[arg(long)]
     dead_letter: bool,
+    /// About this: the value of their trigger's `key` (`--key` is the API key)
+    #[arg(long, value_name = "KEY")]
+    with_key: Option<String>,
     /// Caused by this event
     #[arg(long, value_name = "ID")]
     event: Option<String>,
@@ -79,8 +83,9 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
 }
 
 async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
-    let Filters { agent, state, dead_letter, event, limit, cursor } = filters;
-    let query = RunQuery { agent, state, dead_letter: dead_letter.then_some(true), event, cursor, limit };
+    let Filters { agent, state, dead_letter, with_key, event, limit, cursor } = filters;
+    let query =
+        RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key: with_key, event, cursor, limit };
     let page = context.client()?.runs(&query).await?;
     if context.json {
         return output::json(&page);
@@ -90,7 +95,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]).wrapping_last();
+    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "KEY", "STATE", "TRY", "TOOK", "WHY"]).wrapping_last();
     page.runs.iter().for_each(|run| table.row(row(run, &clock)));
     table.print()?;
     if let Some(cursor) = page.next_cursor {
@@ -99,12 +104,13 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(run: &Run, clock: &Clock) -> [String; 8] {
+fn row(run: &Run, clock: &Clock) -> [String; 9] {
     [
         clock.show(&run.created_at),
         run.id.clone(),
         run.agent.clone(),
         run.event_type.clone(),
+        run.key.clone().unwrap_or_else(|| "-".to_owned()),
         state(run),
         run.attempt.to_string(),
         clock.between(run.started_at.as_deref(), run.finished_at.as_deref()),
@@ -145,6 +151,9 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table.row(["State", &state(run)]);
     table.row(["Why", run.reason.as_deref().unwrap_or("-")]);
     table.row(["Event", &format!("{} {}", run.event_id, run.event_type)]);
+    if let Some(key) = &run.key {
+        table.row(["Key", key]);
+    }
     table.row(["Made", &clock.show(&run.created_at)]);
     table.row(["Started", &clock.show_some(run.started_at.as_deref())]);
     table.row(["Ended", &clock.show_some(run.finished_at.as_deref())]);
@@ -200,7 +209,7 @@ mod tests {
     #[test]
     fn a_row_says_where_the_run_stands_and_why() {
         let row = row(&run("failed"), &Clock::fixed("2026-01-31T12:00:00Z"));
-        let wanted = ["09:30:00", "run_1", "triage", "github.push", "failed", "2", "1m 05s", "exit code 1"];
+        let wanted = ["09:30:00", "run_1", "triage", "github.push", "-", "failed", "2", "1m 05s", "exit code 1"];
         assert_eq!(row.each_ref().map(String::as_str), wanted);
     }
 

@@ -1,10 +1,11 @@
 //! `doorbell serve`: the gateway, until it is told to end.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
@@ -64,12 +65,12 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
     }
 }
 
-/// Waits for SIGTERM or SIGINT, then closes: running agents may go on until `drain_timeout`, or the second signal.
+/// Waits for SIGTERM, SIGINT or the end of its terminal, then closes: running agents may go on until `drain_timeout`, or the second signal.
 /// `notes`: say so on standard error.
 pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
     let mut told = Told::new()?;
     told.wait().await;
-    let limit = gateway.app.config.gateway.drain_timeout;
+    let limit = gateway.app.current().config.gateway.drain_timeout;
     let note = |text: String| {
         if notes {
             output::note(text)
@@ -91,21 +92,39 @@ pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Res
     Ok(if again { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The signals that end a gateway.
+/// The signals that end a gateway. SIGHUP asks for the configuration to be read again (see `reload`), unless it comes
+/// because the terminal is gone that the gateway was started in.
 struct Told {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    in_terminal: bool,
 }
 
 impl Told {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            in_terminal: std::io::stdin().is_terminal(),
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn wait(&mut self) {
+        let lost_terminal = async {
+            loop {
+                self.hangup.recv().await;
+                // One that was hung up is no terminal any more.
+                if self.in_terminal && !std::io::stdin().is_terminal() {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = lost_terminal => {}
         }
     }
 }

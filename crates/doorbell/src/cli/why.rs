@@ -53,7 +53,8 @@ fn explain(explanation: &Explanation, clock: &Clock) -> String {
 
 fn judgement(verdict: &Verdict) -> String {
     let (agent, reason) = (escape_terminal(&verdict.agent), escape_terminal(&verdict.reason));
-    format!("  {} {agent} #{}: {reason}", mark(verdict.matched), verdict.trigger + 1)
+    let key = verdict.key.as_ref().map(|key| format!("; key {}", escape_terminal(key))).unwrap_or_default();
+    format!("  {} {agent} #{}: {reason}{key}", mark(verdict.matched), verdict.trigger + 1)
 }
 
 fn clauses(verdict: &Verdict) -> Vec<String> {
@@ -69,7 +70,12 @@ fn clauses(verdict: &Verdict) -> Vec<String> {
 }
 
 fn actual(clause: &ClauseVerdict) -> String {
+    if let Some(error) = &clause.error {
+        return format!("failed: {error}");
+    }
     match &clause.actual {
+        // An expression that reads nothing of the event.
+        Some(serde_json::Value::Array(list)) if list.is_empty() && is_expression(clause) => String::new(),
         Some(value) => match text_of(value) {
             text if text.is_empty() => "has none".to_owned(),
             text => format!("has {text}"),
@@ -77,6 +83,10 @@ fn actual(clause: &ClauseVerdict) -> String {
         None if clause.passed => "is for other events".to_owned(),
         None => "the event does not carry it".to_owned(),
     }
+}
+
+fn is_expression(clause: &ClauseVerdict) -> bool {
+    matches!(clause.field.as_str(), "where" | "key")
 }
 
 fn mark(good: bool) -> &'static str {

@@ -175,7 +175,7 @@ impl Credentials {
         self.home.as_ref().is_some_and(|home| Path::new(origin).starts_with(home)) && is_too_open(Path::new(origin))
     }
 
-    fn folders(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         self.mounted.as_deref().into_iter().chain(self.home.as_deref())
     }
 

@@ -8,8 +8,8 @@ use super::document::{Keys, Node, Table};
 use super::problem::{Findings, Problem};
 
 const KEYS: Keys<'static> = Keys {
-    known: &["listen", "public_url", "max_body", "drain_timeout"],
-    planned: &["admin_listen", "trusted_proxies", "hot_reload"],
+    known: &["listen", "public_url", "max_body", "drain_timeout", "condition_timeout", "hot_reload"],
+    planned: &["admin_listen", "trusted_proxies"],
     hints: &[
         ("port", "address and port are one key here: listen = \"127.0.0.1:8080\""),
         ("host", "address and port are one key here: listen = \"127.0.0.1:8080\""),
@@ -27,7 +27,16 @@ pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
     let public_url = table.read(findings, "public_url", public_url);
     let max_body = table.read(findings, "max_body", |node| node.size(1 << 10..=1 << 30));
     let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
-    Some(Gateway { listen: listen?, public_url, max_body: max_body?, drain_timeout: drain_timeout? })
+    let condition_timeout = table.read(findings, "condition_timeout", |node| node.duration(Duration::from_millis(1)));
+    let hot_reload = table.read(findings, "hot_reload", Node::flag);
+    Some(Gateway {
+        listen: listen?,
+        public_url,
+        max_body: max_body?,
+        drain_timeout: drain_timeout?,
+        condition_timeout: condition_timeout?,
+        hot_reload: hot_reload?,
+    })
 }
 
 /// Reads `[store] url`.

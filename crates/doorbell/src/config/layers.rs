@@ -12,12 +12,13 @@ use super::problem::{Findings, Layer, Place, Problem, Text};
 pub(super) const DEFAULTS: &str = include_str!("default.toml");
 
 /// Sections that the environment and flags reach.
-const SECTIONS: [&str; 3] = ["gateway", "store", "defaults"];
+const SECTIONS: [&str; 4] = ["gateway", "store", "telemetry", "defaults"];
 
 const KEYS: Keys<'static> = Keys {
-    known: &["gateway", "store", "defaults", "webhooks"],
-    planned: &["hot_reload", "providers"],
+    known: &["gateway", "store", "telemetry", "defaults", "webhooks"],
+    planned: &["providers"],
     hints: &[
+        ("hot_reload", "it stands in [gateway]"),
         ("agents", "agents are folders: agents/<name>/config.toml"),
         ("runtime", "for all agents it is [defaults.runtime]"),
         ("scale", "for all agents it is `scale` in [defaults]"),
@@ -45,6 +46,7 @@ pub(super) const ALIASES: [(&str, &str); 3] = [
 pub(super) struct Project {
     pub(super) gateway: Table,
     pub(super) store: Table,
+    pub(super) telemetry: Table,
     pub(super) defaults: Table,
     /// `[webhooks]`; none if `config.toml` cannot be read, so that nothing can be said about sources.
     pub(super) webhooks: Option<Table>,
@@ -79,12 +81,13 @@ pub(super) fn read(
         table.take_table(findings, name, &example).unwrap_or_else(|| Table::empty(table.place.clone()))
     };
     let (gateway, store, defaults) = (section("gateway"), section("store"), section("defaults"));
+    let telemetry = section("telemetry");
     let webhooks = match table.remove("webhooks") {
         _ if !readable => None,
         None => Some(Table::empty(table.place.clone())),
         Some(entry) => findings.take(entry.node.into_table("each source has a name: [webhooks.acme-github]")),
     };
-    Some(Project { gateway, store, defaults, webhooks })
+    Some(Project { gateway, store, telemetry, defaults, webhooks })
 }
 
 /// Takes out keys that are accepted and mean nothing, with a warning each.

@@ -194,6 +194,9 @@ fn unknown_type(node: &Node, text: &str) -> Problem {
     }
     let problem = Problem::at(&node.place, format!("unknown type {text:?}"));
     match names::nearest(text, TYPES.into_iter().chain(PLANNED_TYPES)) {
+        Some(meant) if PLANNED_TYPES.contains(&meant) => {
+            problem.help(format!("if `{meant}` is meant: it is not supported yet; {other}"))
+        }
         Some(meant) => problem.help(format!("did you mean `{meant}`?")),
         None => problem.help(format!("the types are {}; {other}", names::list(TYPES))),
     }

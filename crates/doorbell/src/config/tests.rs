@@ -8,8 +8,10 @@ use super::{Config, Environment, Problems, load};
 mod accepted;
 mod layered;
 mod layers;
+mod presets;
 mod refused;
 mod rendered;
+mod telemetry;
 
 pub(super) const GATEWAY: &str = "[webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
 pub(super) const AGENT: &str =

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Agent;
 use crate::runtime::{self, Ended, Job, Stop};
 use crate::store::{Claimed, Error, Finish, Lease, LogLine, Process, StoredRun};
+use crate::telemetry::AttemptTrace;
 
 /// Lines of a log on their way to the store.
 const LINES_ON_THE_WAY: usize = 4096;
@@ -50,10 +51,14 @@ impl Dispatcher {
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
+        if run.attempt == 1 {
+            self.app.metrics.count_first_start(&agent.name, waited(&run));
+        }
         let started = clock::now();
-        let ended = self.attempt(&agent, &claimed, stopped).await;
+        let trace = self.app.traces.begin_attempt(&run);
+        let ended = self.attempt(&agent, &claimed, stopped, trace.variables()).await;
         let took = clock::now().since(started);
-        self.finish(&agent, &claimed, ended, took).await;
+        self.finish(&agent, &claimed, ended, took, trace).await;
     }
 
     /// A cancel that came between the claim and the register found nobody to tell.
@@ -65,7 +70,13 @@ impl Dispatcher {
         }
     }
 
-    async fn attempt(&self, agent: &Arc<Agent>, claimed: &Claimed, stopped: watch::Receiver<Option<Stop>>) -> Ended {
+    async fn attempt(
+        &self,
+        agent: &Arc<Agent>,
+        claimed: &Claimed,
+        stopped: watch::Receiver<Option<Stop>>,
+        trace: Vec<(&'static str, String)>,
+    ) -> Ended {
         let run = &claimed.run;
         let (lines, received) = mpsc::channel::<LogLine>(LINES_ON_THE_WAY);
         let journal = tokio::spawn(journal::keep(Arc::clone(&self.app), run.id, received, self.closing.clone()));
@@ -77,6 +88,7 @@ impl Dispatcher {
             url: self.app.local_url().to_owned(),
             token: token.secret().clone(),
             inherited: self.inherited.clone(),
+            trace,
         };
         let mark = |process: Process| async move {
             match self.app.store.mark_process(run.id, claimed.lease, process).await {
@@ -91,7 +103,7 @@ impl Dispatcher {
         ended
     }
 
-    async fn finish(&self, agent: &Agent, claimed: &Claimed, ended: Ended, took: Duration) {
+    async fn finish(&self, agent: &Agent, claimed: &Claimed, ended: Ended, took: Duration, trace: AttemptTrace) {
         let run = &claimed.run;
         let now = clock::now();
         let seed = u64::from_be_bytes(clock::random());
@@ -108,7 +120,8 @@ impl Dispatcher {
         tracing::info!(run = %run.id, agent = agent.name, attempt = run.attempt, ended = ended.ended,
             exit_code = ended.exit_code, took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),
             reason = finish.transition.reason, "run.finished");
-        self.app.metrics.count_run(&agent.name, finish.transition.state.as_str(), took);
+        self.app.metrics.count_attempt(&agent.name, &finish.ended, finish.transition.state.as_str(), took);
+        trace.ended(&finish);
         self.store_end(run, finish).await;
     }
 
@@ -137,7 +150,10 @@ impl Dispatcher {
         }
         match finish.transition.state {
             State::Queued => self.wake(&run.agent),
-            State::Waiting => self.due.notify_one(),
+            State::Waiting => {
+                self.wake(&run.agent);
+                self.due.notify_one();
+            }
             _ => {}
         }
         self.app.activity.tell(|| {
@@ -188,7 +204,8 @@ impl Dispatcher {
             body: claimed.body.bytes.clone(),
             received_at: claimed.event.received_at,
         };
-        let source = self.app.config.sources.get(&claimed.event.source);
+        let in_force = self.app.current();
+        let source = in_force.config.sources.get(&claimed.event.source);
         let source = source.filter(|source| source.provider().name() == claimed.event.provider);
         let read = source.and_then(|source| source.provider().read(&delivery).ok());
         read.map(|reading| reading.context)
@@ -197,7 +214,7 @@ impl Dispatcher {
 
     /// What becomes of a run whose carrier died.
     pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
-        let policy = self.app.config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
+        let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
     }
 }

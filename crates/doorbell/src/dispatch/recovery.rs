@@ -43,6 +43,10 @@ impl Dispatcher {
             transition,
             result: None,
         };
+        // The span of the try itself died with the gateway that carried it out.
+        self.app.traces.begin_attempt(&run).ended(&finish);
+        let took = run.started_at.map(|started| finish.at.since(started)).unwrap_or_default();
+        self.app.metrics.count_attempt(&run.agent, &finish.ended, finish.transition.state.as_str(), took);
         self.store_end(&run, finish).await;
         Ok(())
     }

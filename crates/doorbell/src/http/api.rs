@@ -117,6 +117,14 @@ pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answe
     Ok(Json(ops::stats::get(&shared.app, &caller).await?))
 }
 
+pub(super) async fn test_trigger(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::TriggerTest>, JsonRejection>,
+) -> Answer<api::TriggerTestResult> {
+    Ok(Json(ops::triggers::test(&shared.app, &caller, read_json(body)?).await?))
+}
+
 pub(super) async fn create_key(
     State(shared): State<Shared>,
     By(caller): By,
@@ -135,8 +143,8 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str,
     Ok("ready\n")
 }
 
-pub(super) async fn metrics(State(shared): State<Shared>, _known: LocalOrKnown) -> Result<Response, Failure> {
-    let text = ops::stats::metrics(&shared.app).await?;
+pub(super) async fn metrics(State(shared): State<Shared>, _known: LocalOrKnown) -> Response {
+    let text = ops::stats::metrics(&shared.app, shared.budget.door()).await;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(CONTENT_TYPE, content_type)], text).into_response())
+    ([(CONTENT_TYPE, content_type)], text).into_response()
 }

@@ -10,6 +10,8 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::telemetry::Door;
+
 /// How long a body may take in all.
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a sender may send nothing.
@@ -52,6 +54,12 @@ pub(super) enum Unread {
 }
 
 impl Budget {
+    /// How much of it is used, for metrics.
+    pub(super) fn door(&self) -> Door {
+        let free = (self.0.available_permits() as u64).saturating_mul(UNIT);
+        Door { body_bytes: BUDGET.saturating_sub(free), body_bytes_limit: BUDGET }
+    }
+
     /// Reads a whole body of at most `limit` bytes.
     pub(super) async fn read(&self, headers: &HeaderMap, body: Body, limit: u64) -> Result<(Bytes, Share), Unread> {
         match tokio::time::timeout(WHOLE_TIMEOUT, self.gather(announced(headers), body, limit)).await {

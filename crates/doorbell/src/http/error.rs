@@ -39,6 +39,10 @@ impl Failure {
         self
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.code
     }

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -58,8 +59,24 @@ async fn speaks(stream: &TcpStream) -> bool {
     }
 }
 
-/// Serves until `closing` is cancelled, then lets the answers under way end.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, closing: CancellationToken) {
+/// Counts an open connection for as long as it lives.
+struct Open(Gauge);
+
+impl Open {
+    fn count(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Serves until `closing` is cancelled, then lets the answers under way end. `open` counts the connections.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: Gauge, closing: CancellationToken) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -98,7 +115,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, closin
             request.extensions_mut().insert(ConnectInfo(address));
             router.clone().oneshot(request)
         });
-        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        let (builder, watcher, open) = (builder.clone(), graceful.watcher(), Open::count(&open));
         tokio::spawn(async move {
             // Which version of HTTP it is shows in the first bytes, and hyper waits for those without a limit.
             if let Ok(true) = tokio::time::timeout(limits.header_timeout, speaks(&stream)).await {
@@ -106,7 +123,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, closin
                 // Senders break connections all the time; nothing of it is ours to report.
                 let _ = watcher.watch(connection).await;
             }
-            drop(slot);
+            drop((slot, open));
         });
     }
     drop(listener);

@@ -128,7 +128,10 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
             let log = |(n, line)| api::Activity::Log { run_id: run.to_string(), line: ops::view_line(n, line) };
             lines.map(log).collect()
         }
-        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) => Vec::new(),
+        Notice::Config(reload) if caller.confined_to().is_none() => {
+            vec![api::Activity::Config { reload: ops::view_reload(&reload) }]
+        }
+        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) | Notice::Config(_) => Vec::new(),
     }
 }
 
@@ -139,6 +142,7 @@ async fn say(messages: &Messages, activity: &api::Activity) -> Result<(), Over> 
         api::Activity::Rejected { .. } => ("rejected", None),
         api::Activity::Run { .. } => ("run", None),
         api::Activity::Log { .. } => ("log", None),
+        api::Activity::Config { .. } => ("config", None),
     };
     let message = Event::default().event(name).json_data(activity).map_err(|_| Over)?;
     let message = match id {

@@ -20,6 +20,7 @@ pub struct Query {
     event: Option<String>,
     #[serde(default)]
     dead_letter: bool,
+    key: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,
 }
@@ -45,6 +46,7 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::RunPa
         state: state.transpose()?,
         event: event.transpose()?,
         dead_letter: query.dead_letter,
+        key: query.key,
         before: parse_cursor(query.cursor.as_deref())?,
         limit,
     });

@@ -11,7 +11,7 @@ use doorbell_core::time::Timestamp;
 use super::Error;
 use crate::app::{App, Caller};
 use crate::clock;
-use crate::telemetry::Snapshot;
+use crate::telemetry::{Door, Snapshot};
 
 /// What is going on.
 ///
@@ -20,7 +20,9 @@ use crate::telemetry::Snapshot;
 pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     let stats = app.store.stats().await?;
     let mut agents: BTreeMap<String, api::AgentStats> = BTreeMap::new();
-    for agent in app.config.agents.values() {
+    let (in_force, error) = app.in_force.state();
+    let config = api::ConfigState { generation: in_force.generation, loaded_at: in_force.loaded_at.to_string(), error };
+    for agent in in_force.config.agents.values() {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;
         row.scale = agent.scale;
@@ -51,6 +53,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         },
         agents: agents.into_values().collect(),
+        config: caller.confined_to().is_none().then_some(config),
     })
 }
 
@@ -60,32 +63,31 @@ fn entry<'a>(agents: &'a mut BTreeMap<String, api::AgentStats>, name: &str) -> &
         .or_insert_with(|| api::AgentStats { name: name.to_owned(), ..api::AgentStats::default() })
 }
 
-/// All metrics in the Prometheus text format.
-///
-/// # Errors
-/// If the store is unavailable.
-pub async fn metrics(app: &App) -> Result<String, Error> {
-    let stats = app.store.stats().await?;
-    let commits = app.store.commits();
-    let now = clock::now();
+/// All metrics in the OpenMetrics text format. They come also while the store does not answer: then without its figures,
+/// and with `doorbell_store_up` at 0.
+pub async fn metrics(app: &App, door: Door) -> String {
+    let up = async { matches!(tokio::time::timeout(PATIENCE, ready(app)).await, Ok(Ok(()))) };
+    let tallies = async { tokio::time::timeout(PATIENCE, app.store.tallies()).await.ok()?.ok() };
+    let space = async { tokio::time::timeout(PATIENCE, app.store.space()).await.ok()?.ok() };
+    let (store_up, tallies, space) = futures_util::future::join3(up, tallies, space).await;
+    let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
-        runs: stats
-            .runs
-            .into_iter()
-            .filter(|(_, state, _)| !state.is_final())
-            .map(|(agent, state, count)| (agent, state.as_str(), count))
-            .collect(),
-        oldest_queued: stats
-            .oldest_queued
-            .into_iter()
-            .map(|(agent, at)| (agent, now.since(at).as_secs_f64()))
-            .collect(),
-        commits: commits.commits,
-        operations: commits.operations,
-        commit_seconds: commits.busy.as_secs_f64(),
+        sources: in_force.config.sources.keys().cloned().collect(),
+        agents: in_force.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
+        tallies,
+        space,
+        figures: app.store.figures(),
+        store_up,
+        door,
+        config_generation: in_force.generation,
+        config_is_saved_one: refused.is_none(),
+        now: clock::now(),
     };
-    Ok(app.metrics.render(&snapshot))
+    app.metrics.render(&snapshot)
 }
+
+/// How long the store may take to tell its figures: less than a scrape may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether events can be stored now. Anybody may ask, so the store is asked once a second at most.
 ///

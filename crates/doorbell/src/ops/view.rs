@@ -4,6 +4,7 @@ use doorbell_client::api;
 use doorbell_core::event::event_type;
 use serde_json::{Map, Value};
 
+use crate::app::Reload;
 use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream};
 
 /// An event with its outcomes.
@@ -35,6 +36,7 @@ fn view_outcome(outcome: AgentOutcome) -> api::Outcome {
         trigger: outcome.trigger,
         reason: outcome.reason,
         at: outcome.at.to_string(),
+        trigger_set: outcome.trigger_set,
     }
 }
 
@@ -46,6 +48,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         agent: run.agent,
         event_id: run.event.to_string(),
         event_type: run.event_type,
+        key: run.key,
         state: run.state.as_str().to_owned(),
         reason: run.reason,
         dead_letter: run.dead_letter,
@@ -93,6 +96,16 @@ pub fn view_rejection(rejection: Rejection) -> api::Delivery {
         code: Some(rejection.code),
         detail: Some(rejection.detail),
         remote: Some(rejection.remote),
+    }
+}
+
+/// What became of saved changes of the configuration.
+pub fn view_reload(reload: &Reload) -> api::Reload {
+    api::Reload {
+        generation: reload.generation,
+        at: reload.at.to_string(),
+        changes: reload.changes.clone(),
+        error: reload.error.clone(),
     }
 }
 

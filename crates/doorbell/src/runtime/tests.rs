@@ -61,6 +61,7 @@ impl Bench {
             cwd: None,
             env: BTreeMap::new(),
             credentials: Vec::new(),
+            result: None,
         };
         let agent = Agent {
             name: "triage".to_owned(),
@@ -91,6 +92,7 @@ impl Bench {
             url: "http://127.0.0.1:8080".to_owned(),
             token: Secret::new(TOKEN),
             inherited: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".into())],
+            trace: Vec::new(),
         }
     }
 

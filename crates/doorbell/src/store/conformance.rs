@@ -83,13 +83,14 @@ pub(super) fn event(n: u32) -> NewEvent {
         headers: r#"{"x-github-event":"issues"}"#.to_owned(),
         body: Bytes::from(format!("body {n}")),
         trigger_set: 1,
+        trace: None,
         starts: Vec::new(),
     }
 }
 
 /// That `agent` is to be started with run `n`.
 pub(super) fn start(agent: &str, n: u32, admission: Admission) -> Start {
-    Start { agent: agent.to_owned(), trigger: 0, run: run_id(n), admission }
+    Start { agent: agent.to_owned(), trigger: 0, run: run_id(n), key: None, admission }
 }
 
 /// Event `n`, which starts `agent` with run `n`.

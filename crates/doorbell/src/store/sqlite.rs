@@ -1,9 +1,9 @@
 //! The embedded store: one SQLite file, one thread that writes, a few connections that read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use doorbell_core::time::Timestamp;
 mod accept;
 mod body;
 mod checkpoint;
+mod dictionary;
 mod fault;
+mod headers;
 mod lists;
 mod lock;
 mod logs;
@@ -25,17 +27,19 @@ mod rows;
 mod runs;
 mod schema;
 mod secret_uses;
+mod tally;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use super::{
-    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, CommitFigures, Error, EventQuery, Finish,
-    Lease, LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, SecretUse, Stats, Store, StoredEvent,
-    StoredRun,
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Figures, Finish, Lease,
+    LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent,
+    StoredRun, Tallies,
 };
 use crate::store::Acceptance;
+use doorbell_core::run::State;
 
 /// Bodies larger than this are packed on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -46,6 +50,10 @@ pub struct SqliteStore {
     // In the order in which they end: no more writes, no more reads, the log emptied, the file given back.
     writer: writer::Writer,
     readers: readers::Readers,
+    learner: dictionary::Learner,
+    dictionaries: Arc<dictionary::Dictionaries>,
+    figures: Figures,
+    path: PathBuf,
     _checkpoints: checkpoint::Running,
     _exclusive: lock::Exclusive,
 }
@@ -93,19 +101,34 @@ impl SqliteStore {
         let exclusive = lock::take(path)?;
         let mut connection = schema::open_writer(path, options.patience)?;
         schema::migrate(&mut connection)?;
-        let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages));
+        let dictionaries = Arc::new(dictionary::Dictionaries::load(&connection)?);
+        tally::install(&connection)?;
+        let figures = Figures::default();
+        let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages, figures.checkpoint_seconds.clone()));
         let checkpoints = checkpoint::start(path.to_owned(), Arc::clone(&shared))?;
+        let learner = dictionary::Learner::start(
+            path.to_owned(),
+            options.patience,
+            Arc::clone(&dictionaries),
+            Arc::clone(&shared),
+        )?;
         Ok(Self {
-            writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared)?,
+            writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared, figures.clone())?,
             readers: readers::Readers::new(path.to_owned(), options.patience),
+            learner,
+            dictionaries,
+            figures,
+            path: path.to_owned(),
             _checkpoints: checkpoints,
             _exclusive: exclusive,
         })
     }
 
     async fn accept_delivery(&self, events: Vec<NewEvent>) -> Result<Acceptance, Error> {
-        let pack = |mut event: NewEvent| {
-            let packed = body::pack_body(&std::mem::take(&mut event.headers), &std::mem::take(&mut event.body));
+        let dictionaries = Arc::clone(&self.dictionaries);
+        let pack = move |mut event: NewEvent| {
+            let (headers, body) = (std::mem::take(&mut event.headers), std::mem::take(&mut event.body));
+            let packed = body::pack_body(&headers, &body, dictionaries.of(&event.source).as_deref());
             (event, packed)
         };
         let packed: Vec<accept::Packed> = if events.iter().map(|event| event.body.len()).sum::<usize>() <= LARGE {
@@ -115,7 +138,11 @@ impl SqliteStore {
                 .await
                 .map_err(|error| Error::Unavailable(Box::new(error)))?
         };
-        self.writer.write(move |work| accept::accept(work, &packed)).await
+        let packed = Arc::new(packed);
+        let stored = Arc::clone(&packed);
+        let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
+        packed.iter().for_each(|(event, _)| self.learner.stored(&event.source));
+        Ok(acceptance)
     }
 
     async fn claim_runs(&self, claim: Claim) -> Result<Vec<Claimed>, Error> {
@@ -123,7 +150,7 @@ impl SqliteStore {
         let packed = self.writer.write(move |work| runs::claim(work, &claim)).await?;
         let mut claimed = Vec::with_capacity(packed.len());
         for runs::PackedClaim { run, lease, event, body } in packed {
-            match body::unpack_body(body) {
+            match body::unpack_body(body, &self.dictionaries) {
                 Ok(body) => claimed.push(Claimed { run, lease, event, body }),
                 // As with rows that cannot be read: it must not keep the others from being carried out.
                 Err(fault) => {
@@ -133,6 +160,20 @@ impl SqliteStore {
             }
         }
         Ok(claimed)
+    }
+
+    async fn tally(&self) -> Result<Tallies, Error> {
+        let mut tallies = self.writer.write(|work| tally::read(work)).await?;
+        let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
+        let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
+        tallies.oldest_queued = self.readers.read(move |sql| tally::oldest_queued(sql, &agents)).await?;
+        Ok(tallies)
+    }
+
+    async fn measure(&self) -> Result<Space, Error> {
+        let path = self.path.clone();
+        let measured = tokio::task::spawn_blocking(move || tally::space(&path)).await;
+        measured.map_err(std::io::Error::other).flatten().map_err(|error| Error::Unavailable(Box::new(error)))
     }
 
     async fn release(&self, now: Timestamp) -> Result<Released, Error> {
@@ -225,10 +266,23 @@ impl Store for SqliteStore {
     }
 
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>> {
+        let dictionaries = Arc::clone(&self.dictionaries);
         Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
-            Some(seq) => body::unpack_body(rows::body(sql, seq)?).map(Some),
+            Some(seq) => body::unpack_body(rows::body(sql, seq)?, &dictionaries).map(Some),
             None => Ok(None),
         }))
+    }
+
+    fn headers(&self, id: EventId) -> Answer<'_, Option<String>> {
+        let dictionaries = Arc::clone(&self.dictionaries);
+        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+            Some(seq) => headers::headers(sql, seq, &dictionaries).map(Some),
+            None => Ok(None),
+        }))
+    }
+
+    fn outcomes_of(&self, seqs: Vec<i64>) -> Answer<'_, HashMap<i64, Vec<AgentOutcome>>> {
+        Box::pin(self.readers.read(move |sql| lists::outcomes(sql, &seqs)))
     }
 
     fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>> {
@@ -282,7 +336,15 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| records::pulse(work, now)))
     }
 
-    fn commits(&self) -> CommitFigures {
-        self.writer.figures()
+    fn tallies(&self) -> Answer<'_, Tallies> {
+        Box::pin(self.tally())
+    }
+
+    fn space(&self) -> Answer<'_, Space> {
+        Box::pin(self.measure())
+    }
+
+    fn figures(&self) -> Figures {
+        self.figures.clone()
     }
 }

@@ -27,10 +27,16 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 #[test]
 fn generated_references_are_what_the_program_says() {
     let project = Project::new("");
-    for page in ["cli", "config"] {
+    let pages = [
+        ("cli", "reference/cli"),
+        ("config", "reference/config"),
+        ("presets", "reference/presets"),
+        ("metrics", "metrics"),
+    ];
+    for (page, file) in pages {
         let output = project.run(&["reference", page]);
         let generated = String::from_utf8(output.stdout).unwrap();
-        let file = repository().join(format!("docs/reference/{page}.md"));
+        let file = repository().join(format!("docs/{file}.md"));
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, &generated).unwrap();
@@ -44,7 +50,7 @@ fn generated_references_are_what_the_program_says() {
 #[test]
 fn configuration_examples_load() {
     let mut seen = 0;
-    for document in ["README.md", "docs/guide.md"] {
+    for document in ["README.md", "docs/guide.md", "docs/agents.md"] {
         let sources = "[webhooks.github]\ntype = \"github\"\ncredential = \"acme\"\n\
                        [webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
         for block in blocks(&read(document), "toml") {
@@ -58,7 +64,9 @@ fn configuration_examples_load() {
             }
             project.credential("generic_webhook_secret", "deploys", "x");
             project.credential("standard_webhook_secret", "billing", "whsec_c2VjcmV0");
-            project.credential("anthropic_api_key", "acme", "x");
+            for kind in ["anthropic_api_key", "github_token"] {
+                project.credential(kind, "acme", "x").credential(kind, "default", "x");
+            }
             if !is_project {
                 project.write(&file, &block);
             }
@@ -68,6 +76,29 @@ fn configuration_examples_load() {
         }
     }
     assert!(seen >= 4, "{seen} examples were found");
+}
+
+/// Every line of the guide's conditions is one.
+#[test]
+fn conditions_are_read() {
+    let lines = blocks(&read("docs/guide.md"), "cel").join("\n");
+    for line in lines.lines() {
+        let read = doorbell_core::condition::Expression::condition(line);
+        assert!(read.is_ok(), "{line}: {read:?}");
+    }
+    assert!(lines.lines().count() > 5);
+}
+
+#[test]
+fn every_preset_has_a_section_of_its_own() {
+    let listed = String::from_utf8(Project::new("").run(&["reference", "presets"]).stdout).unwrap();
+    let presets: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(presets.len() >= 12, "{presets:?}");
+    let guide = read("docs/agents.md");
+    for preset in presets {
+        let is_about = |line: &str| line.starts_with("## ") && line.ends_with(&format!(": `{preset}`"));
+        assert!(guide.lines().any(is_about), "docs/agents.md has no section that ends with `{preset}`");
+    }
 }
 
 /// The README's first agent, word by word: every command of it, in its order.
@@ -83,6 +114,13 @@ fn the_readme_can_be_followed_word_by_word() {
     let all: Vec<Vec<&str>> = doorbell.map(|line| line.split_whitespace().collect()).collect();
     assert!(all.len() >= 7, "{all:?}");
     let outer = Project::new("");
+    // What `claude` does with these arguments, and what it insists on.
+    outer.program(
+        "claude",
+        "[ \"$*\" = '--print --output-format json --permission-mode dontAsk' ] || exit 97
+         grep -q 'A new issue was opened' || exit 98
+         echo '{\"type\":\"result\",\"is_error\":false,\"result\":\"A bug; the label is bug.\"}'",
+    );
     let init = outer.run(&all[0]);
     assert_eq!(all[0][0], "init");
     assert!(init.status.success(), "{init:?}");
@@ -106,4 +144,11 @@ fn the_readme_can_be_followed_word_by_word() {
         let output = at(&args.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(output.status.success(), "{args:?}: {output:?}");
     }
+    let run: serde_json::Value = serde_json::from_slice(&at(&["runs", "--json"]).stdout).unwrap();
+    let run = run["runs"][0]["id"].as_str().unwrap();
+    let run = wait_for("the run to end", || {
+        let run: serde_json::Value = serde_json::from_slice(&at(&["runs", "show", run, "--json"]).stdout).unwrap();
+        run["finishedAt"].is_string().then_some(run)
+    });
+    assert!(run["state"] == "succeeded" && run["result"] == "A bug; the label is bug.", "{run}");
 }

@@ -4,11 +4,21 @@
 
 mod agents;
 mod api;
+mod checkout;
 mod cli;
+mod collector;
+mod conditions;
 mod crash;
 mod docs;
 mod ingest;
+mod kills;
 mod limits;
+mod metrics;
+mod orphans;
+mod presets;
+mod promql;
 mod redelivery;
+mod reload;
 mod standard;
 mod support;
+mod traces;

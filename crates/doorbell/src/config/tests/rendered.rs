@@ -132,7 +132,7 @@ error: a command is a list, never one string: no shell reads it
 #[test]
 fn an_agent_without_a_runtime() {
     assert_shows(
-        &agent("[[webhooks]]\nsource = \"acme-github\"\nwhere = 'true'\n"),
+        &agent("[[webhooks]]\nsource = \"acme-github\"\ndebounce = 'true'\n"),
         r#"
 error: agent `triage` has no [runtime]: how it is carried out
  --> agents/triage/config.toml:1:1
@@ -140,25 +140,19 @@ error: agent `triage` has no [runtime]: how it is carried out
 1 | [[webhooks]]
   | ^
   |
-  = help: with Claude Code:
+  = help: with a preset (`claude`, `codex`, `gemini`, `opencode`, `aider`, `goose`, `cursor`, `copilot`, `amp`, `qwen`, `python`, `shell`):
+              [runtime]
+              preset = "claude"
+          with a command of your own:
               [runtime]
               type = "command"
-              command = ["claude", "-p"]
-          with Codex:
-              [runtime]
-              type = "command"
-              command = ["codex", "exec", "-"]
-          with a script of your own:
-              [runtime]
-              type = "command"
-              command = ["python3", "scripts/agent.py"]
-              cwd = "."
+              command = ["./agent", "--fast"]
 
-error: `where` is not supported yet
+error: `debounce` is not supported yet
  --> agents/triage/config.toml:3:1
   |
-3 | where = 'true'
-  | ^^^^^
+3 | debounce = 'true'
+  | ^^^^^^^^
 
 2 problems
 "#,
@@ -186,7 +180,7 @@ fn a_variable_with_a_wrong_value() {
     assert_shows(
         &Project::small().var("DOORBELL_DEFAULTS__TIMEOUT", "soon"),
         r#"
-error: "soon" is not a duration: write a whole number and ms, s, m, h or d
+error: "soon" is not a duration: write a whole number and ms, s, m, h, d or w
  |
  | DOORBELL_DEFAULTS__TIMEOUT=soon
  |                            ^^^^

@@ -3,7 +3,7 @@
 use doorbell_core::id::KeyId;
 
 use super::*;
-use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, SecretUse, Stream};
+use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, SecretUse, Stream, Tallies};
 
 every_store_keeps! {
     pages_of_events_miss_nothing,
@@ -11,8 +11,11 @@ every_store_keeps! {
     events_are_found_by_source_and_name,
     events_are_found_by_time,
     events_are_found_by_outcome,
+    outcomes_of_many_events_are_those_of_each,
+    headers_read_back_without_the_body,
     pages_of_runs_miss_nothing,
     runs_are_found_by_agent_state_and_event,
+    runs_are_found_by_key,
     dead_letters_are_found,
     log_lines_are_numbered_over_all_attempts,
     a_long_log_is_read_in_pieces,
@@ -22,6 +25,8 @@ every_store_keeps! {
     keys_read_back_oldest_first,
     uses_of_secrets_add_up,
     stats_count_runs_and_tell_the_oldest_queued,
+    tallies_follow_runs_through_their_life,
+    a_store_tells_what_it_takes_on_the_disk,
     a_healthy_store_says_so_and_counts_its_commits,
 }
 
@@ -137,6 +142,33 @@ async fn runs(store: &dyn Store, query: RunQuery) -> Vec<RunId> {
     store.runs(query).await.unwrap().into_iter().map(|run| run.id).collect()
 }
 
+async fn outcomes_of_many_events_are_those_of_each(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        let starts = vec![start("triage", 2 * n, Admission::Grow), start("fixer", 2 * n + 1, Admission::Reject(1))];
+        accept(&*store, NewEvent { starts, ..event(n) }).await;
+    }
+    accept(&*store, event(4)).await;
+    let events = store.events(at_most(9)).await.unwrap();
+    let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
+    let all = store.outcomes_of([&seqs[..], &seqs[..1], &[1_000_000, -1]].concat()).await.unwrap();
+    for event in &events {
+        let each = store.outcomes(event.id).await.unwrap();
+        assert_eq!(all.get(&event.seq).cloned().unwrap_or_default(), each);
+    }
+    let agents = |seq: i64| all[&seq].iter().map(|outcome| outcome.agent.as_str()).collect::<Vec<_>>();
+    assert_eq!((all.len(), agents(seqs[1])), (3, vec!["fixer", "triage"]));
+    assert!(store.outcomes_of(vec![]).await.unwrap().is_empty());
+}
+
+async fn headers_read_back_without_the_body(store: Arc<dyn Store>) {
+    for (n, size) in [(1, 0), (2, 10_000), (3, 2_000_000)] {
+        let headers = format!(r#"{{"x-number":"{n}"}}"#);
+        accept(&*store, NewEvent { headers: headers.clone(), body: Bytes::from(vec![b'a'; size]), ..event(n) }).await;
+        assert_eq!(store.headers(event_id(n)).await.unwrap(), Some(headers));
+    }
+    assert_eq!(store.headers(event_id(4)).await.unwrap(), None);
+}
+
 async fn pages_of_runs_miss_nothing(store: Arc<dyn Store>) {
     for n in 1..=25 {
         accept(&*store, starting(["a", "b", "c"][n as usize % 3], n)).await;
@@ -175,6 +207,24 @@ async fn runs_are_found_by_agent_state_and_event(store: Arc<dyn Store>) {
     let of_agent = RunQuery { event: Some(event_id(1)), agent: a, ..all.clone() };
     assert_eq!(found(of_agent).await, [run_id(1)]);
     assert_eq!(found(RunQuery { event: Some(event_id(1)), limit: 1, ..all }).await, [run_id(2)]);
+}
+
+async fn runs_are_found_by_key(store: Arc<dyn Store>) {
+    for (n, agent, key) in
+        [(1, "a", Some("x")), (2, "a", None), (3, "b", Some("x")), (4, "a", Some("y")), (5, "a", Some("x"))]
+    {
+        let start = Start { key: key.map(ToOwned::to_owned), ..start(agent, n, Admission::Grow) };
+        accept(&*store, NewEvent { starts: vec![start], ..event(n) }).await;
+    }
+    claim(&*store, "b", &[lease(1)]).await;
+    let x = RunQuery { key: Some("x".to_owned()), limit: 9, ..RunQuery::default() };
+    assert_eq!(runs(&*store, x.clone()).await, [5, 3, 1].map(run_id));
+    assert_eq!(runs(&*store, RunQuery { agent: Some("a".to_owned()), limit: 1, ..x.clone() }).await, [run_id(5)]);
+    assert_eq!(runs(&*store, RunQuery { state: Some(State::Running), ..x.clone() }).await, [run_id(3)]);
+    assert_eq!(runs(&*store, RunQuery { event: Some(event_id(4)), ..x.clone() }).await, []);
+    let third = run(&*store, 3).await;
+    assert_eq!(third.key.as_deref(), Some("x"));
+    assert_eq!(runs(&*store, RunQuery { before: Some(third.seq), ..x }).await, [run_id(1)]);
 }
 
 async fn dead_letters_are_found(store: Arc<dyn Store>) {
@@ -313,10 +363,59 @@ async fn stats_count_runs_and_tell_the_oldest_queued(store: Arc<dyn Store>) {
     assert_eq!(stats.oldest_queued, [("other".to_owned(), at(4)), ("triage".to_owned(), at(2))]);
 }
 
+async fn tallies_follow_runs_through_their_life(store: Arc<dyn Store>) {
+    assert_eq!(store.tallies().await.unwrap(), Tallies::default());
+    for n in 1..=4 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    let of = |state, count| vec![("triage".to_owned(), state, count)];
+    let tallies = store.tallies().await.unwrap();
+    assert_eq!(tallies.runs, of(State::Queued, 4));
+    assert_eq!(tallies.oldest_queued, [("triage".to_owned(), at(1))]);
+    claim(&*store, "triage", &[1, 2, 3].map(lease)).await;
+    store.finish(finish(run_id(1), lease(1), State::Failed)).await.unwrap();
+    store.finish(finish(run_id(2), lease(2), State::Waiting)).await.unwrap();
+    store.finish(finish(run_id(3), lease(3), State::Succeeded)).await.unwrap();
+    store.cancel(run_id(4), "ann".to_owned(), at(1)).await.unwrap();
+    let mut tallies = store.tallies().await.unwrap();
+    tallies.ended.sort_by_key(|(_, state, _)| state.as_str());
+    assert_eq!(tallies.runs, of(State::Waiting, 1));
+    let ended = [State::Cancelled, State::Failed, State::Succeeded].map(|state| ("triage".to_owned(), state, 1));
+    assert_eq!(tallies.ended, ended);
+    assert_eq!(tallies.dead_letters, [("triage".to_owned(), 1)]);
+    assert_eq!(tallies.oldest_queued, []);
+}
+
+async fn a_store_tells_what_it_takes_on_the_disk(store: Arc<dyn Store>) {
+    let before = store.space().await.unwrap();
+    assert!(before.database > 0 && before.available > 0, "{before:?}");
+    for n in 1..=20 {
+        accept(&*store, NewEvent { body: noise(20_000).into(), ..event(n) }).await;
+    }
+    let after = store.space().await.unwrap();
+    assert!(after.database + after.log > before.database + before.log + 300_000, "{before:?} {after:?}");
+}
+
+/// Bytes that no compression makes less.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
 async fn a_healthy_store_says_so_and_counts_its_commits(store: Arc<dyn Store>) {
-    let before = store.commits();
+    let read = || {
+        let figures = store.figures();
+        let seconds = (figures.commit_seconds.sum(), figures.sync_seconds.sum());
+        (figures.operations.count(), figures.operations.sum(), seconds)
+    };
+    let before = read();
     store.health(at(1)).await.unwrap();
-    let after = store.commits();
-    assert_eq!((after.commits - before.commits, after.operations - before.operations), (1, 1));
-    assert!(after.busy > before.busy);
+    let after = read();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1.0));
+    assert!(after.2.0 > before.2.0 && after.2.1 > before.2.1, "{before:?} {after:?}");
+    assert!(after.2.0 >= after.2.1, "bringing it to the disk is part of the commit");
 }

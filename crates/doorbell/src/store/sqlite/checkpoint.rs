@@ -7,15 +7,16 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
 
 use super::schema;
 
-/// Pages in the log, of 8 KiB each, at which it is emptied. Measured: four times as many save a fifth of the bytes
-/// written and double the longest waits of the commits that go on meanwhile.
-pub(super) const LOG_PAGES: i64 = 512;
+/// Pages in the log, of 4 KiB each, at which it is emptied: 16 MiB. Measured: with a quarter of it, an event costs a tenth
+/// more, because pages that change often are copied more often.
+pub(super) const LOG_PAGES: i64 = 4096;
 
 /// What the writing thread and the checkpointing one share.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Checkpointer {
     /// At how many pages the next checkpoint is due.
     due: AtomicI64,
     log_pages: i64,
+    /// Seconds of each checkpoint, for metrics.
+    took: Histogram,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +42,14 @@ enum Wish {
 }
 
 impl Checkpointer {
-    pub(super) fn new(log_pages: i64) -> Self {
+    pub(super) fn new(log_pages: i64, took: Histogram) -> Self {
         Self {
             turn: Mutex::default(),
             wish: Mutex::default(),
             wished: Condvar::new(),
             due: AtomicI64::new(log_pages),
             log_pages,
+            took,
         }
     }
 
@@ -89,10 +93,12 @@ impl Checkpointer {
     }
 
     fn empty_log(&self, sql: &Connection) -> rusqlite::Result<()> {
+        let begin = Instant::now();
         let result = checkpoint(sql, Mode::Passive).and_then(|_| {
             let _turn = self.turn_to_write();
             checkpoint(sql, Mode::Restart)
         });
+        self.took.observe(begin.elapsed().as_secs_f64());
         // A reader in an old snapshot may keep the log from starting again: try later, not at every commit.
         let longer = match &result {
             Ok(log) if !log.busy => 0,

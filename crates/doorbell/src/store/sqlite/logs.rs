@@ -31,7 +31,7 @@ pub(super) fn pack_lines(lines: &[LogLine]) -> Vec<Chunk> {
             .map(|line| (line.at.as_millis(), line.attempt, line.stream, line.text.as_str().into()))
             .collect();
         // Numbers, names and text always have a JSON form.
-        Chunk { count: lines.len(), packed: pack(serde_json::to_vec(&lines).unwrap_or_default()) }
+        Chunk { count: lines.len(), packed: pack(&serde_json::to_vec(&lines).unwrap_or_default(), None) }
     };
     lines.chunks(CHUNK).map(chunk).collect()
 }
@@ -78,7 +78,7 @@ pub(super) fn read(sql: &Connection, run: RunId, after: u64, limit: usize) -> Ou
 }
 
 fn unpack_lines(packed: Packed) -> Outcome<Vec<LogLine>> {
-    let data = unpack(packed)?;
+    let data = unpack(packed, None)?;
     let lines: Vec<Line<'_>> =
         serde_json::from_slice(&data).map_err(|error| Fault::Corrupt(format!("a log cannot be read: {error}")))?;
     let line = |(at, attempt, stream, text): Line<'_>| LogLine {

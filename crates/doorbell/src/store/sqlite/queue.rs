@@ -1,4 +1,4 @@
-//! The queues as a whole: what is due, which agents have work, what waits for an agent that is gone.
+//! The queues as a whole: what is due, what waits for an agent that is gone.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::writer::Work;
 pub(super) const STEP: usize = 500;
 
 /// Why runs of a missing agent are held; also how they are told from those that a person holds.
-const AGENT_IS_GONE: &str = "its agent is not in the configuration";
+const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
 
 /// Queues up to [`STEP`] due runs and answers the agent of each.
 pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {

@@ -281,7 +281,7 @@ async fn fail(store: &SqliteStore, how: How) -> Seen {
     let failed = store.writer.write(move |work| {
         work.sql.execute_batch(
             "DELETE FROM events; DELETE FROM runs; UPDATE outcomes SET kind = 2, run_seq = NULL; \
-             UPDATE delivery_keys SET key = 'x' || key;",
+             DELETE FROM delivery_digests;",
         )?;
         (work.memory.next_event, work.memory.next_run) = (Some(1), Some(1));
         work.memory.fresh.insert("rejects".to_owned(), 99);
@@ -309,6 +309,19 @@ async fn accepted(store: &dyn Store, new: NewEvent) -> Seen {
     }
 }
 
+/// Runs by agent and state, counted one by one: those that are not over, and those that are.
+async fn counted(store: &dyn Store) -> (Vec<Counted>, Vec<Counted>) {
+    let runs = sorted(store.stats().await.unwrap().runs);
+    runs.into_iter().partition(|(_, state, _)| !state.is_final())
+}
+
+type Counted = (String, State, u64);
+
+fn sorted(mut counts: Vec<Counted>) -> Vec<Counted> {
+    counts.sort_by_key(|(agent, state, _)| (agent.clone(), state.as_str()));
+    counts
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
@@ -327,8 +340,13 @@ proptest! {
                     store = place.open().await;
                 }
             }
+            let (now, ended) = counted(&store).await;
+            let tallies = store.tallies().await.unwrap();
+            prop_assert_eq!((sorted(tallies.runs), sorted(tallies.ended)), (now.clone(), ended));
             drop(store);
             let store = place.open().await;
+            let again = store.tallies().await.unwrap();
+            prop_assert_eq!((sorted(again.runs), again.ended), (now, Vec::new()), "counted anew");
             for (n, run) in &model.runs {
                 let stored = store.run(run_id(*n)).await.unwrap().unwrap().0;
                 let expected = (run.state, run.attempt, event_id(run.event));

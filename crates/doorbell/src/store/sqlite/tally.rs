@@ -1,0 +1,100 @@
+//! How many runs each agent has in each state, kept as runs change: counting a million queued runs takes longer than
+//! somebody who looks every few seconds should cost.
+//!
+//! The numbers stand in a temporary table of the writing connection, and triggers of that connection keep them. So they
+//! are right whichever statement changes a run, follow every rollback, cost no write to the disk, and are made anew
+//! with the connection.
+
+use doorbell_core::time::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::fault::Outcome;
+use super::rows::{QUEUED, all, state_of, value};
+use super::writer::Work;
+use crate::store::{Space, Tallies};
+
+/// Stands for dead letters where a state's number stands otherwise.
+const DEAD_LETTERS: i64 = -1;
+
+/// `kind` is a state's number, below 4 for runs that are in it now, from 4 on for those that came to it since the
+/// connection was opened; or -1 for those that became dead letters since.
+const INSTALL: &str = "
+CREATE TEMP TABLE tally (agent TEXT NOT NULL, kind INTEGER NOT NULL, count INTEGER NOT NULL,
+                         PRIMARY KEY (agent, kind)) WITHOUT ROWID;
+
+-- One seek an agent, and one walk over the index for what is not over.
+WITH RECURSIVE names (agent) AS (
+    SELECT min(agent) FROM main.runs
+    UNION ALL
+    SELECT (SELECT min(agent) FROM main.runs WHERE agent > names.agent) FROM names WHERE names.agent IS NOT NULL
+)
+INSERT INTO temp.tally
+SELECT names.agent, states.column1,
+       (SELECT count(*) FROM main.runs WHERE runs.agent = names.agent AND runs.state = states.column1)
+FROM names, (VALUES (0), (1), (2), (3)) AS states WHERE names.agent IS NOT NULL;
+
+CREATE TEMP TRIGGER tally_made AFTER INSERT ON main.runs BEGIN
+    INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TEMP TRIGGER tally_moved AFTER UPDATE OF state ON main.runs WHEN new.state <> old.state BEGIN
+    UPDATE tally SET count = count - 1 WHERE agent = old.agent AND kind = old.state AND kind < 4;
+    INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TEMP TRIGGER tally_died AFTER UPDATE OF dead_letter ON main.runs WHEN new.dead_letter > old.dead_letter BEGIN
+    INSERT INTO tally VALUES (new.agent, -1, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TEMP TRIGGER tally_removed AFTER DELETE ON main.runs WHEN old.state < 4 BEGIN
+    UPDATE tally SET count = count - 1 WHERE agent = old.agent AND kind = old.state;
+END;
+";
+
+/// Counts what there is, and keeps count from now on. For the connection that writes, before its first operation.
+pub(super) fn install(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(INSTALL)
+}
+
+/// The numbers, without the oldest queued runs.
+pub(super) fn read(work: &Work<'_>) -> Outcome<Tallies> {
+    let all_of_them = "SELECT agent, kind, count FROM temp.tally WHERE count > 0";
+    let counted = all(work.sql, all_of_them, (), |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, u64>(2)?))
+    })?;
+    let mut tallies = Tallies::default();
+    for (agent, kind, count) in counted {
+        match state_of(kind) {
+            Ok(state) if state.is_final() => tallies.ended.push((agent, state, count)),
+            Ok(state) => tallies.runs.push((agent, state, count)),
+            Err(_) if kind == DEAD_LETTERS => tallies.dead_letters.push((agent, count)),
+            // A damaged row is said where it is read; its number means nothing.
+            Err(_) => {}
+        }
+    }
+    Ok(tallies)
+}
+
+/// When the oldest queued run of each of these agents was made: one seek an agent.
+pub(super) fn oldest_queued(sql: &Connection, agents: &[String]) -> Outcome<Vec<(String, Timestamp)>> {
+    let oldest = "SELECT created_at FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT 1";
+    let mut found = Vec::new();
+    for agent in agents {
+        if let Some(millis) = value(sql, oldest, params![agent, QUEUED])? {
+            found.push((agent.clone(), Timestamp::from_millis(millis)));
+        }
+    }
+    Ok(found)
+}
+
+/// What the database takes on the disk.
+pub(super) fn space(path: &std::path::Path) -> std::io::Result<Space> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let folder = nix::sys::statvfs::statvfs(path)?;
+    Ok(Space {
+        database: path.metadata()?.len(),
+        log: std::fs::metadata(log).map_or(0, |log| log.len()),
+        available: folder.blocks_available().saturating_mul(folder.fragment_size()),
+    })
+}

@@ -1,0 +1,392 @@
+//! Counters and histograms, and the gauges that are filled in when somebody looks.
+//!
+//! Labels are names from the configuration and codes of ours, so that no sender can make series. Nothing here grows with
+//! what happens.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use doorbell_core::time::Timestamp;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::process;
+use crate::store::{Figures, OutcomeKind, Space, Tallies};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DeliveryLabels {
+    source: String,
+    outcome: &'static str,
+    code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SourceLabels {
+    source: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AgentLabels {
+    agent: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    agent: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AttemptLabels {
+    agent: String,
+    ended: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabels {
+    agent: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SpanLabels {
+    outcome: &'static str,
+}
+
+type Counts<L> = Family<L, Counter>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+type Real = Gauge<f64, AtomicU64>;
+
+/// Counters and histograms of a gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    started: Timestamp,
+    deliveries: Counts<DeliveryLabels>,
+    without_source: Counter,
+    suppressed: Counts<SourceLabels>,
+    accept_seconds: Histograms<SourceLabels>,
+    outcomes: Counts<OutcomeLabels>,
+    wait_seconds: Histograms<AgentLabels>,
+    attempts: Counts<AttemptLabels>,
+    attempt_seconds: Histograms<AgentLabels>,
+    connections: Gauge,
+    spans: Counts<SpanLabels>,
+    totals: Totals,
+}
+
+/// Deliveries since the start, for `stat`.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// New events.
+    pub accepted: AtomicU64,
+    /// Redeliveries.
+    pub duplicate: AtomicU64,
+    /// Refused.
+    pub rejected: AtomicU64,
+}
+
+/// What is looked up when somebody asks for the metrics.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The sources in force: they have their series from the start.
+    pub sources: Vec<String>,
+    /// The agents in force, with their `scale`.
+    pub agents: Vec<(String, u32)>,
+    /// Runs; none if the store did not say.
+    pub tallies: Option<Tallies>,
+    /// The disk; none if the store did not say.
+    pub space: Option<Space>,
+    /// The group commit.
+    pub figures: Figures,
+    /// Whether the store takes writes.
+    pub store_up: bool,
+    /// The HTTP door.
+    pub door: Door,
+    /// Generation of the configuration in force.
+    pub config_generation: u64,
+    /// Whether what is saved now is in force.
+    pub config_is_saved_one: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What stands in the door.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Door {
+    /// Bytes of bodies in flight.
+    pub body_bytes: u64,
+    /// How many there may be.
+    pub body_bytes_limit: u64,
+}
+
+fn accept_histogram() -> Histogram {
+    Histogram::new([0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0])
+}
+
+fn wait_histogram() -> Histogram {
+    Histogram::new([0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0])
+}
+
+fn attempt_histogram() -> Histogram {
+    Histogram::new([0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0])
+}
+
+impl Metrics {
+    /// Of a gateway that starts now.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            started: now,
+            deliveries: Family::default(),
+            without_source: Counter::default(),
+            suppressed: Family::default(),
+            accept_seconds: Family::new_with_constructor(accept_histogram),
+            outcomes: Family::default(),
+            wait_seconds: Family::new_with_constructor(wait_histogram),
+            attempts: Family::default(),
+            attempt_seconds: Family::new_with_constructor(attempt_histogram),
+            connections: Gauge::default(),
+            spans: Family::default(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// A delivery was stored, or had been; `decided` is what it newly means to agents.
+    pub fn count_accepted(&self, source: &str, duplicate: bool, decided: &[(String, OutcomeKind)], took: Duration) {
+        let (outcome, total) =
+            if duplicate { ("duplicate", &self.totals.duplicate) } else { ("accepted", &self.totals.accepted) };
+        total.fetch_add(1, Ordering::Relaxed);
+        let labels = DeliveryLabels { source: source.to_owned(), outcome, code: String::new() };
+        self.deliveries.get_or_create(&labels).inc();
+        self.accept_seconds.get_or_create(&SourceLabels { source: source.to_owned() }).observe(took.as_secs_f64());
+        for (agent, kind) in decided {
+            self.outcomes.get_or_create(&OutcomeLabels { agent: agent.clone(), outcome: kind.as_str() }).inc();
+        }
+    }
+
+    /// A delivery was refused.
+    pub fn count_rejected(&self, source: &str, code: &str) {
+        self.totals.rejected.fetch_add(1, Ordering::Relaxed);
+        let labels = DeliveryLabels { source: source.to_owned(), outcome: "rejected", code: code.to_owned() };
+        self.deliveries.get_or_create(&labels).inc();
+    }
+
+    /// A refused delivery was not kept, because there were too many of its source.
+    pub fn count_suppressed(&self, source: &str) {
+        self.suppressed.get_or_create(&SourceLabels { source: source.to_owned() }).inc();
+    }
+
+    /// A request came to a webhook URL that no source has.
+    pub fn count_without_source(&self) {
+        self.without_source.inc();
+    }
+
+    /// A run's first try started, so long after its event was received.
+    pub fn count_first_start(&self, agent: &str, waited: Duration) {
+        self.wait_seconds.get_or_create(&AgentLabels { agent: agent.to_owned() }).observe(waited.as_secs_f64());
+    }
+
+    /// A try ended so and left its run in this state.
+    pub fn count_attempt(&self, agent: &str, ended: &str, state: &'static str, took: Duration) {
+        let labels = AttemptLabels { agent: agent.to_owned(), ended: ended.to_owned(), state };
+        self.attempts.get_or_create(&labels).inc();
+        self.attempt_seconds.get_or_create(&AgentLabels { agent: agent.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// Open HTTP connections, counted by whoever opens and closes them.
+    pub fn connections(&self) -> Gauge {
+        self.connections.clone()
+    }
+
+    /// Spans that were handed over to the collector of traces, and that it did not take.
+    pub fn spans(&self) -> (Counter, Counter) {
+        let of = |outcome| self.spans.get_or_create_owned(&SpanLabels { outcome });
+        (of("exported"), of("failed"))
+    }
+
+    /// Deliveries since the start.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Everything in the OpenMetrics text format.
+    pub fn render(&self, snapshot: &Snapshot) -> String {
+        self.begin_series(snapshot);
+        let mut registry = Registry::with_prefix("doorbell");
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The program", Info::new(version));
+        self.register_counted(&mut registry);
+        register_runs(&mut registry, snapshot);
+        register_store(&mut registry, snapshot);
+        register_door(&mut registry, snapshot.door);
+        register_config(&mut registry, snapshot);
+        let mut whole = Registry::default();
+        process::register(&mut whole, self.started);
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode_registry(&mut text, &registry)
+            .and_then(|()| encode_registry(&mut text, &whole))
+            .and_then(|()| encode_eof(&mut text));
+        text
+    }
+
+    /// A series that begins with its first event has no increase to show for it, and one that is missing raises no
+    /// alert; so what can be known to come is there from the start.
+    fn begin_series(&self, snapshot: &Snapshot) {
+        for source in &snapshot.sources {
+            for outcome in ["accepted", "duplicate"] {
+                let labels = DeliveryLabels { source: source.clone(), outcome, code: String::new() };
+                let _ = self.deliveries.get_or_create(&labels);
+            }
+            let labels = SourceLabels { source: source.clone() };
+            let _ = self.accept_seconds.get_or_create(&labels);
+            let _ = self.suppressed.get_or_create(&labels);
+        }
+        for (agent, _) in &snapshot.agents {
+            let labels = AgentLabels { agent: agent.clone() };
+            let _ = self.wait_seconds.get_or_create(&labels);
+            let _ = self.attempt_seconds.get_or_create(&labels);
+            let _ = self.outcomes.get_or_create(&OutcomeLabels { agent: agent.clone(), outcome: "started" });
+        }
+        let _ = self.spans();
+    }
+
+    fn register_counted(&self, to: &mut Registry) {
+        to.register(
+            "deliveries",
+            "Deliveries by source: outcome accepted (a new event), duplicate (a redelivery) or rejected; code says why",
+            self.deliveries.clone(),
+        );
+        to.register(
+            "requests_without_source",
+            "Requests to a webhook URL that no source has",
+            self.without_source.clone(),
+        );
+        to.register(
+            "rejections_suppressed",
+            "Rejected deliveries that were counted and not kept, because too many came",
+            self.suppressed.clone(),
+        );
+        to.register(
+            "accept_seconds",
+            "From the whole body to the commit, for accepted deliveries",
+            self.accept_seconds.clone(),
+        );
+        to.register(
+            "outcomes",
+            "What events meant to agents: started (a run), absorbed (into another run), skipped or dropped",
+            self.outcomes.clone(),
+        );
+        to.register(
+            "run_wait_seconds",
+            "From the time its event was received to the start of a run's first try",
+            self.wait_seconds.clone(),
+        );
+        to.register(
+            "attempts_ended",
+            "Ended tries: ended says how, state is the run's new state",
+            self.attempts.clone(),
+        );
+        to.register("attempt_seconds", "Duration of tries", self.attempt_seconds.clone());
+        to.register("http_connections", "Open HTTP connections", self.connections.clone());
+        to.register(
+            "trace_spans",
+            "Spans of traces: exported, or failed to be; none while tracing is off",
+            self.spans.clone(),
+        );
+    }
+}
+
+fn register_runs(to: &mut Registry, snapshot: &Snapshot) {
+    let scale = Family::<AgentLabels, Gauge>::default();
+    for (agent, most) in &snapshot.agents {
+        scale.get_or_create(&AgentLabels { agent: agent.clone() }).set(i64::from(*most));
+    }
+    to.register("agent_scale", "Runs of an agent that may be carried out at once", scale);
+    let Some(tallies) = &snapshot.tallies else { return };
+    let runs = Family::<StateLabels, Gauge>::default();
+    let ended = Counts::<StateLabels>::default();
+    let dead_letters = Counts::<AgentLabels>::default();
+    let oldest = Family::<AgentLabels, Real>::default();
+    for (agent, _) in &snapshot.agents {
+        for state in ["queued", "running"] {
+            let _ = runs.get_or_create(&StateLabels { agent: agent.clone(), state });
+        }
+        let labels = AgentLabels { agent: agent.clone() };
+        let _ = ended.get_or_create(&StateLabels { agent: agent.clone(), state: "succeeded" });
+        let _ = dead_letters.get_or_create(&labels);
+        let _ = oldest.get_or_create(&labels);
+    }
+    for (agent, state, count) in &tallies.runs {
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        runs.get_or_create(&StateLabels { agent: agent.clone(), state: state.as_str() }).set(count);
+    }
+    for (agent, state, count) in &tallies.ended {
+        ended.get_or_create(&StateLabels { agent: agent.clone(), state: state.as_str() }).inc_by(*count);
+    }
+    for (agent, count) in &tallies.dead_letters {
+        dead_letters.get_or_create(&AgentLabels { agent: agent.clone() }).inc_by(*count);
+    }
+    for (agent, since) in &tallies.oldest_queued {
+        let age = snapshot.now.since(*since).as_secs_f64();
+        oldest.get_or_create(&AgentLabels { agent: agent.clone() }).set(age);
+    }
+    to.register("runs", "Runs that are not over: queued, running, waiting or held", runs);
+    to.register("runs_ended", "Runs that came to a final state, and to which", ended);
+    to.register("dead_letters", "Runs that failed with all their tries used up", dead_letters);
+    to.register("oldest_queued_seconds", "Age of the oldest queued run; 0 if none is queued", oldest);
+}
+
+fn register_store(to: &mut Registry, snapshot: &Snapshot) {
+    let figures = snapshot.figures.clone();
+    let up = Gauge::<i64>::default();
+    up.set(i64::from(snapshot.store_up));
+    to.register("store_up", "Whether the store takes writes: 1, or 0", up);
+    to.register("store_commit_operations", "Operations that were committed together", figures.operations);
+    to.register("store_commit_seconds", "Transactions, from begin to the end of the commit", figures.commit_seconds);
+    to.register("store_sync_seconds", "Bringing a commit to the disk: writes and fsync", figures.sync_seconds);
+    to.register(
+        "store_checkpoint_seconds",
+        "Emptying the write-ahead log into the database",
+        figures.checkpoint_seconds,
+    );
+    to.register("store_commit_failures", "Transactions that could not be opened or committed", figures.failures);
+    let Some(space) = snapshot.space else { return };
+    to.register("store_database_bytes", "Size of the database", bytes(space.database));
+    to.register("store_log_bytes", "Size of the write-ahead log", bytes(space.log));
+    to.register("store_available_bytes", "What the database's file system has left", bytes(space.available));
+}
+
+fn register_door(to: &mut Registry, door: Door) {
+    to.register("http_body_bytes", "Bytes of bodies in flight", bytes(door.body_bytes));
+    to.register(
+        "http_body_limit_bytes",
+        "Bytes of bodies that may be in flight; beyond it senders get 503",
+        bytes(door.body_bytes_limit),
+    );
+}
+
+fn register_config(to: &mut Registry, snapshot: &Snapshot) {
+    let (generation, in_force) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    generation.set(i64::try_from(snapshot.config_generation).unwrap_or(i64::MAX));
+    in_force.set(i64::from(snapshot.config_is_saved_one));
+    to.register("config_generation", "Generation of the configuration in force; 1 at the start", generation);
+    to.register(
+        "config_last_reload_successful",
+        "Whether what is saved now is in force: 1, or 0 if it was refused and an earlier configuration is",
+        in_force,
+    );
+}
+
+/// A gauge of bytes.
+pub(super) fn bytes(value: u64) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
