@@ -5,6 +5,7 @@
 //! every input stays that ever broke something.
 
 mod api;
+mod conditions;
 mod filters;
 mod project;
 mod prompts;
@@ -14,8 +15,9 @@ mod requests;
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("api", api::calls),
+    ("conditions", conditions::conditions),
     ("config", project::config),
     ("credentials", project::credentials),
     ("deliveries", requests::deliveries),
