@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist`. Not shipped.
+//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist | fuzz`. Not shipped.
 #![expect(clippy::print_stdout, reason = "a command line tool reports to the terminal")]
 
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod deny;
 mod dist;
+mod fuzz;
 mod requirements;
 mod suite;
 mod tidy;
@@ -22,7 +23,8 @@ Usage: cargo xtask COMMAND
   deny [--require-advisories]   check licences, banned crates and sources; advisories when cargo-deny is there
   ci                            everything that must pass before a merge
   bench [NAME [ARGS]]           run one benchmark; without a name, list them
-  dist [--program FILE]         build and pack what is shipped: an archive, a Debian package, checksums";
+  dist [--program FILE]         build and pack what is shipped: an archive, a Debian package, checksums
+  fuzz [TARGET] [--seconds 60]  feed one parser of untrusted input, or each in turn, with anything";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +48,7 @@ fn run(args: &[String]) -> Result<()> {
         ("dist", []) => dist::run(None),
         ("dist", [flag, program]) if flag == "--program" => dist::run(Some(program)),
         ("bench", _) => bench::run(rest),
+        ("fuzz", _) => fuzz::run(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");
             Ok(())

@@ -344,6 +344,21 @@ pub struct Source {
     pub signed: bool,
     /// The credential instances it verifies with.
     pub credentials: Vec<String>,
+    /// What each of them verified so far, in the same order.
+    #[serde(default)]
+    pub credential_uses: Vec<CredentialUse>,
+}
+
+/// What one credential of a source verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialUse {
+    /// The credential's instance.
+    pub credential: String,
+    /// How many deliveries it verified, redeliveries too.
+    pub deliveries: u64,
+    /// When the newest of them came; none: it never verified one.
+    pub last_verified_at: Option<String>,
 }
 
 /// The sources.

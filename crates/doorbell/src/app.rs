@@ -20,6 +20,10 @@ mod snapshot;
 
 pub use snapshot::{InForce, Snapshot};
 
+mod secret_uses;
+
+pub use secret_uses::SecretUses;
+
 /// What the parts of a running gateway share.
 #[derive(Debug)]
 pub struct App {
@@ -33,6 +37,8 @@ pub struct App {
     pub conditions: Pool,
     /// API keys and run tokens.
     pub access: Access,
+    /// Which secrets verify deliveries.
+    pub secret_uses: SecretUses,
     /// What happens, for those who watch.
     pub activity: Activity,
     /// Counters and histograms.

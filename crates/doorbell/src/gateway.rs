@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::app::{Access, Activity, App, InForce, Snapshot};
+use crate::app::{Access, Activity, App, InForce, SecretUses, Snapshot};
 use crate::clock;
 use crate::conditions::Pool;
 use crate::config::Config;
@@ -73,6 +73,7 @@ pub struct Gateway {
     accepting: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     _reaper: AbortOnDropHandle<()>,
+    keeper: JoinHandle<()>,
     reloading: JoinHandle<()>,
     sweeping: CancellationToken,
     sweeper: JoinHandle<()>,
@@ -118,12 +119,13 @@ impl Gateway {
             let limits = Limits { connections: ADMIN_CONNECTIONS, ..Limits::default() };
             servers.push(tokio::spawn(http::serve(listener, router, limits, gauge(), accepting.clone())));
         }
+        let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
         files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
         let reloading = Reloader::start(Arc::clone(&app))?;
         let in_force = app.current();
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
             agents = in_force.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, accepting, servers, reloading, sweeping, sweeper, _reaper: reaper })
+        Ok(Self { app, address, dispatcher, accepting, servers, keeper, reloading, sweeping, sweeper, _reaper: reaper })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
@@ -140,6 +142,7 @@ impl Gateway {
         for server in self.servers {
             let _ = server.await;
         }
+        let _ = self.keeper.await;
         self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
@@ -148,6 +151,7 @@ impl Gateway {
 async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
     let root = config.root.clone();
     let access = Access::new(store.keys().await?);
+    let secret_uses = SecretUses::new(store.secret_uses().await?);
     let metrics = Metrics::new(clock::now());
     let traces = Traces::start(&config.telemetry, metrics.spans())?;
     let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
@@ -157,6 +161,7 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         store,
         conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
         access,
+        secret_uses,
         activity: Activity::default(),
         metrics,
         traces,
@@ -166,6 +171,22 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),
     }))
+}
+
+/// How long what was counted may wait to be kept.
+const KEPT_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps which secrets are in use, until the gateway accepts no more; then what is left of it.
+async fn keep_secret_uses(app: Arc<App>, accepting: CancellationToken) {
+    loop {
+        let ended = accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none();
+        if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
+            tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
+        }
+        if ended {
+            return;
+        }
+    }
 }
 
 /// The first start makes one owner's key, readable by the local user only.

@@ -142,6 +142,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// All API keys, oldest first.
     fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
 
+    /// Adds to what credentials of sources verified; the later of the last times holds.
+    fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()>;
+
+    /// What every credential of every source verified so far, by name.
+    fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>>;
+
     /// Counts for people and metrics.
     fn stats(&self) -> Answer<'_, Stats>;
 
@@ -633,6 +639,19 @@ pub struct ApiKey {
     pub hash: Vec<u8>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// What one credential of a source verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The source's name.
+    pub source: String,
+    /// The credential's instance.
+    pub credential: String,
+    /// How many deliveries.
+    pub deliveries: u64,
+    /// When the newest of them was received.
+    pub last_at: Timestamp,
 }
 
 /// Counts for people and metrics.

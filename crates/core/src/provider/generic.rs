@@ -17,7 +17,7 @@ use crate::source::NamedKey;
 use crate::time::Timestamp;
 use crate::verify::Rejection;
 
-mod body;
+pub(super) mod body;
 mod options;
 
 pub use options::{Algorithm, Encoding, GenericOptions, InvalidOptions, Scheme};

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Config, Environment, Problems, load};
 
 mod accepted;
+mod layered;
 mod layers;
 mod presets;
 mod refused;

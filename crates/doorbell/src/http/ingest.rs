@@ -119,6 +119,9 @@ async fn take(
             return Err(refuse(shared, sources, remote, &delivery, failure, &rejection.detail, false).await);
         }
     };
+    for (proved, key) in verified.iter().filter_map(|proved| Some((proved, proved.key()?))) {
+        shared.app.secret_uses.count(proved.source().name(), &key.instance, delivery.received_at);
+    }
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
     let events = match verified.into_iter().map(Event::read).collect::<Result<Vec<Event>, _>>() {

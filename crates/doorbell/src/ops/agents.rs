@@ -36,8 +36,18 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
         url: format!("{}/v1/webhooks/{}/{}", app.public_url(&in_force), source.provider().name(), source.name()),
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
+        credential_uses: source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
     });
     api::SourceList { sources: sources.collect() }
+}
+
+fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialUse {
+    let tally = app.secret_uses.of(source, credential);
+    api::CredentialUse {
+        credential: credential.to_owned(),
+        deliveries: tally.deliveries,
+        last_verified_at: tally.last_at.map(|at| at.to_string()),
+    }
 }
 
 fn may_see_source(in_force: &Snapshot, caller: &Caller, source: &str) -> bool {

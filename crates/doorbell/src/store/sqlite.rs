@@ -29,6 +29,7 @@ mod records;
 mod rows;
 mod runs;
 mod schema;
+mod secret_uses;
 mod tally;
 mod writer;
 
@@ -41,7 +42,7 @@ pub(super) use inspect::inspect;
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    RunQuery, Running, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
+    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
 use crate::store::Acceptance;
 use doorbell_core::run::State;
@@ -351,6 +352,14 @@ impl Store for SqliteStore {
 
     fn keys(&self) -> Answer<'_, Vec<ApiKey>> {
         Box::pin(self.readers.read(records::keys))
+    }
+
+    fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| secret_uses::add(work, &uses)))
+    }
+
+    fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>> {
+        Box::pin(self.readers.read(secret_uses::list))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {

@@ -65,6 +65,7 @@ fn configuration_examples_load() {
                 project.credential("github_webhook_secret", instance, "x");
             }
             project.credential("generic_webhook_secret", "deploys", "x");
+            project.credential("standard_webhook_secret", "billing", "whsec_c2VjcmV0");
             for kind in ["anthropic_api_key", "github_token"] {
                 project.credential(kind, "acme", "x").credential(kind, "default", "x");
             }

@@ -23,5 +23,6 @@ mod redelivery;
 mod reload;
 mod retention;
 mod shell;
+mod standard;
 mod support;
 mod traces;

@@ -54,11 +54,12 @@ fn the_reference_loads_with_all_its_examples() {
     let project = uncommented(project);
     let config = Project::new()
         .credential("github_token/acme/token", "ghp")
+        .credential("standard_webhook_secret/billing/secret", "whsec_c2VjcmV0")
         .file("config.toml", project)
         .file("agents/triage/config.toml", uncommented(&format!("# {agent}")))
         .load()
         .unwrap();
-    assert_eq!(config.sources.len(), 2);
+    assert_eq!(config.sources.len(), 3);
     let agent = &config.agents["triage"];
     assert_eq!(agent.triggers[0].clauses.len(), 10);
     assert_eq!(agent.runtime.credentials[0].0, "GITHUB_TOKEN");

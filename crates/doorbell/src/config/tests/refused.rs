@@ -15,7 +15,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
         check(key, gateway(&format!("[gateway]\n{key} = 1")));
     }
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
-    for key in ["tolerance", "ignore_senders", "rate_limit"] {
+    for key in ["ignore_senders", "rate_limit"] {
         check(key, gateway(&format!("{GATEWAY}{key} = 1")));
     }
     for kind in PLANNED_TYPES {
@@ -55,6 +55,8 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (agent(&format!("{AGENT}comand = 1")), "unknown key `comand`", "did you mean `command`?"),
         (agent(&format!("{AGENT}[retries]\nbackof = 1")), "unknown key `backof`", "did you mean `backoff`?"),
         (gateway(&format!("{GATEWAY}header = \"X\"")), "unknown key `header`", "only sources of type `generic`"),
+        (gateway(&format!("{GATEWAY}tolerance = \"1m\"")), "unknown key `tolerance`", "the others sign no time"),
+        (gateway("[webhooks.a]\ntype = \"svix\""), "`svix` is not supported yet", "type = \"standard\" takes its"),
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
         (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
         (
@@ -90,6 +92,8 @@ fn a_link_that_leads_nowhere_is_no_agent_that_is_silently_missing() {
 fn wrong_values_are_refused_with_what_is_expected() {
     let in_gateway = |text: &str| gateway(&format!("[gateway]\n{text}"));
     let in_agent = |text: &str| agent(&format!("{text}\n{AGENT}"));
+    let in_standard =
+        |text: &str| gateway(&format!("[webhooks.a]\ntype = \"standard\"\nallow_unsigned = true\n{text}"));
     let in_retries = |text: &str| agent(&format!("{AGENT}[retries]\n{text}"));
     let in_trigger = |text: &str| agent(&AGENT.replace("[runtime]", &format!("{text}\n[runtime]")));
     let in_runtime = |text: &str| agent(&format!("{AGENT}{text}"));
@@ -119,6 +123,9 @@ fn wrong_values_are_refused_with_what_is_expected() {
             gateway("[webhooks.a]\ntype = \"generic\"\nallow_unsigned = true\nencoding = \"hax\""),
             "did you mean \"hex\"?",
         ),
+        (in_standard("tolerance = 300"), "if these are seconds: \"300s\""),
+        (in_standard("tolerance = \"0s\""), "\"0s\" is too short: 1s at least"),
+        (in_standard("header = \"X\""), "only sources of type `generic` have it"),
         (in_agent("scale = 10001"), "10001 is out of range: 0 to 10000"),
         (in_agent("scale = \"2\""), "expected an integer such as `1`, found a string"),
         (in_agent("timeout = 900"), "if these are seconds: \"900s\""),

@@ -3,7 +3,7 @@
 use doorbell_core::id::KeyId;
 
 use super::*;
-use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, Stream, Tallies};
+use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Rejection, RunQuery, SecretUse, Stream, Tallies};
 
 every_store_keeps! {
     pages_of_events_miss_nothing,
@@ -23,6 +23,7 @@ every_store_keeps! {
     a_rejection_reads_back,
     a_trigger_set_has_one_version_for_good,
     keys_read_back_oldest_first,
+    uses_of_secrets_add_up,
     stats_count_runs_and_tell_the_oldest_queued,
     tallies_follow_runs_through_their_life,
     a_store_tells_what_it_takes_on_the_disk,
@@ -331,6 +332,20 @@ async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
     store.put_key(key(2, Some("triage"))).await.unwrap();
     store.put_key(key(1, None)).await.unwrap();
     assert_eq!(store.keys().await.unwrap(), [key(1, None), key(2, Some("triage"))]);
+}
+
+async fn uses_of_secrets_add_up(store: Arc<dyn Store>) {
+    let used = |credential: &str, deliveries, second| SecretUse {
+        source: "acme-github".to_owned(),
+        credential: credential.to_owned(),
+        deliveries,
+        last_at: at(second),
+    };
+    assert_eq!(store.secret_uses().await.unwrap(), []);
+    store.add_secret_uses(vec![used("old", 3, 9), used("new", 1, 2)]).await.unwrap();
+    store.add_secret_uses(vec![used("old", 2, 5)]).await.unwrap();
+    store.add_secret_uses(Vec::new()).await.unwrap();
+    assert_eq!(store.secret_uses().await.unwrap(), [used("new", 1, 2), used("old", 5, 9)]);
 }
 
 async fn stats_count_runs_and_tell_the_oldest_queued(store: Arc<dyn Store>) {

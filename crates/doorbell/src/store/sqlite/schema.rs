@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0004_run_keys.sql"),
     include_str!("../../../migrations/sqlite/0005_outcome_trigger_sets.sql"),
     include_str!("../../../migrations/sqlite/0006_keep.sql"),
+    include_str!("../../../migrations/sqlite/0007_secret_uses.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
@@ -149,6 +150,23 @@ mod tests {
         let mut connection = memory();
         migrate_with(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
         assert!(migrate_with(&mut connection, &["CREATE TABLE a (x, y)"]).is_err());
+    }
+
+    #[test]
+    fn the_uses_of_secrets_begin_with_what_the_events_say() {
+        let mut connection = memory();
+        migrate_with(&mut connection, &MIGRATIONS[..1]).unwrap();
+        for (seq, credential, at, duplicates) in
+            [(1, Some("old"), 5, 2), (2, Some("old"), 3, 0), (3, Some("new"), 9, 0), (4, None, 9, 0)]
+        {
+            let event = "INSERT INTO events VALUES (?1, ?1, 's', 'p', 'e', NULL, NULL, ?2, ?3, 0, 1, 0, ?4, 1, '{}')";
+            connection.execute(event, params![seq, credential, at, duplicates]).unwrap();
+        }
+        migrate_with(&mut connection, MIGRATIONS).unwrap();
+        let mut uses = connection.prepare("SELECT credential, deliveries, last_at FROM secret_uses").unwrap();
+        let uses = uses.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        let uses: Vec<(String, i64, i64)> = uses.map(Result::unwrap).collect();
+        assert_eq!(uses, [("new".to_owned(), 1, 9), ("old".to_owned(), 4, 5)]);
     }
 
     #[test]
