@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench`. Not shipped.
+//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist | fuzz`. Not shipped.
 #![expect(clippy::print_stdout, reason = "a command line tool reports to the terminal")]
 
 use std::process::ExitCode;
@@ -8,6 +8,8 @@ use anyhow::{Result, bail};
 mod bench;
 mod ci;
 mod deny;
+mod dist;
+mod fuzz;
 mod requirements;
 mod suite;
 mod tidy;
@@ -20,7 +22,9 @@ Usage: cargo xtask COMMAND
   tidy                          check the architecture and the house rules
   deny [--require-advisories]   check licences, banned crates and sources; advisories when cargo-deny is there
   ci                            everything that must pass before a merge
-  bench [NAME [ARGS]]           run one benchmark; without a name, list them";
+  bench [NAME [ARGS]]           run one benchmark; without a name, list them
+  dist [--program FILE]         build and pack what is shipped: an archive, a Debian package, checksums
+  fuzz [TARGET] [--seconds 60]  feed one parser of untrusted input, or each in turn, with anything";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -41,12 +45,15 @@ fn run(args: &[String]) -> Result<()> {
         ("deny", []) => deny::run(false).map(drop),
         ("deny", [flag]) if flag == "--require-advisories" => deny::run(true).map(drop),
         ("ci", []) => ci::run(),
+        ("dist", []) => dist::run(None),
+        ("dist", [flag, program]) if flag == "--program" => dist::run(Some(program)),
         ("bench", _) => bench::run(rest),
+        ("fuzz", _) => fuzz::run(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");
             Ok(())
         }
-        ("tidy" | "deny" | "ci", _) => bail!("`{command}` does not take `{}`\n\n{USAGE}", rest.join(" ")),
+        ("tidy" | "deny" | "ci" | "dist", _) => bail!("`{command}` does not take `{}`\n\n{USAGE}", rest.join(" ")),
         _ => bail!("there is no command `{command}`\n\n{USAGE}"),
     }
 }

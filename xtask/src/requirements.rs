@@ -22,9 +22,25 @@ const REQUIREMENTS: &[Requirement] = &[Requirement {
     debian: &["gcc", "libc6-dev"],
 }];
 
+/// What fuzzing needs besides.
+const FUZZING: &[Requirement] = &[Requirement {
+    what: "a C++ compiler (for libFuzzer)",
+    seen: || ["c++", "g++", "clang++"].iter().any(|name| starts(name)),
+    debian: &["g++"],
+}];
+
 /// Makes sure that everything is there: installs it as root on Debian, else says what to install.
 pub(crate) fn ensure() -> Result<()> {
-    let missing: Vec<&Requirement> = REQUIREMENTS.iter().filter(|needed| !(needed.seen)()).collect();
+    ensure_all(REQUIREMENTS)
+}
+
+/// The same with what fuzzing needs.
+pub(crate) fn ensure_for_fuzzing() -> Result<()> {
+    ensure().and_then(|()| ensure_all(FUZZING))
+}
+
+fn ensure_all(requirements: &[Requirement]) -> Result<()> {
+    let missing: Vec<&Requirement> = requirements.iter().filter(|needed| !(needed.seen)()).collect();
     if missing.is_empty() {
         return Ok(());
     }

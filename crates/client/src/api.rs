@@ -85,6 +85,19 @@ pub struct Event {
     pub context: Map<String, Value>,
     /// What became of it, one an agent that wanted it.
     pub outcomes: Vec<Outcome>,
+    /// When what it said was removed for good: headers, body and context, logs and results of its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten_at: Option<String>,
+}
+
+/// What a `DELETE` of an event did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forgotten {
+    /// The event.
+    pub id: String,
+    /// Since when it is forgotten: now, or earlier.
+    pub forgotten_at: String,
 }
 
 /// What became of an event for one agent.
@@ -93,7 +106,7 @@ pub struct Event {
 pub struct Outcome {
     /// The agent.
     pub agent: String,
-    /// `started`, `absorbed`, `skipped`, `dropped`.
+    /// `started`, `absorbed`, `skipped`, `dropped`, `filter_error`.
     pub outcome: String,
     /// The run.
     pub run_id: Option<String>,
@@ -103,6 +116,9 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// When it was decided.
     pub at: String,
+    /// The version of the trigger set that decided it: the event's, or that of a redelivery.
+    #[serde(default)]
+    pub trigger_set: i64,
 }
 
 /// An event with its headers.
@@ -152,20 +168,27 @@ pub struct Verdict {
     pub reason: String,
     /// The clauses in the order they were looked at, the failing one last.
     pub clauses: Vec<ClauseVerdict>,
+    /// The value of the trigger's `key`, if it has one and matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// How one filter went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClauseVerdict {
-    /// The filter field, e.g. `repos`.
+    /// The filter field, e.g. `repos`, or `where` or `key`.
     pub field: String,
-    /// What it wants.
+    /// What it wants; of `where` and `key`, the expression.
     pub wanted: Vec<String>,
-    /// What the event has; null if it does not carry the field.
+    /// What the event has; null if it does not carry the field. Of `where` and `key`, the values that they read, each
+    /// as `event.body.issue.comments = 5`.
     pub actual: Option<Value>,
     /// Whether it passed.
     pub passed: bool,
+    /// Why it has no answer, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A run.
@@ -182,6 +205,9 @@ pub struct Run {
     pub event_id: String,
     /// `{provider}.{event}[.{action}]` of that event.
     pub event_type: String,
+    /// What it is about: the value of its trigger's `key`, if that has one.
+    #[serde(default)]
+    pub key: Option<String>,
     /// `held`, `waiting`, `queued`, `running`, `succeeded`, `failed`, `cancelled`, `superseded`, `dropped`.
     pub state: String,
     /// Why it stands there.
@@ -277,6 +303,33 @@ pub struct Cancelled {
     pub state: String,
 }
 
+/// What a release did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Released {
+    /// The run.
+    pub id: String,
+    /// Its state now: `queued`, or `waiting` if its time has not come.
+    pub state: String,
+}
+
+/// Where to copy the store to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewCopy {
+    /// An absolute path on the gateway's machine: a file whose name ends with `.part`, that is there and empty, and that
+    /// nobody but the gateway's user may read.
+    pub file: String,
+}
+
+/// A copy of the store that has been made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// Its bytes.
+    pub bytes: u64,
+}
+
 /// A source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -291,6 +344,21 @@ pub struct Source {
     pub signed: bool,
     /// The credential instances it verifies with.
     pub credentials: Vec<String>,
+    /// What each of them verified so far, in the same order.
+    #[serde(default)]
+    pub credential_uses: Vec<CredentialUse>,
+}
+
+/// What one credential of a source verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialUse {
+    /// The credential's instance.
+    pub credential: String,
+    /// How many deliveries it verified, redeliveries too.
+    pub deliveries: u64,
+    /// When the newest of them came; none: it never verified one.
+    pub last_verified_at: Option<String>,
 }
 
 /// The sources.
@@ -369,6 +437,12 @@ pub struct Stats {
     /// Who is told of problems; empty for callers who see one agent only.
     #[serde(default)]
     pub notifications: Vec<ReceiverStats>,
+    /// How the configuration stands; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigState>,
+    /// The last removal of what was older than the gateway keeps; none: there was none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sweep: Option<Sweep>,
 }
 
 /// How telling one receiver goes.
@@ -414,6 +488,50 @@ pub struct NotificationAnswer {
     pub detail: String,
 }
 
+/// How the configuration stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigState {
+    /// 1 at the start, and one more for each time that saved changes were taken over.
+    pub generation: u64,
+    /// When the one in force was loaded.
+    pub loaded_at: String,
+    /// Everything that is wrong with what is saved now, so that an earlier one is in force; null if nothing is.
+    pub error: Option<String>,
+}
+
+/// What became of saved changes of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reload {
+    /// The generation in force after it.
+    pub generation: u64,
+    /// When.
+    pub at: String,
+    /// What changed, one sentence each.
+    pub changes: Vec<String>,
+    /// Everything that is wrong with them; then the configuration in force stays. Null if they were taken over.
+    pub error: Option<String>,
+}
+
+/// A removal of what was older than the gateway keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sweep {
+    /// When it began.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: String,
+    /// Events removed.
+    pub events: u64,
+    /// Runs removed, with their logs, results and folders.
+    pub runs: u64,
+    /// Refused deliveries removed.
+    pub rejections: u64,
+    /// Versions of the triggers removed, that no event names any more.
+    pub trigger_sets: u64,
+}
+
 /// Deliveries since the gateway started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -454,6 +572,63 @@ pub struct AgentStats {
     pub dropped: u64,
     /// When the oldest queued run was made.
     pub oldest_queued_at: Option<String>,
+}
+
+/// A trigger to be held against stored events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TriggerTest {
+    /// As in `[[webhooks]]` of an agent: `source`, filters, `where`, `key`.
+    pub trigger: Map<String, Value>,
+    /// Only events that were received then or later, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// How many events that match are listed, 1 to 500; they are all counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// What a trigger says to stored events of its source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TriggerTestResult {
+    /// Events that were looked at, newest first.
+    pub scanned: usize,
+    /// Whether these were all; else there are older ones.
+    pub complete: bool,
+    /// When the oldest of them was received.
+    pub oldest_at: Option<String>,
+    /// How many of them match.
+    pub matched: usize,
+    /// How many do not.
+    pub not_matched: usize,
+    /// For how many `where` or `key` failed.
+    pub failed: usize,
+    /// The newest that match.
+    pub events: Vec<TestedEvent>,
+    /// A few that do not match.
+    pub misses: Vec<TestedEvent>,
+    /// A few for which a condition failed.
+    pub failures: Vec<TestedEvent>,
+}
+
+/// What a trigger says to one event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TestedEvent {
+    /// `evt_…`.
+    pub id: String,
+    /// `{provider}.{event}[.{action}]`.
+    pub event_type: String,
+    /// When it was received first.
+    pub received_at: String,
+    /// The value of `key`, if the trigger has one and matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// In one sentence.
+    pub reason: String,
+    /// The clauses in the order they were looked at, the failing one last.
+    pub clauses: Vec<ClauseVerdict>,
 }
 
 /// A wish for an API key.
@@ -510,6 +685,11 @@ pub enum Activity {
     Run {
         /// The run.
         run: Run,
+    },
+    /// Saved changes of the configuration were taken over, or refused.
+    Config {
+        /// Which changes, or why not.
+        reload: Reload,
     },
     /// A run wrote to its log.
     Log {

@@ -57,6 +57,14 @@ impl Client {
         self.ask(Method::GET, self.url(&["healthz"])?, None).await.map(|_| ())
     }
 
+    /// Whether the gateway can store events now.
+    ///
+    /// # Errors
+    /// 503 if it cannot.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.ask(Method::GET, self.url(&["readyz"])?, None).await.map(|_| ())
+    }
+
     /// A page of events, newest first.
     ///
     /// # Errors
@@ -159,6 +167,37 @@ impl Client {
         self.post(self.url(&["v1", "runs", id, "cancel"])?, None).await
     }
 
+    /// Lets a held run go on.
+    ///
+    /// # Errors
+    /// 404 if there is no such run, 409 if it is not held.
+    pub async fn release_run(&self, id: &str) -> Result<api::Released, Error> {
+        self.post(self.url(&["v1", "runs", id, "release"])?, None).await
+    }
+
+    /// Removes what an event and its runs said, for good; its id and its delivery keys stay. `cancel`: ends its runs
+    /// first, if they are not over.
+    ///
+    /// # Errors
+    /// 404 if there is no such event, 403 if the own key may not, 409 if a run of it is not over.
+    pub async fn forget_event(&self, id: &str, cancel: bool) -> Result<api::Forgotten, Error> {
+        let mut url = self.url(&["v1", "events", id])?;
+        append(&mut url, "cancel", cancel.then_some(true));
+        read(&self.ask(Method::DELETE, url, None).await?)
+    }
+
+    /// Has the gateway copy its store to a file on its machine, however long that takes.
+    ///
+    /// # Errors
+    /// 403 if the own key may not, 400 if the file is not fit for it.
+    pub async fn copy_store(&self, wish: &api::NewCopy) -> Result<api::Copied, Error> {
+        let body = serde_json::to_vec(wish).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let request = self.http.post(self.url(&["v1", "backup"])?).headers(self.headers("application/json"));
+        let request = request.header("content-type", "application/json").body(body);
+        let response = self.check(request.send().await).await?;
+        read(&response.bytes().await.map_err(|error| unreachable(&self.base, error))?)
+    }
+
     /// What is going on.
     ///
     /// # Errors
@@ -192,6 +231,15 @@ impl Client {
         let mut url = self.url(&["v1", "sources", source, "deliveries"])?;
         append(&mut url, "limit", limit);
         self.get(url).await
+    }
+
+    /// Holds a trigger against stored events.
+    ///
+    /// # Errors
+    /// 400 if the trigger is none, 403 if the own key may not see all events.
+    pub async fn test_trigger(&self, test: &api::TriggerTest) -> Result<api::TriggerTestResult, Error> {
+        let body = serde_json::to_vec(test).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "triggers", "test"])?, Some(body)).await
     }
 
     /// Makes an API key.
@@ -338,7 +386,7 @@ fn events(response: Response, url: Url) -> impl Stream<Item = Result<SseEvent, E
 /// What an event of `/v1/events/stream` says; none if it is of a kind that this version does not know.
 fn activity(event: &SseEvent) -> Result<Option<api::Activity>, Error> {
     match event.name.as_str() {
-        "event" | "duplicate" | "rejected" | "run" | "log" => read(event.data.as_bytes()).map(Some),
+        "event" | "duplicate" | "rejected" | "run" | "config" | "log" => read(event.data.as_bytes()).map(Some),
         "error" => Err(read::<api::Problem>(event.data.as_bytes()).map_or_else(|error| error, Error::Api)),
         _ => Ok(None),
     }

@@ -6,11 +6,13 @@
 pub mod api;
 mod client;
 mod error;
+mod probe;
 mod query;
 mod sender;
 mod sse;
 
 pub use client::{Client, TIMEOUT};
 pub use error::Error;
+pub use probe::{Obstacle, Seen, probe};
 pub use query::{EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

@@ -9,7 +9,7 @@ pub struct EventQuery {
     pub source: Option<String>,
     /// The event (`issues`), event and action (`issues.opened`), or whole type (`github.issues.opened`).
     pub event: Option<String>,
-    /// With an outcome of this kind: `started`, `absorbed`, `skipped`, `dropped`.
+    /// With an outcome of this kind: `started`, `absorbed`, `skipped`, `dropped`, `filter_error`.
     pub outcome: Option<String>,
     /// Received at this time or later, RFC 3339.
     pub since: Option<String>,
@@ -30,6 +30,8 @@ pub struct RunQuery {
     pub state: Option<String>,
     /// Whether they are dead letters.
     pub dead_letter: Option<bool>,
+    /// What they are about.
+    pub key: Option<String>,
     /// The id of the event that caused them.
     pub event: Option<String>,
     /// The `nextCursor` of the page before.
@@ -55,6 +57,7 @@ impl RunQuery {
         append(url, "agent", self.agent.as_deref());
         append(url, "state", self.state.as_deref());
         append(url, "deadLetter", self.dead_letter);
+        append(url, "key", self.key.as_deref());
         append(url, "event", self.event.as_deref());
         append(url, "cursor", self.cursor.as_deref());
         append(url, "limit", self.limit);

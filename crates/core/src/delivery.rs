@@ -63,3 +63,24 @@ impl Delivery {
         full.split(';').next().unwrap_or_default().trim()
     }
 }
+
+/// The token of an `Authorization` header, `Bearer <token>`: the name of the scheme in any case, then spaces (RFC 9110,
+/// sections 11.1 and 11.4).
+pub fn bearer_token(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim_matches(' ');
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_of_a_bearer_header_stands_behind_spaces_and_a_scheme_without_case() {
+        assert_eq!(bearer_token("bEARER  abc "), Some("abc"));
+        for other in ["Basic abc", "Bearer", "Bearer ", "Bearerabc", "", "abc"] {
+            assert_eq!(bearer_token(other), None, "{other}");
+        }
+    }
+}

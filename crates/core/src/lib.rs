@@ -8,10 +8,11 @@
 //! 3. [`source`]: a named endpoint of a provider with its keys;
 //! 4. [`verify`]: the only door from a delivery to a [`verify::Verified`];
 //! 5. [`event`]: what a verified delivery says, named, keyed and described;
-//! 6. [`pattern`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
+//! 6. [`pattern`], [`condition`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
 //! 7. [`run`], [`retry`]: what becomes of a piece of work;
 //! 8. [`envelope`], [`prompt`]: what the agent is handed.
 
+pub mod condition;
 pub mod delivery;
 pub mod envelope;
 pub mod event;

@@ -56,7 +56,7 @@ impl Matcher {
         Self { triggers, sources }
     }
 
-    /// The triggers that match, in the order they were given.
+    /// The triggers whose filters pass, in the order they were given. Their conditions are still to be asked.
     pub fn find(&self, candidate: Candidate<'_>) -> Vec<&Trigger> {
         let Some(index) = self.sources.get(candidate.source) else { return Vec::new() };
         let mut numbers = index.rest.clone();
@@ -131,6 +131,7 @@ mod tests {
             position: 0,
             source,
             clauses,
+            conditions: crate::condition::Conditions::default(),
         })
     }
 

@@ -1,8 +1,9 @@
 //! The prompt: an agent's instructions, then the event, fenced and marked as data from outside.
 //!
 //! Payloads are untrusted. Inside the fence and wherever a template shows a value of the event, `<`, `>` and `&` are
-//! written as JSON escapes, so that no text of a sender can close the fence or open a tag. Line ends and other control
-//! characters are too, so that none can begin a line of its own among the instructions.
+//! written as JSON escapes, so that no text of a sender can close the fence or open a tag. So is `@`: several agents
+//! (Claude Code, Gemini CLI, Qwen Code) read `@path` in a prompt as "attach this file", before any permission is asked.
+//! Line ends and other control characters are too, so that none can begin a line of its own among the instructions.
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Value, json};
@@ -125,19 +126,19 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
     Ok(prompt)
 }
 
-/// `<`, `>` and `&` as JSON escapes.
+/// `<`, `>`, `&` and `@` as JSON escapes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '<' | '>' | '&' => push_escape(&mut escaped, c),
+            '<' | '>' | '&' | '@' => push_escape(&mut escaped, c),
             _ => escaped.push(c),
         }
     }
     escaped
 }
 
-/// A value of the event as it may stand among the instructions: on one line, and without `<`, `>` and `&`.
+/// A value of the event as it may stand among the instructions: on one line, and without `<`, `>`, `&` and `@`.
 fn escape_inline(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -145,7 +146,7 @@ fn escape_inline(text: &str) -> String {
             '\n' => escaped.push_str("\\n"),
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => push_escape(&mut escaped, c),
+            '<' | '>' | '&' | '@' | '\u{2028}' | '\u{2029}' => push_escape(&mut escaped, c),
             _ if c.is_control() => push_escape(&mut escaped, c),
             _ => escaped.push(c),
         }

@@ -1,12 +1,13 @@
 //! Providers: what is known about each kind of sender.
 //!
-//! A provider is a value behind one object-safe trait. `github` is a constant; `generic` is built from the keys of
-//! its source; a provider declared as data will be built from its file. ARCHITECTURE.md says how each protocol of
-//! the field fits.
+//! A provider is a value behind one object-safe trait. `github` is a constant; `generic` and `standard` are built from
+//! the keys of their source; a provider declared as data will be built from its file. ARCHITECTURE.md says how each
+//! protocol of the field fits.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use http::HeaderMap;
@@ -22,6 +23,7 @@ mod encoding;
 pub mod generic;
 pub mod github;
 mod json;
+pub mod standard;
 
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
 
@@ -178,6 +180,12 @@ pub trait Provider: Debug + Send + Sync {
     /// never are, whatever this says.
     fn secret_headers(&self) -> &[Cow<'static, str>] {
         &[]
+    }
+
+    /// How far from now the time that the protocol signs may be; none if it signs none, so that an old delivery can
+    /// only be told by its id.
+    fn tolerance(&self) -> Option<Duration> {
+        None
     }
 
     /// Samples to ring with.

@@ -78,6 +78,11 @@ impl Source {
         self.provider.as_ref()
     }
 
+    /// Its provider, to keep.
+    pub fn shared_provider(&self) -> Arc<dyn Provider> {
+        Arc::clone(&self.provider)
+    }
+
     /// Its keys; none if it was said to take unsigned deliveries.
     pub fn keys(&self) -> &[NamedKey] {
         &self.keys

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::condition::Conditions;
 use crate::event::{Context, Value};
 use crate::pattern::Pattern;
 
@@ -17,6 +18,9 @@ pub struct Trigger {
     pub source: String,
     /// The filters; all must pass. None: every event of the source.
     pub clauses: Vec<Clause>,
+    /// What is looked at once all filters passed.
+    #[serde(flatten)]
+    pub conditions: Conditions,
 }
 
 /// One filter of a trigger: the event's value must match any of the patterns.
@@ -59,6 +63,8 @@ pub struct Verdict {
     pub reason: String,
     /// The clauses in the order they were looked at, the failing one last.
     pub clauses: Vec<ClauseVerdict>,
+    /// The value of the trigger's `key`, if it has one and matched.
+    pub key: Option<String>,
 }
 
 /// How one clause went.
@@ -73,17 +79,27 @@ pub struct ClauseVerdict {
     pub actual: Option<Value>,
     /// Whether it passed.
     pub passed: bool,
+    /// Why it has no answer, if it failed.
+    pub error: Option<String>,
+}
+
+impl Verdict {
+    /// Says that it does not match after all.
+    pub fn refuse(&mut self, reason: String) {
+        self.matched = false;
+        self.reason = reason;
+    }
 }
 
 impl Trigger {
-    /// Whether it matches: the same answer as [`Trigger::explain`], without the reasons.
+    /// Whether its filters pass: the same answer as [`Trigger::explain`], without the reasons.
     pub fn matches(&self, candidate: Candidate<'_>) -> bool {
         self.source == candidate.source
             && (!candidate.handshake || self.names_handshake(candidate.context))
             && self.clauses.iter().all(|clause| clause.passes(candidate.context))
     }
 
-    /// Holds the trigger against an event, with reasons.
+    /// Holds its filters against an event, with reasons. [`Conditions::explain`] completes the verdict if they pass.
     pub fn explain(&self, candidate: Candidate<'_>) -> Verdict {
         let mut clauses = Vec::new();
         let reason = self.decide(candidate, &mut clauses);
@@ -93,6 +109,7 @@ impl Trigger {
             matched: reason.is_ok(),
             reason: reason.unwrap_or_else(|refusal| refusal),
             clauses,
+            key: None,
         }
     }
 
@@ -113,7 +130,9 @@ impl Trigger {
             }
         }
         Ok(match self.clauses.len() {
+            0 if self.conditions.condition.is_some() => "its `where` is true".to_owned(),
             0 => "has no filters: it takes every event of the source".to_owned(),
+            _ if self.conditions.condition.is_some() => "its filters passed, and its `where` is true".to_owned(),
             1 => "its filter passed".to_owned(),
             n => format!("all its {n} filters passed"),
         })
@@ -157,6 +176,7 @@ impl Clause {
             wanted: self.any_of.iter().map(ToString::to_string).collect(),
             actual,
             passed: self.passes(context),
+            error: None,
         }
     }
 }
@@ -218,7 +238,13 @@ mod tests {
     }
 
     fn trigger(clauses: Vec<Clause>) -> Trigger {
-        Trigger { agent: "triage".to_owned(), position: 0, source: "acme".to_owned(), clauses }
+        Trigger {
+            agent: "triage".to_owned(),
+            position: 0,
+            source: "acme".to_owned(),
+            clauses,
+            conditions: Conditions::default(),
+        }
     }
 
     fn opened() -> Context {

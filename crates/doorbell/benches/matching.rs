@@ -7,6 +7,7 @@ mod support;
 use std::hint::black_box;
 use std::time::Instant;
 
+use doorbell_core::condition::Conditions;
 use doorbell_core::event::Context;
 use doorbell_core::matcher::Matcher;
 use doorbell_core::pattern::Pattern;
@@ -37,7 +38,13 @@ fn triggers(count: usize) -> Vec<Trigger> {
                 _ => clause("labels", "labels", &[format!("area-{n}"), format!("owner-{n}")]),
             };
             let agent = format!("agent-{n}");
-            Trigger { agent, position: 0, source: "acme".to_owned(), clauses: vec![events, own] }
+            Trigger {
+                agent,
+                position: 0,
+                source: "acme".to_owned(),
+                clauses: vec![events, own],
+                conditions: Conditions::default(),
+            }
         })
         .collect()
 }

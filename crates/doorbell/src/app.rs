@@ -1,37 +1,44 @@
 //! What the parts of a running gateway share.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use doorbell_core::id::{EventId, RunId};
-use doorbell_core::matcher::Matcher;
 use doorbell_core::secret::Secret;
+use doorbell_core::time::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::clock;
-use crate::config::Config;
+use crate::conditions::Pool;
 use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
+mod secret_uses;
 mod signs;
+mod snapshot;
 
+pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
+pub use snapshot::{InForce, Snapshot};
 
 /// What the parts of a running gateway share.
 #[derive(Debug)]
 pub struct App {
-    /// The configuration in force.
-    pub config: Config,
+    /// The project's folder, absolute.
+    pub root: PathBuf,
+    /// The configuration, which may be replaced while the gateway runs.
+    pub in_force: InForce,
     /// Everything durable.
     pub store: Arc<dyn Store>,
-    /// The triggers in force.
-    pub matcher: Matcher,
-    /// Their version.
-    pub trigger_set: i64,
+    /// The threads that evaluate conditions of triggers.
+    pub conditions: Pool,
     /// API keys and run tokens.
     pub access: Access,
+    /// Which secrets verify deliveries.
+    pub secret_uses: SecretUses,
     /// What happens, for those who watch.
     pub activity: Activity,
     /// What may be worth telling.
@@ -40,8 +47,12 @@ pub struct App {
     pub metrics: Metrics,
     /// Traces of deliveries and tries.
     pub traces: Traces,
-    /// Where this gateway can be reached from this machine; set once it listens.
+    /// Where deliveries reach this gateway from this machine; set once it listens.
     pub local_url: OnceLock<String>,
+    /// Where the API is reached from this machine, if that is elsewhere (`admin_listen`).
+    pub admin_url: OnceLock<String>,
+    /// What tells this start of this gateway from every other one; `/healthz` says it to anybody.
+    pub instance: String,
     /// When the store was last seen to take writes, in milliseconds since the Unix epoch.
     pub seen_ready: AtomicI64,
     /// Whether the gateway shuts down, and takes no more deliveries.
@@ -49,17 +60,27 @@ pub struct App {
 }
 
 impl App {
-    /// The URL that senders use: the public one, else the local one.
-    pub fn public_url(&self) -> &str {
-        match &self.config.gateway.public_url {
+    /// What is in force now. A request or step takes it once, and uses it throughout.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.in_force.current()
+    }
+
+    /// The URL that senders use by this snapshot: the public one, else the local one.
+    pub fn public_url<'a>(&'a self, snapshot: &'a Snapshot) -> &'a str {
+        match &snapshot.config.gateway.public_url {
             Some(url) => url,
             None => self.local_url(),
         }
     }
 
-    /// The URL of this gateway on this machine.
+    /// The URL of this gateway on this machine, for deliveries.
     pub fn local_url(&self) -> &str {
         self.local_url.get().map_or("", String::as_str)
+    }
+
+    /// The URL of its API on this machine.
+    pub fn api_url(&self) -> &str {
+        self.admin_url.get().map_or_else(|| self.local_url(), String::as_str)
     }
 }
 
@@ -76,6 +97,21 @@ pub enum Notice {
     Run(Arc<StoredRun>),
     /// A run wrote lines; the number is that of the first.
     Log(RunId, u64, Arc<Vec<LogLine>>),
+    /// A saved configuration was taken over, or refused.
+    Config(Arc<Reload>),
+}
+
+/// What became of a saved configuration.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// The generation in force after it.
+    pub generation: u64,
+    /// When.
+    pub at: Timestamp,
+    /// What it changed, one sentence each.
+    pub changes: Vec<String>,
+    /// Everything that is wrong with it; then the old one stays.
+    pub error: Option<String>,
 }
 
 /// What happens, for those who watch.
@@ -94,9 +130,14 @@ impl Default for Activity {
 impl Activity {
     /// Tells those who watch; `notice` is made only if somebody does.
     pub fn tell(&self, notice: impl FnOnce() -> Notice) {
-        if self.0.receiver_count() > 0 {
+        if self.is_watched() {
             let _ = self.0.send(notice());
         }
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.0.receiver_count() > 0
     }
 
     /// Begins to watch.

@@ -12,16 +12,20 @@ use doorbell_core::secret::Secret;
 use self::context::Context;
 
 mod agents;
+mod backup;
+mod completions;
 mod context;
 mod creds;
 mod demo;
 mod dev;
+mod doctor;
 mod events;
 mod failure;
 mod init;
 mod keys;
 mod live;
 mod logs;
+mod man;
 mod notify;
 mod output;
 mod random;
@@ -33,6 +37,7 @@ mod settings;
 mod sources;
 mod stat;
 mod time;
+mod triggers;
 mod why;
 
 /// A self-hosted webhook gateway that starts agents.
@@ -92,12 +97,17 @@ enum Command {
     Runs(runs::RunsArgs),
     Logs(logs::LogsArgs),
     Stat(stat::StatArgs),
+    Doctor(doctor::DoctorArgs),
     Sources(sources::SourcesArgs),
     Agents(agents::AgentsArgs),
+    Triggers(triggers::TriggersArgs),
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
     Notify(notify::NotifyArgs),
+    Backup(backup::BackupArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
     #[command(hide = true)]
     Reference(reference::ReferenceArgs),
     /// End the agents' processes when the gateway is gone (the gateway starts this itself)
@@ -110,11 +120,20 @@ enum Command {
 #[command(after_help = "Examples:\n  doorbell serve --listen 0.0.0.0:8080\n  doorbell serve --log-format json")]
 struct ServeArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     listen: Option<SocketAddr>,
     /// How the log is written to standard error; `DOORBELL_LOG` says how much (`warn`, `info`, `debug`)
     #[arg(long, value_enum, default_value_t = LogFormatArg::Text)]
     log_format: LogFormatArg,
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(8080);
+    text.parse().map_err(|_| {
+        format!(
+            "not an IP address and a port: 127.0.0.1:{port} is for this machine only, 0.0.0.0:{port} for every network"
+        )
+    })
 }
 
 /// How the log is written.
@@ -131,7 +150,7 @@ enum LogFormatArg {
 #[command(after_help = "Example:\n  doorbell dev\n  doorbell ring github issues.opened     in another terminal")]
 struct DevArgs {
     /// Where to listen [default: `gateway.listen` of the configuration]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     listen: Option<SocketAddr>,
 }
 
@@ -146,9 +165,9 @@ struct DemoArgs {
 
 /// Runs the command that the process was started with, and answers its exit code.
 pub fn run() -> ExitCode {
+    completions::answer_shell();
     let Args { global, command } = Args::parse();
-    // Before any thread is started: a guard is small.
-    if let Command::Guard = command {
+    if matches!(command, Command::Guard) {
         return serve::guard();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -170,13 +189,18 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Why(args) => why::run(context, args).await?,
         Command::Runs(args) => runs::run(context, args).await?,
         Command::Logs(args) => logs::run(context, args).await?,
+        Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,
         Command::Sources(args) => sources::run(context, args).await?,
         Command::Agents(args) => agents::run(context, args).await?,
+        Command::Triggers(args) => triggers::run(context, args).await?,
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
         Command::Notify(args) => return notify::run(context, args).await,
+        Command::Backup(args) => backup::run(context, args).await?,
+        Command::Completions(args) => completions::run(&args)?,
+        Command::Man(args) => man::run(&args)?,
         Command::Reference(args) => reference::run(&args)?,
         Command::Guard => return Ok(serve::guard()),
     }
@@ -206,6 +230,29 @@ mod tests {
             }
         }
         check(&Args::command(), "doorbell");
+    }
+
+    #[test]
+    fn examples_are_commands_that_can_be_given() {
+        fn check(command: &clap::Command, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                // What follows several spaces explains; a shell would split the rest.
+                let line = line.trim().split("   ").next().unwrap();
+                for part in line.split([';', '|', '>']).flat_map(|part| part.split("&&")) {
+                    let words: Vec<&str> = part.split_whitespace().collect();
+                    if words.first() == Some(&"doorbell") {
+                        let parsed = Args::try_parse_from(&words);
+                        assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                        *seen += 1;
+                    }
+                }
+            }
+            command.get_subcommands().for_each(|sub| check(sub, seen));
+        }
+        let mut seen = 0;
+        check(&Args::command(), &mut seen);
+        assert!(seen > 40, "{seen}");
     }
 
     #[test]

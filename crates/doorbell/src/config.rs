@@ -17,6 +17,7 @@ use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
 
 mod agents;
+mod conditions;
 mod credentials;
 mod document;
 mod environment;
@@ -25,8 +26,11 @@ mod gateway;
 mod layers;
 mod names;
 mod notifications;
+mod origin;
+mod presets;
 mod problem;
 mod quantity;
+mod result;
 mod retries;
 mod runtime;
 mod skill;
@@ -39,7 +43,10 @@ mod values;
 
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
+pub use origin::{Origin, Survey};
+pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
+pub use quantity::parse_duration;
 pub use sources::providers;
 
 use problem::{Findings, Place, Problem};
@@ -52,12 +59,18 @@ pub const DEFAULTS: &str = layers::DEFAULTS;
 pub struct Config {
     /// The project folder, absolute.
     pub root: PathBuf,
+    /// What it was read from.
+    pub origin: Origin,
+    /// How those files stood just before they were read.
+    pub survey: Survey,
     /// `[gateway]`.
     pub gateway: Gateway,
     /// `[store] url`.
     pub store_url: String,
     /// `[telemetry]`.
     pub telemetry: Telemetry,
+    /// `[store] retention`: how long events and their runs are kept; none: for ever.
+    pub retention: Option<Duration>,
     /// `[webhooks.*]`, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `agents/*`, by name.
@@ -86,12 +99,18 @@ pub struct Setting {
 pub struct Gateway {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it listens for everything but deliveries, if that is another address.
+    pub admin_listen: Option<SocketAddr>,
     /// The URL that senders use, without a slash at the end.
     pub public_url: Option<String>,
     /// The largest body, in bytes.
     pub max_body: u64,
     /// How long running agents may go on after SIGTERM.
     pub drain_timeout: Duration,
+    /// How long the conditions of one event may take.
+    pub condition_timeout: Duration,
+    /// Whether saved changes are taken over while the gateway runs.
+    pub hot_reload: bool,
 }
 
 /// `[telemetry]` and the standard variables of OpenTelemetry.
@@ -152,6 +171,48 @@ pub struct CommandRuntime {
     pub env: BTreeMap<String, Template>,
     /// Credentials that it gets as environment variables: name and value.
     pub credentials: Vec<(String, Secret)>,
+    /// Where its result and its failure stand; none: the exit code says how it went.
+    pub result: Option<ResultRule>,
+}
+
+/// `[runtime] result`: where a command's result and its failure stand. Pointers are JSON pointers (RFC 6901).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResultRule {
+    /// Where it is looked for.
+    pub from: ResultPlace,
+    /// How it is written.
+    pub format: ResultFormat,
+    /// The pointer to the result; none: it is the whole of it.
+    pub path: Option<String>,
+    /// Which lines have a result: pointers, and the values that must be there.
+    pub only: Vec<(String, serde_json::Value)>,
+    /// What says that it failed: a pointer to a value that is not null, false, 0 or empty; or how the result (in a
+    /// text: a line) begins.
+    pub failed: Vec<String>,
+    /// Pointers to why it failed; the first that leads to a text counts.
+    pub reason: Vec<String>,
+    /// How a line of the text begins without which it failed.
+    pub needs: Option<String>,
+}
+
+/// Where a result is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultPlace {
+    /// On standard output.
+    Stdout,
+    /// In the file that `DOORBELL_OUTPUT_FILE` names.
+    File,
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// One JSON value, perhaps with other lines around it.
+    Json,
+    /// A JSON value a line; the last one that has something counts.
+    JsonLines,
+    /// Text.
+    Text,
 }
 
 /// How a command gets its prompt.
@@ -237,8 +298,12 @@ impl Topic {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) -> Result<Config, Problems> {
+    Origin { root: root.to_owned(), environment: environment.clone(), flags: flags.to_vec() }.load()
+}
+
+fn load_from(origin: &Origin) -> Result<Config, Problems> {
     let mut findings = Findings::default();
-    match read(root, environment, flags, &mut findings) {
+    match read(origin, &mut findings) {
         Some(config) if findings.problems.is_empty() => {
             Ok(Config { warnings: findings.warnings, settings: findings.settings, ..config })
         }
@@ -246,7 +311,9 @@ pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) 
     }
 }
 
-fn read(root: &Path, environment: &Environment, flags: &[(String, String)], findings: &mut Findings) -> Option<Config> {
+fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
+    let Origin { root, environment, flags } = origin;
+    let survey = origin.survey();
     let absolute = std::path::absolute(root);
     let root = findings.take(absolute.map_err(|error| Problem::anywhere(format!("no project folder: {error}"))))?;
     if !root.join("config.toml").exists() {
@@ -258,7 +325,7 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
     let credentials = Credentials::new(environment);
     let around = runtime::Surroundings { root: &root, credentials: &credentials };
     let gateway = gateway::read(&project.gateway, findings);
-    let store_url = gateway::read_store(&project.store, findings);
+    let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
     agents::check_defaults(&project.defaults, around, findings);
     let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
@@ -268,9 +335,11 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
     let agents = agents::read(reader, findings);
     notifications.check_agents(&files::names_in(&root, "agents").unwrap_or_default(), findings);
     refuse_own_providers(&root, findings);
+    let (store_url, retention) = store?;
     Some(Config {
         gateway: gateway?,
-        store_url: store_url?,
+        store_url,
+        retention,
         telemetry,
         sources: sources?.good,
         agents,
@@ -278,7 +347,19 @@ fn read(root: &Path, environment: &Environment, flags: &[(String, String)], find
         warnings: Vec::new(),
         settings: Vec::new(),
         root,
+        origin: origin.clone(),
+        survey,
     })
+}
+
+impl Config {
+    /// A trigger that is in no file, given as JSON; checked as those of agents are.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, for people.
+    pub fn read_trigger(&self, trigger: &serde_json::Map<String, serde_json::Value>) -> Result<Trigger, String> {
+        triggers::read_json(trigger, &self.sources)
+    }
 }
 
 fn refuse_own_providers(root: &Path, findings: &mut Findings) {

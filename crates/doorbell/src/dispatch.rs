@@ -1,7 +1,7 @@
 //! Dispatch: takes queued runs under each agent's limit, has them carried out, and moves them on.
 //!
-//! Each agent has a task of its own, so that a slow agent never holds up another. A wake-up is a hint: the table of
-//! runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
+//! Each agent has a desk, with a task of its own, so that a slow agent never holds up another. A wake-up is a hint: the
+//! table of runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
 use std::collections::HashMap;
@@ -12,26 +12,26 @@ use std::time::Duration;
 
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Notice};
 use crate::clock;
-use crate::config::Agent;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Cancel, Claim, Claimed, Error, Lease};
+use crate::store::{Cancel, Error, Lease, Release};
 
 mod carry;
+mod desks;
 mod journal;
 mod recovery;
+
+use desks::Desks;
 
 /// How long a lease holds. Extended at a third of it.
 const LEASE: Duration = Duration::from_secs(30);
 /// How often the table is looked at without being told to.
 const POLL: Duration = Duration::from_secs(5);
-/// Runs taken in one go.
-const MOST_CLAIMED: usize = 16;
 
 /// The dispatcher of a gateway.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Dispatcher {
     runs_folder: PathBuf,
     /// The allow-listed environment that commands inherit.
     inherited: Vec<(String, OsString)>,
-    bells: HashMap<String, Arc<Notify>>,
+    desks: Desks,
     due: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
@@ -65,13 +65,12 @@ impl Dispatcher {
         runs_folder: PathBuf,
         inherited: Vec<(String, OsString)>,
     ) -> Arc<Self> {
-        let bells = app.config.agents.keys().map(|name| (name.clone(), Arc::new(Notify::new()))).collect();
         Arc::new(Self {
             app,
             guard,
             runs_folder,
             inherited,
-            bells,
+            desks: Desks::default(),
             due: Notify::new(),
             in_flight: Mutex::default(),
             closing: CancellationToken::new(),
@@ -93,11 +92,8 @@ impl Dispatcher {
                     () = tokio::time::sleep(POLL) => {}
                 }
             }
-            for agent in this.app.config.agents.values().filter(|agent| agent.scale > 0) {
-                let (this, agent) = (Arc::clone(&this), Arc::clone(agent));
-                let takers = this.takers.clone();
-                takers.spawn(async move { this.serve_agent(agent).await });
-            }
+            let following = Arc::clone(&this);
+            this.takers.spawn(async move { following.follow_configuration().await });
             let releasing = Arc::clone(&this);
             this.takers.spawn(async move { releasing.release_due_runs().await });
             let keeping = Arc::clone(&this);
@@ -108,15 +104,17 @@ impl Dispatcher {
     /// Moves on what an earlier process left behind.
     async fn prepare(&self) -> Result<(), Error> {
         self.recover_lost(None).await?;
-        let known = self.app.config.agents.keys().cloned().collect();
-        self.app.store.settle_agents(known, clock::now()).await
+        self.settle_agents().await
+    }
+
+    /// The folder of a run.
+    pub fn run_folder(&self, run: RunId) -> PathBuf {
+        self.runs_folder.join(run.to_string())
     }
 
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
-        if let Some(bell) = self.bells.get(agent) {
-            bell.notify_one();
-        }
+        self.desks.ring(&self.app.current(), agent);
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -133,6 +131,20 @@ impl Dispatcher {
                 self.tell_of(run).await;
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
+        }
+        Ok(done)
+    }
+
+    /// Lets a held run go on.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn release(&self, run: RunId) -> Result<Release, Error> {
+        let done = self.app.store.release(run, clock::now()).await?;
+        if let Release::Released(agent) = &done {
+            self.wake(agent);
+            self.due.notify_one();
+            self.tell_of(run).await;
         }
         Ok(done)
     }
@@ -165,6 +177,22 @@ impl Dispatcher {
         }
     }
 
+    /// Tells of runs that a full queue dropped, without keeping the caller.
+    pub fn tell_of_dropped(self: &Arc<Self>, runs: &[RunId]) {
+        if runs.is_empty() {
+            return;
+        }
+        tracing::warn!(runs = ?runs.iter().map(ToString::to_string).collect::<Vec<_>>(), "runs.dropped");
+        if self.app.activity.is_watched() {
+            let (this, runs) = (Arc::clone(self), runs.to_vec());
+            tokio::spawn(async move {
+                for run in runs {
+                    this.tell_of(run).await;
+                }
+            });
+        }
+    }
+
     /// Has a run's attempt ended: that under this lease, or whichever is in flight.
     fn stop(&self, run: RunId, lease: Option<Lease>, why: Stop) {
         if let Some(in_flight) = self.in_flight().get(&run)
@@ -175,52 +203,6 @@ impl Dispatcher {
                 stop.get_or_insert(why);
                 first
             });
-        }
-    }
-
-    /// Takes this agent's runs, never more at once than its scale.
-    async fn serve_agent(self: Arc<Self>, agent: Arc<Agent>) {
-        let permits = Arc::new(Semaphore::new(agent.scale as usize));
-        let bell = Arc::clone(&self.bells[&agent.name]);
-        loop {
-            let first = tokio::select! {
-                () = self.closing.cancelled() => return,
-                permit = Arc::clone(&permits).acquire_owned() => permit,
-            };
-            // The semaphore is never closed.
-            let Ok(first) = first else { return };
-            let more = std::iter::from_fn(|| Arc::clone(&permits).try_acquire_owned().ok());
-            let held: Vec<_> = std::iter::once(first).chain(more.take(MOST_CLAIMED - 1)).collect();
-            let claimed = self.claim(&agent.name, held.len()).await;
-            if claimed.is_empty() {
-                drop(held);
-                tokio::select! {
-                    () = self.closing.cancelled() => return,
-                    () = bell.notified() => {}
-                    () = tokio::time::sleep(POLL) => {}
-                }
-                continue;
-            }
-            for (claimed, permit) in claimed.into_iter().zip(held) {
-                let (this, agent) = (Arc::clone(&self), Arc::clone(&agent));
-                self.carriers.spawn(async move {
-                    this.carry(agent, claimed).await;
-                    drop(permit);
-                });
-            }
-        }
-    }
-
-    async fn claim(&self, agent: &str, most: usize) -> Vec<Claimed> {
-        let now = clock::now();
-        let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
-        let claim = Claim { agent: agent.to_owned(), leases, until: now.after(LEASE), now };
-        match self.app.store.claim(claim).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                tracing::error!(agent, error = error.with_causes(), "runs.claim_failed");
-                Vec::new()
-            }
         }
     }
 

@@ -9,24 +9,27 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use doorbell_core::matcher::Matcher;
-use doorbell_core::trigger::Trigger;
+use doorbell_core::provider::encode_hex;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::app::{Access, Activity, App, Signs};
+use crate::app::{Access, Activity, App, InForce, SecretUses, Signs, Snapshot};
 use crate::clock;
+use crate::conditions::Pool;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
 use crate::notify::Notifier;
 use crate::ops;
-use crate::runtime::Guard;
+use crate::reload::Reloader;
+use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
+use crate::sweep;
 use crate::telemetry::{Metrics, Traces};
 
 /// The folder of a project that holds its state.
@@ -35,10 +38,19 @@ pub const STATE_FOLDER: &str = ".doorbell";
 /// Where a running gateway can be found: the content of `.doorbell/gateway.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// Its URL on this machine.
+    /// The URL of its API on this machine.
     pub url: String,
+    /// Where deliveries reach it on this machine, if that is elsewhere (`admin_listen`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest: Option<String>,
     /// Its process.
     pub pid: u32,
+    /// What its `/healthz` says in the header [`http::INSTANCE`].
+    #[serde(default)]
+    pub instance: String,
+    /// The version of its program.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// The file that tells where the gateway of a project runs.
@@ -61,7 +73,12 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     notifier: Arc<Notifier>,
     accepting: CancellationToken,
-    server: JoinHandle<()>,
+    servers: Vec<JoinHandle<()>>,
+    _reaper: AbortOnDropHandle<()>,
+    keeper: JoinHandle<()>,
+    reloading: JoinHandle<()>,
+    sweeping: CancellationToken,
+    sweeper: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -77,66 +94,119 @@ impl Gateway {
         let state = root.join(STATE_FOLDER);
         files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
         let store = store::open(&config.store_url, &root).await?;
-        let wanted = config.gateway.listen;
-        let listener = TcpListener::bind(wanted).await.with_context(|| {
-            format!("cannot listen on {wanted}: choose another address with `--listen` or `[gateway] listen`")
-        })?;
+        let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
         let address = listener.local_addr()?;
+        let admin = match config.gateway.admin_listen {
+            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`").await?),
+            None => None,
+        };
         ensure_local_key(store.as_ref(), &root).await?;
         let app = make_app(config, store).await?;
         let _ = app.local_url.set(local_url(address));
+        if let Some(admin) = &admin {
+            let _ = app.admin_url.set(local_url(admin.local_addr()?));
+        }
+        let reaper = runtime::adopt();
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let guard = Arc::new(guard);
         let dispatcher = Dispatcher::new(Arc::clone(&app), Arc::clone(&guard), state.join("runs"), inherited.clone());
         dispatcher.start();
         let notifier = Notifier::new(Arc::clone(&app), Arc::clone(&dispatcher), guard, inherited);
         notifier.start();
+        let sweeping = CancellationToken::new();
+        let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
-        let router = http::router(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
-        let server =
-            tokio::spawn(http::serve(listener, router, limits(), app.metrics.connections(), accepting.clone()));
-        let found = Address { url: local_url(address), pid: std::process::id() };
-        files::write_private(&address_file(&root), serde_json::to_string(&found)?.as_bytes())?;
-        tracing::info!(%address, project = %root.display(), sources = app.config.sources.len(),
-            agents = app.config.agents.len(), "gateway.started");
-        Ok(Self { app, address, dispatcher, notifier, accepting, server })
+        let routers =
+            http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
+        let gauge = || app.metrics.connections();
+        let mut servers =
+            vec![tokio::spawn(http::serve(listener, routers.senders, limits(), gauge(), accepting.clone()))];
+        if let (Some(listener), Some(router)) = (admin, routers.admin) {
+            let limits = Limits { connections: ADMIN_CONNECTIONS, ..Limits::default() };
+            servers.push(tokio::spawn(http::serve(listener, router, limits, gauge(), accepting.clone())));
+        }
+        let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
+        files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
+        let reloading = Reloader::start(Arc::clone(&app))?;
+        let in_force = app.current();
+        tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
+            agents = in_force.config.agents.len(), "gateway.started");
+        Ok(Self {
+            app,
+            address,
+            dispatcher,
+            notifier,
+            accepting,
+            servers,
+            keeper,
+            reloading,
+            sweeping,
+            sweeper,
+            _reaper: reaper,
+        })
     }
 
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
     pub async fn close(self, limit: Duration) {
         tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");
+        self.reloading.abort();
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
+        self.sweeping.cancel();
+        let _ = self.sweeper.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
-        let _ = std::fs::remove_file(address_file(&self.app.config.root));
+        let _ = std::fs::remove_file(address_file(&self.app.root));
         self.accepting.cancel();
-        let _ = self.server.await;
+        for server in self.servers {
+            let _ = server.await;
+        }
+        let _ = self.keeper.await;
         self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
 }
 
 async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
-    let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
-    let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, clock::now()).await?;
+    let root = config.root.clone();
     let access = Access::new(store.keys().await?);
+    let secret_uses = SecretUses::new(store.secret_uses().await?);
     let metrics = Metrics::new(clock::now());
     let traces = Traces::start(&config.telemetry, metrics.spans())?;
+    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
     Ok(Arc::new(App {
-        config,
+        root,
+        in_force,
         store,
-        matcher: Matcher::new(triggers),
-        trigger_set,
+        conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
         access,
+        secret_uses,
         activity: Activity::default(),
         signs: Signs::default(),
         metrics,
         traces,
         local_url: OnceLock::new(),
+        admin_url: OnceLock::new(),
+        instance: encode_hex(&clock::random::<16>()),
         seen_ready: AtomicI64::new(0),
         closing: AtomicBool::new(false),
     }))
+}
+
+/// How long what was counted may wait to be kept.
+const KEPT_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps which secrets are in use, until the gateway accepts no more; then what is left of it.
+async fn keep_secret_uses(app: Arc<App>, accepting: CancellationToken) {
+    loop {
+        let ended = accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none();
+        if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
+            tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
+        }
+        if ended {
+            return;
+        }
+    }
 }
 
 /// The first start makes one owner's key, readable by the local user only.
@@ -171,8 +241,28 @@ fn limits() -> Limits {
     limits
 }
 
-/// Open files that are not connections.
+/// Open files that are not connections of senders.
 const FILES_KEPT: u64 = 512;
+
+/// Connections to `admin_listen` at once: some of the files that are kept.
+const ADMIN_CONNECTIONS: usize = 256;
+
+/// What tells the commands of this project where the gateway is.
+fn found_at(app: &App) -> Address {
+    Address {
+        url: app.api_url().to_owned(),
+        ingest: app.admin_url.get().map(|_| app.local_url().to_owned()),
+        pid: std::process::id(),
+        instance: app.instance.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// `key`: what chooses another address.
+async fn listen(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(wanted).await;
+    bound.with_context(|| format!("cannot listen on {wanted}: choose another address with {key}"))
+}
 
 /// The URL of an address on this machine: all interfaces are reached by loopback.
 fn local_url(address: SocketAddr) -> String {

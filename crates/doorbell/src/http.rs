@@ -19,6 +19,9 @@ mod stream;
 
 pub use server::{Limits, serve};
 
+/// The header in which `/healthz` says which start of which gateway answers.
+pub const INSTANCE: &str = "x-doorbell-instance";
+
 /// What handlers need.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -31,13 +34,23 @@ pub struct Shared {
     closing: tokio_util::sync::CancellationToken,
 }
 
+/// The routes of a gateway.
+#[derive(Debug)]
+pub struct Routers {
+    /// For `listen`.
+    pub senders: Router,
+    /// For `admin_listen`, if there is one; else the first has these routes too.
+    pub admin: Option<Router>,
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
-pub fn router(
+pub fn routers(
     app: Arc<App>,
     dispatcher: Arc<Dispatcher>,
     notifier: Arc<Notifier>,
     closing: tokio_util::sync::CancellationToken,
-) -> Router {
+) -> Routers {
+    let is_split = app.current().config.gateway.admin_listen.is_some();
     let shared = Shared {
         app,
         dispatcher,
@@ -49,27 +62,35 @@ pub fn router(
     let management = Router::new()
         .route("/v1/events", get(api::list_events))
         .route("/v1/events/stream", get(stream::stream_activity))
-        .route("/v1/events/{id}", get(api::show_event))
+        .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
         .route("/v1/events/{id}/body", get(api::event_body))
         .route("/v1/events/{id}/explain", get(api::explain_event))
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
         .route("/v1/runs/{id}/logs", get(stream::run_log))
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
+        .route("/v1/runs/{id}/release", post(api::release_run))
+        .route("/v1/backup", post(api::copy_store))
         .route("/v1/agents", get(api::list_agents))
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
+        .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/keys", post(api::create_key));
-    Router::new()
-        .merge(management)
+    let management = management.route("/readyz", get(api::readyz));
+    let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
-        .route("/healthz", get(api::healthz))
-        .route("/readyz", get(api::readyz))
-        .route("/metrics", get(api::metrics))
-        .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(shared)
+        .route("/healthz", get(api::healthz));
+    let finish = |router: Router<Shared>| {
+        let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);
+        router.with_state(shared.clone())
+    };
+    if is_split {
+        let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
+        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
+    }
+    let all = senders.merge(management).route("/metrics", get(api::metrics));
+    Routers { senders: finish(all), admin: None }
 }

@@ -5,6 +5,7 @@
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod conditions;
 pub mod config;
 pub mod dispatch;
 pub mod files;
@@ -12,6 +13,8 @@ pub mod gateway;
 pub mod http;
 pub mod notify;
 pub mod ops;
+pub mod reload;
 pub mod runtime;
 pub mod store;
+pub mod sweep;
 pub mod telemetry;

@@ -61,7 +61,7 @@ impl Notifier {
         guard: Arc<Guard>,
         inherited: Vec<(String, OsString)>,
     ) -> Arc<Self> {
-        let folder = app.config.root.clone();
+        let folder = app.root.clone();
         let post = Post { app, dispatcher, guard, inherited, folder, closing: CancellationToken::new() };
         Arc::new(Self { post: Arc::new(post), task: Mutex::default() })
     }
@@ -96,11 +96,13 @@ impl Notifier {
                 None => return Err(Topic::ALL.map(Topic::as_str).join(", ")),
             },
         };
-        let receivers = self.post.receivers().into_iter();
+        let in_force = self.post.app.current();
+        let gateway = self.post.app.public_url(&in_force);
+        let receivers = in_force.config.notifications.iter().cloned();
         let chosen = receivers.filter(|receiver| topic.is_none_or(|topic| receiver.on.contains(&topic)));
         let tried = chosen.map(|notification| async move {
             let topic = topic.or(notification.on.first().copied()).unwrap_or(Topic::DeadLetter);
-            let message = Message::sample(topic, self.post.app.public_url(), clock::now());
+            let message = Message::sample(topic, gateway, clock::now());
             (notification.name, self.post.send(&message, &notification.receiver, SAMPLE_PATIENCE).await)
         });
         Ok(futures_util::future::join_all(tried).await)
@@ -110,7 +112,7 @@ impl Notifier {
 impl Post {
     /// Who is told, as it is configured now.
     fn receivers(&self) -> Vec<Notification> {
-        self.app.config.notifications.clone()
+        self.app.current().config.notifications.clone()
     }
 }
 
@@ -228,7 +230,7 @@ impl Looker {
     /// Stores what changed, and takes off the dead letters up to `told`. `all`: habits too, which else may wait a while.
     async fn keep(&mut self, told: Option<i64>, all: bool) -> bool {
         let (mut kept, dropped) = self.ledger.changes();
-        let receivers = !self.post.app.config.notifications.is_empty();
+        let receivers = !self.post.app.current().config.notifications.is_empty();
         let habits = if receivers { self.watch.changes(clock::now(), all) } else { Vec::new() };
         let with_habits = !habits.is_empty();
         kept.extend(habits);
@@ -252,13 +254,13 @@ impl Looker {
 
     /// Sends what is due, after it was stored: unless it is that nothing can be.
     async fn send_due(&mut self) {
-        let gateway = self.post.app.public_url().to_owned();
-        let due = self.ledger.due(clock::now(), &self.busy, &gateway);
+        let in_force = self.post.app.current();
+        let due = self.ledger.due(clock::now(), &self.busy, self.post.app.public_url(&in_force));
         if due.is_empty() {
             return;
         }
         let stored = self.watch.store_works() && self.keep(None, false).await;
-        let receivers = self.post.receivers();
+        let receivers = &in_force.config.notifications;
         for (key, message) in due {
             let found = receivers.iter().find(|one| one.id == key.receiver).cloned();
             let Some(notification) = found.filter(|_| stored || key.on == Topic::Store) else {

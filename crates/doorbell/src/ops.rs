@@ -7,15 +7,18 @@ use crate::app::Caller;
 use crate::store;
 
 pub mod agents;
+pub mod backup;
 pub mod events;
+pub mod forget;
 pub mod keys;
 pub mod notifications;
 pub mod runs;
 pub mod stats;
+pub mod triggers;
 mod view;
 
 pub use view::view_event;
-pub use view::{view_line, view_rejection, view_run};
+pub use view::{view_line, view_rejection, view_reload, view_run};
 
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,12 @@ pub enum Error {
     /// The caller's key may not do this.
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// It cannot be done as things stand: a stable code, and what to do.
+    #[error("{1}")]
+    Conflict(&'static str, String),
+    /// It was there and is no more: a stable code, and what is known of it.
+    #[error("{1}")]
+    Gone(&'static str, String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),

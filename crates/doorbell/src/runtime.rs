@@ -20,23 +20,32 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Agent;
+use crate::config::{Agent, ResultPlace};
 use crate::store::{LogLine, Process, Stream};
 
+mod answer;
 mod command;
 mod errand;
 mod folder;
 mod guard;
+mod leftovers;
 mod log;
+mod lookup;
+mod orphans;
 mod processes;
 mod redaction;
 
 pub use errand::{Errand, run_errand};
 pub use guard::{Guard, watch};
+pub use leftovers::{Marked, find_marked, variable};
+pub use lookup::find_program;
+pub use orphans::adopt;
 pub use processes::{end_run, identify};
 
+use answer::{Answer, Collector};
 use command::Prepared;
 use log::Log;
+use orphans::Own;
 use processes::{GRACE, Trace};
 use redaction::Secrets;
 
@@ -159,12 +168,13 @@ struct Attempt {
     job: Arc<Job>,
     prepared: Prepared,
     child: Child,
+    own: Own,
     process: Process,
     grace: Duration,
     log: Arc<Log>,
     secrets: Arc<Secrets>,
-    /// Who reads what it prints.
-    readers: JoinSet<()>,
+    /// Who reads what it prints. One of them comes back with what was printed for its result.
+    readers: JoinSet<Option<Collector>>,
     /// Tells the readers that none of its processes is left.
     no_process_left: CancellationToken,
 }
@@ -183,13 +193,14 @@ impl Attempt {
         lines: mpsc::Sender<LogLine>,
         grace: Duration,
     ) -> Result<Self, Outcome> {
-        let mut child = prepared.start()?;
+        let (mut child, own) = prepared.start()?;
         // It is not reaped before we wait for it, so its number is still its own.
         let process = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
         let Some(process) = process else {
             // Its processes could not be found later; dropping it ends it.
             return Err(Outcome::Failed("the started process is not in /proc, which Doorbell needs".to_owned()));
         };
+        own.is_try(&process);
         let log = Arc::new(Log::new(lines, job.envelope.attempt));
         let credentials = job.agent.runtime.credentials.iter().map(|(_, secret)| secret);
         let secrets = Arc::new(Secrets::new(credentials.chain([&job.token])));
@@ -197,13 +208,14 @@ impl Attempt {
         let mut readers = JoinSet::new();
         if let Some(pipe) = child.stdout.take() {
             let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
-            readers.spawn(log::capture(pipe, Stream::Stdout, log, secrets, end));
+            let rule = job.agent.runtime.result.clone().filter(|rule| rule.from == ResultPlace::Stdout);
+            readers.spawn(log::capture(pipe, Stream::Stdout, log, secrets, end, rule.map(Collector::new)));
         }
         if let Some(pipe) = child.stderr.take() {
             let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
-            readers.spawn(log::capture(pipe, Stream::Stderr, log, secrets, end));
+            readers.spawn(log::capture(pipe, Stream::Stderr, log, secrets, end, None));
         }
-        Ok(Self { job: Arc::clone(job), prepared, child, process, grace, log, secrets, readers, no_process_left })
+        Ok(Self { job: Arc::clone(job), prepared, child, own, process, grace, log, secrets, readers, no_process_left })
     }
 
     /// Waits for the process, or ends it; ends what it left; gathers what there is to know.
@@ -234,8 +246,11 @@ impl Attempt {
         };
         drop(writer);
         self.no_process_left.cancel();
-        while self.readers.join_next().await.is_some() {}
-        self.conclude(turn, status, left).await
+        let mut collected = None;
+        while let Some(reader) = self.readers.join_next().await {
+            collected = collected.or(reader.ok().flatten());
+        }
+        self.conclude(turn, status, left, collected).await
     }
 
     async fn await_turn(&mut self, stop: &mut watch::Receiver<Option<Stop>>) -> Turn {
@@ -257,6 +272,7 @@ impl Attempt {
     /// Ends all processes of the attempt and reaps the first one. Answers how many were left when that had ended by
     /// itself.
     async fn end_processes(&mut self, turn: &Turn) -> (std::io::Result<ExitStatus>, usize) {
+        self.own.is_ending();
         let trace = Trace {
             run: self.job.envelope.run_id.to_string(),
             attempt: Some(self.job.envelope.attempt),
@@ -268,7 +284,13 @@ impl Attempt {
         (status, if matches!(turn, Turn::Exit) { ended } else { 0 })
     }
 
-    async fn conclude(self, turn: Turn, status: std::io::Result<ExitStatus>, left: usize) -> Ended {
+    async fn conclude(
+        self,
+        turn: Turn,
+        status: std::io::Result<ExitStatus>,
+        left: usize,
+        collected: Option<Collector>,
+    ) -> Ended {
         if left > 0 {
             let what = if left == 1 { "1 process was".to_owned() } else { format!("{left} processes were") };
             self.log.tell(format!("{what} still running when the agent had ended, and ended too")).await;
@@ -290,15 +312,35 @@ impl Attempt {
                     Ok(status) => judge(status),
                     Err(error) => Outcome::Failed(format!("its end could not be waited for: {error}")),
                 };
-                let ended = name_of(&outcome);
-                (outcome, ended)
+                let (outcome, result) = self.hear(outcome, collected).await;
+                return Ended { ended: name_of(&outcome), outcome, exit_code, result };
             }
         };
-        let result = if outcome == Outcome::HandedBack { None } else { self.result().await };
+        let result = if outcome == Outcome::HandedBack { None } else { self.left_result().await };
         Ended { outcome, ended, exit_code, result }
     }
 
-    async fn result(&self) -> Option<String> {
+    /// What became of a command that ended by itself, and its result, with what it says of both where `result` says.
+    async fn hear(&self, outcome: Outcome, collected: Option<Collector>) -> (Outcome, Option<String>) {
+        let Some(rule) = self.job.agent.runtime.result.clone() else { return (outcome, self.left_result().await) };
+        let left = if rule.from == ResultPlace::Stdout { self.left_result().await } else { None };
+        let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
+        let hear = move || {
+            let collector = collected.unwrap_or_else(|| {
+                let mut collector = Collector::new(rule);
+                // What cannot be read says nothing, and that is told.
+                folder.output().ok().flatten().iter().for_each(|output| collector.push(output));
+                collector
+            });
+            collector.finish().without(&secrets)
+        };
+        let answer = tokio::task::spawn_blocking(hear).await.unwrap_or_else(|_| Answer::default());
+        let result = left.or_else(|| answer.result.as_ref().map(ToString::to_string));
+        (answer.weigh(outcome, result.is_some()), result)
+    }
+
+    /// What the command left in the file of its result.
+    async fn left_result(&self) -> Option<String> {
         let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
         match tokio::task::spawn_blocking(move || folder.result(&secrets)).await {
             Ok(Ok(result)) => result,

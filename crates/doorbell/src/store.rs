@@ -3,8 +3,11 @@
 //! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
 //! Every store passes the suite in `conformance`.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::id::{EventId, KeyId, RunId};
@@ -15,12 +18,14 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod conformance;
 mod figures;
+mod history;
 mod notes;
 mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
+pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use notes::{DeadLetter, Notes};
-pub use sqlite::SqliteStore;
+pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
 /// What a verb answers.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -51,7 +56,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// durable when it answers.
     ///
     /// An event whose delivery key the source already has is a duplicate: it is counted, and acts only for agents that
-    /// have no outcome for the stored event yet. An agent that several events of the delivery would start is started
+    /// have no outcome for the stored event yet, or only [`OutcomeKind::FilterError`]. An agent that several events of the delivery would start is started
     /// by the first of them; for the others it is absorbed into that run.
     fn accept(&self, events: Vec<NewEvent>) -> Answer<'_, Acceptance>;
 
@@ -105,11 +110,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// One event.
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>>;
 
-    /// The headers (JSON) and the raw body of an event.
+    /// The headers (JSON) and the raw body of an event; none, too, if it is forgotten.
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>>;
+
+    /// The headers (JSON) of an event. However large its body is, this costs little.
+    fn headers(&self, id: EventId) -> Answer<'_, Option<String>>;
 
     /// The outcomes of an event, one an agent, by agent name.
     fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>>;
+
+    /// The same of many events at once, by the events' sequence. Those without an outcome are not in the answer.
+    fn outcomes_of(&self, seqs: Vec<i64>) -> Answer<'_, HashMap<i64, Vec<AgentOutcome>>>;
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
@@ -120,7 +131,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Refused deliveries, newest first; of one source or of all.
     fn rejections(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<Rejection>>;
 
-    /// The version under which this trigger set (canonical JSON) is kept; a new one if it was not.
+    /// The version under which this trigger set (canonical JSON) is kept; a new one if it was not. It counts as in force
+    /// at `now`.
     fn keep_trigger_set(&self, triggers: String, now: Timestamp) -> Answer<'_, i64>;
 
     /// The trigger set of a version, as it was kept.
@@ -131,6 +143,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// All API keys, oldest first.
     fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
+
+    /// Adds to what credentials of sources verified; the later of the last times holds.
+    fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()>;
+
+    /// What every credential of every source verified so far, by name.
+    fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>>;
 
     /// Counts for people and metrics.
     fn stats(&self) -> Answer<'_, Stats>;
@@ -156,6 +174,36 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What the group commit does, as histograms.
     fn figures(&self) -> Figures;
+    /// Events that retention may remove, from the oldest on; a piece of bounded size. Never one of which a run is not
+    /// over, and never the newest.
+    fn expired(&self, expiry: Expiry) -> Answer<'_, Expired>;
+
+    /// Removes those of `events` (their sequences) that may still go at `before`, with bodies, keys, outcomes, runs,
+    /// attempts, results and logs. One short transaction: it does the first of them, and as many more as it has time
+    /// for.
+    fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed>;
+
+    /// Removes rejections from before `before`, and trigger sets that were last in force before it and that no event
+    /// names. `in_force` is in force at `now`, and stays. Several transactions.
+    fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords>;
+
+    /// Remembers a sweep that ended.
+    fn end_sweep(&self, sweep: Sweep) -> Answer<'_, ()>;
+
+    /// What retention has done so far.
+    fn swept(&self) -> Answer<'_, Swept>;
+
+    /// Removes for good what an event and its runs said: headers, body, context, logs, results, reasons. Its row, its
+    /// delivery keys and its outcomes stay, so that a redelivery starts nothing, not even agents that have no outcome
+    /// for it.
+    fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting>;
+
+    /// Lets a held run go on: queues it, or has it wait for its time.
+    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
+
+    /// Copies everything, as it is when the copy is finished, to a file that is there and empty. Events are stored
+    /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
+    fn copy(&self, file: PathBuf) -> Answer<'_, ()>;
 }
 
 /// How many rejections of one source are kept.
@@ -207,6 +255,8 @@ pub struct Start {
     pub trigger: usize,
     /// The id of the run, if one is started.
     pub run: RunId,
+    /// What the run is about: the value of the trigger's `key`.
+    pub key: Option<String>,
     /// How much may wait, and what happens beyond it; or why nothing is started.
     pub admission: Admission,
 }
@@ -223,6 +273,8 @@ pub enum Admission {
     Reject(u64),
     /// Nothing is started, for this reason.
     Skip(String),
+    /// Whether it is to be started could not be found out, for this reason.
+    FilterError(String),
 }
 
 /// What became of a delivery.
@@ -247,6 +299,8 @@ pub struct Accepted {
     pub queued: Vec<String>,
     /// What this call decided: agents that had no outcome before, and which they got.
     pub decided: Vec<(String, OutcomeKind)>,
+    /// Runs that this call dropped, because a queue was full.
+    pub dropped: Vec<RunId>,
 }
 
 /// What became of one event for one agent.
@@ -264,6 +318,8 @@ pub struct AgentOutcome {
     pub reason: Option<String>,
     /// When it was decided.
     pub at: Timestamp,
+    /// The version of the trigger set it was decided by: the event's, or that of the redelivery.
+    pub trigger_set: i64,
 }
 
 /// The kinds of outcome.
@@ -278,6 +334,8 @@ pub enum OutcomeKind {
     Skipped,
     /// The queue was full.
     Dropped,
+    /// A condition failed, so that nobody knows whether the agent wants it. A redelivery may replace this one.
+    FilterError,
 }
 
 impl OutcomeKind {
@@ -288,6 +346,7 @@ impl OutcomeKind {
             Self::Absorbed => "absorbed",
             Self::Skipped => "skipped",
             Self::Dropped => "dropped",
+            Self::FilterError => "filter_error",
         }
     }
 }
@@ -487,6 +546,8 @@ pub struct StoredEvent {
     pub body_size: u64,
     /// How many further deliveries of it came.
     pub duplicates: u64,
+    /// When what it said was removed for good, by wish: headers, body and context, logs and results of its runs.
+    pub forgotten_at: Option<Timestamp>,
 }
 
 /// Headers and raw body of an event.
@@ -509,6 +570,8 @@ pub struct RunQuery {
     pub event: Option<EventId>,
     /// Only dead letters.
     pub dead_letter: bool,
+    /// With this key.
+    pub key: Option<String>,
     /// With a smaller sequence: the next page.
     pub before: Option<i64>,
     /// At most.
@@ -528,6 +591,8 @@ pub struct StoredRun {
     pub event: EventId,
     /// `{provider}.{event}[.{action}]` of that event.
     pub event_type: String,
+    /// What it is about: the value of its trigger's `key`.
+    pub key: Option<String>,
     /// Where it stands.
     pub state: State,
     /// Why it stands there, in one sentence.
@@ -588,6 +653,19 @@ pub struct ApiKey {
     pub created_at: Timestamp,
 }
 
+/// What one credential of a source verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The source's name.
+    pub source: String,
+    /// The credential's instance.
+    pub credential: String,
+    /// How many deliveries.
+    pub deliveries: u64,
+    /// When the newest of them was received.
+    pub last_at: Timestamp,
+}
+
 /// Counts for people and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -604,9 +682,75 @@ pub struct Stats {
 /// # Errors
 /// If the URL is of no known kind, or the database cannot be opened, is in use by another gateway, or is newer than
 /// this program.
-pub async fn open(url: &str, root: &std::path::Path) -> anyhow::Result<Arc<dyn Store>> {
-    let Some(path) = url.strip_prefix("sqlite:") else {
-        anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`");
-    };
-    Ok(Arc::new(SqliteStore::open(&root.join(path)).await?))
+pub async fn open(url: &str, root: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(Arc::new(SqliteStore::open(&database_file(url, root)?).await?))
+}
+
+/// The file of a store: `sqlite:PATH`, relative to `root`.
+///
+/// # Errors
+/// If the URL is of no known kind.
+pub fn database_file(url: &str, root: &Path) -> anyhow::Result<PathBuf> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => Ok(root.join(path)),
+        None => anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`"),
+    }
+}
+
+/// What a database looks like from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// Its file.
+    pub path: std::path::PathBuf,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of its write-ahead log.
+    pub log_bytes: u64,
+    /// Bytes of the file that hold nothing, and are used again.
+    pub free_bytes: u64,
+    /// The gateway's process that has it open.
+    pub holder: Option<i32>,
+    /// The version of its schema.
+    pub schema: usize,
+    /// The version that this program knows.
+    pub known_schema: usize,
+    /// Whether it is whole.
+    pub soundness: Soundness,
+    /// How fast it grows, if that can be told.
+    pub growth: Option<Growth>,
+}
+
+/// Whether a database is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Soundness {
+    /// It is.
+    Sound,
+    /// There was no time to look at all of it.
+    Unfinished,
+    /// It is not, or cannot be read: what was found.
+    Damaged(Vec<String>),
+}
+
+/// How fast a database grows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth {
+    /// New events a day.
+    pub events_a_day: f64,
+    /// Bytes that they take a day, if none were removed.
+    pub bytes_a_day: f64,
+}
+
+/// Looks at the database of a URL, beside its gateway or without one, and changes nothing; none if there is none yet.
+/// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
+///
+/// # Errors
+/// If the URL is of no known kind, or its file cannot be seen.
+pub fn inspect(
+    url: &str,
+    root: &std::path::Path,
+    now: Timestamp,
+    limit: Duration,
+) -> std::io::Result<Option<Inspection>> {
+    let unknown = || std::io::Error::new(std::io::ErrorKind::Unsupported, format!("store url `{url}`"));
+    sqlite::inspect(&root.join(url.strip_prefix("sqlite:").ok_or_else(unknown)?), now, limit)
 }

@@ -12,21 +12,39 @@ const ALL: &[&str] = &["*"];
 
 /// Module of the gateway → the modules it may name (itself always). Edit here, and the map in ARCHITECTURE.md with it.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("app", &["clock", "config", "store", "telemetry"]),
+    ("app", &["clock", "conditions", "config", "store", "telemetry"]),
     ("cli", ALL),
     ("clock", &[]),
+    ("conditions", &[]),
     ("config", &[]),
     ("dispatch", &["app", "clock", "config", "runtime", "store", "telemetry"]),
     ("files", &[]),
     (
         "gateway",
-        &["app", "clock", "config", "dispatch", "files", "http", "notify", "ops", "runtime", "store", "telemetry"],
+        &[
+            "app",
+            "clock",
+            "conditions",
+            "config",
+            "dispatch",
+            "files",
+            "http",
+            "notify",
+            "ops",
+            "reload",
+            "runtime",
+            "store",
+            "sweep",
+            "telemetry",
+        ],
     ),
-    ("http", &["app", "clock", "config", "dispatch", "notify", "ops", "store", "telemetry"]),
+    ("http", &["app", "clock", "conditions", "config", "dispatch", "notify", "ops", "store", "telemetry"]),
     ("notify", &["app", "clock", "config", "dispatch", "runtime", "store", "telemetry"]),
-    ("ops", &["app", "clock", "dispatch", "notify", "store", "telemetry"]),
+    ("ops", &["app", "clock", "conditions", "dispatch", "files", "notify", "store", "telemetry"]),
+    ("reload", &["app", "clock", "config"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("store", &[]),
+    ("sweep", &["app", "clock", "dispatch", "files", "store"]),
     ("telemetry", &["config", "store"]),
 ];
 

@@ -8,7 +8,7 @@ const LARGEST: usize = 1024 * 1024;
 /// Top folders that only somebody's machine has.
 const MACHINE: [&str; 3] = ["home", "root", "work"];
 /// Folders that hold bytes as somebody sends them: signatures are made over them.
-const BYTES: [&str; 3] = ["fixtures", "samples", "vectors"];
+const BYTES: [&str; 4] = ["corpus", "fixtures", "samples", "vectors"];
 
 const WHY_SIZE: &str = "a repository is cloned by everybody; large files have other homes";
 const WHY_PATH: &str = "it must work on any machine; an example is marked `tidy: allow path: why`";

@@ -10,14 +10,14 @@ use super::{
     CredentialType, FilterField, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, decode_base64,
     decode_hex, encode_base64, encode_hex, filter, is_name,
 };
-use crate::delivery::{Delivery, HeaderFault};
+use crate::delivery::{Delivery, HeaderFault, bearer_token};
 use crate::event::Context;
 use crate::secret::Secret;
 use crate::source::NamedKey;
 use crate::time::Timestamp;
 use crate::verify::Rejection;
 
-mod body;
+pub(super) mod body;
 mod options;
 
 pub use options::{Algorithm, Encoding, GenericOptions, InvalidOptions, Scheme};
@@ -155,7 +155,7 @@ impl Generic {
     fn token_in<'h>(&self, header: &'h str) -> Result<&'h str, Rejection> {
         let token = match &self.prefix {
             Some(prefix) => header.strip_prefix(prefix.as_str()),
-            None if self.header == http::header::AUTHORIZATION => bearer(header),
+            None if self.header == http::header::AUTHORIZATION => bearer_token(header),
             None => Some(header),
         };
         token.map(str::trim_start).ok_or_else(|| {
@@ -190,10 +190,4 @@ impl Generic {
         };
         id.ok().map(str::to_owned)
     }
-}
-
-/// The token of `Bearer <token>`; the name of the scheme in any case (RFC 9110, section 11.1).
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }

@@ -17,6 +17,7 @@ mod generic;
 mod github;
 mod github_contexts;
 mod headers;
+mod standard;
 mod vectors;
 
 const SECRET: &str = "a secret of the tests";

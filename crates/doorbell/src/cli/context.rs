@@ -75,9 +75,20 @@ impl Context {
     pub(super) fn gateway_url(&self) -> anyhow::Result<String> {
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => running(&self.root()?)?,
+            None => running(&self.root()?)?.url,
         };
         Ok(url.trim_end_matches('/').to_owned())
+    }
+
+    /// Where the gateway takes deliveries, without a slash at the end.
+    pub(super) fn senders_url(&self) -> anyhow::Result<String> {
+        match self.url {
+            Some(_) => self.gateway_url(),
+            None => {
+                let Address { url, ingest, .. } = running(&self.root()?)?;
+                Ok(ingest.unwrap_or(url))
+            }
+        }
     }
 }
 
@@ -103,7 +114,8 @@ fn nearest(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn running(root: &Path) -> anyhow::Result<String> {
+/// Where the gateway of a project said that it runs; it may be gone since.
+pub(super) fn running(root: &Path) -> anyhow::Result<Address> {
     let path = address_file(root);
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -111,7 +123,7 @@ fn running(root: &Path) -> anyhow::Result<String> {
         Err(error) => return Err(unreadable(&path, &error).into()),
     };
     let address = serde_json::from_slice::<Address>(&text);
-    Ok(address.with_context(|| format!("{} is damaged: start the gateway again", path.display()))?.url)
+    address.with_context(|| format!("{} is damaged: start the gateway again", path.display()))
 }
 
 fn read_key(root: &Path) -> anyhow::Result<Option<Secret>> {

@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 use doorbell_core::provider::Provider;
 use doorbell_core::secret::Secret;
 
+use super::completions;
 use super::context::{self, Context};
-use super::failure::{Exit, Failure};
+use super::failure::{self, Exit, Failure};
 use super::output::{self, Table, escape_terminal};
 use crate::config::{Credentials, providers};
 
@@ -62,7 +63,7 @@ struct LsArgs {}
 #[command(after_help = "Example:\n  doorbell creds rm github_webhook_secret:acme --yes")]
 struct RmArgs {
     /// Its type and instance (without one: `default`)
-    #[arg(value_name = "TYPE[:INSTANCE]")]
+    #[arg(value_name = "TYPE[:INSTANCE]", add = completions::credentials())]
     name: Name,
     /// Only this field
     #[arg(long)]
@@ -171,16 +172,7 @@ fn ask(what: &str) -> anyhow::Result<Secret> {
     let what = escape_terminal(what);
     let prompt =
         inquire::Password::new(&what).without_confirmation().with_display_mode(inquire::PasswordDisplayMode::Masked);
-    Ok(Secret::new(prompt.prompt().map_err(given_up)?))
-}
-
-fn given_up(error: inquire::InquireError) -> anyhow::Error {
-    match error {
-        inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => {
-            Failure::new(Exit::Failed, "nothing was changed").into()
-        }
-        error => error.into(),
-    }
+    Ok(Secret::new(prompt.prompt().map_err(failure::given_up)?))
 }
 
 fn list(context: &Context) -> anyhow::Result<()> {
@@ -256,7 +248,7 @@ fn is_sure(what: &str) -> anyhow::Result<bool> {
         return Err(Failure::usage(message).hint("say --yes").into());
     }
     let question = format!("Remove {}? What verifies with it will refuse its deliveries.", escape_terminal(what));
-    inquire::Confirm::new(&question).with_default(false).prompt().map_err(given_up)
+    inquire::Confirm::new(&question).with_default(false).prompt().map_err(failure::given_up)
 }
 
 fn types(context: &Context) -> anyhow::Result<()> {

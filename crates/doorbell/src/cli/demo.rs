@@ -29,7 +29,7 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
     telemetry::start_logging(&environment, "error", LogFormat::Text);
     let project = folder.path().join("project");
-    init::create(&project, &Credentials::new(&environment))?;
+    init::create(&project, "shell", &Credentials::new(&environment))?;
     output::remark(context.json, format!("made a project in {}:", project.display()))?;
     output::remark(context.json, "  config.toml               a source `github` with a generated secret")?;
     output::remark(
@@ -59,7 +59,8 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
 async fn ring_once(gateway: &Gateway, json: bool) -> anyhow::Result<Run> {
     let client = dev::client(gateway)?;
     let mut activity = client.event_stream(None).await?;
-    let source = gateway.app.config.sources.get("github").context("the demo's source is missing")?;
+    let in_force = gateway.app.current();
+    let source = in_force.config.sources.get("github").context("the demo's source is missing")?;
     let provider: &dyn Provider = source.provider();
     let sample = find_sample(provider.samples(), "issues.opened").context("the demo's sample is missing")?;
     let id = clock::new_id::<doorbell_core::id::OfEvent>().to_string();
@@ -98,7 +99,7 @@ where
 /// What to try next. The demo's secret is in a home folder of its own, which the other terminal must be told.
 fn suggest(gateway: &Gateway, run: &Run, home: &Path, json: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
-    let (program, root) = (program.display(), gateway.app.config.root.display());
+    let (program, root) = (program.display(), gateway.app.root.display());
     let credentials = home.join(".doorbell/credentials");
     output::remark(
         json,

@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::context::Context;
 use super::live::Live;
-use super::serve::{load, run_until_told, start};
+use super::serve::{load, run_until_told, start, whereabouts};
 use super::{DevArgs, output};
 use crate::app::Caller;
 use crate::config::Environment;
@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
 }
 
 fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {
-    output::remark(json, format!("doorbell listens on {}", gateway.app.local_url()))?;
+    output::remark(json, format!("doorbell listens on {}", whereabouts(gateway)))?;
     let owner = Caller::Owner { name: "local".to_owned() };
     for source in ops::agents::sources(&gateway.app, &owner).sources {
         output::remark(json, format!("  {:<16} POST {}", source.name, source.url))?;
@@ -110,8 +110,8 @@ async fn reopen(client: &Client, newest: i64, cause: &str) -> Option<Activities>
 
 /// A client of a gateway of this process.
 pub(super) fn client(gateway: &Gateway) -> anyhow::Result<Client> {
-    let key = std::fs::read_to_string(key_file(&gateway.app.config.root))?;
-    Ok(Client::new(gateway.app.local_url(), Some(key.trim()))?)
+    let key = std::fs::read_to_string(key_file(&gateway.app.root))?;
+    Ok(Client::new(gateway.app.api_url(), Some(key.trim()))?)
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{Event, EventDetail, Outcome};
 use doorbell_client::{EventQuery, api};
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
 use super::time::{Clock, When};
 use crate::clock;
 
-/// List events, newest first, or show one
+mod rm;
+
+/// List events, newest first, show one, or forget some
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct EventsArgs {
@@ -24,11 +27,13 @@ const EXAMPLES: &str = "\
 Examples:
   doorbell events --since 1h --event issues.opened
   doorbell events show evt_01K…
-  doorbell events show evt_01K… --body > body.json";
+  doorbell events show evt_01K… --body > body.json
+  doorbell events rm evt_01K…";
 
 #[derive(Debug, Subcommand)]
 enum EventsCommand {
     Show(ShowArgs),
+    Rm(rm::RmArgs),
 }
 
 /// Show an event: its headers, what became of it, and its body
@@ -36,6 +41,7 @@ enum EventsCommand {
 #[command(after_help = "Example:\n  doorbell events show evt_01K… --body > body.json")]
 struct ShowArgs {
     /// The event's id
+    #[arg(add = completions::events())]
     id: String,
     /// Print the body only, byte for byte
     #[arg(long, conflicts_with = "json")]
@@ -45,13 +51,13 @@ struct ShowArgs {
 #[derive(Debug, Args)]
 struct Filters {
     /// Of this source
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sources())]
     source: Option<String>,
     /// Of this kind: `issues`, `issues.opened` or `github.issues.opened`
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
     /// With such an outcome for any agent
-    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped"])]
+    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped", "filter_error"])]
     outcome: Option<String>,
     /// Received then or later: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
@@ -71,6 +77,7 @@ pub(super) async fn run(context: &Context, args: EventsArgs) -> anyhow::Result<(
     match args.command {
         None => list(context, args.filters).await,
         Some(EventsCommand::Show(args)) => show(context, &args).await,
+        Some(EventsCommand::Rm(args)) => rm::run(context, args).await,
     }
 }
 
@@ -110,7 +117,7 @@ fn row(event: &Event, clock: &Clock) -> [String; 5] {
     [
         clock.show(&event.received_at),
         event.id.clone(),
-        format!("{}{again}", event.event_type),
+        format!("{}{again}{}", event.event_type, if event.forgotten_at.is_some() { " (forgotten)" } else { "" }),
         event.source.clone(),
         if event.outcomes.is_empty() { "-".to_owned() } else { outcomes },
     ]
@@ -125,8 +132,13 @@ async fn show(context: &Context, args: &ShowArgs) -> anyhow::Result<()> {
     if context.json {
         return output::json(&detail);
     }
-    let body = client.event_body(&args.id).await?;
     let clock = Clock::here();
+    if detail.event.forgotten_at.is_some() {
+        facts(&detail, &clock).print()?;
+        output::line("\nWhat became of it")?;
+        return Ok(outcomes(&detail.event, &clock).print()?);
+    }
+    let body = client.event_body(&args.id).await?;
     facts(&detail, &clock).print()?;
     print_headers(&detail)?;
     output::line("\nWhat became of it")?;
@@ -145,7 +157,10 @@ fn facts(detail: &EventDetail, clock: &Clock) -> Table {
     table.row(["Delivery id", event.delivery_id.as_deref().unwrap_or("-")]);
     table.row(["Verified by", event.verified_by.as_deref().unwrap_or("nothing: the source takes unsigned deliveries")]);
     table.row(["Delivered again", &format!("{} times", event.duplicates)]);
-    table.row(["Body", &format!("{} bytes", event.body_size)]);
+    match &event.forgotten_at {
+        Some(at) => table.row(["Forgotten", &format!("{}: what it said was removed for good", clock.show(at))]),
+        None => table.row(["Body", &format!("{} bytes", event.body_size)]),
+    }
     if event.handshake {
         table.row(["Handshake", "yes: it sets the webhook up"]);
     }

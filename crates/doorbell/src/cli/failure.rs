@@ -103,6 +103,16 @@ pub(super) fn report(error: &anyhow::Error, context: Option<&Context>) -> ExitCo
 
 /// Whether what was printed went nowhere. Only the error itself counts: below one of the client's, the same kind means
 /// that the gateway hung up.
+/// What it means that somebody did not answer a question.
+pub(super) fn given_up(error: inquire::InquireError) -> anyhow::Error {
+    match error {
+        inquire::InquireError::OperationCanceled | inquire::InquireError::OperationInterrupted => {
+            Failure::new(Exit::Failed, "nothing was changed").into()
+        }
+        error => error.into(),
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

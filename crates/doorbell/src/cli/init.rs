@@ -1,29 +1,36 @@
 //! `doorbell init`: makes a project that works at once.
 
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use doorbell_core::secret::Secret;
 
 use super::context::{self, Context};
-use super::failure::{Exit, Failure};
+use super::failure::{self, Exit, Failure};
 use super::output;
 use super::random;
-use crate::config::Credentials;
+use crate::config::{Credentials, Preset, presets};
 
-/// Make a project: a GitHub source with a secret of its own, and an agent that works without an API key
+/// Make a project: a GitHub source with a secret of its own, and an agent
 ///
+/// The agent is a shell script that needs no API key, unless `--preset` names another one. On a terminal it is asked for.
 /// Files that are there already are left as they are.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  doorbell init\n  doorbell init my-project && cd my-project && doorbell dev")]
+#[command(
+    after_help = "Examples:\n  doorbell init my-project --preset claude && cd my-project && doorbell dev\n  doorbell init --preset shell"
+)]
 pub(super) struct InitArgs {
     /// The folder; it is made if it is not there
     #[arg(default_value = ".")]
     dir: PathBuf,
+    /// What the agent is: a coding agent's command line, or a script
+    #[arg(long, value_name = "NAME", value_parser = names())]
+    preset: Option<String>,
 }
 
 /// A file of a new project.
@@ -39,19 +46,28 @@ const SECRET_TYPE: &str = "github_webhook_secret";
 const SECRET_FIELD: &str = "secret";
 
 /// The project's own file comes last: with it, the folder is a project.
-const TEMPLATES: [Template; 5] = [
+const TEMPLATES: [Template; 4] = [
     Template { path: "agents/triage/config.toml", text: include_str!("init/agent.toml"), mode: 0o644 },
     Template { path: "agents/triage/SKILL.md", text: include_str!("init/SKILL.md"), mode: 0o644 },
-    Template { path: "agents/triage/agent.sh", text: include_str!("init/agent.sh"), mode: 0o755 },
     Template { path: ".gitignore", text: include_str!("init/gitignore"), mode: 0o644 },
     Template { path: PROJECT_FILE, text: include_str!("init/config.toml"), mode: 0o644 },
 ];
+
+/// The scripts of the presets that run one.
+const SCRIPTS: [(&str, Template); 2] = [
+    (DEFAULT_PRESET, Template { path: "agents/triage/agent.sh", text: include_str!("init/agent.sh"), mode: 0o755 }),
+    ("python", Template { path: "agents/triage/agent.py", text: include_str!("init/agent.py"), mode: 0o755 }),
+];
+
+/// It works at once, and without an API key.
+const DEFAULT_PRESET: &str = "shell";
 
 /// What was done, as `--json` prints it.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Made {
     project: PathBuf,
+    preset: &'static str,
     created: Vec<&'static str>,
     kept: Vec<&'static str>,
     credential: String,
@@ -62,15 +78,38 @@ pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
     if context.names_a_project() {
         return Err(Failure::usage("--project names a project that is there: say `doorbell init DIR`").into());
     }
-    let made = create(&args.dir, &context::credentials())?;
+    let preset = match args.preset {
+        Some(name) => name,
+        None if !context.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() => ask()?,
+        None => DEFAULT_PRESET.to_owned(),
+    };
+    let made = create(&args.dir, &preset, &context::credentials())?;
     if context.json {
         return output::json(&made);
     }
     Ok(output::line(next_steps(&made, &args.dir))?)
 }
 
-/// Makes a project in `dir`, with a secret among `credentials`.
-pub(super) fn create(dir: &Path, credentials: &Credentials) -> anyhow::Result<Made> {
+fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(presets().iter().map(|preset| preset.name.as_str()))
+}
+
+/// Which preset it is to be.
+fn ask() -> anyhow::Result<String> {
+    let choice = |preset: &'static Preset| format!("{}: {}", preset.name, preset.title);
+    let choices = presets().iter().map(choice).collect::<Vec<_>>();
+    let first = presets().iter().position(|preset| preset.name == DEFAULT_PRESET).unwrap_or(0);
+    let asked =
+        inquire::Select::new("What is the agent? (a script works at once)", choices).with_starting_cursor(first);
+    let chosen = asked.raw_prompt().map_err(failure::given_up)?;
+    Ok(presets()[chosen.index].name.clone())
+}
+
+/// Makes a project in `dir` with an agent of this preset, and a secret among `credentials`.
+pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> anyhow::Result<Made> {
+    let Some(preset) = presets().iter().find(|known| known.name == preset) else {
+        return Err(Failure::usage(format!("there is no preset `{preset}`")).into());
+    };
     fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
     let project = dir.canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
     if project.join(PROJECT_FILE).exists() {
@@ -80,12 +119,49 @@ pub(super) fn create(dir: &Path, credentials: &Credentials) -> anyhow::Result<Ma
     let instance = instance_of(&project);
     let secret_place = keep_secret(credentials, &instance)?;
     let (mut created, mut kept) = (Vec::new(), Vec::new());
-    for template in &TEMPLATES {
-        let text = template.text.replace("@INSTANCE@", &instance);
+    let script = SCRIPTS.iter().filter(|(name, _)| *name == preset.name).map(|(_, template)| template);
+    for template in script.chain(&TEMPLATES) {
+        let text = template.text.replace("@INSTANCE@", &instance).replace("@TITLE@", &capitalised(&preset.title));
+        let text = text.replace("@PRESET@", &preset.name).replace("@RUNTIME@", &runtime_lines(preset));
         let is_new = write_new(&project.join(template.path), &text, template.mode)?;
         if is_new { &mut created } else { &mut kept }.push(template.path);
     }
-    Ok(Made { project, created, kept, credential: format!("{SECRET_TYPE}:{instance}"), secret_place })
+    Ok(Made {
+        project,
+        preset: &preset.name,
+        created,
+        kept,
+        credential: format!("{SECRET_TYPE}:{instance}"),
+        secret_place,
+    })
+}
+
+/// What stands below `preset = …`.
+fn runtime_lines(preset: &Preset) -> String {
+    let mut lines = Vec::new();
+    if let Some(act) = &preset.act {
+        lines.push(
+            "# It may read and answer. To let it change files as well, which strangers may then make it do:".to_owned(),
+        );
+        lines.push(format!("# {act}"));
+    }
+    lines.extend(preset.remark.as_ref().map(|remark| format!("# Mind that {remark}.")));
+    let mut credentials = vec!["github_token"];
+    if let Some(key) = &preset.credential {
+        lines.push(format!("# Its key, unless it is logged in already: `doorbell creds add {key}`."));
+        credentials.insert(0, key);
+    }
+    lines.push(
+        "# What else it is to know in secret, as environment variables (first `doorbell creds add github_token`):"
+            .to_owned(),
+    );
+    lines.push(format!("# credentials = {credentials:?}"));
+    lines.join("\n")
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), characters.as_str()))
 }
 
 /// Where the secret of this instance is: a new one, unless there is one.
@@ -167,7 +243,7 @@ mod tests {
     fn a_new_project_loads_as_it_is() {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("acme");
-        let made = create(&dir, &credentials(home.path())).unwrap();
+        let made = create(&dir, DEFAULT_PRESET, &credentials(home.path())).unwrap();
         assert_eq!((made.created.len(), made.credential.as_str()), (5, "github_webhook_secret:acme"));
         let environment = [("HOME", home.path())].into_iter().collect::<Environment>();
         let config = crate::config::load(&dir, &environment, &[]).unwrap();
@@ -186,11 +262,11 @@ mod tests {
         let dir = home.path().join("acme");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join(".gitignore"), "/target\n").unwrap();
-        let made = create(&dir, &credentials).unwrap();
+        let made = create(&dir, DEFAULT_PRESET, &credentials).unwrap();
         assert_eq!(made.kept, [".gitignore"]);
         assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "/target\n");
         assert_eq!(fs::read_to_string(&made.secret_place).unwrap(), "mine");
-        assert!(create(&dir, &credentials).is_err(), "it is a project now");
+        assert!(create(&dir, DEFAULT_PRESET, &credentials).is_err(), "it is a project now");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use doorbell_client::api::{CreatedKey, NewKey};
 
+use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, escape_terminal};
@@ -36,7 +37,7 @@ struct CreateArgs {
     #[arg(long, value_parser = ["owner", "viewer", "agent"])]
     role: String,
     /// The agent that the key belongs to, for role `agent`
-    #[arg(long, required_if_eq("role", "agent"))]
+    #[arg(long, required_if_eq("role", "agent"), add = completions::agents())]
     agent: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use doorbell_client::Client;
 use doorbell_client::api::{self, Activity};
 
-use super::output::{self, escape_terminal, line};
+use super::output::{self, escape_terminal, line, wrap};
 use super::time::Clock;
 
 /// Says what happens.
@@ -60,6 +60,7 @@ impl Live {
                 say("rejected", &delivery.at, &format!("{} {code}: {detail}{more}", delivery.source))
             }
             Activity::Run { run } => self.say_run(run),
+            Activity::Config { reload } => say_reload(reload),
             Activity::Log { run_id, line: log } => {
                 let whose = self.whose(run_id).await;
                 say(&format!("  {}", log.stream), &log.at, &format!("{whose}  {}", log.text))
@@ -102,6 +103,17 @@ impl Live {
     }
 }
 
+fn say_reload(reload: &api::Reload) -> io::Result<()> {
+    match &reload.error {
+        None if reload.changes.is_empty() => say("config", &reload.at, "read again: nothing changed"),
+        None => reload.changes.iter().try_for_each(|change| say("config", &reload.at, change)),
+        Some(error) => {
+            say("config", &reload.at, "what is saved now cannot be used, so the earlier configuration stays:")?;
+            error.lines().try_for_each(|problem| line(escape_terminal(problem)))
+        }
+    }
+}
+
 fn say_event(event: &api::Event) -> io::Result<()> {
     let at = &event.received_at;
     let subject = event.context.get("title").and_then(|title| title.as_str());
@@ -125,9 +137,9 @@ fn say_matches(event: &api::Event, verdicts: &[api::Verdict]) -> io::Result<()> 
         say("matched", at, &format!("{} by trigger #{}: {filters}", verdict.agent, verdict.trigger + 1))?;
     }
     for outcome in event.outcomes.iter().filter(|outcome| outcome.outcome != "started") {
-        let run = outcome.run_id.as_deref().unwrap_or_default();
+        let run = outcome.run_id.as_ref().map(|run| format!(" {run}")).unwrap_or_default();
         let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        say(&outcome.outcome, at, &format!("{} {run}{reason}", outcome.agent))?;
+        say(&outcome.outcome, at, &format!("{}{run}{reason}", outcome.agent))?;
     }
     if event.handshake {
         say("ping", at, handshake_proves(event.verified_by.is_some()))?;
@@ -154,7 +166,10 @@ fn tag(agent: &str, run_id: &str) -> String {
 
 /// One line: when, what, and the rest.
 pub(super) fn say(what: &str, at: &str, rest: &str) -> io::Result<()> {
-    line(format!("{}  {what:<10}  {}", Clock::time_of_day(at), escape_terminal(rest)))
+    let start = format!("{}  {what:<10}  ", Clock::time_of_day(at));
+    let width = output::terminal_width().map_or(usize::MAX, |width| width.saturating_sub(start.chars().count()));
+    let indent = format!("\n{}", " ".repeat(start.chars().count()));
+    line(format!("{start}{}", wrap(&escape_terminal(rest), width).join(&indent)))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use doorbell_client::Client;
 use doorbell_client::api::{Log, LogLine};
 use futures_util::StreamExt as _;
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
@@ -15,6 +16,7 @@ use super::time::Clock;
 #[command(after_help = "Examples:\n  doorbell logs run_01K…\n  doorbell logs -f run_01K…")]
 pub(super) struct LogsArgs {
     /// The run's id
+    #[arg(add = completions::runs())]
     run: String,
     /// Go on as it writes, until it ends
     #[arg(short, long)]

@@ -110,6 +110,30 @@ impl Table {
     }
 }
 
+/// How many columns the terminal has; none if standard output is none.
+pub(super) fn terminal_width() -> Option<usize> {
+    Grid::new().width().map(usize::from)
+}
+
+/// The lines of a text, broken at spaces so that none has more than `width` characters; a longer word stays whole. Where
+/// so little room is left that few words fit, the terminal may break it.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while usize::from(NARROWEST) <= width
+        && let Some((most, next)) = rest.char_indices().nth(width)
+    {
+        let is_inside = |at: &usize| !rest[..*at].trim_start().is_empty();
+        // A space that just does not fit may be left out, too.
+        let fits = rest[..most + next.len_utf8()].rmatch_indices(' ').map(|(at, _)| at).find(is_inside);
+        let Some(at) = fits.or_else(|| rest.match_indices(' ').map(|(at, _)| at).find(is_inside)) else { break };
+        lines.push(rest[..at].trim_end());
+        rest = rest[at..].trim_start_matches(' ');
+    }
+    lines.push(rest);
+    lines
+}
+
 fn cell_lines(text: &str) -> String {
     text.replace("\r\n", "\n").split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n")
 }
@@ -236,6 +260,18 @@ mod tests {
             assert!(wraps || shown.contains(&url), "{shown}");
             assert!(cells[0] == url || !wraps || shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
         }
+    }
+
+    #[test]
+    fn lines_are_broken_between_words_only() {
+        let text = "matched triage by trigger #1 https://example.com/a/long/address end";
+        assert_eq!(wrap(text, 28), ["matched triage by trigger #1", "https://example.com/a/long/address", "end"]);
+        assert_eq!(wrap(text, 200), [text]);
+        assert_eq!(wrap("", 80), [""]);
+        assert_eq!(wrap(text, 5), [text], "too narrow for anything");
+        let wide = "ä".repeat(30);
+        assert_eq!(wrap(&format!("{wide} {wide} x"), 32), [wide.as_str(), &format!("{wide} x")]);
+        assert_eq!(wrap(&format!("   {wide}  {wide}"), 40), [format!("   {wide}"), wide]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ enum Page {
     Cli,
     /// Every configuration key.
     Config,
+    /// Every preset.
+    Presets,
     /// Every metric.
     Metrics,
 }
@@ -27,6 +29,7 @@ pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
     let page = match args.page {
         Page::Cli => commands(),
         Page::Config => configuration(),
+        Page::Presets => presets(),
         Page::Metrics => metrics(),
     };
     Ok(output::line(page.trim_end())?)
@@ -38,6 +41,23 @@ fn configuration() -> String {
          and flags go over each other: [the guide](../guide.md#a-project).\n\n```toml\n{}```\n",
         config::DEFAULTS
     )
+}
+
+fn presets() -> String {
+    let mut page = "# Presets\n\nWhat `preset = \"…\"` in `[runtime]` stands for, as the program has it built in. Traps, logins and safety of each \
+                    tool: [agents](../agents.md).\n\n| preset | for | its credential | lets it change files | checked |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for preset in config::presets() {
+        let credential = preset.credential.as_ref().map_or_else(String::new, |kind| format!("`{kind}`"));
+        let act = preset.act.as_ref().map(|act| format!("`{act}`"));
+        let act = act.or_else(|| preset.remark.clone()).unwrap_or_default();
+        page.push_str(&format!(
+            "| `{}` | {} | {credential} | {act} | {} |\n",
+            preset.name, preset.title, preset.checked
+        ));
+    }
+    page.push_str(&format!("\n```toml\n{}```\n", config::PRESETS));
+    page
 }
 
 fn metrics() -> String {

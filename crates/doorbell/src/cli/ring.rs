@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use doorbell_core::source::Source;
 
 use self::report::Expectation;
 use self::target::{choose, is_url};
+use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::live::handshake_proves;
@@ -34,11 +36,13 @@ mod volley;
 #[command(after_help = EXAMPLES)]
 pub(super) struct RingArgs {
     /// The provider to play, e.g. `github`
+    #[arg(add = completions::provider_names())]
     provider: String,
     /// The event to send: `issues.opened`, or `issues` for the first sample of it
+    #[arg(add = completions::samples())]
     event: Option<String>,
     /// The source to send it to, or a URL [default: the project's only source of that provider]
-    #[arg(long, value_name = "SOURCE|URL")]
+    #[arg(long, value_name = "SOURCE|URL", add = completions::sources())]
     to: Option<String>,
     /// Send this body instead of the sample's
     #[arg(long, value_name = "PATH")]
@@ -49,6 +53,9 @@ pub(super) struct RingArgs {
     /// Leave the signature out: it works if the gateway refuses it
     #[arg(long)]
     unsigned: bool,
+    /// Sign it with a time that is too long ago: it works if the gateway refuses it
+    #[arg(long, conflicts_with_all = ["tamper", "unsigned"])]
+    stale: bool,
     /// How many to send, each with a delivery id of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     count: u64,
@@ -66,6 +73,7 @@ Examples:
   doorbell ring github issues.opened
   doorbell ring github push --file body.json --to acme-github
   doorbell ring github issues.opened --tamper       see that it is refused
+  doorbell ring standard invoice.paid --stale       see that a replay is refused
   doorbell ring github issues.opened --count 1000 --rate 200/s";
 
 fn parse_rate(text: &str) -> Result<f64, String> {
@@ -73,6 +81,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = number.parse::<f64>().ok().filter(|rate| (0.001..=1_000_000.0).contains(rate));
     rate.ok_or_else(|| "not a number of deliveries a second, like 50 or 0.5/s".to_owned())
 }
+
+/// How much older than tolerated a stale delivery is: more than the clocks of two machines differ.
+const TOO_LATE_BY: Duration = Duration::from_secs(60);
 
 /// A delivery that can be sent again and again.
 #[derive(Debug)]
@@ -123,7 +134,7 @@ fn url(context: &Context, source: &Source, to: Option<&str>) -> anyhow::Result<S
     match to.filter(|to| is_url(to)) {
         Some(url) => Ok(url.to_owned()),
         None => {
-            let gateway = context.gateway_url()?;
+            let gateway = context.senders_url()?;
             Ok(format!("{gateway}/v1/webhooks/{}/{}", source.provider().name(), source.name()))
         }
     }
@@ -150,11 +161,16 @@ impl Bell {
         };
         // With a body of one's own, the event is what was said: `issues` needs no action.
         let event = sample.filter(|_| args.file.is_none()).map_or(event, |sample| sample.event).to_owned();
-        let expectation = match (args.tamper, args.unsigned) {
-            (true, _) => Expectation::TamperedIsRefused,
-            (_, true) => Expectation::UnsignedIsRefused,
-            _ => Expectation::Accepted,
+        let expectation = match () {
+            () if args.tamper => Expectation::TamperedIsRefused,
+            () if args.unsigned => Expectation::UnsignedIsRefused,
+            () if args.stale => Expectation::StaleIsRefused,
+            () => Expectation::Accepted,
         };
+        if args.stale && source.provider().tolerance().is_none() {
+            let message = format!("`{}` signs no time, so no delivery of it is too old", source.provider().name());
+            return Err(Failure::usage(message).hint("one that was sent before is recognised by its id").into());
+        }
         Ok(Self { source, event, body, expectation })
     }
 
@@ -181,11 +197,14 @@ impl Bell {
 
     fn sign(&self, delivery_id: &str) -> Signed {
         let key = self.source.keys().first().map(|named| &named.key);
-        let sign = |key: Option<&Key>| {
-            self.source.provider().sign(key, &self.event, self.body.clone(), delivery_id, clock::now())
+        let provider = self.source.provider();
+        let now = match (self.expectation, provider.tolerance()) {
+            (Expectation::StaleIsRefused, Some(tolerance)) => clock::now().before(tolerance + TOO_LATE_BY),
+            _ => clock::now(),
         };
+        let sign = |key: Option<&Key>| provider.sign(key, &self.event, self.body.clone(), delivery_id, now);
         match (self.expectation, key) {
-            (Expectation::Accepted, key) => sign(key),
+            (Expectation::Accepted | Expectation::StaleIsRefused, key) => sign(key),
             (Expectation::UnsignedIsRefused, _) => sign(None),
             // A token says nothing about the body, so it is the token that is changed.
             (Expectation::TamperedIsRefused, Some(Key::Token(_))) => sign(Some(&Key::Token(Secret::new("tampered")))),
@@ -209,18 +228,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use doorbell_core::provider::github::Github;
+    use doorbell_core::provider::standard::Standard;
     use doorbell_core::source::{Dedup, NamedKey};
-    use doorbell_core::verify::verify;
+    use doorbell_core::verify::{RejectionCode, verify};
 
     fn bell(expectation: Expectation) -> Bell {
-        let key = Github.prepare(&Secret::new("It's a Secret to Everybody")).unwrap();
+        bell_of(Github, "It's a Secret to Everybody", expectation)
+    }
+
+    fn bell_of(provider: impl Provider + 'static, secret: &str, expectation: Expectation) -> Bell {
+        let key = provider.prepare(&Secret::new(secret)).unwrap();
         let keys = vec![NamedKey { instance: "acme".to_owned(), key }];
-        let source = Source::new("acme", Arc::new(Github), keys, false, Dedup::Id).unwrap();
+        let source = Source::new("acme", Arc::new(provider), keys, false, Dedup::Id).unwrap();
         let body = Bytes::from_static(br#"{"action":"opened"}"#);
         Bell { source: Arc::new(source), event: "issues.opened".to_owned(), body, expectation }
     }
 
     fn is_verified(bell: &Bell) -> bool {
+        refusal(bell).is_none()
+    }
+
+    fn refusal(bell: &Bell) -> Option<RejectionCode> {
         let signed = bell.sign("1");
         let headers = signed.headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let delivery = Delivery {
@@ -230,7 +258,19 @@ mod tests {
             body: signed.body,
             received_at: clock::now(),
         };
-        verify(&bell.source, &Arc::new(delivery)).is_ok()
+        verify(&bell.source, &Arc::new(delivery)).err().map(|rejection| rejection.code)
+    }
+
+    #[test]
+    fn a_stale_delivery_is_right_but_for_its_age() {
+        let standard = |tolerance, expectation| bell_of(Standard { tolerance }, "whsec_c2VjcmV0", expectation);
+        for tolerance in [Duration::from_secs(1), Duration::from_secs(86_400)] {
+            let stale = refusal(&standard(tolerance, Expectation::StaleIsRefused));
+            assert_eq!(stale, Some(RejectionCode::TimestampOutOfRange));
+        }
+        assert!(is_verified(&standard(Duration::from_secs(300), Expectation::Accepted)));
+        assert!(!is_verified(&standard(Duration::from_secs(300), Expectation::TamperedIsRefused)));
+        assert!(!is_verified(&standard(Duration::from_secs(300), Expectation::UnsignedIsRefused)));
     }
 
     #[test]

@@ -5,12 +5,13 @@ use doorbell_client::RunQuery;
 use doorbell_client::api::{Run, RunDetail};
 use doorbell_core::run::State;
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 
-/// List runs, newest first, show one, or end one
+/// List runs, newest first, show one, end one, or let held ones go on
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct RunsArgs {
@@ -23,6 +24,7 @@ pub(super) struct RunsArgs {
 const EXAMPLES: &str = "\
 Examples:
   doorbell runs --agent triage --state failed
+  doorbell runs --with-key acme/app#7
   doorbell runs show run_01K…
   doorbell runs cancel run_01K…";
 
@@ -30,6 +32,7 @@ Examples:
 enum RunsCommand {
     Show(ShowArgs),
     Cancel(CancelArgs),
+    Release(ReleaseArgs),
 }
 
 /// Show a run: where it stands, its tries and its result
@@ -37,6 +40,7 @@ enum RunsCommand {
 #[command(after_help = "Example:\n  doorbell runs show run_01K…")]
 struct ShowArgs {
     /// The run's id
+    #[arg(add = completions::runs())]
     id: String,
 }
 
@@ -45,13 +49,23 @@ struct ShowArgs {
 #[command(after_help = "Example:\n  doorbell runs cancel run_01K…")]
 struct CancelArgs {
     /// The run's id
+    #[arg(add = completions::runs())]
     id: String,
+}
+
+/// Let held runs go on
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell runs --state held\n  doorbell runs release run_01K…")]
+struct ReleaseArgs {
+    /// The runs' ids
+    #[arg(required = true)]
+    ids: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct Filters {
     /// Of this agent
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::agents())]
     agent: Option<String>,
     /// In this state
     #[arg(long, value_parser = State::ALL.map(State::as_str))]
@@ -59,8 +73,11 @@ struct Filters {
     /// Only those that failed with all their tries used up
     #[arg(long)]
     dead_letter: bool,
+    /// About this: the value of their trigger's `key` (`--key` is the API key)
+    #[arg(long, value_name = "KEY")]
+    with_key: Option<String>,
     /// Caused by this event
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = completions::events())]
     event: Option<String>,
     /// At most so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -75,12 +92,14 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
         None => list(context, args.filters).await,
         Some(RunsCommand::Show(args)) => show(context, &args.id).await,
         Some(RunsCommand::Cancel(args)) => cancel(context, &args.id).await,
+        Some(RunsCommand::Release(args)) => release(context, &args.ids).await,
     }
 }
 
 async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
-    let Filters { agent, state, dead_letter, event, limit, cursor } = filters;
-    let query = RunQuery { agent, state, dead_letter: dead_letter.then_some(true), event, cursor, limit };
+    let Filters { agent, state, dead_letter, with_key, event, limit, cursor } = filters;
+    let query =
+        RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key: with_key, event, cursor, limit };
     let page = context.client()?.runs(&query).await?;
     if context.json {
         return output::json(&page);
@@ -90,7 +109,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "STATE", "TRY", "TOOK", "WHY"]).wrapping_last();
+    let mut table = Table::new(&["TIME", "ID", "AGENT", "EVENT", "KEY", "STATE", "TRY", "TOOK", "WHY"]).wrapping_last();
     page.runs.iter().for_each(|run| table.row(row(run, &clock)));
     table.print()?;
     if let Some(cursor) = page.next_cursor {
@@ -99,12 +118,13 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(run: &Run, clock: &Clock) -> [String; 8] {
+fn row(run: &Run, clock: &Clock) -> [String; 9] {
     [
         clock.show(&run.created_at),
         run.id.clone(),
         run.agent.clone(),
         run.event_type.clone(),
+        run.key.clone().unwrap_or_else(|| "-".to_owned()),
         state(run),
         run.attempt.to_string(),
         clock.between(run.started_at.as_deref(), run.finished_at.as_deref()),
@@ -145,6 +165,9 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table.row(["State", &state(run)]);
     table.row(["Why", run.reason.as_deref().unwrap_or("-")]);
     table.row(["Event", &format!("{} {}", run.event_id, run.event_type)]);
+    if let Some(key) = &run.key {
+        table.row(["Key", key]);
+    }
     table.row(["Made", &clock.show(&run.created_at)]);
     table.row(["Started", &clock.show_some(run.started_at.as_deref())]);
     table.row(["Ended", &clock.show_some(run.finished_at.as_deref())]);
@@ -182,6 +205,18 @@ async fn cancel(context: &Context, id: &str) -> anyhow::Result<()> {
     Ok(output::line(escape_terminal(&format!("{} {what}{state}", cancelled.id)))?)
 }
 
+async fn release(context: &Context, ids: &[String]) -> anyhow::Result<()> {
+    let client = context.client()?;
+    for id in ids {
+        let released = client.release_run(id).await.map_err(Failure::no_run(id))?;
+        match context.json {
+            true => output::json_line(&released)?,
+            false => output::line(escape_terminal(&format!("{} is {}", released.id, released.state)))?,
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -200,7 +235,7 @@ mod tests {
     #[test]
     fn a_row_says_where_the_run_stands_and_why() {
         let row = row(&run("failed"), &Clock::fixed("2026-01-31T12:00:00Z"));
-        let wanted = ["09:30:00", "run_1", "triage", "github.push", "failed", "2", "1m 05s", "exit code 1"];
+        let wanted = ["09:30:00", "run_1", "triage", "github.push", "-", "failed", "2", "1m 05s", "exit code 1"];
         assert_eq!(row.each_ref().map(String::as_str), wanted);
     }
 

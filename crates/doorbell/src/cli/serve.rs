@@ -1,10 +1,11 @@
 //! `doorbell serve`: the gateway, until it is told to end.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
@@ -20,12 +21,15 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
         LogFormatArg::Json => LogFormat::Json,
     };
     telemetry::start_logging(&environment, "info", format);
-    let config = load(&context.root()?, &environment, args.listen)?;
-    let gateway = start(config, &environment).await?;
-    // The log says it, too, and what reads JSON cannot read this.
+    // The log says it, too, and what reads JSON cannot read notes.
     let notes = format == LogFormat::Text;
+    let config = load_with(&context.root()?, &environment, args.listen, |warning| match notes {
+        true => warn(warning),
+        false => tracing::warn!(warning, "config.warning"),
+    })?;
+    let gateway = start(config, &environment).await?;
     if notes {
-        output::note(format!("doorbell listens on http://{}", gateway.address));
+        output::note(format!("doorbell listens on {}", whereabouts(&gateway)));
     }
     run_until_told(gateway, notes).await
 }
@@ -36,10 +40,30 @@ pub(super) fn load(
     environment: &Environment,
     listen: Option<std::net::SocketAddr>,
 ) -> anyhow::Result<Config> {
+    load_with(root, environment, listen, warn)
+}
+
+fn load_with(
+    root: &Path,
+    environment: &Environment,
+    listen: Option<std::net::SocketAddr>,
+    warn: impl Fn(&str),
+) -> anyhow::Result<Config> {
     let flags = listen.map(|listen| ("gateway.listen".to_owned(), listen.to_string()));
     let config = config::load(root, environment, &flags.into_iter().collect::<Vec<_>>())?;
-    config.warnings.iter().for_each(|warning| output::note(format!("warning: {warning}")));
+    config.warnings.iter().for_each(|warning| warn(warning));
     Ok(config)
+}
+
+fn warn(warning: &str) {
+    output::note(format!("warning: {}", output::escape_terminal(warning)));
+}
+
+/// Where a gateway can be called from this machine, and from where else.
+pub(super) fn whereabouts(gateway: &Gateway) -> String {
+    let every = if gateway.address.ip().is_unspecified() { " and every other address of this machine" } else { "" };
+    let api = gateway.app.admin_url.get().map(|url| format!("; its API on {url}")).unwrap_or_default();
+    format!("{}{every}{api}", gateway.app.local_url())
 }
 
 /// Starts a gateway of this program.
@@ -56,7 +80,7 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
     let taken = format!("{error:#}").contains("another gateway uses");
     let text = std::fs::read(address_file(root)).ok().filter(|_| taken);
     match text.and_then(|text| serde_json::from_slice::<Address>(&text).ok()) {
-        Some(Address { url, pid }) => {
+        Some(Address { url, pid, .. }) => {
             let message = format!("another gateway runs for this project (pid {pid}, {url})");
             Failure::new(Exit::Failed, message).hint("stop it first").into()
         }
@@ -64,12 +88,12 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
     }
 }
 
-/// Waits for SIGTERM or SIGINT, then closes: running agents may go on until `drain_timeout`, or the second signal.
+/// Waits for SIGTERM, SIGINT or the end of its terminal, then closes: running agents may go on until `drain_timeout`, or the second signal.
 /// `notes`: say so on standard error.
 pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
     let mut told = Told::new()?;
     told.wait().await;
-    let limit = gateway.app.config.gateway.drain_timeout;
+    let limit = gateway.app.current().config.gateway.drain_timeout;
     let note = |text: String| {
         if notes {
             output::note(text)
@@ -91,21 +115,39 @@ pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Res
     Ok(if again { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// The signals that end a gateway.
+/// The signals that end a gateway. SIGHUP asks for the configuration to be read again (see `reload`), unless it comes
+/// because the terminal is gone that the gateway was started in.
 struct Told {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    in_terminal: bool,
 }
 
 impl Told {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            in_terminal: std::io::stdin().is_terminal(),
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn wait(&mut self) {
+        let lost_terminal = async {
+            loop {
+                self.hangup.recv().await;
+                // One that was hung up is no terminal any more.
+                if self.in_terminal && !std::io::stdin().is_terminal() {
+                    return;
+                }
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = lost_terminal => {}
         }
     }
 }

@@ -1,8 +1,9 @@
 //! `doorbell sources`: where deliveries come in.
 
 use clap::{Args, Subcommand};
-use doorbell_client::api::{Delivery, Source};
+use doorbell_client::api::{CredentialUse, Delivery, Source};
 
+use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
@@ -26,6 +27,7 @@ enum SourcesCommand {
 #[command(after_help = "Example:\n  doorbell sources deliveries acme-github --rejected --limit 500")]
 struct DeliveriesArgs {
     /// The source's name
+    #[arg(add = completions::sources())]
     source: String,
     /// Only those that were refused, among the newest
     #[arg(long)]
@@ -58,14 +60,27 @@ async fn list(context: &Context) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = Table::new(&["SOURCE", "PROVIDER", "URL", "VERIFIED WITH"]).wrapping_last();
-    list.sources.iter().for_each(|source| table.row(row(source)));
+    let clock = Clock::here();
+    list.sources.iter().for_each(|source| table.row(row(source, &clock)));
     Ok(table.print()?)
 }
 
-fn row(source: &Source) -> [String; 4] {
-    let verified =
-        if source.signed { source.credentials.join(", ") } else { "nothing: takes unsigned deliveries".to_owned() };
+fn row(source: &Source, clock: &Clock) -> [String; 4] {
+    let verified = match source.signed {
+        true => source.credential_uses.iter().map(|used| credential(used, clock)).collect::<Vec<_>>().join("; "),
+        false => "nothing: takes unsigned deliveries".to_owned(),
+    };
     [source.name.clone(), source.provider.clone(), source.url.clone(), verified]
+}
+
+/// `old: 12 deliveries, last 09:30:00`.
+fn credential(used: &CredentialUse, clock: &Clock) -> String {
+    let CredentialUse { credential, deliveries, .. } = used;
+    match &used.last_verified_at {
+        Some(last) if *deliveries == 1 => format!("{credential}: 1 delivery, {}", clock.show(last)),
+        Some(last) => format!("{credential}: {deliveries} deliveries, last {}", clock.show(last)),
+        None => format!("{credential}: no delivery yet"),
+    }
 }
 
 async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {
@@ -111,6 +126,18 @@ fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_says_when_it_was_last_of_use() {
+        let clock = Clock::fixed("2026-01-31T12:00:00Z");
+        let shown = |deliveries, last: Option<&str>| {
+            let last_verified_at = last.map(str::to_owned);
+            credential(&CredentialUse { credential: "old".to_owned(), deliveries, last_verified_at }, &clock)
+        };
+        assert_eq!(shown(0, None), "old: no delivery yet");
+        assert_eq!(shown(1, Some("2026-01-31T09:30:00.000Z")), "old: 1 delivery, 09:30:00");
+        assert_eq!(shown(12, Some("2026-01-31T09:30:00.000Z")), "old: 12 deliveries, last 09:30:00");
+    }
 
     #[test]
     fn a_rejected_delivery_says_why_and_from_where() {

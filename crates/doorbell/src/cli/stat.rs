@@ -1,10 +1,10 @@
 //! `doorbell stat`: what is going on.
 
 use clap::Args;
-use doorbell_client::api::{AgentStats, Stats};
+use doorbell_client::api::{AgentStats, ConfigState, Stats, Sweep};
 
 use super::context::Context;
-use super::output::{self, Table};
+use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 
 /// Show what is going on: deliveries, and where each agent's runs stand
@@ -18,6 +18,12 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         return output::json(&stats);
     }
     output::line(summary(&stats))?;
+    if let Some(config) = &stats.config {
+        output::line(describe(config, &Clock::here()))?;
+    }
+    if let Some(sweep) = &stats.last_sweep {
+        output::line(swept(sweep, &Clock::here()))?;
+    }
     show_agents(&stats)?;
     show_receivers(&stats)
 }
@@ -54,6 +60,29 @@ fn summary(stats: &Stats) -> String {
     format!(
         "{} events stored; since the start {} deliveries accepted, {} duplicate, {} rejected",
         stats.events, counts.accepted, counts.duplicate, counts.rejected
+    )
+}
+
+/// Which configuration is in force, and what is wrong with the saved one.
+fn describe(config: &ConfigState, clock: &Clock) -> String {
+    let age = clock.between(Some(&config.loaded_at), None);
+    let in_force = format!("configuration {}, loaded {age} ago", config.generation);
+    match &config.error {
+        None => in_force,
+        Some(error) => format!(
+            "{in_force}; what is saved now cannot be used, so this one stays:\n{}",
+            error.lines().map(escape_terminal).collect::<Vec<_>>().join("\n")
+        ),
+    }
+}
+
+fn swept(sweep: &Sweep, clock: &Clock) -> String {
+    format!(
+        "the last sweep ended at {} and removed {} events, {} runs, {} refused deliveries",
+        clock.show(&sweep.ended_at),
+        sweep.events,
+        sweep.runs,
+        sweep.rejections
     )
 }
 

@@ -6,6 +6,7 @@ use doorbell_core::time::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::clock;
+use crate::config::parse_duration;
 
 /// A point in time as an option names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +18,9 @@ pub(super) enum When {
 }
 
 impl When {
-    /// Reads RFC 3339, or a number with `s`, `m`, `h`, `d` or `w`.
+    /// Reads RFC 3339, or a duration as the configuration spells it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        if let Some(ago) = duration(text) {
+        if let Ok(ago) = parse_duration(text) {
             return Ok(Self::Ago(ago));
         }
         let wrong = "neither a time like 2026-01-31T09:30:00Z nor how long ago, like 90s, 15m, 1h or 2d";
@@ -33,20 +34,6 @@ impl When {
             Self::Ago(ago) => now.before(ago).to_string(),
         }
     }
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    let unit = text.chars().next_back()?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return None,
-    };
-    let number = text.strip_suffix(unit).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))?;
-    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
 }
 
 /// Shows the times of the API in the zone of this machine, without the day if it is today.

@@ -3,6 +3,7 @@
 use clap::Args;
 use doorbell_client::api::{ClauseVerdict, Explanation, Verdict};
 
+use super::completions;
 use super::context::Context;
 use super::events::{outcomes, text_of};
 use super::failure::Failure;
@@ -14,6 +15,7 @@ use super::time::Clock;
 #[command(after_help = "Example:\n  doorbell why evt_01K…")]
 pub(super) struct WhyArgs {
     /// The event's id
+    #[arg(add = completions::events())]
     event: String,
 }
 
@@ -38,7 +40,10 @@ fn explain(explanation: &Explanation, clock: &Clock) -> String {
         String::new(),
         format!("Triggers (version {}, in force when it was stored)", explanation.trigger_set),
     ];
-    if explanation.verdicts.is_empty() {
+    if let Some(at) = &event.forgotten_at {
+        let at = escape_terminal(&clock.show(at)).into_owned();
+        lines.push(format!("  what it said was removed for good at {at}: no filter can be held against it any more"));
+    } else if explanation.verdicts.is_empty() {
         lines.push("  there were none: an agent asks for events with [[webhooks]] in its config.toml".to_owned());
     }
     for verdict in &explanation.verdicts {
@@ -53,7 +58,8 @@ fn explain(explanation: &Explanation, clock: &Clock) -> String {
 
 fn judgement(verdict: &Verdict) -> String {
     let (agent, reason) = (escape_terminal(&verdict.agent), escape_terminal(&verdict.reason));
-    format!("  {} {agent} #{}: {reason}", mark(verdict.matched), verdict.trigger + 1)
+    let key = verdict.key.as_ref().map(|key| format!("; key {}", escape_terminal(key))).unwrap_or_default();
+    format!("  {} {agent} #{}: {reason}{key}", mark(verdict.matched), verdict.trigger + 1)
 }
 
 fn clauses(verdict: &Verdict) -> Vec<String> {
@@ -69,7 +75,12 @@ fn clauses(verdict: &Verdict) -> Vec<String> {
 }
 
 fn actual(clause: &ClauseVerdict) -> String {
+    if let Some(error) = &clause.error {
+        return format!("failed: {error}");
+    }
     match &clause.actual {
+        // An expression that reads nothing of the event.
+        Some(serde_json::Value::Array(list)) if list.is_empty() && is_expression(clause) => String::new(),
         Some(value) => match text_of(value) {
             text if text.is_empty() => "has none".to_owned(),
             text => format!("has {text}"),
@@ -77,6 +88,10 @@ fn actual(clause: &ClauseVerdict) -> String {
         None if clause.passed => "is for other events".to_owned(),
         None => "the event does not carry it".to_owned(),
     }
+}
+
+fn is_expression(clause: &ClauseVerdict) -> bool {
+    matches!(clause.field.as_str(), "where" | "key")
 }
 
 fn mark(good: bool) -> &'static str {

@@ -9,10 +9,10 @@ use super::files;
 use super::layers::{ALIASES, drop_foreign};
 use super::names::{NAME_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
-use super::runtime::{self, PRESETS, Surroundings};
+use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
 use super::sources::Sources;
-use super::{Agent, CommandRuntime, WhenFull, retries, triggers};
+use super::{Agent, CommandRuntime, WhenFull, presets, retries, triggers};
 
 /// Keys that `[defaults]` may have.
 const DEFAULTS: [&str; 6] = ["scale", "timeout", "work_queue_size", "when_full", "runtime", "retries"];
@@ -61,6 +61,7 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
     defaults.check(findings, DEFAULT_KEYS);
     defaults.settle(findings, "defaults");
     let mut table = defaults.clone();
+    presets::expand(&mut table, "NAME", around, findings);
     limits(&table, findings);
     retries::read(&mut table, findings);
     if let Some(runtime) = table.take_table(findings, "runtime", "[defaults.runtime] begins one") {
@@ -72,8 +73,13 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
     for name in findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default() {
-        if !reader.around.root.join("agents").join(&name).is_dir() {
-            continue;
+        match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => continue,
+            Err(error) => {
+                findings.problem(unreachable(&name, &error));
+                continue;
+            }
         }
         if !is_name(&name) {
             let place = Place::path(format!("agents/{name}"));
@@ -87,12 +93,20 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
     agents
 }
 
+/// What is in the folder and cannot be looked at: mostly a link. It may have been meant as an agent.
+fn unreachable(name: &str, error: &std::io::Error) -> Problem {
+    let place = Place::path(format!("agents/{name}"));
+    Problem::at(&place, format!("cannot read agents/{name}: {error}"))
+        .help("if it is a link, it leads nowhere or to itself: point it at an agent's folder, or remove it")
+}
+
 fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
     own.check(findings, KEYS);
     let has_schedule = own.has("schedule") || own.has("schedules");
     let mut table = effective(reader.defaults, own);
+    presets::expand(&mut table, name, reader.around, findings);
     table.settle(findings, &format!("agents.{name}"));
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
     let limits = limits(&table, findings);
@@ -168,11 +182,11 @@ fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mu
     if !table.has("runtime") {
         if reader.sources.is_some() {
             let problem = Problem::at(&table.place, format!("agent `{name}` has no [runtime]: how it is carried out"));
-            findings.problem(problem.help(PRESETS));
+            findings.problem(problem.help(runtime::examples()));
         }
         return None;
     }
-    let table = table.take_table(findings, "runtime", PRESETS)?;
+    let table = table.take_table(findings, "runtime", &runtime::examples())?;
     if !table.has("prompt") {
         findings.setting(format!("agents.{name}.runtime.prompt"), "\"stdin\"".to_owned(), "default".to_owned());
     }

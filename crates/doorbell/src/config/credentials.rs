@@ -170,12 +170,28 @@ impl Credentials {
         Ok(found.into_iter().map(stored).collect())
     }
 
+    /// The home folder and everything in it that is somebody's: folders and files that must be private. What cannot be
+    /// listed is left out.
+    pub fn own_paths(&self) -> Vec<PathBuf> {
+        let Some(home) = &self.home else { return Vec::new() };
+        let inside = ids_in(home).unwrap_or_default().into_iter();
+        let mut paths: BTreeSet<PathBuf> = inside
+            .flat_map(|(kind, instance, field)| {
+                let instance = home.join(kind).join(instance);
+                [instance.parent().map(Path::to_owned), Some(instance.join(field)), Some(instance)]
+            })
+            .flatten()
+            .collect();
+        paths.insert(home.clone());
+        paths.into_iter().collect()
+    }
+
     /// Whether the file that [`Credentials::find`] names is in the home folder and open to other users.
     pub(super) fn is_too_open(&self, origin: &str) -> bool {
         self.home.as_ref().is_some_and(|home| Path::new(origin).starts_with(home)) && is_too_open(Path::new(origin))
     }
 
-    fn folders(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
         self.mounted.as_deref().into_iter().chain(self.home.as_deref())
     }
 

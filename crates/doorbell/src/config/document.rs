@@ -136,7 +136,8 @@ impl Node {
         }
     }
 
-    fn move_to(&mut self, place: &Place) {
+    /// Gives it and all that is in it another place.
+    pub(super) fn move_to(&mut self, place: &Place) {
         self.place = place.clone();
         match &mut self.kind {
             Kind::List(nodes) => nodes.iter_mut().for_each(|node| node.move_to(place)),
@@ -301,6 +302,9 @@ fn unknown(entry: &Entry, keys: Keys<'_>) -> Problem {
         return problem.help(*hint);
     }
     match names::nearest(key, keys.known.iter().chain(keys.planned).copied()) {
+        Some(meant) if keys.planned.contains(&meant) => {
+            problem.help(format!("if `{}` is meant: it is not supported yet", spelled(key, meant)))
+        }
         Some(meant) => problem.help(format!("did you mean `{}`?", spelled(key, meant))),
         None => problem.help(format!("the keys here are {}", names::list(keys.known.iter().copied()))),
     }

@@ -8,8 +8,8 @@ use super::document::{Keys, Node, Table};
 use super::problem::{Findings, Problem};
 
 const KEYS: Keys<'static> = Keys {
-    known: &["listen", "public_url", "max_body", "drain_timeout"],
-    planned: &["admin_listen", "trusted_proxies", "hot_reload"],
+    known: &["listen", "admin_listen", "public_url", "max_body", "drain_timeout", "condition_timeout", "hot_reload"],
+    planned: &["trusted_proxies"],
     hints: &[
         ("port", "address and port are one key here: listen = \"127.0.0.1:8080\""),
         ("host", "address and port are one key here: listen = \"127.0.0.1:8080\""),
@@ -17,24 +17,57 @@ const KEYS: Keys<'static> = Keys {
     ],
 };
 
-const STORE_KEYS: Keys<'static> = Keys { known: &["url"], planned: &["retention"], hints: &[] };
+const STORE_KEYS: Keys<'static> = Keys { known: &["url", "retention"], planned: &[], hints: &[] };
+
+/// How long things are kept at least, where they are not kept for ever.
+const SHORTEST_RETENTION: Duration = Duration::from_secs(1);
 
 /// Reads `[gateway]`.
 pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
     table.check(findings, KEYS);
     table.settle(findings, "gateway");
     let listen = table.read(findings, "listen", address);
+    let admin_listen = table.read(findings, "admin_listen", address);
+    if let (Some(listen), Some(admin)) = (listen, admin_listen)
+        && overlap(listen, admin)
+        && let Some(node) = table.get("admin_listen")
+    {
+        let problem = Problem::at(&node.place, format!("`listen` has {listen} already"));
+        findings.problem(problem.help("give the API an address of its own, such as \"127.0.0.1:8081\""));
+    }
     let public_url = table.read(findings, "public_url", public_url);
     let max_body = table.read(findings, "max_body", |node| node.size(1 << 10..=1 << 30));
     let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
-    Some(Gateway { listen: listen?, public_url, max_body: max_body?, drain_timeout: drain_timeout? })
+    let condition_timeout = table.read(findings, "condition_timeout", |node| node.duration(Duration::from_millis(1)));
+    let hot_reload = table.read(findings, "hot_reload", Node::flag);
+    Some(Gateway {
+        listen: listen?,
+        admin_listen,
+        public_url,
+        max_body: max_body?,
+        drain_timeout: drain_timeout?,
+        condition_timeout: condition_timeout?,
+        hot_reload: hot_reload?,
+    })
 }
 
-/// Reads `[store] url`.
-pub(super) fn read_store(table: &Table, findings: &mut Findings) -> Option<String> {
+/// Reads `[store]`: the URL, and how long things are kept (none: for ever).
+pub(super) fn read_store(table: &Table, findings: &mut Findings) -> Option<(String, Option<Duration>)> {
     table.check(findings, STORE_KEYS);
     table.settle(findings, "store");
-    table.read(findings, "url", store_url)
+    let url = table.read(findings, "url", store_url);
+    let retention = table.read(findings, "retention", retention);
+    Some((url?, retention?))
+}
+
+fn retention(node: &Node) -> Result<Option<Duration>, Problem> {
+    match node.text("") {
+        Ok(text) if text == "off" => Ok(None),
+        _ => {
+            let kept = node.duration(SHORTEST_RETENTION);
+            kept.map(Some).map_err(|problem| problem.help("\"off\" keeps everything"))
+        }
+    }
 }
 
 fn address(node: &Node) -> Result<SocketAddr, Problem> {
@@ -44,6 +77,12 @@ fn address(node: &Node) -> Result<SocketAddr, Problem> {
         let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(8080);
         problem.help(format!("\"127.0.0.1:{port}\" is for this machine only, \"0.0.0.0:{port}\" for every network"))
     })
+}
+
+/// Whether two addresses cannot be listened on at once. Port 0 is any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (all || one.ip() == other.ip())
 }
 
 fn public_url(node: &Node) -> Result<String, Problem> {

@@ -16,8 +16,9 @@ const SECTIONS: [&str; 4] = ["gateway", "store", "telemetry", "defaults"];
 
 const KEYS: Keys<'static> = Keys {
     known: &["gateway", "store", "telemetry", "defaults", "webhooks", "notifications"],
-    planned: &["hot_reload", "providers"],
+    planned: &["providers"],
     hints: &[
+        ("hot_reload", "it stands in [gateway]"),
         ("agents", "agents are folders: agents/<name>/config.toml"),
         ("runtime", "for all agents it is [defaults.runtime]"),
         ("scale", "for all agents it is `scale` in [defaults]"),

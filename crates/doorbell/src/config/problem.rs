@@ -20,6 +20,8 @@ const LONGEST_LINE: usize = 4000;
 pub(super) enum Layer {
     /// The embedded defaults.
     Default,
+    /// A preset that is built in; there is nothing to show of it.
+    Preset,
     /// A file of the project.
     File,
     /// One variable; the text is `NAME=value`.
@@ -58,6 +60,7 @@ impl Place {
         let name = &self.text.name;
         match self.text.layer {
             Layer::Default => "default".to_owned(),
+            Layer::Preset => name.clone(),
             Layer::File if self.text.text.is_empty() => name.clone(),
             Layer::File => format!("{name}:{}", self.line().0),
             Layer::Environment => format!("env {name}"),
@@ -191,6 +194,15 @@ impl Problems {
     /// How many there are; at least one.
     pub fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// All of them, each as where and what it is, and what to do.
+    pub fn list(&self) -> Vec<(String, String)> {
+        let one = |problem: &Problem| {
+            let place = problem.place.as_ref().map(|place| format!("{}: ", place.origin())).unwrap_or_default();
+            (visible(&format!("{place}{}", problem.message)), visible(&problem.help.join("\n")))
+        };
+        self.0.iter().map(one).collect()
     }
 
     /// All of them for people: message, place, line and advice; `color` for a terminal.

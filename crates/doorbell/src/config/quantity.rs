@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// The longest duration, so that no sum of times overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// A duration such as `250ms`, `30s`, `15m`, `1h`, `2d`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let form = || format!("{text:?} is not a duration: write a whole number and ms, s, m, h or d");
+/// A duration such as `250ms`, `30s`, `15m`, `1h`, `2d`, `1w`.
+///
+/// # Errors
+/// In a sentence for people, if it is no such thing or beyond all measure.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let form = || format!("{text:?} is not a duration: write a whole number and ms, s, m, h, d or w");
     let (number, unit) = split(text).ok_or_else(form)?;
     let millis = match unit {
         "ms" => 1,
@@ -15,10 +15,10 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "w" => 604_800_000,
         _ => return Err(form()),
     };
-    let duration = number.checked_mul(millis).map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
-    duration.ok_or_else(|| format!("{text:?} is too long: 365d at most"))
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
 
 /// A size in bytes such as `512`, `1MB`, `25MiB`.
@@ -51,12 +51,17 @@ mod tests {
 
     #[test]
     fn durations_are_a_number_and_a_unit() {
-        for (text, millis) in
-            [("250ms", 250), ("30s", 30_000), ("15m", 900_000), ("1h", 3_600_000), ("2d", 172_800_000)]
-        {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("15m", 900_000),
+            ("1h", 3_600_000),
+            ("2d", 172_800_000),
+            ("1w", 604_800_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
         }
-        for text in ["", "15", "m", "1h30m", "-1s", "1.5h", "15 m", "1S", "1µs", "366d", "99999999999999999999d"] {
+        for text in ["", "15", "m", "1h30m", "-1s", "1.5h", "15 m", "1S", "1µs", "99999999999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

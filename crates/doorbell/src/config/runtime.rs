@@ -11,32 +11,25 @@ use super::document::{Keys, Kind, Node, Table};
 use super::names::{is_name, is_variable};
 use super::problem::{Findings, Place, Problem};
 use super::sources::note;
-use super::{CommandRuntime, PromptChannel};
+use super::{CommandRuntime, PromptChannel, presets, result};
 
 const KEYS: Keys<'static> = Keys {
-    known: &["type", "command", "prompt", "cwd", "env", "credentials"],
-    planned: &["run_as", "preset", "result", "url", "credential", "headers", "session"],
-    hints: &[("args", "program and arguments are one list: command = [\"claude\", \"-p\"]")],
+    known: &["type", "preset", "command", "args", "prompt", "cwd", "env", "credentials", "result"],
+    planned: &["run_as", "url", "credential", "headers", "session"],
+    hints: &[],
 };
 
 const TYPES: [&str; 1] = ["command"];
 const PLANNED_TYPES: [&str; 2] = ["http", "worker"];
 
 /// Runtimes to copy.
-pub(super) const PRESETS: &str = "\
-with Claude Code:
-    [runtime]
-    type = \"command\"
-    command = [\"claude\", \"-p\"]
-with Codex:
-    [runtime]
-    type = \"command\"
-    command = [\"codex\", \"exec\", \"-\"]
-with a script of your own:
-    [runtime]
-    type = \"command\"
-    command = [\"python3\", \"scripts/agent.py\"]
-    cwd = \".\"";
+pub(super) fn examples() -> String {
+    format!(
+        "with a preset ({}):\n    [runtime]\n    preset = \"claude\"\nwith a command of your own:\n    [runtime]\n    \
+         type = \"command\"\n    command = [\"./agent\", \"--fast\"]",
+        presets::list()
+    )
+}
 
 /// What reading a runtime needs beside it.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +48,7 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
         Some(node) => findings.take(command(node)),
         None if table.has("preset") => None,
         None => {
-            findings.problem(Problem::at(&table.place, "a runtime needs a `command`").help(PRESETS));
+            findings.problem(Problem::at(&table.place, "a runtime needs a `command`").help(examples()));
             None
         }
     };
@@ -64,11 +57,16 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
     let cwd = table.read(findings, "cwd", |node| folder(node, around.root));
     let env = table.get("env").map(|node| variables(node, findings)).unwrap_or_default();
     let credentials = secrets(table, &env, around.credentials, findings);
-    Some(CommandRuntime { command: command?, prompt, cwd, env, credentials })
+    let result = table.get("result").and_then(|node| result::read(node, findings));
+    Some(CommandRuntime { command: command?, prompt, cwd, env, credentials, result })
 }
 
 fn is_command(table: &Table, findings: &mut Findings) -> bool {
     let Some(node) = table.get("type") else {
+        // A preset brings one; one that there is not was told of.
+        if table.has("preset") {
+            return true;
+        }
         let problem = Problem::at(&table.place, "a runtime needs a `type`");
         findings.problem(problem.help("type = \"command\" starts a program"));
         return true;
@@ -193,7 +191,8 @@ fn fields(
     let add = format!("`doorbell creds add {kind}:{instance}` keeps it");
     let fields = credentials.fields(kind, instance).map_err(unreadable)?;
     if fields.is_empty() {
-        let places = credentials.places(kind, instance, "FIELD").join("\n");
+        // Any field will do; this is the one that `creds add` keeps.
+        let places = credentials.places(kind, instance, "secret").join("\n");
         let problem = Problem::at(place, format!("no credential {kind}:{instance}"));
         return Err(problem.help(add).help(format!("looked for it in\n{places}")));
     }

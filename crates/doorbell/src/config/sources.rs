@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use doorbell_core::provider::Provider;
 use doorbell_core::provider::generic::{Algorithm, Encoding, Generic, GenericOptions, Scheme};
 use doorbell_core::provider::github::Github;
+use doorbell_core::provider::standard::Standard;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 
 use super::credentials::Credentials;
@@ -19,12 +21,16 @@ const MOST_OF_A_TYPE: usize = 16;
 
 const COMMON: [&str; 4] = ["type", "credential", "allow_unsigned", "dedup"];
 const GENERIC: [&str; 7] = ["scheme", "header", "prefix", "encoding", "algorithm", "delivery_header", "event_header"];
-const PLANNED: [&str; 3] = ["tolerance", "ignore_senders", "rate_limit"];
+const STANDARD: [&str; 1] = ["tolerance"];
+const PLANNED: [&str; 2] = ["ignore_senders", "rate_limit"];
 
-const TYPES: [&str; 2] = ["github", "generic"];
+const TYPES: [&str; 3] = ["github", "standard", "generic"];
+
+/// Planned types whose deliveries `standard` takes: they sign alike, under the names of Svix.
+const LIKE_STANDARD: [&str; 3] = ["svix", "clerk", "resend"];
 
 /// Providers that are documented and not built yet.
-pub(super) const PLANNED_TYPES: [&str; 33] = [
+pub(super) const PLANNED_TYPES: [&str; 32] = [
     "sentry",
     "linear",
     "mintlify",
@@ -33,7 +39,6 @@ pub(super) const PLANNED_TYPES: [&str; 33] = [
     "twitter",
     "x",
     "stripe",
-    "standard",
     "svix",
     "gitlab",
     "bitbucket",
@@ -71,7 +76,8 @@ pub(super) struct Sources {
 /// Every provider that a source can have, as its type alone makes it.
 pub fn providers() -> Vec<Arc<dyn Provider>> {
     let generic = Generic::new(GenericOptions::default()).map(|generic| Arc::new(generic) as Arc<dyn Provider>);
-    std::iter::once(Arc::new(Github) as Arc<dyn Provider>).chain(generic).collect()
+    let others: [Arc<dyn Provider>; 2] = [Arc::new(Github), Arc::new(Standard::default())];
+    others.into_iter().chain(generic).collect()
 }
 
 /// Reads `[webhooks]`.
@@ -110,7 +116,7 @@ fn read_one(
     table.rename(findings, &ALIASES);
     let path = format!("webhooks.{name}");
     table.settle(findings, &path);
-    let provider = provider(&table, findings)?;
+    let provider = provider(&table, &path, findings)?;
     let dedup = [("id", Dedup::Id), ("id_or_body", Dedup::IdOrBody), ("off", Dedup::Off)];
     let dedup = match table.read(findings, "dedup", |node| node.choice(&dedup)) {
         Some(dedup) => dedup,
@@ -138,11 +144,11 @@ fn read_one(
 }
 
 /// The provider that `type` and the keys that go with it make; reports keys that do not go with it.
-fn provider(table: &Table, findings: &mut Findings) -> Option<Arc<dyn Provider>> {
+fn provider(table: &Table, path: &str, findings: &mut Findings) -> Option<Arc<dyn Provider>> {
     let Some(node) = table.get("type") else {
         let problem = Problem::at(&table.place, "a source needs a `type`: who sends");
         findings.problem(problem.help(format!("type = \"github\"; the types are {}", names::list(TYPES))));
-        check(table, &[COMMON.as_slice(), &GENERIC].concat(), &[], findings);
+        check(table, &[COMMON.as_slice(), &GENERIC, &STANDARD].concat(), &[], findings);
         return None;
     };
     let text = findings.take(node.text("a provider such as \"github\""))?;
@@ -150,13 +156,27 @@ fn provider(table: &Table, findings: &mut Findings) -> Option<Arc<dyn Provider>>
         findings.problem(unknown_type(node, &text));
         return None;
     }
-    if text == "generic" {
-        check(table, &[COMMON.as_slice(), &GENERIC].concat(), &[], findings);
-        return generic(table, findings);
+    let mut hints = Vec::new();
+    if text != "generic" {
+        hints.extend(GENERIC.map(|key| (key, "only sources of type `generic` have it")));
     }
-    let only_generic = GENERIC.map(|key| (key, "only sources of type `generic` have it"));
-    check(table, &COMMON, &only_generic, findings);
-    Some(Arc::new(Github))
+    if text != "standard" {
+        hints.extend(STANDARD.map(|key| (key, "only sources of type `standard` have it: the others sign no time")));
+    }
+    match text.as_str() {
+        "generic" => {
+            check(table, &[COMMON.as_slice(), &GENERIC].concat(), &hints, findings);
+            generic(table, findings)
+        }
+        "standard" => {
+            check(table, &[COMMON.as_slice(), &STANDARD].concat(), &hints, findings);
+            Some(Arc::new(standard(table, path, findings)))
+        }
+        _ => {
+            check(table, &COMMON, &hints, findings);
+            Some(Arc::new(Github))
+        }
+    }
 }
 
 fn check(table: &Table, known: &[&str], hints: &[(&str, &str)], findings: &mut Findings) {
@@ -165,14 +185,28 @@ fn check(table: &Table, known: &[&str], hints: &[(&str, &str)], findings: &mut F
 
 fn unknown_type(node: &Node, text: &str) -> Problem {
     let other = "a sender that signs its bodies or shows a token works with type = \"generic\"";
+    if LIKE_STANDARD.contains(&text) {
+        let problem = Problem::at(&node.place, format!("`{text}` is not supported yet"));
+        return problem.help("type = \"standard\" takes its deliveries, which are signed alike");
+    }
     if PLANNED_TYPES.contains(&text) {
         return Problem::at(&node.place, format!("`{text}` is not supported yet")).help(other);
     }
     let problem = Problem::at(&node.place, format!("unknown type {text:?}"));
     match names::nearest(text, TYPES.into_iter().chain(PLANNED_TYPES)) {
+        Some(meant) if PLANNED_TYPES.contains(&meant) => {
+            problem.help(format!("if `{meant}` is meant: it is not supported yet; {other}"))
+        }
         Some(meant) => problem.help(format!("did you mean `{meant}`?")),
         None => problem.help(format!("the types are {}; {other}", names::list(TYPES))),
     }
+}
+
+fn standard(table: &Table, path: &str, findings: &mut Findings) -> Standard {
+    // Where the table has one, that one is noted already.
+    findings.setting(format!("{path}.tolerance"), "\"5m\"".to_owned(), "default".to_owned());
+    let tolerance = table.read(findings, "tolerance", |node| node.duration(Duration::from_secs(1)));
+    tolerance.map_or_else(Standard::default, |tolerance| Standard { tolerance })
 }
 
 fn generic(table: &Table, findings: &mut Findings) -> Option<Arc<dyn Provider>> {

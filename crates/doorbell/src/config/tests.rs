@@ -6,8 +6,10 @@ use std::path::Path;
 use super::{Config, Environment, Problems, load};
 
 mod accepted;
+mod layered;
 mod layers;
 mod notifications;
+mod presets;
 mod refused;
 mod rendered;
 mod telemetry;

@@ -1,15 +1,21 @@
 //! `[[webhooks]]` of an agent: its triggers.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use doorbell_core::condition::Conditions;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::provider::{FilterField, Provider};
+use doorbell_core::source::Source;
 use doorbell_core::trigger::{Clause, Trigger};
 
-use super::document::{Keys, Node, Table};
+use super::conditions;
+use super::document::{Keys, Node, Table, parse};
 use super::names;
-use super::problem::{Findings, Place, Problem};
+use super::problem::{Findings, Layer, Place, Problem, Problems, Text};
 use super::sources::Sources;
 
-const PLANNED: [&str; 7] = ["where", "key", "debounce", "when_busy", "max_per_key", "throttle", "priority"];
+const PLANNED: [&str; 5] = ["debounce", "when_busy", "max_per_key", "throttle", "priority"];
 
 const EXAMPLE: &str = "[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]";
 
@@ -20,14 +26,38 @@ pub(super) fn read(agent: &str, table: &Table, sources: Option<&Sources>, findin
     let mut triggers = Vec::new();
     for (position, node) in findings.take(list).unwrap_or_default().into_iter().enumerate() {
         let Some(table) = findings.take(node.into_table(EXAMPLE)) else { continue };
-        if let Some((source, clauses)) = read_one(&table, sources, findings) {
-            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses });
+        if let Some((source, clauses, conditions)) = read_one(&table, sources, findings) {
+            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses, conditions });
         }
     }
     triggers
 }
 
-fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -> Option<(String, Vec<Clause>)> {
+/// Reads a trigger that is given as JSON.
+pub(super) fn read_json(
+    trigger: &serde_json::Map<String, serde_json::Value>,
+    sources: &BTreeMap<String, Arc<Source>>,
+) -> Result<Trigger, String> {
+    let text = toml_edit::ser::to_string(trigger).map_err(|error| format!("the trigger cannot be TOML: {error}"))?;
+    let text = Text { layer: Layer::File, name: "trigger".to_owned(), text };
+    let declared = sources.iter().map(|(name, source)| (name.clone(), Some(source.shared_provider())));
+    let sources = Sources { good: sources.clone(), declared: declared.collect() };
+    let mut findings = Findings::default();
+    let table = findings.take(parse(&Arc::new(text)));
+    let read = table.and_then(|table| read_one(&table, Some(&sources), &mut findings));
+    match read {
+        Some((source, clauses, conditions)) if findings.problems.is_empty() => {
+            Ok(Trigger { agent: "test".to_owned(), position: 0, source, clauses, conditions })
+        }
+        _ => Err(Problems::new(findings.problems).to_string()),
+    }
+}
+
+fn read_one(
+    table: &Table,
+    sources: Option<&Sources>,
+    findings: &mut Findings,
+) -> Option<(String, Vec<Clause>, Conditions)> {
     let Some(node) = table.get("source") else {
         let problem = Problem::at(&table.place, "a trigger needs a `source`");
         findings.problem(problem.help(available(sources)));
@@ -40,7 +70,8 @@ fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -
     };
     let provider = provider.as_deref()?;
     let filters = provider.filters();
-    let known: Vec<&str> = std::iter::once("source").chain(filters.iter().map(|field| field.name.as_ref())).collect();
+    let known: Vec<&str> =
+        ["source", "where", "key"].into_iter().chain(filters.iter().map(|field| field.name.as_ref())).collect();
     table.check(findings, Keys { known: &known, planned: &PLANNED, hints: &[] });
     let mut clauses = Vec::new();
     for entry in &table.entries {
@@ -51,7 +82,7 @@ fn read_one(table: &Table, sources: Option<&Sources>, findings: &mut Findings) -
             clauses.push(clause);
         }
     }
-    Some((source, clauses))
+    Some((source, clauses, conditions::read(table, findings)))
 }
 
 fn available(sources: Option<&Sources>) -> String {

@@ -8,6 +8,9 @@ use super::names;
 use super::problem::{Place, Problem};
 use super::quantity::{parse_duration, parse_size};
 
+/// The longest duration, so that no sum of times overflows.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 impl Node {
     fn mismatch(&self, expected: &str) -> Problem {
         Problem::at(&self.place, format!("expected {expected}, found {}", self.strict().type_name()))
@@ -75,6 +78,9 @@ impl Node {
         };
         let duration = parse_duration(text)
             .map_err(|message| Problem::at(&self.place, message).help("for example \"30s\", \"15m\" or \"1h\""))?;
+        if duration > LONGEST {
+            return Err(Problem::at(&self.place, format!("{text:?} is too long: 365d at most")));
+        }
         if duration < least {
             return Err(Problem::at(&self.place, format!("{text:?} is too short: {least:?} at least")));
         }

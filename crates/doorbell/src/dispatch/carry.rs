@@ -85,8 +85,8 @@ impl Dispatcher {
         let job = Job {
             agent: Arc::clone(agent),
             envelope: self.envelope(claimed),
-            folder: self.runs_folder.join(run.id.to_string()),
-            url: self.app.local_url().to_owned(),
+            folder: self.run_folder(run.id),
+            url: self.app.api_url().to_owned(),
             token: token.secret().clone(),
             inherited: self.inherited.clone(),
             trace,
@@ -151,7 +151,10 @@ impl Dispatcher {
         }
         match finish.transition.state {
             State::Queued => self.wake(&run.agent),
-            State::Waiting => self.due.notify_one(),
+            State::Waiting => {
+                self.wake(&run.agent);
+                self.due.notify_one();
+            }
             _ => {}
         }
         if finish.transition.dead_letter {
@@ -205,7 +208,8 @@ impl Dispatcher {
             body: claimed.body.bytes.clone(),
             received_at: claimed.event.received_at,
         };
-        let source = self.app.config.sources.get(&claimed.event.source);
+        let in_force = self.app.current();
+        let source = in_force.config.sources.get(&claimed.event.source);
         let source = source.filter(|source| source.provider().name() == claimed.event.provider);
         let read = source.and_then(|source| source.provider().read(&delivery).ok());
         read.map(|reading| reading.context)
@@ -214,7 +218,7 @@ impl Dispatcher {
 
     /// What becomes of a run whose carrier died.
     pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
-        let policy = self.app.config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
+        let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
     }
 }

@@ -89,6 +89,31 @@ pub(super) async fn cancel_run(
     Ok(Json(ops::runs::cancel(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
+pub(super) async fn release_run(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::Released> {
+    Ok(Json(ops::runs::release(&shared.app, &shared.dispatcher, &caller, &id).await?))
+}
+
+pub(super) async fn forget_event(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+    query: Result<Query<ops::forget::Query>, QueryRejection>,
+) -> Answer<api::Forgotten> {
+    Ok(Json(ops::forget::forget(&shared.app, &shared.dispatcher, &caller, &id, read_query(query)?).await?))
+}
+
+pub(super) async fn copy_store(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::NewCopy>, JsonRejection>,
+) -> Answer<api::Copied> {
+    Ok(Json(ops::backup::copy(&shared.app, &caller, read_json(body)?).await?))
+}
+
 pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
     Json(ops::agents::list(&shared.app, &caller))
 }
@@ -125,6 +150,14 @@ pub(super) async fn test_notifications(
     Ok(Json(ops::notifications::test(&shared.notifier, &caller, read_json(body)?).await?))
 }
 
+pub(super) async fn test_trigger(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::TriggerTest>, JsonRejection>,
+) -> Answer<api::TriggerTestResult> {
+    Ok(Json(ops::triggers::test(&shared.app, &caller, read_json(body)?).await?))
+}
+
 pub(super) async fn create_key(
     State(shared): State<Shared>,
     By(caller): By,
@@ -134,8 +167,9 @@ pub(super) async fn create_key(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// Says which gateway it is, so that `doctor` knows whether a public URL leads here.
+pub(super) async fn healthz(State(shared): State<Shared>) -> impl IntoResponse {
+    ([(super::INSTANCE, shared.app.instance.clone())], "ok\n")
 }
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Failure> {
@@ -143,7 +177,12 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str,
     Ok("ready\n")
 }
 
-pub(super) async fn metrics(State(shared): State<Shared>, _known: LocalOrKnown) -> Response {
+pub(super) async fn metrics(state: State<Shared>, _known: LocalOrKnown) -> Response {
+    metrics_for_all(state).await
+}
+
+/// On an address that is not for the world.
+pub(super) async fn metrics_for_all(State(shared): State<Shared>) -> Response {
     let text = ops::stats::metrics(&shared.app, shared.budget.door()).await;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, content_type)], text).into_response()

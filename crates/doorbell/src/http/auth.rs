@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
+use doorbell_core::delivery::bearer_token;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -23,17 +24,11 @@ impl FromRequestParts<Shared> for By {
             let detail = "send `Authorization: Bearer dbk_…`; `doorbell keys create` makes a key";
             Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
         })?;
-        let presented = header.to_str().ok().and_then(bearer);
+        let presented = header.to_str().ok().and_then(bearer_token);
         presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(|| {
             Failure::new(StatusCode::UNAUTHORIZED, "key_invalid", "no such key, or the run of this token has ended")
         })
     }
-}
-
-/// The token of a bearer header. The scheme's name has no case (RFC 9110, 11.1).
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// A caller on this machine, or one with a key: metrics are open on loopback only.
@@ -54,17 +49,5 @@ impl FromRequestParts<Shared> for LocalOrKnown {
             Caller::Owner { .. } | Caller::Viewer => Ok(Self),
             _ => Err(Failure::not_found()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scheme_of_a_bearer_header_has_no_case() {
-        assert_eq!(bearer("bEARER abc"), Some("abc"));
-        assert_eq!(bearer("Basic abc"), None);
-        assert_eq!(bearer("Bearer"), None);
     }
 }

@@ -89,6 +89,8 @@ impl From<ops::Error> for Failure {
             ops::Error::NotFound(_) => Self::not_found(),
             ops::Error::Invalid(detail) => Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail),
             ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
+            ops::Error::Conflict(code, detail) => Self::new(StatusCode::CONFLICT, code, detail),
+            ops::Error::Gone(code, detail) => Self::new(StatusCode::GONE, code, detail),
             ops::Error::Store(error) => error.into(),
         }
     }

@@ -15,6 +15,7 @@ use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use doorbell_client::api::{Receipt, SourceReceipt};
+use doorbell_core::condition::Choice;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
 use doorbell_core::provider::visible_headers;
@@ -27,10 +28,11 @@ use http::{HeaderValue, Method, StatusCode};
 use super::Shared;
 use super::body::Share;
 use super::error::{Failure, method_not_allowed};
-use crate::app::{App, Notice};
+use crate::app::{App, Notice, Snapshot};
 use crate::clock;
+use crate::conditions;
 use crate::config::{Agent, WhenFull};
-use crate::store::{Acceptance, Accepted, Admission, NewEvent, OutcomeKind, Rejection, Start};
+use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, NewEvent, OutcomeKind, Rejection, Start};
 use crate::telemetry::DeliveryTrace;
 
 /// `POST /webhooks/{provider}`: every source of the provider whose secret verifies takes the event.
@@ -42,7 +44,8 @@ pub(super) async fn by_provider(
 ) -> Response {
     // What is not UTF-8 names nothing.
     let Ok(Path(provider)) = path else { return Failure::not_found().into_response() };
-    let all = shared.app.config.sources.values();
+    let in_force = shared.app.current();
+    let all = in_force.config.sources.values();
     let sources = all.filter(|source| source.provider().name() == provider).cloned().collect();
     receive(shared, sources, remote, request).await
 }
@@ -55,7 +58,8 @@ pub(super) async fn by_source(
     request: Request,
 ) -> Response {
     let Ok(Path((provider, source))) = path else { return Failure::not_found().into_response() };
-    let found = shared.app.config.sources.get(&source);
+    let in_force = shared.app.current();
+    let found = in_force.config.sources.get(&source);
     let sources = found.filter(|source| source.provider().name() == provider).cloned().into_iter().collect();
     receive(shared, sources, remote, request).await
 }
@@ -99,6 +103,12 @@ async fn take(
     // The body's share of the budget is given back at the end.
     let (delivery, _share) = collect(shared, sources, remote, request).await?;
     let started = Instant::now();
+    // The body may have taken its time: what is in force now counts, for the secrets as for the triggers.
+    let in_force = shared.app.current();
+    let sources: &[Arc<Source>] = &still_there(&in_force, sources);
+    if sources.is_empty() {
+        return Err(Failure::not_found());
+    }
     trace.step("verify");
     let verified = match prove(sources, &delivery) {
         Ok(verified) => verified,
@@ -109,6 +119,9 @@ async fn take(
             return Err(refuse(shared, sources, remote, &delivery, failure, &rejection.detail, false).await);
         }
     };
+    for (proved, key) in verified.iter().filter_map(|proved| Some((proved, proved.key()?))) {
+        shared.app.secret_uses.count(proved.source().name(), &key.instance, delivery.received_at);
+    }
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
     let events = match verified.into_iter().map(Event::read).collect::<Result<Vec<Event>, _>>() {
@@ -118,7 +131,7 @@ async fn take(
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
         }
     };
-    let mut new = new_events(&shared.app, &events);
+    let mut new = new_events(&shared.app, &in_force, &events).await;
     new.iter_mut().for_each(|event| event.trace = trace.context());
     trace.step("store");
     let stored = shared.app.store.accept(new).await.map_err(|error| {
@@ -136,6 +149,13 @@ async fn take(
     }
 }
 
+/// The same sources as they are configured in this snapshot, without those that are gone.
+fn still_there(in_force: &Snapshot, sources: &[Arc<Source>]) -> Vec<Arc<Source>> {
+    let now = sources.iter().filter_map(|source| in_force.config.sources.get(source.name()).map(|now| (source, now)));
+    let same = now.filter(|(before, now)| before.provider().name() == now.provider().name());
+    same.map(|(_, now)| Arc::clone(now)).collect()
+}
+
 /// The whole delivery as it came, within the limits.
 async fn collect(
     shared: &Shared,
@@ -145,9 +165,10 @@ async fn collect(
 ) -> Result<(Arc<Delivery>, Share), Failure> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let in_force = shared.app.current();
     let mut delivery = Delivery {
         method: parts.method,
-        url: format!("{}{path}", shared.app.public_url()),
+        url: format!("{}{path}", shared.app.public_url(&in_force)),
         headers: parts.headers,
         body: Bytes::new(),
         received_at: clock::now(),
@@ -158,7 +179,7 @@ async fn collect(
         let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
         return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
     }
-    let limit = shared.app.config.gateway.max_body;
+    let limit = in_force.config.gateway.max_body;
     match shared.budget.read(&delivery.headers, body, limit).await {
         Ok((bytes, share)) => {
             delivery.body = bytes;
@@ -193,27 +214,19 @@ fn prove(sources: &[Arc<Source>], delivery: &Arc<Delivery>) -> Result<Vec<Verifi
 }
 
 /// The events with what they start, matched against the triggers in force.
-fn new_events(app: &App, events: &[Event]) -> Vec<NewEvent> {
-    events.iter().map(|event| new_event(app, event)).collect()
+async fn new_events(app: &App, in_force: &Snapshot, events: &[Event]) -> Vec<NewEvent> {
+    futures_util::future::join_all(events.iter().map(|event| new_event(app, in_force, event))).await
 }
 
-fn new_event(app: &App, event: &Event) -> NewEvent {
+async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
     let (source, delivery) = (event.source(), event.delivery());
     let candidate = Candidate { source: source.name(), handshake: event.is_handshake(), context: event.context() };
-    let mut starts: Vec<Start> = Vec::new();
-    for trigger in app.matcher.find(candidate) {
-        // Triggers come in file order, so the first one of an agent is the one whose rules hold.
-        if !starts.iter().any(|start| start.agent == trigger.agent)
-            && let Some(agent) = app.config.agents.get(&trigger.agent)
-        {
-            starts.push(Start {
-                agent: trigger.agent.clone(),
-                trigger: trigger.position,
-                run: clock::new_id(),
-                admission: admission(agent),
-            });
-        }
-    }
+    let found = in_force.matcher.find(candidate);
+    let limit = in_force.config.gateway.condition_timeout;
+    let facts = || conditions::facts_of(event);
+    let choices = conditions::decide(&app.conditions, source.name(), &found, facts, limit).await;
+    let agents = &in_force.config.agents;
+    let starts = choices.into_iter().filter_map(|choice| Some(start(agents.get(&choice.agent)?, choice)));
     let headers = visible_headers(source.provider(), &delivery.headers);
     NewEvent {
         id: clock::new_id(),
@@ -229,10 +242,20 @@ fn new_event(app: &App, event: &Event) -> NewEvent {
         context: event.context().shortened(),
         headers: serde_json::to_string(&headers).unwrap_or_default(),
         body: delivery.body.clone(),
-        trigger_set: app.trigger_set,
+        trigger_set: in_force.trigger_set,
         trace: None,
-        starts,
+        starts: starts.collect(),
     }
+}
+
+fn start(agent: &Agent, choice: Choice) -> Start {
+    let (key, admission) = match choice.result {
+        Ok(key) => (key, admission(agent)),
+        // A disabled agent would not be started whatever its conditions say.
+        Err(_) if agent.scale == 0 => (None, admission(agent)),
+        Err(reason) => (None, Admission::FilterError(reason)),
+    };
+    Start { agent: choice.agent, trigger: choice.trigger, run: clock::new_id(), key, admission }
 }
 
 fn admission(agent: &Agent) -> Admission {
@@ -252,12 +275,14 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
     let mut receipts = Vec::with_capacity(accepted.len());
     for (event, accepted) in events.iter().zip(accepted) {
         accepted.queued.iter().for_each(|agent| shared.dispatcher.wake(agent));
+        shared.dispatcher.tell_of_dropped(&accepted.dropped);
         let source = event.source().name();
         let event_type = event.event_type();
         let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);
         let runs: Vec<String> = started.filter_map(|outcome| outcome.run).map(|run| run.to_string()).collect();
         app.metrics.count_accepted(source, accepted.duplicate, &accepted.decided, took);
         app.signs.accepted(source, event.delivery().received_at);
+        note_filter_errors(event, accepted);
         app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),
@@ -283,6 +308,16 @@ fn confirm(shared: &Shared, events: &[Event], accepted: &[Accepted], took: Durat
         runs: first.runs,
         duplicate: first.duplicate,
         deliveries,
+    }
+}
+
+/// Counts and logs the agents for which nobody knows whether they want the event.
+fn note_filter_errors(event: &Event, accepted: &Accepted) {
+    let now = event.delivery().received_at;
+    let of_now = |outcome: &&AgentOutcome| outcome.kind == OutcomeKind::FilterError && outcome.at == now;
+    for outcome in accepted.outcomes.iter().filter(of_now) {
+        tracing::warn!(event = %accepted.event, agent = outcome.agent, trigger = outcome.trigger,
+            reason = outcome.reason, "event.filter_error");
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) async fn stream_activity(
     let query = read_query(query)?;
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     let after = resumed.or(query.after);
+    ops::events::check_place(&shared.app, after.unwrap_or(0)).await?;
     Ok(send(shared.clone(), move |messages| async move {
         let _ = watch_activity(&shared, &caller, query.logs, after, &messages).await;
     }))
@@ -128,7 +129,10 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
             let log = |(n, line)| api::Activity::Log { run_id: run.to_string(), line: ops::view_line(n, line) };
             lines.map(log).collect()
         }
-        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) => Vec::new(),
+        Notice::Config(reload) if caller.confined_to().is_none() => {
+            vec![api::Activity::Config { reload: ops::view_reload(&reload) }]
+        }
+        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) | Notice::Config(_) => Vec::new(),
     }
 }
 
@@ -139,6 +143,7 @@ async fn say(messages: &Messages, activity: &api::Activity) -> Result<(), Over> 
         api::Activity::Rejected { .. } => ("rejected", None),
         api::Activity::Run { .. } => ("run", None),
         api::Activity::Log { .. } => ("log", None),
+        api::Activity::Config { .. } => ("config", None),
     };
     let message = Event::default().event(name).json_data(activity).map_err(|_| Over)?;
     let message = match id {

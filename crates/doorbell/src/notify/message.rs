@@ -82,7 +82,8 @@ impl Gathered {
         if all.source != report.source {
             all.source = None;
         }
-        if let Some(run) = report.run.filter(|_| all.runs.len() < MOST_RUNS) {
+        if let Some(run) = report.run {
+            all.runs.truncate(MOST_RUNS - 1);
             all.runs.push(run.to_string());
         }
         all
@@ -152,7 +153,7 @@ pub(super) struct Data {
     pub(super) until: Timestamp,
     /// One sentence for people.
     pub(super) text: String,
-    /// Some of the runs that it happened to.
+    /// Some of the runs that it happened to: the first ones, and the last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) runs: Vec<String>,
     /// Where senders reach the gateway.

@@ -1,4 +1,7 @@
 //! Sending: one message to one receiver, and what it said.
+//!
+//! Why a run failed may quote what it was about. So it is read from the run when a message is sent, and stands in nothing
+//! that is stored for sending: when an event is forgotten, nothing of it is left here.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::message::Message;
 use crate::app::{App, Notice};
 use crate::clock;
-use crate::config::Receiver;
+use crate::config::{Receiver, Topic};
 use crate::dispatch::Dispatcher;
 use crate::runtime::{self, Guard};
 use crate::store::{Acceptance, Admission, NewEvent, Start};
@@ -46,6 +49,7 @@ impl Post {
         receiver: &Receiver,
         patience: Duration,
     ) -> Result<String, String> {
+        let message = &self.complete(message.clone()).await?;
         match receiver {
             Receiver::Command(command) => self.run(message, command, patience).await,
             Receiver::Url { url, secret } => tokio::select! {
@@ -55,6 +59,18 @@ impl Post {
             },
             Receiver::Agent(agent) => self.start(message, agent).await,
         }
+    }
+
+    /// Adds why the last of its dead letters is one, unless that is gone or forgotten.
+    async fn complete(&self, mut message: Message) -> Result<Message, String> {
+        let last = message.data.runs.last().filter(|_| message.data.on == Topic::DeadLetter);
+        if let Some(run) = last.and_then(|run| run.parse().ok())
+            && let Some((run, _)) = self.app.store.run(run).await.map_err(|error| error.with_causes())?
+            && let Some(reason) = run.reason
+        {
+            message.data.text = format!("{}: {reason}", message.data.text);
+        }
+        Ok(message)
     }
 
     async fn run(&self, message: &Message, command: &[String], timeout: Duration) -> Result<String, String> {
@@ -71,7 +87,8 @@ impl Post {
 
     /// Stores the message as an event that starts the agent: once, however often it is tried.
     async fn start(&self, message: &Message, agent: &str) -> Result<String, String> {
-        let Some(configured) = self.app.config.agents.get(agent) else {
+        let in_force = self.app.current();
+        let Some(configured) = in_force.config.agents.get(agent) else {
             return Err(format!("there is no agent `{agent}` any more"));
         };
         let admission = match configured.scale {
@@ -93,9 +110,9 @@ impl Post {
             context: context.shortened(),
             headers: "{}".to_owned(),
             body: Bytes::from(message.body()),
-            trigger_set: self.app.trigger_set,
+            trigger_set: in_force.trigger_set,
             trace: None,
-            starts: vec![Start { agent: agent.to_owned(), trigger: 0, run: clock::new_id(), admission }],
+            starts: vec![Start { agent: agent.to_owned(), trigger: 0, run: clock::new_id(), admission, key: None }],
         };
         let stored = self.app.store.accept(vec![event]).await.map_err(|error| error.with_causes())?;
         let Acceptance::Stored(accepted) = stored else { return Err("its queue is full".to_owned()) };

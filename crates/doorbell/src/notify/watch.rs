@@ -66,7 +66,8 @@ impl Watch {
 
     /// Learns the habits of sources that are new here from what is stored of them.
     pub(super) async fn learn(&mut self, app: &App, now: Timestamp) -> Result<(), Error> {
-        for source in app.config.sources.keys() {
+        let in_force = app.current();
+        for source in in_force.config.sources.keys() {
             if !self.habits.contains_key(source) {
                 let times = times_of(app, source).await?;
                 self.habits.insert(source.clone(), Habit::learn(&times, now));
@@ -84,8 +85,10 @@ impl Watch {
         self.alive = now;
         let mut taken = app.signs.take();
         let mut reports = Vec::new();
-        self.habits.retain(|source, _| app.config.sources.contains_key(source));
-        for source in app.config.sources.keys() {
+        let in_force = app.current();
+        let sources = &in_force.config.sources;
+        self.habits.retain(|source, _| sources.contains_key(source));
+        for source in sources.keys() {
             let came: Arrivals = taken.arrivals.remove(source).unwrap_or_default();
             // One that is new is learnt as soon as the store says what it has of it.
             let Some(habit) = self.habits.get_mut(source) else { continue };
@@ -167,11 +170,10 @@ async fn times_of(app: &App, source: &str) -> Result<Vec<Timestamp>, Error> {
     Ok(times)
 }
 
-/// A dead letter as it is told.
+/// A dead letter as it is told, but for the reason: see [`super::sending`].
 pub(super) fn report_of(letter: &DeadLetter) -> Report {
     let run = &letter.run;
-    let why = run.reason.as_deref().unwrap_or("it is not known why");
-    let text = format!("{} of agent `{}` used up its tries: {why}", run.id, run.agent);
+    let text = format!("{} of agent `{}` used up its tries", run.id, run.agent);
     let at = run.finished_at.unwrap_or(run.created_at);
     Report {
         agent: Some(run.agent.clone()),

@@ -3,12 +3,13 @@
 use doorbell_client::api;
 
 use super::{Error, page_size, view_rejection};
-use crate::app::{App, Caller};
+use crate::app::{App, Caller, Snapshot};
 use crate::store::EventQuery;
 
 /// The agents, by name.
 pub fn list(app: &App, caller: &Caller) -> api::AgentList {
-    let visible = app.config.agents.values().filter(|agent| caller.may_see(&agent.name));
+    let in_force = app.current();
+    let visible = in_force.config.agents.values().filter(|agent| caller.may_see(&agent.name));
     let agents = visible.map(|agent| {
         let mut sources: Vec<String> = agent.triggers.iter().map(|trigger| trigger.source.clone()).collect();
         sources.sort();
@@ -27,20 +28,31 @@ pub fn list(app: &App, caller: &Caller) -> api::AgentList {
 
 /// The sources, by name. An agent sees those it listens to.
 pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
-    let visible = app.config.sources.values().filter(|source| may_see_source(app, caller, source.name()));
+    let in_force = app.current();
+    let visible = in_force.config.sources.values().filter(|source| may_see_source(&in_force, caller, source.name()));
     let sources = visible.map(|source| api::Source {
         name: source.name().to_owned(),
         provider: source.provider().name().to_owned(),
-        url: format!("{}/v1/webhooks/{}/{}", app.public_url(), source.provider().name(), source.name()),
+        url: format!("{}/v1/webhooks/{}/{}", app.public_url(&in_force), source.provider().name(), source.name()),
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
+        credential_uses: source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
     });
     api::SourceList { sources: sources.collect() }
 }
 
-fn may_see_source(app: &App, caller: &Caller, source: &str) -> bool {
+fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialUse {
+    let tally = app.secret_uses.of(source, credential);
+    api::CredentialUse {
+        credential: credential.to_owned(),
+        deliveries: tally.deliveries,
+        last_verified_at: tally.last_at.map(|at| at.to_string()),
+    }
+}
+
+fn may_see_source(in_force: &Snapshot, caller: &Caller, source: &str) -> bool {
     caller.confined_to().is_none_or(|agent| {
-        let triggers = app.config.agents.get(agent).into_iter().flat_map(|agent| &agent.triggers);
+        let triggers = in_force.config.agents.get(agent).into_iter().flat_map(|agent| &agent.triggers);
         triggers.into_iter().any(|trigger| trigger.source == source)
     })
 }
@@ -55,7 +67,7 @@ pub async fn deliveries(
     source: &str,
     limit: Option<usize>,
 ) -> Result<api::DeliveryList, Error> {
-    if caller.confined_to().is_some() || !app.config.sources.contains_key(source) {
+    if caller.confined_to().is_some() || !app.current().config.sources.contains_key(source) {
         return Err(Error::NotFound("source"));
     }
     let limit = page_size(limit)?;

@@ -1,12 +1,15 @@
 //! Events: listed, shown, explained.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use doorbell_client::api;
 use doorbell_core::event::{Context, OWN};
 use doorbell_core::id::EventId;
-use doorbell_core::trigger::{Candidate, Trigger};
+use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
 use serde::Deserialize;
 
+use super::triggers::complete;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event};
 use crate::app::{App, Caller};
@@ -32,9 +35,11 @@ pub struct Query {
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::EventPage, Error> {
     let limit = page_size(query.limit)?;
     if let Some(outcome) = &query.outcome
-        && !["started", "absorbed", "skipped", "dropped", "none"].contains(&outcome.as_str())
+        && !["started", "absorbed", "skipped", "dropped", "filter_error", "none"].contains(&outcome.as_str())
     {
-        return Err(Error::Invalid("`outcome` must be started, absorbed, skipped, dropped or none".to_owned()));
+        return Err(Error::Invalid(
+            "`outcome` must be started, absorbed, skipped, dropped, filter_error or none".to_owned(),
+        ));
     }
     let stored = app.store.events(EventQuery {
         source: query.source,
@@ -62,6 +67,20 @@ pub async fn since(app: &App, caller: &Caller, seq: i64, limit: usize) -> Result
     with_outcomes(app, caller, stored).await
 }
 
+/// Refuses to go on after a place behind which events were removed: whoever goes on there would miss them. After 0 means
+/// from the oldest there is.
+///
+/// # Errors
+/// If events were removed there, or the store is unavailable.
+pub async fn check_place(app: &App, after: i64) -> Result<(), Error> {
+    if after > 0 && after < app.store.swept().await?.pruned_through {
+        let detail = "events after this place were removed: they were older than the gateway keeps (`[store] retention`). \
+                      Begin anew, from `after=0` with the oldest that is there, or without a place with what comes now";
+        return Err(Error::Gone("cursor_pruned", detail.to_owned()));
+    }
+    Ok(())
+}
+
 /// The place of the newest event in the order of commits; 0 if there is none.
 ///
 /// # Errors
@@ -73,13 +92,13 @@ pub async fn newest(app: &App) -> Result<i64, Error> {
 
 /// The events with the outcomes that the caller may see.
 async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> Result<Vec<api::Event>, Error> {
-    let mut events = Vec::with_capacity(stored.len());
-    for event in stored {
-        let mut outcomes = app.store.outcomes(event.id).await?;
-        outcomes.retain(|outcome| caller.may_see(&outcome.agent));
-        events.push(view_event(event, outcomes));
-    }
-    Ok(events)
+    let mut outcomes = app.store.outcomes_of(stored.iter().map(|event| event.seq).collect()).await?;
+    let events = stored.into_iter().map(|event| {
+        let mut of_event = outcomes.remove(&event.seq).unwrap_or_default();
+        of_event.retain(|outcome| caller.may_see(&outcome.agent));
+        view_event(event, of_event)
+    });
+    Ok(events.collect())
 }
 
 /// One event.
@@ -87,7 +106,7 @@ async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> 
 /// # Errors
 /// If there is none, or not for this caller.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Error> {
-    let id: EventId = id.parse().map_err(|_| Error::NotFound("event"))?;
+    let id = parse_id(id)?;
     let event = app.store.event(id).await?.ok_or(Error::NotFound("event"))?;
     let outcomes = app.store.outcomes(id).await?;
     if let Some(agent) = caller.confined_to()
@@ -108,8 +127,11 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
 /// If there is none, or not for this caller.
 pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDetail, Error> {
     let event = get(app, caller, id).await?;
-    let body = load_body(app, &event).await?;
-    Ok(api::EventDetail { event, headers: parse_object(&body.headers) })
+    if event.forgotten_at.is_some() {
+        return Ok(api::EventDetail { event, headers: serde_json::Map::new() });
+    }
+    let headers = app.store.headers(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
+    Ok(api::EventDetail { event, headers: parse_object(&headers) })
 }
 
 /// The raw body of an event, byte for byte.
@@ -118,45 +140,40 @@ pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDeta
 /// If there is none, or not for this caller.
 pub async fn body(app: &App, caller: &Caller, id: &str) -> Result<Bytes, Error> {
     let event = get(app, caller, id).await?;
-    Ok(load_body(app, &event).await?.bytes)
+    if let Some(at) = &event.forgotten_at {
+        return Err(Error::Gone("forgotten", format!("what this event said was removed for good at {at}")));
+    }
+    Ok(app.store.body(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?.bytes)
 }
 
-async fn load_body(app: &App, event: &api::Event) -> Result<crate::store::Body, Error> {
-    let id = event.id.parse().map_err(|_| Error::NotFound("event"))?;
-    app.store.body(id).await?.ok_or(Error::NotFound("event"))
+fn parse_id(id: &str) -> Result<EventId, Error> {
+    id.parse().map_err(|_| Error::NotFound("event"))
 }
 
-/// What every trigger of the set that was in force says to an event, and what became of it.
+/// What every trigger of the set that was in force says to an event, and what became of it. Agents that a redelivery
+/// started are explained by the set of that redelivery.
 ///
 /// # Errors
 /// If there is no such event, or not for this caller.
 pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explanation, Error> {
     let event = get(app, caller, id).await?;
-    let stored = app.store.event(event.id.parse().map_err(|_| Error::NotFound("event"))?).await?;
-    let stored = stored.ok_or(Error::NotFound("event"))?;
-    let triggers = app.store.trigger_set(stored.trigger_set).await?;
-    let damaged =
-        |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));
-    let triggers = triggers.ok_or_else(|| damaged("trigger set"))?;
-    let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
-    let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
-    let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
-    let visible = triggers.iter().filter(|trigger| caller.may_see(&trigger.agent));
-    let mut verdicts: Vec<api::Verdict> = visible.map(|trigger| view_verdict(trigger.explain(candidate))).collect();
-    // A redelivery starts agents whose triggers came later; they are explained by what those are now.
-    let unexplained = |outcome: &&api::Outcome| !verdicts.iter().any(|v| v.matched && v.agent == outcome.agent);
-    let late = event.outcomes.iter().filter(unexplained).filter_map(|outcome| app.config.agents.get(&outcome.agent));
-    let late: Vec<api::Verdict> = late
-        .flat_map(|agent| &agent.triggers)
-        .map(|trigger| {
-            let mut verdict = view_verdict(trigger.explain(candidate));
-            verdict.reason = format!("added since the event was stored: {}", verdict.reason);
-            verdict
-        })
-        .collect();
-    verdicts.extend(late);
+    let stored = app.store.event(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
+    if event.forgotten_at.is_some() {
+        // Filters have nothing left to be held against.
+        return Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts: Vec::new() });
+    }
     if stored.provider == OWN {
-        verdicts = event.outcomes.iter().map(told).collect();
+        let verdicts = event.outcomes.iter().map(told).collect();
+        return Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts });
+    }
+    let mut verdicts = explain_by(app, &stored, stored.trigger_set, |agent| caller.may_see(agent)).await?;
+    let sets: BTreeSet<i64> = event.outcomes.iter().map(|outcome| outcome.trigger_set).collect();
+    for set in sets.into_iter().filter(|set| *set != stored.trigger_set) {
+        let of_set = |agent: &str| event.outcomes.iter().any(|one| one.trigger_set == set && one.agent == agent);
+        for mut verdict in explain_by(app, &stored, set, of_set).await? {
+            verdict.reason = format!("when it was delivered again: {}", verdict.reason);
+            verdicts.push(verdict);
+        }
     }
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
 }
@@ -168,22 +185,48 @@ fn told(outcome: &api::Outcome) -> api::Verdict {
         trigger: 0,
         matched: true,
         reason: "[[notifications]] of config.toml names it".to_owned(),
+        key: None,
         clauses: Vec::new(),
     }
 }
 
-fn view_verdict(verdict: doorbell_core::trigger::Verdict) -> api::Verdict {
-    let clauses = verdict.clauses.into_iter().map(|clause| api::ClauseVerdict {
-        field: clause.field,
-        wanted: clause.wanted,
-        actual: clause.actual.and_then(|value| serde_json::to_value(value).ok()),
-        passed: clause.passed,
-    });
+/// What the triggers of one set say to an event: those of the agents in question.
+async fn explain_by(
+    app: &App,
+    stored: &StoredEvent,
+    set: i64,
+    of_agent: impl Fn(&str) -> bool,
+) -> Result<Vec<api::Verdict>, Error> {
+    let damaged =
+        |what: &str| Error::Store(store::Error::Corrupt(format!("the {what} of {} cannot be read", stored.id)));
+    let triggers = app.store.trigger_set(set).await?.ok_or_else(|| damaged("trigger set"))?;
+    let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
+    let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
+    let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
+    let judge = |trigger: &Trigger| (trigger.explain(candidate), trigger.conditions.clone());
+    let judged = triggers.iter().filter(|trigger| of_agent(&trigger.agent)).map(judge).collect();
+    let verdicts = complete(app, stored, &context, judged).await?;
+    Ok(verdicts.into_iter().map(view_verdict).collect())
+}
+
+fn view_verdict(verdict: Verdict) -> api::Verdict {
     api::Verdict {
         agent: verdict.agent,
         trigger: verdict.trigger,
         matched: verdict.matched,
         reason: verdict.reason,
-        clauses: clauses.collect(),
+        clauses: view_clauses(verdict.clauses),
+        key: verdict.key,
     }
+}
+
+pub(super) fn view_clauses(clauses: Vec<ClauseVerdict>) -> Vec<api::ClauseVerdict> {
+    let clauses = clauses.into_iter().map(|clause| api::ClauseVerdict {
+        field: clause.field,
+        wanted: clause.wanted,
+        actual: clause.actual.and_then(|value| serde_json::to_value(value).ok()),
+        passed: clause.passed,
+        error: clause.error,
+    });
+    clauses.collect()
 }

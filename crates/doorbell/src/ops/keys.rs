@@ -16,7 +16,8 @@ const LONGEST_NAME: usize = 100;
 /// If the caller is no owner, or the wish is not clear.
 pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api::CreatedKey, Error> {
     require_owner(caller)?;
-    let agents: Vec<&str> = app.config.agents.keys().map(String::as_str).collect();
+    let in_force = app.current();
+    let agents: Vec<&str> = in_force.config.agents.keys().map(String::as_str).collect();
     let (key, created) = make(app.store.as_ref(), wish, &agents).await?;
     app.access.admit(key);
     Ok(created)

@@ -9,7 +9,7 @@ use super::view::view_attempt;
 use super::{Error, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
-use crate::store::{Cancel, RunQuery};
+use crate::store::{Cancel, Release, RunQuery};
 
 /// Which runs.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -20,6 +20,7 @@ pub struct Query {
     event: Option<String>,
     #[serde(default)]
     dead_letter: bool,
+    key: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,
 }
@@ -45,6 +46,7 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::RunPa
         state: state.transpose()?,
         event: event.transpose()?,
         dead_letter: query.dead_letter,
+        key: query.key,
         before: parse_cursor(query.cursor.as_deref())?,
         limit,
     });
@@ -97,4 +99,32 @@ pub async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &st
         Cancel::Unknown => return Err(Error::NotFound("run")),
     };
     Ok(api::Cancelled { id: detail.run.id, state: state.as_str().to_owned() })
+}
+
+/// Lets a held run go on.
+///
+/// # Errors
+/// If there is none, it is not held, its agent is gone, or the caller may not.
+pub async fn release(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Released, Error> {
+    let detail = get(app, caller, id).await?;
+    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+        return Err(Error::NotAllowed("this key may not release runs"));
+    }
+    let agent = &detail.run.agent;
+    if !app.current().config.agents.contains_key(agent) {
+        let detail = format!("its agent `{agent}` is not in the configuration: the run goes on when it is");
+        return Err(Error::Conflict("agent_missing", detail));
+    }
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    match dispatcher.release(run).await? {
+        Release::Released(_) => {
+            tracing::info!(%run, by = caller.name(), "run.released");
+            let now = get(app, caller, id).await?.run;
+            Ok(api::Released { id: now.id, state: now.state })
+        }
+        Release::NotHeld(state) => {
+            Err(Error::Conflict("not_held", format!("it is {}, not held: there is nothing to release", state.as_str())))
+        }
+        Release::Unknown => Err(Error::NotFound("run")),
+    }
 }

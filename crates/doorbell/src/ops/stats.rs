@@ -9,6 +9,7 @@ use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 use super::Error;
+use super::view::view_sweep;
 use crate::app::{App, Caller, Telling};
 use crate::clock;
 use crate::telemetry::{Door, Snapshot};
@@ -20,7 +21,9 @@ use crate::telemetry::{Door, Snapshot};
 pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     let stats = app.store.stats().await?;
     let mut agents: BTreeMap<String, api::AgentStats> = BTreeMap::new();
-    for agent in app.config.agents.values() {
+    let (in_force, error) = app.in_force.state();
+    let config = api::ConfigState { generation: in_force.generation, loaded_at: in_force.loaded_at.to_string(), error };
+    for agent in in_force.config.agents.values() {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;
         row.scale = agent.scale;
@@ -51,6 +54,8 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         },
         agents: agents.into_values().collect(),
+        config: caller.confined_to().is_none().then_some(config),
+        last_sweep: app.store.swept().await?.last.map(view_sweep),
         notifications: if caller.confined_to().is_none() { receivers(app) } else { Vec::new() },
     })
 }
@@ -78,15 +83,20 @@ pub async fn metrics(app: &App, door: Door) -> String {
     let up = async { matches!(tokio::time::timeout(PATIENCE, ready(app)).await, Ok(Ok(()))) };
     let tallies = async { tokio::time::timeout(PATIENCE, app.store.tallies()).await.ok()?.ok() };
     let space = async { tokio::time::timeout(PATIENCE, app.store.space()).await.ok()?.ok() };
-    let (store_up, tallies, space) = futures_util::future::join3(up, tallies, space).await;
+    let swept = async { tokio::time::timeout(PATIENCE, app.store.swept()).await.ok()?.ok()?.last };
+    let (store_up, tallies, space, last_sweep) = futures_util::future::join4(up, tallies, space, swept).await;
+    let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
-        sources: app.config.sources.keys().cloned().collect(),
-        agents: app.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
+        sources: in_force.config.sources.keys().cloned().collect(),
+        agents: in_force.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
         tallies,
         space,
         figures: app.store.figures(),
         store_up,
         door,
+        config_generation: in_force.generation,
+        config_is_saved_one: refused.is_none(),
+        last_sweep,
         now: clock::now(),
     };
     app.metrics.render(&snapshot)

@@ -4,7 +4,8 @@ use doorbell_client::api;
 use doorbell_core::event::event_type;
 use serde_json::{Map, Value};
 
-use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream};
+use crate::app::Reload;
+use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream, Sweep};
 
 /// An event with its outcomes.
 pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event {
@@ -24,6 +25,7 @@ pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event
         body_size: event.body_size,
         context: parse_object(&event.context),
         outcomes: outcomes.into_iter().map(view_outcome).collect(),
+        forgotten_at: event.forgotten_at.map(|at| at.to_string()),
     }
 }
 
@@ -35,6 +37,7 @@ fn view_outcome(outcome: AgentOutcome) -> api::Outcome {
         trigger: outcome.trigger,
         reason: outcome.reason,
         at: outcome.at.to_string(),
+        trigger_set: outcome.trigger_set,
     }
 }
 
@@ -46,6 +49,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         agent: run.agent,
         event_id: run.event.to_string(),
         event_type: run.event_type,
+        key: run.key,
         state: run.state.as_str().to_owned(),
         reason: run.reason,
         dead_letter: run.dead_letter,
@@ -93,6 +97,28 @@ pub fn view_rejection(rejection: Rejection) -> api::Delivery {
         code: Some(rejection.code),
         detail: Some(rejection.detail),
         remote: Some(rejection.remote),
+    }
+}
+
+/// What became of saved changes of the configuration.
+pub fn view_reload(reload: &Reload) -> api::Reload {
+    api::Reload {
+        generation: reload.generation,
+        at: reload.at.to_string(),
+        changes: reload.changes.clone(),
+        error: reload.error.clone(),
+    }
+}
+
+/// A sweep.
+pub(super) fn view_sweep(sweep: Sweep) -> api::Sweep {
+    api::Sweep {
+        started_at: sweep.started_at.to_string(),
+        ended_at: sweep.ended_at.to_string(),
+        events: sweep.events,
+        runs: sweep.runs,
+        rejections: sweep.rejections,
+        trigger_sets: sweep.trigger_sets,
     }
 }
 

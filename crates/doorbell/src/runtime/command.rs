@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::Job;
 use super::folder::{self, Folder};
+use super::orphans::{self, Own};
 use crate::config::{CommandRuntime, PromptChannel};
 
 /// Bytes of one argument, at most: 32 pages with the NUL at its end (`MAX_ARG_STRLEN` of Linux).
@@ -120,7 +121,7 @@ impl Prepared {
     ///
     /// # Errors
     /// What the attempt came to, if it cannot start.
-    pub(super) fn start(&self) -> Result<Child, Outcome> {
+    pub(super) fn start(&self) -> Result<(Child, Own), Outcome> {
         if !self.cwd.is_dir() {
             let cwd = self.cwd.display();
             return Err(Outcome::Failed(format!("the folder {cwd} is not there: make it, or change `[runtime] cwd`")));
@@ -132,7 +133,7 @@ impl Prepared {
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Only if we are dropped half-way: otherwise the whole group is ended.
         command.kill_on_drop(true);
-        command.spawn().map_err(|error| explain(&self.program, &self.cwd, &error))
+        orphans::start(|| command.spawn(), Child::id).map_err(|error| explain(&self.program, &self.cwd, &error))
     }
 }
 

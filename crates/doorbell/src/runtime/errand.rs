@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
+use super::orphans;
 use super::processes::{self, GRACE, Trace};
 use super::{in_words, judge, write_prompt};
 use crate::clock;
@@ -52,11 +53,13 @@ pub async fn run_errand(errand: Errand, guard: &Guard, closing: &CancellationTok
     command.args(arguments).current_dir(&errand.folder).process_group(0).kill_on_drop(true);
     command.env_clear().envs(errand.environment.iter().map(|(name, value)| (name, value))).envs(errand.variables);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("`{program}` cannot start: {error}"))?;
+    let started = orphans::start(|| command.spawn(), Child::id);
+    let (mut child, own) = started.map_err(|error| format!("`{program}` cannot start: {error}"))?;
     let leader = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
     // The guard and the search for processes go by ids of runs; no run has this one.
     let id: RunId = clock::new_id();
     guard.watch_over(id, 1, leader.as_ref());
+    leader.iter().for_each(|leader| own.is_try(leader));
     let mut pipes = JoinSet::new();
     let outputs = (child.stdout.take(), child.stderr.take());
     if let Some(pipe) = child.stdin.take() {
@@ -65,8 +68,10 @@ pub async fn run_errand(errand: Errand, guard: &Guard, closing: &CancellationTok
     let reading = async { tokio::join!(read(outputs.0), read(outputs.1)) };
     let reading = tokio::spawn(reading);
     let turn = await_turn(&mut child, errand.timeout, closing).await;
+    own.is_ending();
     let trace = Trace { run: id.to_string(), attempt: Some(1), leader, just_ended: true };
     let (_, status) = tokio::join!(processes::end(trace, Instant::now() + GRACE), child.wait());
+    drop(own);
     guard.release(id, 1);
     let abort = reading.abort_handle();
     let printed = match tokio::time::timeout(PATIENCE, reading).await {

@@ -47,12 +47,18 @@ impl Folder {
         self.path.join("output.json")
     }
 
+    /// What the agent left in the file of its result, as it is; none if there is nothing. Up to a byte more than the
+    /// largest result.
+    pub(super) fn output(&self) -> io::Result<Option<Vec<u8>>> {
+        read_result(&self.output_file())
+    }
+
     /// What the agent left as its result, without secrets; none if there is nothing.
     ///
     /// # Errors
     /// Why what is there cannot be the result, in one sentence for people.
     pub(super) fn result(&self, secrets: &Arc<Secrets>) -> Result<Option<String>, String> {
-        let text = match read_result(&self.output_file()) {
+        let text = match self.output() {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(None),
             Err(error) => return Err(format!("the result is ignored: DOORBELL_OUTPUT_FILE cannot be read: {error}")),

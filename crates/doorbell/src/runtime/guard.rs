@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::orphans::{self, Own};
 use super::processes::{self, GRACE, Trace};
 use crate::store::Process;
 
@@ -117,20 +118,20 @@ impl Shared {
     }
 
     /// Starts a helper and tells it of all open attempts. The pipe is closed on exec, so agents do not inherit it.
-    fn start_helper(&self, state: &mut State) -> io::Result<Child> {
+    fn start_helper(&self, state: &mut State) -> io::Result<(Child, Own)> {
         let mut command = Command::new(&self.command[0]);
         // A group of its own: Ctrl-C in a terminal must not end it before the agents.
         command.args(&self.command[1..]).env_clear().current_dir("/").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn()?;
-        let Some(pipe) = child.stdin.take() else { return Ok(child) };
+        let (mut child, own) = orphans::start(|| command.spawn(), |child| Some(child.id()))?;
+        let Some(pipe) = child.stdin.take() else { return Ok((child, own)) };
         let mut helper = Helper { pid: child.id().cast_signed(), pipe };
         let told = state.open.values().try_for_each(|line| helper.pipe.write_all(line.as_bytes()));
         // A guard that hangs later must not make the gateway hang.
         match told.and_then(|()| Ok(fcntl(&helper.pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?)) {
             Ok(_) => {
                 state.helper = Some(helper);
-                Ok(child)
+                Ok((child, own))
             }
             Err(error) => {
                 // Before its pipe closes: it knows of agents, and would end them.
@@ -142,11 +143,12 @@ impl Shared {
     }
 
     /// Waits for the helper's end and starts another one, until the guard is closed.
-    fn keep(&self, child: Child) {
+    fn keep(&self, child: (Child, Own)) {
         let mut helper = Some(child);
         loop {
-            if let Some(mut child) = helper.take() {
+            if let Some((mut child, own)) = helper.take() {
                 let status = child.wait();
+                drop(own);
                 if !self.state().closing {
                     tracing::error!(?status, "guard.died: the process that watches over the agents is started again");
                 }

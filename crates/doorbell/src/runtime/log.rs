@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::answer::Collector;
 use super::redaction::{Redaction, Secrets};
 use crate::clock;
 use crate::store::{LogLine, Stream};
@@ -81,14 +82,16 @@ enum Room {
 }
 
 /// Reads a pipe to its end and logs its lines. After `ended` (no process of the attempt is left) it only waits a short
-/// time for a process that got away with the pipe; it never waits less for whoever takes the lines.
+/// time for a process that got away with the pipe; it never waits less for whoever takes the lines. `collector` gets
+/// all of it as it came, and comes back at the end.
 pub(super) async fn capture(
     mut pipe: impl AsyncRead + Unpin,
     stream: Stream,
     log: Arc<Log>,
     secrets: Arc<Secrets>,
     ended: CancellationToken,
-) {
+    mut collector: Option<Collector>,
+) -> Option<Collector> {
     let mut lines = Lines::new(secrets);
     let mut chunk = vec![0; CHUNK];
     let mut rest = Rest { patience: PATIENCE, bytes: MOST_AFTER_END };
@@ -99,6 +102,9 @@ pub(super) async fn capture(
             () = ended.cancelled() => rest.read(&mut pipe, &mut chunk).await,
         };
         let at = clock::now();
+        if let Some(collector) = &mut collector {
+            collector.push(&chunk[..read]);
+        }
         if read == 0 {
             lines.finish();
         } else if !log.is_full() {
@@ -108,7 +114,7 @@ pub(super) async fn capture(
             log.add(at, stream, text).await;
         }
         if read == 0 || (ended.is_cancelled() && !rest.take(read)) {
-            return;
+            return collector;
         }
     }
 }
@@ -268,7 +274,7 @@ mod tests {
         let pipe = std::io::Cursor::new(printed.into_bytes());
         let captured = tokio::spawn(async move {
             let mut pipe = pipe;
-            capture(&mut pipe, Stream::Stdout, log, secrets, CancellationToken::new()).await;
+            capture(&mut pipe, Stream::Stdout, log, secrets, CancellationToken::new(), None).await;
             pipe.position() == pipe.get_ref().len() as u64
         });
         let (mut kept, mut told) = (0, Vec::new());
@@ -291,7 +297,7 @@ mod tests {
         let ended = CancellationToken::new();
         ended.cancel();
         let log = Arc::new(Log::new(sender, 1));
-        capture(reader, Stream::Stdout, log, Arc::new(Secrets::new([])), ended).await;
+        capture(reader, Stream::Stdout, log, Arc::new(Secrets::new([])), ended, None).await;
         assert_eq!(receiver.recv().await.unwrap().text, "said");
         drop(writer);
     }

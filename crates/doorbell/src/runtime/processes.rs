@@ -1,7 +1,7 @@
 //! Processes: naming them for sure, finding all that belong to a run, and ending them.
 //!
 //! A run's processes are told by the mark in their environment (also those that left the group), by the process group,
-//! and by descent. A number alone is never trusted: it may name a stranger by now.
+//! by descent, and as orphans that can be nobody else's. A number alone is never trusted: it may name a stranger by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp};
 use tokio::time::Instant;
 
+use super::orphans;
 use crate::store::Process;
 
 /// How long processes have between SIGTERM and SIGKILL.
@@ -74,7 +75,8 @@ pub(super) async fn end(trace: Trace, deadline: Instant) -> usize {
     }
 }
 
-/// Who got SIGTERM. Many programs take a second one for impatience and end without cleaning up.
+/// Who got SIGTERM. Many programs take a second one for impatience and end without cleaning up; and what a process starts
+/// after it, in the group that has got it, it starts to clean up.
 #[derive(Debug, Default)]
 struct Told {
     processes: BTreeSet<(i32, u64)>,
@@ -94,7 +96,10 @@ impl Told {
                 continue;
             }
             let whole = group > 1 && group != own_group && leads(group);
-            if whole && (signal == Signal::SIGKILL || self.groups.insert(group)) {
+            if whole {
+                if !self.groups.insert(group) && signal == Signal::SIGTERM {
+                    continue;
+                }
                 now.insert(group);
                 let _ = killpg(Pid::from_raw(group), signal);
             } else if Status::read(process.pid).is_some_and(|status| status.name() == process.name()) {
@@ -112,7 +117,8 @@ fn find(trace: &Trace, known: &BTreeSet<(i32, u64)>) -> Vec<Status> {
     // Those of one attempt cannot be older than its first process.
     let oldest = leader.filter(|_| trace.attempt.is_some()).map_or(0, |leader| leader.started);
     let table = list();
-    let marked = |status: &Status| status.started >= oldest && mark.is_on(status.pid);
+    let hidden = leader.map(|leader| orphans::of_try(leader, &table, is_of_any_run)).unwrap_or_default();
+    let marked = |status: &Status| (status.started >= oldest && mark.is_on(status.pid)) || hidden.contains(&status.pid);
     members(table, leader, trace.just_ended, known, marked)
 }
 
@@ -172,24 +178,33 @@ impl Mark {
         }
     }
 
-    /// Other users' processes cannot be read, and so are not marked.
     fn is_on(&self, pid: i32) -> bool {
-        let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let environment = environment(pid);
         let has = |wanted: &[u8]| environment.split(|byte| *byte == 0).any(|entry| entry == wanted);
         has(&self.run) && self.attempt.as_deref().is_none_or(has)
     }
 }
 
+/// Whether a process bears the mark of some run.
+fn is_of_any_run(pid: i32) -> bool {
+    environment(pid).split(|byte| *byte == 0).any(|entry| entry.starts_with(b"DOORBELL_RUN_ID="))
+}
+
+/// What a process was started with. Other users' processes cannot be read, and so are not marked.
+fn environment(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
 /// What `/proc/PID/stat` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Status {
-    pid: i32,
-    parent: i32,
-    group: i32,
+pub(super) struct Status {
+    pub(super) pid: i32,
+    pub(super) parent: i32,
+    pub(super) group: i32,
     /// In clock ticks since boot.
-    started: u64,
+    pub(super) started: u64,
     /// Whether it can still do something: a zombie cannot.
-    lives: bool,
+    pub(super) lives: bool,
 }
 
 impl Status {
@@ -215,7 +230,8 @@ impl Status {
     }
 }
 
-fn list() -> Vec<Status> {
+/// All processes of this machine, or of this container.
+pub(super) fn list() -> Vec<Status> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers.filter_map(Status::read).collect()

@@ -75,7 +75,7 @@ impl Secrets {
     }
 
     /// The text without secrets.
-    fn redact<'a>(self: &Arc<Self>, text: &'a str) -> Cow<'a, str> {
+    pub(super) fn redact<'a>(self: &Arc<Self>, text: &'a str) -> Cow<'a, str> {
         let mut redaction = Redaction::new(Arc::clone(self));
         let mut clean = Vec::with_capacity(text.len());
         redaction.push(text.as_bytes(), &mut clean);
@@ -94,8 +94,8 @@ impl Secrets {
         if in_value || in_text { serde_json::to_string(&value) } else { Ok(text.trim().to_owned()) }
     }
 
-    /// Whether there was something to clean.
-    fn clean(self: &Arc<Self>, value: &mut Value) -> bool {
+    /// Takes the secrets out of a value; whether there were any.
+    pub(super) fn clean(self: &Arc<Self>, value: &mut Value) -> bool {
         match value {
             Value::String(text) => match self.redact(text) {
                 Cow::Borrowed(_) => false,

@@ -61,6 +61,7 @@ impl Bench {
             cwd: None,
             env: BTreeMap::new(),
             credentials: Vec::new(),
+            result: None,
         };
         let agent = Agent {
             name: "triage".to_owned(),

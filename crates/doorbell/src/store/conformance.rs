@@ -33,6 +33,7 @@ macro_rules! every_store_keeps {
 
 mod accepting;
 mod duplicates;
+mod history;
 mod queues;
 mod records;
 mod running;
@@ -90,7 +91,7 @@ pub(super) fn event(n: u32) -> NewEvent {
 
 /// That `agent` is to be started with run `n`.
 pub(super) fn start(agent: &str, n: u32, admission: Admission) -> Start {
-    Start { agent: agent.to_owned(), trigger: 0, run: run_id(n), admission }
+    Start { agent: agent.to_owned(), trigger: 0, run: run_id(n), key: None, admission }
 }
 
 /// Event `n`, which starts `agent` with run `n`.

@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file, one thread that writes, a few connections that read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,12 @@ use doorbell_core::time::Timestamp;
 mod accept;
 mod body;
 mod checkpoint;
+mod copy;
 mod dictionary;
 mod fault;
+mod headers;
+mod history;
+mod inspect;
 mod lists;
 mod lock;
 mod logs;
@@ -26,16 +30,20 @@ mod records;
 mod rows;
 mod runs;
 mod schema;
+mod secret_uses;
 mod tally;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use copy::{copy_unused, seal_copy};
+pub(super) use inspect::inspect;
+
 use super::{
-    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Figures, Finish, Lease,
-    LogLine, NewEvent, Process, Rejection, Released, RunQuery, Running, Space, Stats, Store, StoredEvent, StoredRun,
-    Tallies,
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
+    Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
+    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
 use crate::store::{Acceptance, DeadLetter, Notes};
 use doorbell_core::run::State;
@@ -53,7 +61,7 @@ pub struct SqliteStore {
     dictionaries: Arc<dictionary::Dictionaries>,
     figures: Figures,
     path: PathBuf,
-    _checkpoints: checkpoint::Running,
+    checkpoints: checkpoint::Running,
     _exclusive: lock::Exclusive,
 }
 
@@ -118,7 +126,7 @@ impl SqliteStore {
             dictionaries,
             figures,
             path: path.to_owned(),
-            _checkpoints: checkpoints,
+            checkpoints,
             _exclusive: exclusive,
         })
     }
@@ -175,7 +183,7 @@ impl SqliteStore {
         measured.map_err(std::io::Error::other).flatten().map_err(|error| Error::Unavailable(Box::new(error)))
     }
 
-    async fn release(&self, now: Timestamp) -> Result<Released, Error> {
+    async fn release_all_due(&self, now: Timestamp) -> Result<Released, Error> {
         let mut agents = BTreeSet::new();
         loop {
             let released = self.writer.write(move |work| queue::release_due(work, now)).await?;
@@ -186,6 +194,34 @@ impl SqliteStore {
                 return Ok(Released { agents: agents.into_iter().collect(), next });
             }
         }
+    }
+
+    async fn remove_old_records(
+        &self,
+        before: Timestamp,
+        in_force: i64,
+        now: Timestamp,
+    ) -> Result<RemovedRecords, Error> {
+        let mut rejections = 0;
+        loop {
+            let removed = self.writer.write(move |work| history::remove_rejections(work, before)).await?;
+            rejections += removed as u64;
+            if history::were_all(removed) {
+                break;
+            }
+        }
+        let unused = self.readers.read(move |sql| history::unused_trigger_sets(sql, before)).await?;
+        let remove =
+            move |work: &mut writer::Work<'_>| history::remove_trigger_sets(work, &unused, before, in_force, now);
+        Ok(RemovedRecords { rejections, trigger_sets: self.writer.write(remove).await? })
+    }
+
+    async fn forget_event(&self, event: EventId, now: Timestamp) -> Result<Forgetting, Error> {
+        let done = self.writer.write(move |work| history::forget(work, event, now)).await?;
+        if matches!(done, Forgetting::Forgotten(_)) {
+            self.checkpoints.scrub();
+        }
+        Ok(done)
     }
 
     async fn settle(&self, agents: Vec<String>, now: Timestamp) -> Result<(), Error> {
@@ -225,7 +261,7 @@ impl Store for SqliteStore {
     }
 
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released> {
-        Box::pin(self.release(now))
+        Box::pin(self.release_all_due(now))
     }
 
     fn running(&self) -> Answer<'_, Vec<Running>> {
@@ -266,10 +302,22 @@ impl Store for SqliteStore {
 
     fn body(&self, id: EventId) -> Answer<'_, Option<Body>> {
         let dictionaries = Arc::clone(&self.dictionaries);
-        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+        Box::pin(self.readers.read(move |sql| match history::remembered(sql, id)? {
             Some(seq) => body::unpack_body(rows::body(sql, seq)?, &dictionaries).map(Some),
             None => Ok(None),
         }))
+    }
+
+    fn headers(&self, id: EventId) -> Answer<'_, Option<String>> {
+        let dictionaries = Arc::clone(&self.dictionaries);
+        Box::pin(self.readers.read(move |sql| match rows::event_seq(sql, id)? {
+            Some(seq) => headers::headers(sql, seq, &dictionaries).map(Some),
+            None => Ok(None),
+        }))
+    }
+
+    fn outcomes_of(&self, seqs: Vec<i64>) -> Answer<'_, HashMap<i64, Vec<AgentOutcome>>> {
+        Box::pin(self.readers.read(move |sql| lists::outcomes(sql, &seqs)))
     }
 
     fn outcomes(&self, id: EventId) -> Answer<'_, Vec<AgentOutcome>> {
@@ -307,6 +355,14 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(records::keys))
     }
 
+    fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| secret_uses::add(work, &uses)))
+    }
+
+    fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>> {
+        Box::pin(self.readers.read(secret_uses::list))
+    }
+
     fn stats(&self) -> Answer<'_, Stats> {
         Box::pin(self.readers.read(records::stats))
     }
@@ -337,5 +393,37 @@ impl Store for SqliteStore {
 
     fn figures(&self) -> Figures {
         self.figures.clone()
+    }
+
+    fn expired(&self, expiry: Expiry) -> Answer<'_, Expired> {
+        Box::pin(self.readers.read(move |sql| history::expired(sql, expiry)))
+    }
+
+    fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed> {
+        Box::pin(self.writer.write(move |work| history::remove(work, &events, before)))
+    }
+
+    fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords> {
+        Box::pin(self.remove_old_records(before, in_force, now))
+    }
+
+    fn end_sweep(&self, sweep: Sweep) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| history::end_sweep(work, &sweep)))
+    }
+
+    fn swept(&self) -> Answer<'_, Swept> {
+        Box::pin(self.readers.read(history::swept))
+    }
+
+    fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting> {
+        Box::pin(self.forget_event(event, now))
+    }
+
+    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release> {
+        Box::pin(self.writer.write(move |work| queue::release(work, run, now)))
+    }
+
+    fn copy(&self, file: PathBuf) -> Answer<'_, ()> {
+        Box::pin(self.writer.copy(file))
     }
 }

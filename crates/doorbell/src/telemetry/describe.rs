@@ -79,6 +79,9 @@ fn render_all() -> String {
         figures: Figures::default(),
         store_up: true,
         door: Door::default(),
+        config_generation: 1,
+        config_is_saved_one: true,
+        last_sweep: None,
         now,
     })
 }

@@ -18,7 +18,7 @@ use prometheus_client::registry::Registry;
 
 use super::process;
 use crate::config::Topic;
-use crate::store::{Figures, OutcomeKind, Space, Tallies};
+use crate::store::{Figures, OutcomeKind, Space, Sweep, Tallies};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -65,6 +65,11 @@ struct SpanLabels {
 struct NotificationLabels {
     on: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
 }
 
 type Counts<L> = Family<L, Counter>;
@@ -117,6 +122,12 @@ pub struct Snapshot {
     pub store_up: bool,
     /// The HTTP door.
     pub door: Door,
+    /// Generation of the configuration in force.
+    pub config_generation: u64,
+    /// Whether what is saved now is in force.
+    pub config_is_saved_one: bool,
+    /// The last removal of what was older than is kept.
+    pub last_sweep: Option<Sweep>,
     /// Now.
     pub now: Timestamp,
 }
@@ -236,6 +247,8 @@ impl Metrics {
         register_runs(&mut registry, snapshot);
         register_store(&mut registry, snapshot);
         register_door(&mut registry, snapshot.door);
+        register_config(&mut registry, snapshot);
+        register_sweep(&mut registry, snapshot.last_sweep.as_ref());
         let mut whole = Registry::default();
         process::register(&mut whole, self.started);
         let mut text = String::new();
@@ -389,6 +402,30 @@ fn register_door(to: &mut Registry, door: Door) {
         "http_body_limit_bytes",
         "Bytes of bodies that may be in flight; beyond it senders get 503",
         bytes(door.body_bytes_limit),
+    );
+}
+
+fn register_sweep(to: &mut Registry, last: Option<&Sweep>) {
+    let removed = Family::<KindLabels, Gauge>::default();
+    let counts = last.map_or([0; 4], |sweep| [sweep.events, sweep.runs, sweep.rejections, sweep.trigger_sets]);
+    for (kind, count) in ["events", "runs", "rejections", "trigger_sets"].into_iter().zip(counts) {
+        removed.get_or_create(&KindLabels { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    to.register("last_sweep_removed", "What the last sweep removed, by kind", removed);
+    let ended = Gauge::<i64>::default();
+    ended.set(last.map_or(0, |sweep| sweep.ended_at.as_seconds()));
+    to.register("last_sweep_ended_timestamp_seconds", "When the last sweep ended; 0 if there was none yet", ended);
+}
+
+fn register_config(to: &mut Registry, snapshot: &Snapshot) {
+    let (generation, in_force) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    generation.set(i64::try_from(snapshot.config_generation).unwrap_or(i64::MAX));
+    in_force.set(i64::from(snapshot.config_is_saved_one));
+    to.register("config_generation", "Generation of the configuration in force; 1 at the start", generation);
+    to.register(
+        "config_last_reload_successful",
+        "Whether what is saved now is in force: 1, or 0 if it was refused and an earlier configuration is",
+        in_force,
     );
 }
 

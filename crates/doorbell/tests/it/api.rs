@@ -173,6 +173,29 @@ async fn the_stream_tells_what_happens_and_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
+async fn the_stream_tells_of_runs_that_a_full_queue_drops() {
+    let project = Project::new(ONE_SOURCE);
+    let trigger = "[[webhooks]]\nsource = \"acme\"";
+    let limits = "scale = 1\nwork_queue_size = 1\nwhen_full = \"drop_oldest\"";
+    project.agent("triage", &format!("{limits}\n{trigger}"), "sleep 1000");
+    let gateway = project.serve();
+    let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    gateway.in_state(&first, "running").await;
+    let mut stream = gateway.client.event_stream(None).await.unwrap();
+    let second = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    gateway.ring(sample("issues.opened")).await;
+    let told = loop {
+        match stream.next().await {
+            Some(Ok(api::Activity::Run { run })) if run.state == "dropped" => break run,
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told.id, second);
+    assert!(told.reason.unwrap().contains("displaced by"), "it says why");
+}
+
+#[tokio::test]
 async fn the_stream_misses_no_event_of_many_senders() {
     let project = Project::new(ONE_SOURCE);
     let gateway = project.serve();

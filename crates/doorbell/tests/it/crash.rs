@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use doorbell_client::{Answer, EventQuery, api};
+use doorbell_client::{Answer, EventQuery, Sender, api};
+use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, processes_of, sample_as, wait_for, wait_until};
 
 const ANY: &str = "when_full = \"grow\"\n[[webhooks]]\nsource = \"acme\"";
 const ROUNDS: usize = 20;
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 
 /// Sends deliveries until told to stop; the ids with their receipts, or none where no 2xx came.
 async fn send_on(
-    gateway: &Gateway,
+    sender: &Sender,
     stop: Arc<AtomicBool>,
     taken: Arc<AtomicUsize>,
 ) -> Vec<(String, Option<api::Receipt>)> {
-    let sender = gateway.sender("/webhooks/github");
     let mut sent = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let id = fresh_id();
@@ -55,7 +55,8 @@ async fn whatever_was_answered_2xx_survives_any_kill() {
         check(&gateway, &*known.lock().await).await;
         let stop = Arc::new(AtomicBool::new(false));
         let taken = Arc::new(AtomicUsize::new(0));
-        let lanes = (0..CONNECTIONS).map(|_| send_on(&gateway, Arc::clone(&stop), Arc::clone(&taken)));
+        let sender = gateway.sender("/webhooks/github");
+        let lanes = (0..CONNECTIONS).map(|_| send_on(&sender, Arc::clone(&stop), Arc::clone(&taken)));
         let load = futures_util::future::join_all(lanes);
         // A random number of accepted deliveries, then a random moment within the handling of the next ones.
         let enough = usize::from(doorbell::clock::random::<1>()[0] / 4) + 1;
@@ -75,11 +76,7 @@ async fn whatever_was_answered_2xx_survives_any_kill() {
     check(&gateway, &known).await;
     redeliver(&gateway, &known).await;
     // Every event has a run an agent, and every run ends.
-    wait_until("all runs to end", async || {
-        let stats = gateway.client.stats().await.unwrap();
-        stats.agents.iter().all(|agent| agent.queued + agent.running + agent.waiting == 0).then_some(())
-    })
-    .await;
+    all_ended(&gateway).await;
     let stats = gateway.client.stats().await.unwrap();
     assert_eq!(stats.events, known.len() as u64);
     for agent in &stats.agents {
@@ -87,8 +84,21 @@ async fn whatever_was_answered_2xx_survives_any_kill() {
     }
 }
 
+/// Waits until all runs have ended: as long as it takes, if they go on ending.
+pub async fn all_ended(gateway: &Gateway) {
+    let mut left = u64::MAX;
+    while left > 0 {
+        left = wait_until("another run to end", async || {
+            let agents = gateway.client.stats().await.unwrap().agents;
+            let now: u64 = agents.iter().map(|agent| agent.queued + agent.running + agent.waiting).sum();
+            (now < left).then_some(now)
+        })
+        .await;
+    }
+}
+
 /// Everything that was answered 2xx is there, with the outcomes that were answered.
-async fn check(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>) {
+pub async fn check(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>) {
     let stored = all_events(gateway).await;
     let by_delivery: BTreeMap<&str, &api::Event> =
         stored.iter().map(|event| (event.delivery_id.as_deref().unwrap(), event)).collect();
@@ -105,19 +115,26 @@ async fn check(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>
     }
 }
 
-async fn redeliver(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>) {
+/// Sends everything again: what was there is recognised.
+pub async fn redeliver(gateway: &Gateway, known: &BTreeMap<String, Option<api::Receipt>>) {
     let before: BTreeMap<String, String> =
         all_events(gateway).await.into_iter().map(|event| (event.delivery_id.unwrap(), event.id)).collect();
-    for (delivery, receipt) in known {
-        let again = gateway.ring(sample_as("issues.opened", delivery)).await;
+    let sender = gateway.sender("/webhooks/github");
+    let again = stream::iter(known).for_each_concurrent(CONNECTIONS, async |(delivery, receipt)| {
+        let signed = sample_as("issues.opened", delivery);
+        let Answer::Receipt(again) = sender.post(&signed.headers, signed.body).await.unwrap().answer else {
+            panic!("{delivery} is refused")
+        };
         assert_eq!(again.duplicate, before.contains_key(delivery));
         if let Some(receipt) = receipt {
             assert_eq!((&again.delivery_id, &again.runs), (&receipt.delivery_id, &receipt.runs));
         }
-    }
+    });
+    again.await;
 }
 
-async fn all_events(gateway: &Gateway) -> Vec<api::Event> {
+/// All stored events with their outcomes.
+pub async fn all_events(gateway: &Gateway) -> Vec<api::Event> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         let page =
@@ -158,26 +175,4 @@ async fn a_lost_run_fails_where_its_agent_says_so() {
     let done = gateway.finished(&run).await.run;
     assert_eq!((done.state.as_str(), done.dead_letter), ("failed", true));
     assert!(done.reason.unwrap().contains("the gateway died"));
-}
-
-/// The agents' own processes are killed while they work: every run is tried again and ends, with the reason of each try.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_agents_are_seen_and_tried_again() {
-    let project = Project::new(ONE_SOURCE);
-    let config =
-        format!("scale = 20\n{ANY}\n[retries]\nattempts = 2\nbackoff = {{ initial = \"1ms\", jitter = false }}");
-    // The first try waits to be killed.
-    project.agent("triage", &config, "test $DOORBELL_ATTEMPT = 2 || exec sleep 1000");
-    let gateway = project.serve();
-    let mut runs = Vec::new();
-    for _ in 0..20 {
-        runs.extend(gateway.ring(sample_as("issues.opened", &fresh_id())).await.runs);
-    }
-    for run in &runs {
-        let pid = wait_for("the agent's process", || processes_of(run).first().copied());
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        let done = gateway.finished(run).await;
-        assert_eq!((done.run.state.as_str(), done.attempts.len()), ("succeeded", 2), "{done:?}");
-        assert!(done.attempts[0].reason.as_ref().unwrap().contains("SIGKILL"), "{:?}", done.attempts[0]);
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Background, Project, wait_for};
+use doorbell_client::Answer;
+
+use crate::support::{Background, ONE_SOURCE, Project, issue, sample, wait_for, without_header};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -27,7 +29,13 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 #[test]
 fn generated_references_are_what_the_program_says() {
     let project = Project::new("");
-    for (page, file) in [("cli", "reference/cli"), ("config", "reference/config"), ("metrics", "metrics")] {
+    let pages = [
+        ("cli", "reference/cli"),
+        ("config", "reference/config"),
+        ("presets", "reference/presets"),
+        ("metrics", "metrics"),
+    ];
+    for (page, file) in pages {
         let output = project.run(&["reference", page]);
         let generated = String::from_utf8(output.stdout).unwrap();
         let file = repository().join(format!("docs/{file}.md"));
@@ -44,7 +52,7 @@ fn generated_references_are_what_the_program_says() {
 #[test]
 fn configuration_examples_load() {
     let mut seen = 0;
-    for document in ["README.md", "docs/guide.md"] {
+    for document in ["README.md", "docs/guide.md", "docs/agents.md", "docs/troubleshooting.md"] {
         let sources = "[webhooks.github]\ntype = \"github\"\ncredential = \"acme\"\n\
                        [webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
         for block in blocks(&read(document), "toml") {
@@ -57,8 +65,12 @@ fn configuration_examples_load() {
                 project.credential("github_webhook_secret", instance, "x");
             }
             project.credential("generic_webhook_secret", "deploys", "x");
-            project.credential("anthropic_api_key", "acme", "x");
-            if !is_project {
+            project.credential("standard_webhook_secret", "billing", "whsec_c2VjcmV0");
+            for kind in ["anthropic_api_key", "github_token"] {
+                project.credential(kind, "acme", "x").credential(kind, "default", "x");
+            }
+            // The projects of tests begin with a [gateway] of their own.
+            if !is_project || block.contains("[gateway]") {
                 project.write(&file, &block);
             }
             let output = project.run(&["config"]);
@@ -67,6 +79,29 @@ fn configuration_examples_load() {
         }
     }
     assert!(seen >= 4, "{seen} examples were found");
+}
+
+/// Every line of the guide's conditions is one.
+#[test]
+fn conditions_are_read() {
+    let lines = blocks(&read("docs/guide.md"), "cel").join("\n");
+    for line in lines.lines() {
+        let read = doorbell_core::condition::Expression::condition(line);
+        assert!(read.is_ok(), "{line}: {read:?}");
+    }
+    assert!(lines.lines().count() > 5);
+}
+
+#[test]
+fn every_preset_has_a_section_of_its_own() {
+    let listed = String::from_utf8(Project::new("").run(&["reference", "presets"]).stdout).unwrap();
+    let presets: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(presets.len() >= 12, "{presets:?}");
+    let guide = read("docs/agents.md");
+    for preset in presets {
+        let is_about = |line: &str| line.starts_with("## ") && line.ends_with(&format!(": `{preset}`"));
+        assert!(guide.lines().any(is_about), "docs/agents.md has no section that ends with `{preset}`");
+    }
 }
 
 /// The README's first agent, word by word: every command of it, in its order.
@@ -82,6 +117,13 @@ fn the_readme_can_be_followed_word_by_word() {
     let all: Vec<Vec<&str>> = doorbell.map(|line| line.split_whitespace().collect()).collect();
     assert!(all.len() >= 7, "{all:?}");
     let outer = Project::new("");
+    // What `claude` does with these arguments, and what it insists on.
+    outer.program(
+        "claude",
+        "[ \"$*\" = '--print --output-format json --permission-mode dontAsk' ] || exit 97
+         grep -q 'A new issue was opened' || exit 98
+         echo '{\"type\":\"result\",\"is_error\":false,\"result\":\"A bug; the label is bug.\"}'",
+    );
     let init = outer.run(&all[0]);
     assert_eq!(all[0][0], "init");
     assert!(init.status.success(), "{init:?}");
@@ -104,5 +146,75 @@ fn the_readme_can_be_followed_word_by_word() {
             .collect();
         let output = at(&args.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(output.status.success(), "{args:?}: {output:?}");
+    }
+    let run: serde_json::Value = serde_json::from_slice(&at(&["runs", "--json"]).stdout).unwrap();
+    let run = run["runs"][0]["id"].as_str().unwrap();
+    let run = wait_for("the run to end", || {
+        let run: serde_json::Value = serde_json::from_slice(&at(&["runs", "show", run, "--json"]).stdout).unwrap();
+        run["finishedAt"].is_string().then_some(run)
+    });
+    assert!(run["state"] == "succeeded" && run["result"] == "A bug; the label is bug.", "{run}");
+}
+
+/// Every command of the troubleshooting guide, in a project to which something came.
+#[tokio::test]
+async fn the_commands_of_the_troubleshooting_guide_work() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", "[[webhooks]]\nsource = \"acme\"", "true");
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    let unsigned = without_header(issue("unsigned"), "x-hub-signature-256");
+    assert!(matches!(gateway.send("/v1/webhooks/github/acme", unsigned).await, Answer::Problem(p) if p.status == 401));
+    let url = format!("{}/v1/webhooks/github/acme", gateway.url);
+    let text = blocks(&read("docs/troubleshooting.md"), "sh").join("\n");
+    let lines = text.lines().map(|line| line.split('#').next().unwrap().trim());
+    let mut seen = 0;
+    for line in lines.filter_map(|line| line.strip_prefix("doorbell ")) {
+        let args = line.split_whitespace().map(|word| match word {
+            "EVENT" => receipt.delivery_id.as_str(),
+            "RUN" => receipt.runs[0].as_str(),
+            "URL" => url.as_str(),
+            other => other,
+        });
+        let output = project.run(&args.collect::<Vec<_>>());
+        assert!(output.status.success(), "{line}: {output:?}");
+        seen += 1;
+    }
+    assert!(seen >= 15, "{seen}");
+    let refused = project.run(&["sources", "deliveries", "acme", "--rejected"]);
+    assert!(String::from_utf8_lossy(&refused.stdout).contains("signature_missing"), "{refused:?}");
+}
+
+/// What the files in `deploy/` name is there, and is what the program and the build have.
+#[test]
+fn deployment_files_name_what_is_there() {
+    let unit = read("deploy/doorbell.service");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let mut words: Vec<&str> = command.split_whitespace().collect();
+    assert_eq!(words.remove(0), "/usr/bin/doorbell");
+    let project = Project::new("");
+    let help = project.run(&[words.as_slice(), &["--help"]].concat());
+    assert!(help.status.success(), "{help:?}");
+    assert!(!read("deploy/postinst").contains("\r"));
+
+    let dockerfile = read("deploy/Dockerfile");
+    let toolchain = read("rust-toolchain.toml");
+    let version = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
+    assert!(dockerfile.contains(&format!("FROM rust:{version}-")), "the toolchain is {version}");
+    assert!(read("Cargo.toml").contains("[profile.dist]") && dockerfile.contains("--profile dist"));
+    assert!(dockerfile.contains("/src/target/dist/doorbell"));
+    let user = dockerfile.lines().rev().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    assert!(user.parse::<u32>().unwrap() > 0 && dockerfile.contains(&format!("--uid {user}")));
+    for (name, value) in
+        [("DOORBELL_GATEWAY__LISTEN", "0.0.0.0:8080"), ("DOORBELL_GATEWAY__ADMIN_LISTEN", "127.0.0.1:8081")]
+    {
+        let files = [dockerfile.as_str(), &read("deploy/compose.yaml")].concat();
+        assert!(files.contains(name) && files.contains(value), "{name}");
+        let output = project.doorbell(&["config", "gateway"]).env(name, value).output().unwrap();
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains(value), "{output:?}");
+    }
+    for word in read("deploy/compose.yaml").split_whitespace().filter(|word| word.starts_with("deploy/")) {
+        assert!(repository().join(word.trim_end_matches(['}', ','])).is_file(), "{word}");
     }
 }

@@ -2,17 +2,28 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
+mod addresses;
 mod agents;
 mod api;
+mod checkout;
 mod cli;
 mod collector;
+mod conditions;
 mod crash;
 mod docs;
+mod doctor;
 mod ingest;
+mod kills;
 mod limits;
 mod metrics;
 mod notify;
+mod orphans;
+mod presets;
 mod promql;
 mod redelivery;
+mod reload;
+mod retention;
+mod shell;
+mod standard;
 mod support;
 mod traces;

@@ -246,6 +246,52 @@ async fn a_store_that_takes_no_writes_is_told_while_it_does_not_and_so_is_its_en
     server.wait("doorbell.store.resolved");
 }
 
+#[tokio::test]
+async fn a_refused_configuration_is_told_and_so_is_its_end() {
+    let server = Server::start(200);
+    let project = server.project("");
+    let _gateway = project.serve();
+    let good = project.read("config.toml");
+    project.write("config.toml", &format!("{good}[webhooks.lab]\ntype = \"nonsense\"\n"));
+    let told = server.wait("doorbell.reload");
+    assert_eq!((&told["data"]["on"], &told["data"]["state"]), (&"reload".into(), &"problem".into()));
+    let text = told["data"]["text"].as_str().unwrap();
+    assert!(text.contains("stays in force") && text.contains("nonsense"), "{text}");
+    project.write("config.toml", &good);
+    assert_eq!(server.wait("doorbell.reload.resolved")["data"]["state"], "resolved");
+}
+
+#[tokio::test]
+async fn what_is_forgotten_is_not_told_and_stands_in_nothing_that_waits_to_be() {
+    let server = Server::start(503);
+    let project = server.project("");
+    add_broken_agent(&project, "broken");
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    for run in &receipt.runs {
+        assert!(gateway.finished(run).await.run.dead_letter);
+    }
+    let event = receipt.delivery_id;
+    let asked = |kind: &str| {
+        let asked = server.asked.lock().unwrap().clone();
+        asked.into_iter().find(|told| told["data"]["text"].as_str().unwrap().contains(kind)).map(drop)
+    };
+    wait_for("a try with the reason", || asked("/no/such/program"));
+    let stored = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
+    let notes = || -> Vec<String> {
+        let mut all = stored.prepare("SELECT value FROM notes WHERE key LIKE 'message/%'").unwrap();
+        all.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    assert!(notes().iter().any(|note| note.contains("broken")), "it waits to be told");
+    assert!(notes().iter().all(|note| !note.contains("/no/such/program")), "{:?}", notes());
+    let output = project.run(&["events", "rm", &event, "--yes"]);
+    assert!(output.status.success(), "{output:?}");
+    server.status.store(200, Ordering::SeqCst);
+    let told = wait_for("it", || server.taken().into_iter().find(|told| told["data"]["agent"] == "broken"));
+    let text = told["data"]["text"].as_str().unwrap();
+    assert!(text.ends_with("used up its tries"), "{text}");
+}
+
 /// One receiver is a command, the other an agent, which fails itself.
 #[tokio::test]
 async fn a_command_and_an_agent_are_told_and_an_agents_own_failure_never_starts_it_again() {

@@ -51,10 +51,17 @@ async fn a_redelivery_after_a_trigger_was_added_starts_that_agent_only() {
     let mut agents: Vec<_> = gateway.runs().await.into_iter().map(|run| run.agent).collect();
     agents.sort();
     assert_eq!(agents, ["late", "triage"]);
+    // Whatever is configured later, both are explained by the triggers that started them.
+    gateway.terminate();
+    project.agent("late", "[[webhooks]]\nsource = \"acme\"\nevents = [\"push\"]", "true");
+    std::fs::remove_dir_all(project.path("agents/triage")).unwrap();
+    let gateway = project.serve();
     let why = gateway.client.explain(&first.delivery_id).await.unwrap();
     let said: Vec<_> = why.verdicts.iter().map(|verdict| (verdict.agent.as_str(), verdict.matched)).collect();
-    assert_eq!(said, [("triage", true), ("late", true)], "the triggers that were in force, then what came since");
-    assert!(why.verdicts[1].reason.starts_with("added since"), "{:?}", why.verdicts[1]);
+    assert_eq!(said, [("triage", true), ("late", true)], "the triggers that were in force, then the redelivery's");
+    assert!(why.verdicts[1].reason.starts_with("when it was delivered again: "), "{:?}", why.verdicts[1]);
+    let sets: Vec<_> = why.event.outcomes.iter().map(|outcome| outcome.trigger_set > why.trigger_set).collect();
+    assert_eq!(sets, [true, false], "{:?}", why.event.outcomes);
 }
 
 #[tokio::test]

@@ -59,6 +59,14 @@ impl Project {
         self.write(&format!("credentials/{kind}/{instance}/secret"), secret)
     }
 
+    /// A program of this name on the PATH of this project's commands: a shell script.
+    pub fn program(&self, name: &str, script: &str) -> &Self {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(self.path("bin").join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
     /// An agent that runs this shell script (an agent's command list may be `sh -c …`; events never get into it).
     pub fn agent(&self, name: &str, config: &str, script: &str) -> &Self {
         let command = Value::from(vec!["sh", "-c", script]);
@@ -78,6 +86,8 @@ impl Project {
         let mut command = Command::new(program);
         command.args(args).current_dir(self.root()).stdin(Stdio::null());
         command.env("DOORBELL_CREDENTIALS_DIR", self.path("credentials")).env("HOME", self.path("home"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.path("bin").display()));
         for name in ["DOORBELL_URL", "DOORBELL_TOKEN", "DOORBELL_LOG"] {
             command.env_remove(name);
         }
@@ -340,11 +350,17 @@ fn pause() {
 /// Processes whose environment says that they belong to a run.
 pub fn processes_of(run: &str) -> Vec<i32> {
     let marker = format!("DOORBELL_RUN_ID={run}");
+    pids().filter(|pid| environment_of(*pid).iter().any(|entry| entry == marker.as_bytes())).collect()
+}
+
+/// All processes of this machine.
+pub fn pids() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
-    })
-    .collect()
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+}
+
+/// What a process was started with; nothing if it is gone or somebody else's.
+pub fn environment_of(pid: i32) -> Vec<Vec<u8>> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
 }

@@ -13,7 +13,7 @@ const LONGEST_TEXT: usize = 4_000;
 
 /// The top level of a body.
 #[derive(Default)]
-pub(super) struct Fields<'a> {
+pub(in crate::provider) struct Fields<'a> {
     event: Option<Cow<'a, str>>,
     kind: Option<Cow<'a, str>>,
     action: Option<Cow<'a, str>>,
@@ -21,7 +21,7 @@ pub(super) struct Fields<'a> {
 }
 
 /// Reads the top level of a body. One that is neither a JSON object nor a form has no fields.
-pub(super) fn fields(delivery: &Delivery) -> Fields<'_> {
+pub(in crate::provider) fn fields(delivery: &Delivery) -> Fields<'_> {
     if delivery.is_form() {
         let mut fields = Fields::default();
         for (name, text) in form_urlencoded::parse(&delivery.body) {
@@ -51,7 +51,12 @@ impl<'de> json::Object<'de> for Fields<'de> {
 impl<'a> Fields<'a> {
     /// The event that the body names.
     pub(super) fn event(&self) -> Option<&str> {
-        name_in(&self.event).or(name_in(&self.kind))
+        name_in(&self.event).or(self.kind())
+    }
+
+    /// What the body's `type` names.
+    pub(in crate::provider) fn kind(&self) -> Option<&str> {
+        name_in(&self.kind)
     }
 
     /// The action that the body names.
@@ -86,7 +91,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Sets the other fields.
-    pub(super) fn describe(self, context: &mut Context) {
+    pub(in crate::provider) fn describe(self, context: &mut Context) {
         for (name, value) in self.others {
             context.set(name, value);
         }

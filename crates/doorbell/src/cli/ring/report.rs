@@ -19,6 +19,8 @@ pub(super) enum Expectation {
     TamperedIsRefused,
     /// It has no signature, and the gateway answers 401.
     UnsignedIsRefused,
+    /// It was signed too long ago, and the gateway answers 401.
+    StaleIsRefused,
 }
 
 /// Says what became of one delivery. `handshake`: what it proves, if it is one.
@@ -49,7 +51,7 @@ pub(super) fn one(
 fn is_met(expectation: Expectation, status: u16) -> bool {
     match expectation {
         Expectation::Accepted => (200..300).contains(&status),
-        Expectation::TamperedIsRefused | Expectation::UnsignedIsRefused => status == 401,
+        _ => status == 401,
     }
 }
 
@@ -62,6 +64,7 @@ fn describe(expectation: Expectation, sent: &Sent, handshake: Option<&str>) -> S
         Expectation::Accepted => None,
         Expectation::TamperedIsRefused => Some("changed after it was signed"),
         Expectation::UnsignedIsRefused => Some("not signed"),
+        Expectation::StaleIsRefused => Some("signed too long ago"),
     };
     let answer = match &sent.answer {
         Answer::Receipt(receipt) => taken(receipt, &short(sent.latency), handshake),
@@ -102,7 +105,7 @@ pub(super) fn many(context: &Context, expectation: Expectation, volley: &Volley)
     let sent = volley.accepted + volley.duplicate + volley.rejected + volley.failed;
     let good = match expectation {
         Expectation::Accepted => volley.rejected + volley.failed == 0,
-        Expectation::TamperedIsRefused | Expectation::UnsignedIsRefused => volley.unauthorized == sent,
+        _ => volley.unauthorized == sent,
     };
     let millis = |percent| (volley.percentile(percent).as_secs_f64() * 100_000.0).round() / 100.0;
     if context.json {

@@ -18,6 +18,7 @@ fn an_empty_file_is_a_project_of_defaults() {
     assert_eq!(config.gateway.max_body, 25 << 20);
     assert_eq!(config.gateway.drain_timeout, Duration::from_secs(30));
     assert_eq!(config.store_url, "sqlite:.doorbell/doorbell.db");
+    assert_eq!(config.retention, Some(Duration::from_secs(30 * 24 * 60 * 60)));
     assert!(config.sources.is_empty() && config.agents.is_empty() && config.warnings.is_empty());
     assert!(config.settings.iter().all(|setting| setting.origin == "default"));
 }
@@ -54,11 +55,12 @@ fn the_reference_loads_with_all_its_examples() {
     let config = Project::new()
         .credential("github_token/acme/token", "ghp")
         .credential("notification_secret/ops/secret", "s")
+        .credential("standard_webhook_secret/billing/secret", "whsec_c2VjcmV0")
         .file("config.toml", project)
         .file("agents/triage/config.toml", uncommented(&format!("# {agent}")))
         .load()
         .unwrap();
-    assert_eq!(config.sources.len(), 2);
+    assert_eq!(config.sources.len(), 3);
     assert_eq!(config.notifications.len(), 1);
     let agent = &config.agents["triage"];
     assert_eq!(agent.triggers[0].clauses.len(), 10);
@@ -213,4 +215,15 @@ fn nothing_that_is_shown_has_a_secret_in_it() {
     );
     let shown = broken.var("DOORBELL_STORE__URL", "postgres://me:hunter9@db").problems();
     assert!(["hunter", "Hunter"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+}
+
+#[test]
+fn things_are_kept_for_a_time_or_for_ever() {
+    let retention = |text: &str| gateway(&format!("[store]\nretention = {text}"));
+    assert_eq!(retention("\"90m\"").load().unwrap().retention, Some(Duration::from_secs(5400)));
+    assert_eq!(retention("\"off\"").load().unwrap().retention, None);
+    for (wrong, said) in [("30", "these are seconds"), ("\"0s\"", "too short"), ("\"2000d\"", "365d at most")] {
+        let problems = retention(wrong).problems();
+        assert!(problems.contains(said) && problems.contains("keeps everything"), "{wrong}: {problems}");
+    }
 }

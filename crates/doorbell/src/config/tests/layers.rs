@@ -67,7 +67,7 @@ fn wrong_variables_and_flags_are_errors_that_say_where_they_are() {
     let problems = gateway("")
         .var("DOORBELL_GATEWAY__LISTN", "127.0.0.1:1")
         .var("DOORBELL_DEFAULTS__RETRIES__ATEMPTS", "1")
-        .var("DOORBELL_STORE__RETENTION", "1d")
+        .var("DOORBELL_STORE__RETENTION", "1 day")
         .var("DOORBELL_DEFAULTS__SCALE", "many")
         .flag("gateway.listen", "nowhere")
         .problems();
@@ -75,7 +75,7 @@ fn wrong_variables_and_flags_are_errors_that_say_where_they_are() {
         "unknown variable `DOORBELL_GATEWAY__LISTN`",
         "did you mean `DOORBELL_GATEWAY__LISTEN`?",
         "did you mean `DOORBELL_DEFAULTS__RETRIES__ATTEMPTS`?",
-        "`retention` is not supported yet",
+        "\"1 day\" is not a duration",
         "expected an integer such as `1`, found a string",
         "--listen=nowhere",
     ] {

@@ -132,7 +132,7 @@ error: a command is a list, never one string: no shell reads it
 #[test]
 fn an_agent_without_a_runtime() {
     assert_shows(
-        &agent("[[webhooks]]\nsource = \"acme-github\"\nwhere = 'true'\n"),
+        &agent("[[webhooks]]\nsource = \"acme-github\"\ndebounce = 'true'\n"),
         r#"
 error: agent `triage` has no [runtime]: how it is carried out
  --> agents/triage/config.toml:1:1
@@ -140,25 +140,19 @@ error: agent `triage` has no [runtime]: how it is carried out
 1 | [[webhooks]]
   | ^
   |
-  = help: with Claude Code:
+  = help: with a preset (`claude`, `codex`, `gemini`, `opencode`, `aider`, `goose`, `cursor`, `copilot`, `amp`, `qwen`, `python`, `shell`):
+              [runtime]
+              preset = "claude"
+          with a command of your own:
               [runtime]
               type = "command"
-              command = ["claude", "-p"]
-          with Codex:
-              [runtime]
-              type = "command"
-              command = ["codex", "exec", "-"]
-          with a script of your own:
-              [runtime]
-              type = "command"
-              command = ["python3", "scripts/agent.py"]
-              cwd = "."
+              command = ["./agent", "--fast"]
 
-error: `where` is not supported yet
+error: `debounce` is not supported yet
  --> agents/triage/config.toml:3:1
   |
-3 | where = 'true'
-  | ^^^^^
+3 | debounce = 'true'
+  | ^^^^^^^^
 
 2 problems
 "#,
@@ -186,7 +180,7 @@ fn a_variable_with_a_wrong_value() {
     assert_shows(
         &Project::small().var("DOORBELL_DEFAULTS__TIMEOUT", "soon"),
         r#"
-error: "soon" is not a duration: write a whole number and ms, s, m, h or d
+error: "soon" is not a duration: write a whole number and ms, s, m, h, d or w
  |
  | DOORBELL_DEFAULTS__TIMEOUT=soon
  |                            ^^^^
@@ -211,15 +205,18 @@ error: expected a string, which may be a template, found an integer
 fn every_file_is_reported_in_order() {
     assert_shows(
         &Project::new()
-            .file("config.toml", "[store]\nretention = \"1d\"\n[defaults]\ntimeout = 3")
+            .file("config.toml", "[store]\nretention = \"1y\"\n[defaults]\ntimeout = 3")
             .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"worker\"\n")
             .file("agents/a/SKILL.md", ""),
         r#"
-error: `retention` is not supported yet
- --> config.toml:2:1
+error: "1y" is not a duration: write a whole number and ms, s, m, h, d or w
+ --> config.toml:2:13
   |
-2 | retention = "1d"
-  | ^^^^^^^^^
+2 | retention = "1y"
+  |             ^^^^
+  |
+  = help: for example "30s", "15m" or "1h"
+  = help: "off" keeps everything
 
 error: expected a duration such as "15m", found an integer
  --> config.toml:4:11

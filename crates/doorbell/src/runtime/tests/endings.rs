@@ -45,6 +45,15 @@ async fn a_process_has_time_to_clean_up() {
 }
 
 #[tokio::test]
+async fn what_a_process_starts_to_clean_up_may_end_by_itself() {
+    let script = "trap 'sh -c \"sleep 0.3; echo cleaned\"; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut bench = Bench::new(script);
+    bench.grace = Duration::from_secs(30);
+    let done = bench.carry_out_until(|log| log.len() == 1, Stop::Cancel("ada".to_owned())).await;
+    assert_eq!((done.stdout(), done.ended.exit_code), (vec!["ready", "cleaned"], Some(3)));
+}
+
+#[tokio::test]
 async fn a_shutdown_hands_the_run_back() {
     let bench = Bench::new("echo 1 > $DOORBELL_OUTPUT_FILE; echo ready; sleep 1000");
     let done = bench.carry_out_until(|log| log.len() == 1, Stop::Shutdown).await.ended;

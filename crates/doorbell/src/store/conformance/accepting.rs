@@ -75,7 +75,7 @@ async fn an_event_nobody_wants_has_no_outcome(store: Arc<dyn Store>) {
     let accepted = accept(&*store, event(1)).await;
     assert_eq!((accepted.outcomes, accepted.queued), (vec![], vec![]));
     assert_eq!(store.outcomes(event_id(1)).await.unwrap(), vec![]);
-    assert_eq!(store.agents_with_work().await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.stats().await.unwrap().runs, []);
 }
 
 async fn a_start_makes_a_queued_run(store: Arc<dyn Store>) {
@@ -89,13 +89,14 @@ async fn a_start_makes_a_queued_run(store: Arc<dyn Store>) {
         trigger: 3,
         reason: None,
         at: at(1),
+        trigger_set: 1,
     };
     assert_eq!((&accepted.outcomes, accepted.queued), (&vec![outcome], vec!["triage".to_owned()]));
     assert_eq!(store.outcomes(event_id(1)).await.unwrap(), accepted.outcomes);
     let run = run(&*store, 1).await;
     assert_eq!((run.agent.as_str(), run.event, run.state), ("triage", event_id(1), State::Queued));
     assert_eq!((run.event_type.as_str(), run.attempt, run.created_at), ("github.issues.opened", 0, at(1)));
-    assert_eq!(store.agents_with_work().await.unwrap(), ["triage"]);
+    assert_eq!(store.stats().await.unwrap().runs, [("triage".to_owned(), State::Queued, 1)]);
 }
 
 async fn what_is_skipped_has_its_reason_and_no_run(store: Arc<dyn Store>) {

@@ -12,6 +12,7 @@ every_store_keeps! {
     a_redelivery_starts_only_agents_without_an_outcome,
     a_run_that_a_redelivery_starts_belongs_to_the_first_event,
     a_redelivery_leaves_skipped_and_dropped_alone,
+    a_redelivery_replaces_a_filter_error_and_nothing_else,
     sixty_four_deliveries_at_once_are_one_event,
     a_source_that_missed_a_delivery_is_absorbed_into_the_run_it_started,
 }
@@ -72,7 +73,7 @@ async fn duplicates_are_counted(store: Arc<dyn Store>) {
 async fn a_redelivery_starts_only_agents_without_an_outcome(store: Arc<dyn Store>) {
     accept(&*store, starting("triage", 1)).await;
     let starts = vec![start("triage", 2, Admission::Grow), start("added-since", 3, Admission::Grow)];
-    let again = NewEvent { delivery_keys: event(1).delivery_keys, starts, ..event(2) };
+    let again = NewEvent { delivery_keys: event(1).delivery_keys, starts, trigger_set: 2, ..event(2) };
     let accepted = accept(&*store, again).await;
     assert_eq!(accepted.queued, ["added-since"]);
     assert_eq!(
@@ -80,6 +81,8 @@ async fn a_redelivery_starts_only_agents_without_an_outcome(store: Arc<dyn Store
         [("added-since", OutcomeKind::Started, Some(run_id(3))), ("triage", OutcomeKind::Started, Some(run_id(1)))]
     );
     assert_eq!(store.outcomes(event_id(1)).await.unwrap(), accepted.outcomes);
+    let sets: Vec<_> = accepted.outcomes.iter().map(|outcome| outcome.trigger_set).collect();
+    assert_eq!(sets, [2, 1], "each with the triggers that decided it");
     assert!(store.run(run_id(2)).await.unwrap().is_none());
 }
 
@@ -108,6 +111,28 @@ async fn a_redelivery_leaves_skipped_and_dropped_alone(store: Arc<dyn Store>) {
     let again = NewEvent { delivery_keys: event(1).delivery_keys, starts, ..event(2) };
     let again = accept(&*store, again).await;
     assert_eq!((again.outcomes, again.queued), (first.outcomes, vec![]));
+}
+
+async fn a_redelivery_replaces_a_filter_error_and_nothing_else(store: Arc<dyn Store>) {
+    let fails = |agent: &str, why: &str| start(agent, 9, Admission::FilterError(why.to_owned()));
+    let first = vec![fails("triage", "first"), fails("other", "first"), start("fine", 1, Admission::Grow)];
+    let first = accept(&*store, NewEvent { starts: first, ..event(1) }).await;
+    let (failed, fine) = (OutcomeKind::FilterError, ("fine", OutcomeKind::Started, Some(run_id(1))));
+    assert_eq!(brief(&first.outcomes), [fine, ("other", failed, None), ("triage", failed, None)]);
+    assert_eq!((first.queued.as_slice(), store.stats().await.unwrap().runs.len()), (&["fine".to_owned()][..], 1));
+    let again = |n, starts| NewEvent { delivery_keys: event(1).delivery_keys, starts, ..event(n) };
+    let second = vec![fails("triage", "second"), fails("fine", "second")];
+    let second = accept(&*store, again(2, second)).await;
+    assert_eq!(brief(&second.outcomes), brief(&first.outcomes));
+    let reasons: Vec<_> = second.outcomes.iter().map(|outcome| outcome.reason.as_deref()).collect();
+    assert_eq!(reasons, [None, Some("first"), Some("second")], "the newest reason is kept");
+    let third = accept(&*store, again(3, vec![start("triage", 3, Admission::Grow)])).await;
+    let started = ("triage", OutcomeKind::Started, Some(run_id(3)));
+    assert_eq!(brief(&third.outcomes), [fine, ("other", failed, None), started]);
+    assert_eq!(third.queued, ["triage"]);
+    let fourth = accept(&*store, again(4, vec![fails("triage", "late"), start("triage", 4, Admission::Grow)])).await;
+    assert_eq!((fourth.outcomes, fourth.queued), (third.outcomes.clone(), vec![]), "what has started stays");
+    assert_eq!(store.outcomes(event_id(1)).await.unwrap(), third.outcomes);
 }
 
 async fn sixty_four_deliveries_at_once_are_one_event(store: Arc<dyn Store>) {

@@ -3,7 +3,9 @@
 use doorbell_core::id::KeyId;
 
 use super::*;
-use crate::store::{ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery, Stream, Tallies};
+use crate::store::{
+    ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery, SecretUse, Stream, Tallies,
+};
 
 every_store_keeps! {
     pages_of_events_miss_nothing,
@@ -11,8 +13,11 @@ every_store_keeps! {
     events_are_found_by_source_and_name,
     events_are_found_by_time,
     events_are_found_by_outcome,
+    outcomes_of_many_events_are_those_of_each,
+    headers_read_back_without_the_body,
     pages_of_runs_miss_nothing,
     runs_are_found_by_agent_state_and_event,
+    runs_are_found_by_key,
     dead_letters_are_found,
     log_lines_are_numbered_over_all_attempts,
     a_long_log_is_read_in_pieces,
@@ -20,10 +25,12 @@ every_store_keeps! {
     a_rejection_reads_back,
     a_trigger_set_has_one_version_for_good,
     keys_read_back_oldest_first,
+    uses_of_secrets_add_up,
     stats_count_runs_and_tell_the_oldest_queued,
     tallies_follow_runs_through_their_life,
     a_store_tells_what_it_takes_on_the_disk,
     a_dead_letter_is_untold_until_it_is_taken_off,
+    a_dead_letter_that_is_gone_or_forgotten_hides_no_other,
     notes_are_kept_replaced_and_dropped,
     a_healthy_store_says_so_and_counts_its_commits,
 }
@@ -140,6 +147,33 @@ async fn runs(store: &dyn Store, query: RunQuery) -> Vec<RunId> {
     store.runs(query).await.unwrap().into_iter().map(|run| run.id).collect()
 }
 
+async fn outcomes_of_many_events_are_those_of_each(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        let starts = vec![start("triage", 2 * n, Admission::Grow), start("fixer", 2 * n + 1, Admission::Reject(1))];
+        accept(&*store, NewEvent { starts, ..event(n) }).await;
+    }
+    accept(&*store, event(4)).await;
+    let events = store.events(at_most(9)).await.unwrap();
+    let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
+    let all = store.outcomes_of([&seqs[..], &seqs[..1], &[1_000_000, -1]].concat()).await.unwrap();
+    for event in &events {
+        let each = store.outcomes(event.id).await.unwrap();
+        assert_eq!(all.get(&event.seq).cloned().unwrap_or_default(), each);
+    }
+    let agents = |seq: i64| all[&seq].iter().map(|outcome| outcome.agent.as_str()).collect::<Vec<_>>();
+    assert_eq!((all.len(), agents(seqs[1])), (3, vec!["fixer", "triage"]));
+    assert!(store.outcomes_of(vec![]).await.unwrap().is_empty());
+}
+
+async fn headers_read_back_without_the_body(store: Arc<dyn Store>) {
+    for (n, size) in [(1, 0), (2, 10_000), (3, 2_000_000)] {
+        let headers = format!(r#"{{"x-number":"{n}"}}"#);
+        accept(&*store, NewEvent { headers: headers.clone(), body: Bytes::from(vec![b'a'; size]), ..event(n) }).await;
+        assert_eq!(store.headers(event_id(n)).await.unwrap(), Some(headers));
+    }
+    assert_eq!(store.headers(event_id(4)).await.unwrap(), None);
+}
+
 async fn pages_of_runs_miss_nothing(store: Arc<dyn Store>) {
     for n in 1..=25 {
         accept(&*store, starting(["a", "b", "c"][n as usize % 3], n)).await;
@@ -178,6 +212,24 @@ async fn runs_are_found_by_agent_state_and_event(store: Arc<dyn Store>) {
     let of_agent = RunQuery { event: Some(event_id(1)), agent: a, ..all.clone() };
     assert_eq!(found(of_agent).await, [run_id(1)]);
     assert_eq!(found(RunQuery { event: Some(event_id(1)), limit: 1, ..all }).await, [run_id(2)]);
+}
+
+async fn runs_are_found_by_key(store: Arc<dyn Store>) {
+    for (n, agent, key) in
+        [(1, "a", Some("x")), (2, "a", None), (3, "b", Some("x")), (4, "a", Some("y")), (5, "a", Some("x"))]
+    {
+        let start = Start { key: key.map(ToOwned::to_owned), ..start(agent, n, Admission::Grow) };
+        accept(&*store, NewEvent { starts: vec![start], ..event(n) }).await;
+    }
+    claim(&*store, "b", &[lease(1)]).await;
+    let x = RunQuery { key: Some("x".to_owned()), limit: 9, ..RunQuery::default() };
+    assert_eq!(runs(&*store, x.clone()).await, [5, 3, 1].map(run_id));
+    assert_eq!(runs(&*store, RunQuery { agent: Some("a".to_owned()), limit: 1, ..x.clone() }).await, [run_id(5)]);
+    assert_eq!(runs(&*store, RunQuery { state: Some(State::Running), ..x.clone() }).await, [run_id(3)]);
+    assert_eq!(runs(&*store, RunQuery { event: Some(event_id(4)), ..x.clone() }).await, []);
+    let third = run(&*store, 3).await;
+    assert_eq!(third.key.as_deref(), Some("x"));
+    assert_eq!(runs(&*store, RunQuery { before: Some(third.seq), ..x }).await, [run_id(1)]);
 }
 
 async fn dead_letters_are_found(store: Arc<dyn Store>) {
@@ -287,6 +339,20 @@ async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
     assert_eq!(store.keys().await.unwrap(), [key(1, None), key(2, Some("triage"))]);
 }
 
+async fn uses_of_secrets_add_up(store: Arc<dyn Store>) {
+    let used = |credential: &str, deliveries, second| SecretUse {
+        source: "acme-github".to_owned(),
+        credential: credential.to_owned(),
+        deliveries,
+        last_at: at(second),
+    };
+    assert_eq!(store.secret_uses().await.unwrap(), []);
+    store.add_secret_uses(vec![used("old", 3, 9), used("new", 1, 2)]).await.unwrap();
+    store.add_secret_uses(vec![used("old", 2, 5)]).await.unwrap();
+    store.add_secret_uses(Vec::new()).await.unwrap();
+    assert_eq!(store.secret_uses().await.unwrap(), [used("new", 1, 2), used("old", 5, 9)]);
+}
+
 async fn stats_count_runs_and_tell_the_oldest_queued(store: Arc<dyn Store>) {
     for n in 1..=3 {
         accept(&*store, starting("triage", n)).await;
@@ -373,6 +439,24 @@ async fn a_dead_letter_is_untold_until_it_is_taken_off(store: Arc<dyn Store>) {
     assert_eq!(store.untold(1).await.unwrap(), untold[..1]);
     store.note(Notes { told: Some(untold[0].number), ..Notes::default() }).await.unwrap();
     assert_eq!(store.untold(10).await.unwrap(), untold[1..]);
+    store.note(Notes { told: Some(untold[1].number), ..Notes::default() }).await.unwrap();
+    assert_eq!(store.untold(10).await.unwrap(), []);
+}
+
+async fn a_dead_letter_that_is_gone_or_forgotten_hides_no_other(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    claim(&*store, "triage", &[1, 2, 3].map(lease)).await;
+    for n in 1..=3 {
+        assert!(store.finish(finish(run_id(n), lease(n as u8), State::Failed)).await.unwrap());
+    }
+    let first = store.event(event_id(1)).await.unwrap().unwrap().seq;
+    assert_eq!(store.remove(vec![first], at(1000)).await.unwrap().runs, 1);
+    store.forget(event_id(2), at(300)).await.unwrap();
+    let untold = store.untold(10).await.unwrap();
+    let runs: Vec<_> = untold.iter().map(|letter| (letter.run.id, letter.run.reason.as_deref())).collect();
+    assert_eq!(runs, [(run_id(2), None), (run_id(3), Some("exit 1"))]);
     store.note(Notes { told: Some(untold[1].number), ..Notes::default() }).await.unwrap();
     assert_eq!(store.untold(10).await.unwrap(), []);
 }

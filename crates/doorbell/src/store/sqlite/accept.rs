@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use doorbell_core::id::{EventId, RunId};
 use doorbell_core::time::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
@@ -70,6 +70,8 @@ struct Placed {
     seq: i64,
     id: EventId,
     duplicate: bool,
+    /// Nothing more is started for what was forgotten.
+    forgotten: bool,
     outcomes: Vec<AgentOutcome>,
 }
 
@@ -119,16 +121,18 @@ impl<'a> Delivery<'a> {
 
     /// Writes what one event means to the agents that have no outcome for it yet.
     fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
-        let Placed { seq, id, duplicate, mut outcomes } = placed;
-        let (was_silent, known) = (outcomes.is_empty(), outcomes.len());
-        let mut queued = Vec::new();
+        let Placed { seq, id, duplicate, forgotten, mut outcomes } = placed;
+        let was_silent = outcomes.is_empty();
+        let mut newly = Vec::new();
+        let (mut queued, mut dropped) = (Vec::new(), Vec::new());
         let mut dropped_itself = false;
         for start in &event.starts {
-            if outcomes.iter().any(|outcome| outcome.agent == start.agent) {
+            let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
+            if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
             let (kind, run, reason) = self.decide(work, start)?;
-            let decided = Decided { seq, event, start, kind, run, reason };
+            let decided = Decided { seq, event, start, kind, run, reason, duplicate };
             if !decided.record(work.sql)? {
                 continue;
             }
@@ -136,26 +140,32 @@ impl<'a> Delivery<'a> {
                 decided.queue(work, run)?;
                 self.taken.insert(&start.agent, run);
                 self.started += 1;
-                dropped_itself |= make_room(work, start, id, event.received_at)?;
+                dropped_itself |= make_room(work, start, id, event.received_at, &mut dropped)?;
                 queued.push(start.agent.clone());
             }
+            if let Some(before) = before {
+                outcomes.remove(before);
+            }
+            newly.push((start.agent.clone(), kind));
             outcomes.push(decided.outcome());
         }
         if duplicate && was_silent && !outcomes.is_empty() {
             change(work.sql, "UPDATE events SET silent = 0 WHERE seq = ?1", [seq])?;
         }
-        let decided = outcomes[known..].iter().map(|outcome| (outcome.agent.clone(), outcome.kind)).collect();
         if dropped_itself {
             outcomes = rows::outcomes(work.sql, seq)?;
             queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
         }
         outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        Ok(Accepted { event: id, duplicate, outcomes, queued, decided })
+        Ok(Accepted { event: id, duplicate, outcomes, queued, dropped, decided: newly })
     }
 
     fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
         if let Admission::Skip(reason) = &start.admission {
             return Ok((OutcomeKind::Skipped, None, Some(reason.clone())));
+        }
+        if let Admission::FilterError(reason) = &start.admission {
+            return Ok((OutcomeKind::FilterError, None, Some(reason.clone())));
         }
         if let Some(run) = self.taken.get(start.agent.as_str()) {
             let reason = "another source took the same delivery".to_owned();
@@ -184,14 +194,19 @@ struct Decided<'a> {
     kind: OutcomeKind,
     run: Option<Run>,
     reason: Option<String>,
+    /// Whether the event was stored before, perhaps with other triggers.
+    duplicate: bool,
 }
 
 impl Decided<'_> {
-    /// Writes the outcome. False, and nothing written, if the agent has one.
+    /// Writes the outcome. False, and nothing written, if the agent has one that stands.
     fn record(&self, sql: &Connection) -> Outcome<bool> {
-        let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-        let inserted = change(
+        let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason, trigger_set) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (event_seq, agent) DO UPDATE SET \
+                         kind = excluded.kind, run_seq = excluded.run_seq, trigger = excluded.trigger, \
+                         at = excluded.at, reason = excluded.reason, \
+                         trigger_set = excluded.trigger_set WHERE kind = 4";
+        let written = change(
             sql,
             statement,
             params![
@@ -202,18 +217,19 @@ impl Decided<'_> {
                 self.start.trigger,
                 self.event.received_at.as_millis(),
                 self.reason,
+                self.duplicate.then_some(self.event.trigger_set),
             ],
         )?;
-        Ok(inserted == 1)
+        Ok(written == 1)
     }
 
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
-        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let created = self.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.start.agent);
-        let trace = &self.event.trace;
-        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace])?;
+        let (trace, key) = (&self.event.trace, &self.start.key);
+        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace, key])?;
         work.memory.next_run = Some(run.seq + 1);
         if let Some(count) = work.memory.fresh.get_mut(agent) {
             *count += 1;
@@ -229,6 +245,7 @@ impl Decided<'_> {
             trigger: self.start.trigger,
             reason: self.reason,
             at: self.event.received_at,
+            trigger_set: self.event.trigger_set,
         }
     }
 }
@@ -239,13 +256,16 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
     let Some(known) = claim_keys(work.sql, event, seq)? else {
         insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
-        return Ok(Placed { seq, id: event.id, duplicate: false, outcomes: Vec::new() });
+        return Ok(Placed { seq, id: event.id, duplicate: false, forgotten: false, outcomes: Vec::new() });
     };
     change(work.sql, "UPDATE events SET duplicates = duplicates + 1 WHERE seq = ?1", [known])?;
-    let id = value(work.sql, "SELECT id FROM events WHERE seq = ?1", [known])?
-        .map(EventId::from_bytes)
+    let (id, forgotten) = work
+        .sql
+        .prepare_cached("SELECT id, forgotten_at IS NOT NULL FROM events WHERE seq = ?1")?
+        .query_row([known], |row| Ok((rows::id(row, 0)?, row.get(1)?)))
+        .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
-    Ok(Placed { seq: known, id, duplicate: true, outcomes: rows::outcomes(work.sql, known)? })
+    Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
 }
 
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
@@ -300,7 +320,13 @@ fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Ou
 }
 
 /// Drops the oldest queued runs beyond the bound. Whether one of them is the event's own: a queue for nothing.
-fn make_room(work: &mut Work<'_>, start: &Start, event: EventId, now: Timestamp) -> Outcome<bool> {
+fn make_room(
+    work: &mut Work<'_>,
+    start: &Start,
+    event: EventId,
+    now: Timestamp,
+    dropped: &mut Vec<RunId>,
+) -> Outcome<bool> {
     let Admission::DropOldest(most) = start.admission else {
         return Ok(false);
     };
@@ -309,15 +335,16 @@ fn make_room(work: &mut Work<'_>, start: &Start, event: EventId, now: Timestamp)
         return Ok(false);
     }
     let oldest =
-        "SELECT seq, event_seq FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0 ORDER BY seq LIMIT ?3";
+        "SELECT seq, event_seq, id FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0 ORDER BY seq LIMIT ?3";
     let reason = format!("displaced by {event}: more than {most} runs were queued");
     let drop_run = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4 WHERE seq = ?1";
     let drop_outcome =
         "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
     let found = rows::all(work.sql, oldest, params![start.agent, QUEUED, excess], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, rows::id(row, 2)?))
     })?;
-    for (run, of_event) in &found {
+    for (run, of_event, id) in &found {
+        dropped.push(*id);
         change(work.sql, drop_run, params![run, DROPPED, reason, now.as_millis()])?;
         let kind = kind_number(OutcomeKind::Dropped);
         change(work.sql, drop_outcome, params![of_event, start.agent, run, kind, reason])?;

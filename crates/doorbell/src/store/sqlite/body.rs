@@ -17,8 +17,8 @@ const WORTH_COMPRESSING: usize = 200;
 pub(super) const LEVEL: i32 = 1;
 
 // How data is encoded; from 2 on, with the dictionary of that number.
-const RAW: i64 = 0;
-const ZSTD: i64 = 1;
+pub(super) const RAW: i64 = 0;
+pub(super) const ZSTD: i64 = 1;
 
 /// Buffers up to this are kept for the next body.
 const KEPT: usize = 256 * 1024;

@@ -5,7 +5,7 @@
 //! writer waiting; after that the log starts again from its beginning.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,14 @@ pub(super) struct Checkpointer {
     log_pages: i64,
     /// Seconds of each checkpoint, for metrics.
     took: Histogram,
+    /// Whether the file is to be emptied, not only to be written from its beginning: something in it is forgotten.
+    scrub: AtomicBool,
+    /// Whether the checkpointing thread waits for its turn.
+    queues: AtomicBool,
 }
+
+/// How long to wait before the log is tried again, when a reader kept it from being emptied.
+const RETRY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -50,12 +57,21 @@ impl Checkpointer {
             due: AtomicI64::new(log_pages),
             log_pages,
             took,
+            scrub: AtomicBool::new(false),
+            queues: AtomicBool::new(false),
         }
     }
 
     /// Waits until the log may be written to.
     pub(super) fn turn_to_write(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the checkpointing thread has its turn, if it is waiting for one. For who takes many turns in a row.
+    pub(super) fn let_through(&self) {
+        while self.queues.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
     }
 
     /// To be called after each commit: asks for a checkpoint if the log is long.
@@ -75,7 +91,15 @@ impl Checkpointer {
 
     fn wait_for_wish(&self) -> Wish {
         let wanted = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.wished.wait_while(wanted, |wish| *wish == Wish::Nothing).unwrap_or_else(PoisonError::into_inner)
+        let nothing = |wish: &mut Wish| *wish == Wish::Nothing;
+        if self.scrub.load(Ordering::Relaxed) {
+            let waited = self.wished.wait_timeout_while(wanted, RETRY, nothing);
+            return match *waited.unwrap_or_else(PoisonError::into_inner).0 {
+                Wish::Nothing => Wish::Checkpoint,
+                wish => wish,
+            };
+        }
+        *self.wished.wait_while(wanted, nothing).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(&self, sql: &Connection) {
@@ -94,11 +118,17 @@ impl Checkpointer {
 
     fn empty_log(&self, sql: &Connection) -> rusqlite::Result<()> {
         let begin = Instant::now();
+        let scrub = self.scrub.swap(false, Ordering::Relaxed);
         let result = checkpoint(sql, Mode::Passive).and_then(|_| {
+            self.queues.store(true, Ordering::Relaxed);
             let _turn = self.turn_to_write();
-            checkpoint(sql, Mode::Restart)
+            self.queues.store(false, Ordering::Relaxed);
+            checkpoint(sql, if scrub { Mode::Truncate } else { Mode::Restart })
         });
         self.took.observe(begin.elapsed().as_secs_f64());
+        if scrub && !matches!(result, Ok(Log { busy: false, .. })) {
+            self.scrub.store(true, Ordering::Relaxed);
+        }
         // A reader in an old snapshot may keep the log from starting again: try later, not at every commit.
         let longer = match &result {
             Ok(log) if !log.busy => 0,
@@ -158,6 +188,14 @@ pub(super) fn start(path: PathBuf, shared: Arc<Checkpointer>) -> anyhow::Result<
     let thread =
         std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || served.serve(&connection))?;
     Ok(Running { shared, thread: Some(thread) })
+}
+
+impl Running {
+    /// Empties the log's file as soon as no reader is in the way.
+    pub(super) fn scrub(&self) {
+        self.shared.scrub.store(true, Ordering::Relaxed);
+        self.shared.wish(Wish::Checkpoint);
+    }
 }
 
 impl Drop for Running {

@@ -3,17 +3,19 @@
 //! A filter must not make a list read everything there is. So each index holds groups of rows in the order of commits
 //! (one source and event; one agent and state), and a list merges the newest of each group that the filter admits.
 
+use std::collections::HashMap;
+
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, ToSql, params};
 
 use super::fault::Outcome;
 use super::rows::{self, FAILED, all, kind_named, kind_number, state_number, value};
-use crate::store::{EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
+use crate::store::{AgentOutcome, EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
 
 /// How far the order of commits and the times of receipt may disagree, in milliseconds: by the time an event takes to
 /// be stored, and by what a clock was set back.
-const DISORDER: i64 = 3_600_000;
+pub(super) const DISORDER: i64 = 3_600_000;
 
 /// Events that a query asks for.
 pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<StoredEvent>> {
@@ -31,6 +33,21 @@ pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<Stored
     };
     range.order(&mut seqs, query.limit);
     seqs.into_iter().map(|seq| rows::event(sql, seq)).collect()
+}
+
+/// The outcomes of these events, by agent, in one query.
+pub(super) fn outcomes(sql: &Connection, seqs: &[i64]) -> Outcome<HashMap<i64, Vec<AgentOutcome>>> {
+    let statement = concat!(
+        "SELECT o.event_seq, ",
+        rows::outcome_columns!(),
+        " WHERE o.event_seq IN (SELECT value FROM json_each(?1)) ORDER BY o.event_seq, o.agent"
+    );
+    let mut found: HashMap<i64, Vec<AgentOutcome>> = HashMap::new();
+    let list = seqs.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    for (seq, outcome) in all(sql, statement, [format!("[{list}]")], |row| Ok((row.get(0)?, rows::outcome(row, 1)?)))? {
+        found.entry(seq).or_default().push(outcome);
+    }
+    Ok(found)
 }
 
 /// The sequences in question, and from which end.
@@ -74,7 +91,7 @@ impl Range {
 }
 
 /// The sequence of the first event that was received at or after `millis`, by halving: times rise with sequences.
-fn first_received(sql: &Connection, millis: i64) -> Outcome<i64> {
+pub(super) fn first_received(sql: &Connection, millis: i64) -> Outcome<i64> {
     let mut high = value::<Option<i64>>(sql, "SELECT max(seq) FROM events", ())?.flatten().unwrap_or(0) + 1;
     let mut low = value::<Option<i64>>(sql, "SELECT min(seq) FROM events", ())?.flatten().unwrap_or(high);
     let at = "SELECT received_at FROM events WHERE seq >= ?1 ORDER BY seq LIMIT 1";
@@ -193,6 +210,7 @@ pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>
                             WHERE o.event_seq = (SELECT seq FROM events WHERE id = ?1)";
             all(sql, of_event, [event.to_bytes()], |row| Ok(row.get(0)?))?
         }
+        None if query.key.is_some() => with_key(sql, query, before)?,
         None if query.agent.is_none() && query.state.is_none() && !query.dead_letter => {
             let newest = "SELECT seq FROM runs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
             all(sql, newest, params![before, query.limit], |row| Ok(row.get(0)?))?
@@ -215,6 +233,16 @@ fn admits(query: &RunQuery, run: &StoredRun) -> bool {
     query.agent.as_ref().is_none_or(|agent| *agent == run.agent)
         && query.state.is_none_or(|state| state == run.state)
         && (!query.dead_letter || run.dead_letter)
+        && query.key.as_ref().is_none_or(|key| run.key.as_ref() == Some(key))
+}
+
+/// The newest runs with the query's key.
+fn with_key(sql: &Connection, query: &RunQuery, before: i64) -> Outcome<Vec<i64>> {
+    let newest = "SELECT seq FROM runs WHERE key = ?1 AND seq < ?2 AND (?3 IS NULL OR agent = ?3) \
+                  AND (?4 IS NULL OR state = ?4) AND (NOT ?5 OR dead_letter = 1) ORDER BY seq DESC LIMIT ?6";
+    let state = query.state.map(state_number);
+    let params = params![query.key, before, query.agent, state, query.dead_letter, query.limit];
+    all(sql, newest, params, |row| Ok(row.get(0)?))
 }
 
 /// The newest runs of each agent and state that the query admits.

@@ -38,7 +38,10 @@ pub(super) fn pack_lines(lines: &[LogLine]) -> Vec<Chunk> {
 
 /// Adds chunks to the end of a run's log and answers its last line's number; 0 if there is no such run.
 pub(super) fn append(work: &Work<'_>, run: RunId, chunks: &[Chunk]) -> Outcome<u64> {
-    let Some(run) = run_seq(work.sql, run)? else {
+    // What is forgotten stays so, however late a line comes.
+    let kept =
+        "SELECT r.seq FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.id = ?1 AND e.forgotten_at IS NULL";
+    let Some(run) = value::<i64>(work.sql, kept, [run.to_bytes()])? else {
         return Ok(0);
     };
     let last = "SELECT first + count - 1 FROM log_chunks WHERE run_seq = ?1 ORDER BY first DESC LIMIT 1";

@@ -1,19 +1,21 @@
-//! The queues as a whole: what is due, which agents have work, what waits for an agent that is gone.
+//! The queues as a whole: what is due, what waits for an agent that is gone.
 
 use std::collections::BTreeSet;
 
+use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Outcome;
 use super::rows::{self, HELD, QUEUED, WAITING, all, change, value};
 use super::writer::Work;
+use crate::store::Release;
 
 /// Runs moved in one transaction, so that events need not wait for a large queue to be settled.
 pub(super) const STEP: usize = 500;
 
 /// Why runs of a missing agent are held; also how they are told from those that a person holds.
-const AGENT_IS_GONE: &str = "its agent is not in the configuration";
+const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
 
 /// Queues up to [`STEP`] due runs and answers the agent of each.
 pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {
@@ -70,6 +72,24 @@ fn hold(work: &Work<'_>, agent: &str) -> Outcome<usize> {
         moved += change(work.sql, hold, params![HELD, AGENT_IS_GONE, agent, state, STEP])?;
     }
     Ok(moved)
+}
+
+/// Lets one held run go on.
+pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcome<Release> {
+    let found = work
+        .sql
+        .prepare_cached("SELECT seq, agent, state FROM runs WHERE id = ?1")?
+        .query_row([run.to_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))
+        .optional()?;
+    let Some((seq, agent, state)) = found else { return Ok(Release::Unknown) };
+    if state != HELD {
+        return Ok(Release::NotHeld(rows::state_of(state)?));
+    }
+    let release = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL) \
+                   WHERE seq = ?4";
+    change(work.sql, release, params![now.as_millis(), WAITING, QUEUED, seq])?;
+    work.memory.fresh.remove(&agent);
+    Ok(Release::Released(agent))
 }
 
 /// A run that waited for a time goes on waiting if the time has not come.

@@ -65,7 +65,8 @@ pub(super) fn rejections(sql: &Connection, source: Option<&str>, limit: usize) -
 /// The version of a trigger set, a new one if it is not kept yet.
 pub(super) fn keep_trigger_set(work: &Work<'_>, triggers: &str, now: Timestamp) -> Outcome<i64> {
     let digest = digest::digest(&digest::SHA256, triggers.as_bytes());
-    let insert = "INSERT INTO trigger_sets (digest, kept_at, triggers) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let insert = "INSERT INTO trigger_sets (digest, kept_at, triggers) VALUES (?1, ?2, ?3) \
+                  ON CONFLICT DO UPDATE SET kept_at = max(kept_at, excluded.kept_at)";
     change(work.sql, insert, params![digest.as_ref(), now.as_millis(), triggers])?;
     value(work.sql, "SELECT version FROM trigger_sets WHERE digest = ?1", [digest.as_ref()])?
         .ok_or_else(|| Fault::Corrupt("a trigger set that was just kept is not there".to_owned()))
@@ -101,7 +102,9 @@ pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
 
 /// Counts.
 pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
-    let events = value(sql, "SELECT count(*) FROM events", ())?.unwrap_or(0);
+    // Sequences have no gaps but those of events that were removed.
+    let events = "SELECT coalesce((SELECT max(seq) FROM events), 0) - events_gone FROM sweep";
+    let events = value(sql, events, ())?.unwrap_or(0);
     let counts = "SELECT agent, state, count(*) FROM runs GROUP BY agent, state";
     let runs = all(sql, counts, (), |row| Ok((row.get::<_, String>(0)?, state_of(row.get(1)?)?, row.get(2)?)))?;
     let oldest = "SELECT created_at FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT 1";

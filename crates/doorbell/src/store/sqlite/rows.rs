@@ -51,8 +51,8 @@ pub(super) fn state_of(number: i64) -> Outcome<State> {
         .ok_or_else(|| Fault::Corrupt(format!("no state has the number {number}")))
 }
 
-const KINDS: [OutcomeKind; 4] =
-    [OutcomeKind::Started, OutcomeKind::Absorbed, OutcomeKind::Skipped, OutcomeKind::Dropped];
+const KINDS: [OutcomeKind; 5] =
+    [OutcomeKind::Started, OutcomeKind::Absorbed, OutcomeKind::Skipped, OutcomeKind::Dropped, OutcomeKind::FilterError];
 
 /// The number that stands for a kind of outcome; never changed.
 pub(super) fn kind_number(kind: OutcomeKind) -> i64 {
@@ -61,6 +61,7 @@ pub(super) fn kind_number(kind: OutcomeKind) -> i64 {
         OutcomeKind::Absorbed => 1,
         OutcomeKind::Skipped => 2,
         OutcomeKind::Dropped => 3,
+        OutcomeKind::FilterError => 4,
     }
 }
 
@@ -119,7 +120,7 @@ pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::P
 }
 
 const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \
-                     handshake, context, trigger_set, body_size, duplicates FROM events WHERE seq = ?1";
+                     handshake, context, trigger_set, body_size, duplicates, forgotten_at FROM events WHERE seq = ?1";
 
 /// The event with this sequence.
 pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
@@ -139,6 +140,7 @@ pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
             trigger_set: row.get(11)?,
             body_size: row.get(12)?,
             duplicates: row.get(13)?,
+            forgotten_at: time_if_any(row, 14)?,
         })
     })?)
 }
@@ -156,28 +158,38 @@ pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
         .query_row([seq], |row| Ok(PackedBody { head: row.get(0)?, packed: packed_from_row(row, 1)? }))?)
 }
 
+/// What is selected of outcomes (`o`), and from where.
+macro_rules! outcome_columns {
+    () => {
+        "o.agent, o.kind, r.id, o.trigger, o.reason, o.at, coalesce(o.trigger_set, e.trigger_set) \
+         FROM outcomes o JOIN events e ON e.seq = o.event_seq LEFT JOIN runs r ON r.seq = o.run_seq"
+    };
+}
+pub(super) use outcome_columns;
+
 /// The outcomes of the event with this sequence, by agent.
 pub(super) fn outcomes(sql: &Connection, seq: i64) -> Outcome<Vec<AgentOutcome>> {
-    let statement = "SELECT o.agent, o.kind, o.run_seq, r.id, o.trigger, o.reason, o.at FROM outcomes o \
-                     LEFT JOIN runs r ON r.seq = o.run_seq WHERE o.event_seq = ?1 ORDER BY o.agent";
-    all(sql, statement, [seq], |row| {
-        Ok(AgentOutcome {
-            agent: row.get(0)?,
-            kind: kind_of(row.get(1)?)?,
-            run: match row.get::<_, Option<i64>>(2)? {
-                Some(_) => Some(id(row, 3)?),
-                None => None,
-            },
-            trigger: row.get(4)?,
-            reason: row.get(5)?,
-            at: time(row, 6)?,
-        })
+    let statement = concat!("SELECT ", outcome_columns!(), " WHERE o.event_seq = ?1 ORDER BY o.agent");
+    all(sql, statement, [seq], |row| outcome(row, 0))
+}
+
+/// The outcome in the columns of `outcome_columns!` from `first` on.
+pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
+    Ok(AgentOutcome {
+        agent: row.get(first)?,
+        kind: kind_of(row.get(first + 1)?)?,
+        // A run of another event may have been removed with that one.
+        run: row.get::<_, Option<_>>(first + 2)?.map(RunId::from_bytes),
+        trigger: row.get(first + 3)?,
+        reason: row.get(first + 4)?,
+        at: time(row, first + 5)?,
+        trigger_set: row.get(first + 6)?,
     })
 }
 
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
-                   r.cancel_requested, r.trace FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   r.cancel_requested, r.trace, r.key FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -199,6 +211,7 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             due: time_if_any(row, 16)?,
             cancel_requested: row.get(17)?,
             trace: row.get(18)?,
+            key: row.get(19)?,
             result: None,
         };
         Ok((row.get(7)?, run))

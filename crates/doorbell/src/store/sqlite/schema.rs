@@ -15,6 +15,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_start.sql"),
     include_str!("../../../migrations/sqlite/0002_compact.sql"),
     include_str!("../../../migrations/sqlite/0003_trace.sql"),
+    include_str!("../../../migrations/sqlite/0004_run_keys.sql"),
+    include_str!("../../../migrations/sqlite/0005_outcome_trigger_sets.sql"),
+    include_str!("../../../migrations/sqlite/0006_keep.sql"),
+    include_str!("../../../migrations/sqlite/0007_secret_uses.sql"),
     include_str!("../../../migrations/sqlite/0008_notifications.sql"),
 ];
 
@@ -34,6 +38,8 @@ pub(super) fn open_writer(path: &Path, patience: Duration) -> rusqlite::Result<C
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE, patience, WRITER_CACHE)?;
     // The log is emptied by a connection of its own (see `checkpoint`), not by whoever commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What is removed is overwritten, also in pages that are free: somebody may have wanted it forgotten.
+    connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }
 
@@ -54,6 +60,11 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration, cache: i64) -> rus
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "cache_size", -cache)?;
     Ok(connection)
+}
+
+/// The version of the schema that this program knows.
+pub(super) fn known() -> usize {
+    MIGRATIONS.len()
 }
 
 /// Brings the schema to this program's version, in one transaction.
@@ -140,6 +151,23 @@ mod tests {
         let mut connection = memory();
         migrate_with(&mut connection, &["CREATE TABLE a (x)"]).unwrap();
         assert!(migrate_with(&mut connection, &["CREATE TABLE a (x, y)"]).is_err());
+    }
+
+    #[test]
+    fn the_uses_of_secrets_begin_with_what_the_events_say() {
+        let mut connection = memory();
+        migrate_with(&mut connection, &MIGRATIONS[..1]).unwrap();
+        for (seq, credential, at, duplicates) in
+            [(1, Some("old"), 5, 2), (2, Some("old"), 3, 0), (3, Some("new"), 9, 0), (4, None, 9, 0)]
+        {
+            let event = "INSERT INTO events VALUES (?1, ?1, 's', 'p', 'e', NULL, NULL, ?2, ?3, 0, 1, 0, ?4, 1, '{}')";
+            connection.execute(event, params![seq, credential, at, duplicates]).unwrap();
+        }
+        migrate_with(&mut connection, MIGRATIONS).unwrap();
+        let mut uses = connection.prepare("SELECT credential, deliveries, last_at FROM secret_uses").unwrap();
+        let uses = uses.query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        let uses: Vec<(String, i64, i64)> = uses.map(Result::unwrap).collect();
+        assert_eq!(uses, [("new".to_owned(), 1, 9), ("old".to_owned(), 4, 5)]);
     }
 
     #[test]

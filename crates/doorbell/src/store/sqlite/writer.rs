@@ -1,10 +1,11 @@
 //! The one thread that writes. It takes whatever waits, runs it in one transaction, and answers after the commit; while
 //! it waits for the disk the next batch gathers, so the cost of a durable commit is shared without a timer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -12,6 +13,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::checkpoint::Checkpointer;
+use super::copy::Order;
 use super::fault::{Fault, Outcome, asks_for_reopening};
 use super::{schema, tally};
 use crate::store::{Error, Figures};
@@ -82,6 +84,7 @@ fn closed() -> Error {
 pub(super) struct Writer {
     inbox: Option<mpsc::Sender<Box<dyn Operation>>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    copies: Arc<Mutex<VecDeque<Order>>>,
 }
 
 impl Writer {
@@ -97,17 +100,23 @@ impl Writer {
         figures: Figures,
     ) -> std::io::Result<Self> {
         let (inbox, waiting) = mpsc::channel(MOST_WAITING);
-        let mut thread = Thread {
-            waiting,
-            connection: Some(connection),
-            path,
-            patience,
-            memory: Memory::default(),
-            checkpointer,
-            figures,
+        let copies = Arc::new(Mutex::default());
+        let ordered = Arc::clone(&copies);
+        let serve = move || {
+            let mut thread = Thread {
+                waiting,
+                connection: Some(Rc::new(connection)),
+                path,
+                patience,
+                memory: Memory::default(),
+                checkpointer,
+                figures,
+                copies: ordered,
+            };
+            thread.serve();
         };
-        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || thread.serve())?;
-        Ok(Self { inbox: Some(inbox), thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(serve)?;
+        Ok(Self { inbox: Some(inbox), thread: Some(thread), copies })
     }
 
     /// Runs `work` in a transaction of the next batch and answers after its commit. It is run again if a neighbour in
@@ -120,6 +129,15 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let inbox = self.inbox.as_ref().ok_or_else(closed)?;
         inbox.send(Box::new(Asked { work, done: None, answer })).await.map_err(|_| closed())?;
+        answered.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Copies the database to a file that is there and empty, between commits. Ends when nobody waits for the answer.
+    pub(super) async fn copy(&self, file: PathBuf) -> Result<(), Error> {
+        let (answer, answered) = oneshot::channel();
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).push_back(Order { file, answer });
+        // The thread looks for orders after each batch, and this is one.
+        self.write(|_| Ok(())).await?;
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 }
@@ -138,12 +156,14 @@ impl Drop for Writer {
 
 struct Thread {
     waiting: mpsc::Receiver<Box<dyn Operation>>,
-    connection: Option<Connection>,
+    // Shared with a copy that is being made from it.
+    connection: Option<Rc<Connection>>,
     path: PathBuf,
     patience: Duration,
     memory: Memory,
     checkpointer: Arc<Checkpointer>,
     figures: Figures,
+    copies: Arc<Mutex<VecDeque<Order>>>,
 }
 
 /// Why a batch was not committed.
@@ -157,17 +177,46 @@ enum Failure {
 impl Thread {
     fn serve(&mut self) {
         while let Some(first) = self.waiting.blocking_recv() {
-            // Whoever is about to hand something in may have been interrupted by this thread's waking. Where all threads
-            // share a processor this makes batches several times larger; where nobody wants it, it costs nothing.
-            std::thread::yield_now();
-            let mut batch = vec![first];
-            while batch.len() < MOST_OPERATIONS
-                && let Ok(next) = self.waiting.try_recv()
-            {
-                batch.push(next);
+            self.carry_out_with(first);
+            while let Some(order) = self.next_order() {
+                self.copy(order);
             }
-            self.carry_out(batch);
         }
+    }
+
+    /// Carries out an operation together with what else waits.
+    fn carry_out_with(&mut self, first: Box<dyn Operation>) {
+        let mut batch = vec![first];
+        while batch.len() < MOST_OPERATIONS
+            && let Ok(next) = self.waiting.try_recv()
+        {
+            batch.push(next);
+        }
+        self.carry_out(batch);
+    }
+
+    fn next_order(&self) -> Option<Order> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Makes a copy, and carries out meanwhile what comes.
+    fn copy(&mut self, order: Order) {
+        // Without a connection there is none to be told of changes; the next operation opens one.
+        let Some(source) = self.connection.clone() else {
+            let _ = order.answer.send(Err(closed()));
+            return;
+        };
+        let done = order.carry_out(&source, || {
+            match self.waiting.try_recv() {
+                Ok(first) => self.carry_out_with(first),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+            self.checkpointer.let_through();
+            // One that broke was replaced, and what the new one changes does not reach the copy.
+            self.connection.as_ref().is_some_and(|connection| Rc::ptr_eq(connection, &source))
+        });
+        let _ = order.answer.send(done.map_err(Error::from));
     }
 
     fn carry_out(&mut self, mut batch: Vec<Box<dyn Operation>>) {
@@ -199,7 +248,7 @@ impl Thread {
                 let fresh = schema::open_writer(path, *patience).map_err(Failure::Transaction)?;
                 tally::install(&fresh).map_err(Failure::Transaction)?;
                 tracing::info!("opened the database again");
-                connection.insert(fresh)
+                connection.insert(Rc::new(fresh))
             }
         };
         let result = {

@@ -1,5 +1,5 @@
 //! The group commit against a model that does one thing after the other: whatever shares a commit, and whatever fails
-//! in it, everybody sees what they would have seen alone.
+//! in it, everybody sees what they would have seen alone; also after the store was closed and opened again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,8 +9,12 @@ use futures_util::future::{LocalBoxFuture, join_all};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use rusqlite::ffi;
+
 use super::Place;
 use crate::store::conformance::{at, brief, event, event_id, finish, lease, run_id, start};
+use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::fault::Fault;
 use crate::store::{Acceptance, Admission, Cancel, Claim, NewEvent, OutcomeKind, Store};
 
 const AGENTS: [&str; 3] = ["drops", "grows", "rejects"];
@@ -47,6 +51,19 @@ enum Ask {
         run: usize,
     },
     Release,
+    /// An operation that changes everything and then fails.
+    Fail(How),
+}
+
+/// How an operation fails after it began.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    /// A row is not what it should be.
+    Corrupt,
+    /// It panics.
+    Panic,
+    /// The disk does not answer, which costs the connection.
+    Disk,
 }
 
 fn asks() -> impl Strategy<Value = Ask> {
@@ -59,6 +76,7 @@ fn asks() -> impl Strategy<Value = Ask> {
         3 => (any::<usize>(), next, any::<bool>()).prop_map(|(run, next, stale)| Ask::Finish { run, next, stale }),
         1 => any::<usize>().prop_map(|run| Ask::Cancel { run }),
         1 => Just(Ask::Release),
+        1 => prop_oneof![Just(How::Corrupt), Just(How::Panic), Just(How::Disk)].prop_map(Ask::Fail),
     ]
 }
 
@@ -151,7 +169,7 @@ impl Model {
     }
 
     /// What is asked for in the end, and what must be seen.
-    fn step<'a>(&mut self, ask: &Ask, store: &'a dyn Store) -> (LocalBoxFuture<'a, Seen>, Seen) {
+    fn step<'a>(&mut self, ask: &Ask, store: &'a SqliteStore) -> (LocalBoxFuture<'a, Seen>, Seen) {
         match ask {
             Ask::Accept { key, agents } => {
                 let first = self.numbers + 1;
@@ -193,6 +211,7 @@ impl Model {
                 let seen = Seen::Released(agents.into_iter().map(str::to_owned).collect());
                 (Box::pin(async move { Seen::Released(store.release_due(at(1000)).await.unwrap().agents) }), seen)
             }
+            Ask::Fail(how) => (Box::pin(fail(store, *how)), Seen::Failed),
         }
     }
 
@@ -257,6 +276,25 @@ impl Model {
     }
 }
 
+/// Does what no transaction may leave behind, and fails.
+async fn fail(store: &SqliteStore, how: How) -> Seen {
+    let failed = store.writer.write(move |work| {
+        work.sql.execute_batch(
+            "DELETE FROM events; DELETE FROM runs; UPDATE outcomes SET kind = 2, run_seq = NULL; \
+             DELETE FROM delivery_digests;",
+        )?;
+        (work.memory.next_event, work.memory.next_run) = (Some(1), Some(1));
+        work.memory.fresh.insert("rejects".to_owned(), 99);
+        match how {
+            How::Corrupt => Err::<(), _>(Fault::Corrupt("a row".to_owned())),
+            // Without the message that a panic has.
+            How::Panic => std::panic::resume_unwind(Box::new("in the middle")),
+            How::Disk => Err(Fault::Sql(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None))),
+        }
+    });
+    if failed.await.is_err() { Seen::Failed } else { Seen::Finished(true) }
+}
+
 async fn accepted(store: &dyn Store, new: NewEvent) -> Seen {
     match store.accept(vec![new]).await {
         Err(_) => Seen::Failed,
@@ -287,20 +325,28 @@ fn sorted(mut counts: Vec<Counted>) -> Vec<Counted> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
-    fn whatever_shares_a_commit_is_as_if_alone(bursts in vec(vec(asks(), 1..20), 1..8)) {
+    fn whatever_shares_a_commit_is_as_if_alone(bursts in vec((vec(asks(), 1..20), any::<bool>()), 1..8)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let place = Place::new();
-            let store = place.open().await;
+            let mut store = place.open().await;
             let mut model = Model::default();
-            for burst in &bursts {
+            for (burst, reopen) in &bursts {
                 let (asked, expected): (Vec<_>, Vec<_>) = burst.iter().map(|ask| model.step(ask, &store)).unzip();
                 // Handed in one after the other, committed together as it happens.
                 prop_assert_eq!(join_all(asked).await, expected);
+                if *reopen {
+                    drop(store);
+                    store = place.open().await;
+                }
             }
             let (now, ended) = counted(&store).await;
             let tallies = store.tallies().await.unwrap();
-            prop_assert_eq!((sorted(tallies.runs), sorted(tallies.ended)), (now.clone(), ended));
+            prop_assert_eq!(sorted(tallies.runs), now.clone());
+            // What ended is counted since the store was opened.
+            if bursts.iter().all(|(_, reopen)| !reopen) {
+                prop_assert_eq!(sorted(tallies.ended), ended);
+            }
             drop(store);
             let store = place.open().await;
             let again = store.tallies().await.unwrap();

@@ -1,0 +1,76 @@
+//! Whether the agents' commands could start.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::{Finding, Subject, fail, ok, warn};
+use crate::config::Agent;
+use crate::runtime::{find_program, variable};
+
+const CHECK: &str = "commands";
+
+/// Programs whose first argument is the file that they run.
+const INTERPRETERS: [&str; 8] = ["sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby"];
+
+pub(super) fn check(subject: &Subject) -> Vec<Finding> {
+    let Some(config) = subject.config() else { return Vec::new() };
+    let (path, whose) = path(subject);
+    let mut findings = Vec::new();
+    for agent in config.agents.values() {
+        findings.extend(check_agent(agent, path.as_ref()));
+    }
+    if findings.is_empty() && !config.agents.is_empty() {
+        findings.push(ok(CHECK, format!("every agent's program is there (by {whose} PATH)")));
+    }
+    findings
+}
+
+/// The `PATH` that commands get: that of the gateway, if it runs and can be asked.
+fn path(subject: &Subject) -> (Option<OsString>, &'static str) {
+    match subject.pid().and_then(|pid| variable(pid, "PATH")) {
+        Some(path) => (Some(path), "the gateway's"),
+        None => (subject.environment.var_os("PATH").map(OsString::from), "this shell's"),
+    }
+}
+
+fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
+    let name = &agent.name;
+    let runtime = &agent.runtime;
+    let cwd = runtime.cwd.as_deref();
+    if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
+        let what = format!("agent `{name}`: the folder {} is not there", cwd.display());
+        return vec![fail(CHECK, what, "make it, or change `[runtime] cwd` (it counts from the project)")];
+    }
+    // A PATH of the agent's own goes over the gateway's; one that is made from the event cannot be known.
+    let own = runtime.env.get("PATH").map(|template| template.as_str());
+    if own.is_some_and(|own| own.contains('{')) {
+        let what = format!("agent `{name}`: its PATH is a template, so whether its program is there cannot be told");
+        return vec![warn(CHECK, what, "put the program's whole path into `[runtime] command`")];
+    }
+    let path = own.map(OsString::from).or_else(|| path.cloned());
+    let Some(program) = runtime.command.first() else { return Vec::new() };
+    match find_program(program, cwd, path.as_deref()) {
+        Ok(file) => check_script(agent, &file).into_iter().collect(),
+        Err(why) => {
+            let (what, advice) = why.split_once(": ").unwrap_or((&why, "change `[runtime] command`"));
+            vec![fail(CHECK, format!("agent `{name}`: {what}"), advice)]
+        }
+    }
+}
+
+/// `sh agent.sh`: whether the script is there.
+fn check_script(agent: &Agent, program: &Path) -> Option<Finding> {
+    let name = program.file_name()?.to_str()?;
+    let script = agent.runtime.command.get(1).filter(|script| !script.starts_with('-'))?;
+    if !INTERPRETERS.contains(&name) {
+        return None;
+    }
+    let advice = "`cwd = \".\"` runs it in the project; `[runtime] command` names the script";
+    let what = match &agent.runtime.cwd {
+        Some(cwd) if !cwd.join(script).exists() => format!("there is no {} in {}", script, cwd.display()),
+        None if Path::new(script).is_relative() => format!("{script} is looked for in the run's own, empty folder"),
+        None if !Path::new(script).exists() => format!("there is no {script}"),
+        _ => return None,
+    };
+    Some(fail(CHECK, format!("agent `{}`: {what}", agent.name), advice))
+}

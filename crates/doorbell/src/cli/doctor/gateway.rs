@@ -1,0 +1,77 @@
+//! Whether the gateway runs, can store, and is of this version; and what runs that should not.
+
+use std::collections::BTreeSet;
+
+use doorbell_client::RunQuery;
+
+use super::{Finding, Running, Subject, fail, ok, some, warn};
+use crate::gateway::{STATE_FOLDER, address_file};
+use crate::runtime::find_marked;
+
+const CHECK: &str = "gateway";
+
+/// As many runs as the gateway gives at once.
+const MOST_RUNS: u32 = 500;
+
+pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
+    let Some(Running { address, client }) = &subject.gateway else {
+        let known = address_file(&subject.root).exists();
+        let what = match known {
+            true => "does not answer, and did not end in order (it was killed, or hangs)",
+            false => "does not run",
+        };
+        return vec![warn(CHECK, what, "start it with `doorbell serve`; what it did not finish goes on then")];
+    };
+    let mut findings = Vec::new();
+    let own = env!("CARGO_PKG_VERSION");
+    if address.version != own {
+        let other = if address.version.is_empty() { "an older version" } else { &address.version };
+        let advice = "restart the gateway after an update, and look which `doorbell` the shell finds";
+        findings.push(warn(CHECK, format!("it is {other}, this command is {own}"), advice));
+    }
+    if let Err(error) = client.ready().await {
+        let advice = "look at the database and the disk below, and at the gateway's log";
+        findings.push(fail(CHECK, format!("runs, and cannot store: senders get 503 ({error})"), advice));
+    }
+    if let Err(error) = client.stats().await {
+        let advice = "stop the gateway, remove .doorbell/key and start it again: it makes a new key";
+        findings.push(fail(CHECK, format!("does not take the project's key: {error}"), advice));
+    }
+    if findings.is_empty() {
+        findings.push(ok(CHECK, format!("runs and can store ({}, pid {})", address.url, address.pid)));
+    }
+    findings
+}
+
+/// Processes of runs that are not running.
+pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
+    const CHECK: &str = "processes";
+    let runs = subject.root.join(STATE_FOLDER).join("runs");
+    let marked = find_marked(&runs);
+    let alive: BTreeSet<String> = match &subject.gateway {
+        None => BTreeSet::new(),
+        Some(Running { client, .. }) => {
+            let state = Some("running".to_owned());
+            let query = RunQuery { state, limit: Some(MOST_RUNS), ..RunQuery::default() };
+            match client.runs(&query).await {
+                // On a further page there may be the one that is looked for.
+                Ok(page) if page.next_cursor.is_none() => page.runs.into_iter().map(|run| run.id).collect(),
+                _ => return Vec::new(),
+            }
+        }
+    };
+    // A run that ended between the two looks took its processes with it.
+    let still = find_marked(&runs);
+    let left = marked.iter().filter(|process| !alive.contains(&process.run) && still.contains(process));
+    let left: Vec<String> =
+        left.map(|process| format!("{} ({}, {})", process.pid, process.command, process.run)).collect();
+    if left.is_empty() {
+        let running = marked.len();
+        return vec![ok(CHECK, format!("none is left over ({running} of running agents)"))];
+    }
+    let advice = match subject.gateway {
+        Some(_) => "the gateway ends them with their run; if they stay: `kill` them, and say how they got away",
+        None => "start the gateway: it ends them before their runs go on; or `kill` them",
+    };
+    vec![warn(CHECK, format!("left over by runs that do not run: {}", some(&left)), advice)]
+}

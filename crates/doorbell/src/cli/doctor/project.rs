@@ -1,0 +1,84 @@
+//! The configuration, and what of it leads nowhere.
+
+use std::collections::BTreeSet;
+
+use super::{Finding, Subject, fail, ok, some, warn};
+
+/// Whether the configuration can be used, and what it warns of.
+pub(super) fn check_config(subject: &Subject) -> Vec<Finding> {
+    const CHECK: &str = "config";
+    let config = match &subject.config {
+        Ok(config) => config,
+        Err(problems) => {
+            let advice = |help: String| match help.is_empty() {
+                true => "`doorbell config` shows the line".to_owned(),
+                false => help,
+            };
+            return problems.list().into_iter().map(|(what, help)| fail(CHECK, what, advice(help))).collect();
+        }
+    };
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (sources, agents) = (count(config.sources.len(), "source"), count(config.agents.len(), "agent"));
+    let mut findings = vec![ok(CHECK, format!("can be used: {sources}, {agents}"))];
+    let advice = "change it there; `doorbell config` prints what is in force";
+    findings.extend(config.warnings.iter().map(|warning| warn(CHECK, warning.clone(), advice)));
+    findings
+}
+
+/// Sources that start nothing.
+pub(super) fn check_sources(subject: &Subject) -> Vec<Finding> {
+    const CHECK: &str = "sources";
+    let Some(config) = subject.config() else { return Vec::new() };
+    if config.sources.is_empty() {
+        let advice = "add one to config.toml: [webhooks.<name>]; `doorbell init` shows how";
+        return vec![warn(CHECK, "there are none: nothing can be delivered", advice)];
+    }
+    let wanted: BTreeSet<&str> = triggers(subject).map(|trigger| trigger.source.as_str()).collect();
+    let idle: Vec<String> = config.sources.keys().filter(|name| !wanted.contains(name.as_str())).cloned().collect();
+    let mut findings = Vec::new();
+    if !idle.is_empty() {
+        let advice = "name them in `source` of an agent's [[webhooks]], or remove them; their events are only stored";
+        findings.push(warn(CHECK, format!("no trigger names {}", some(&idle)), advice));
+    }
+    let open = config.sources.values().filter(|source| source.keys().is_empty());
+    let open: Vec<String> = open.map(|source| source.name().to_owned()).collect();
+    if !open.is_empty() {
+        let advice = "give them a `credential`, unless their URLs are reached by you alone";
+        findings.push(warn(CHECK, format!("anybody can start the agents of {} (unsigned)", some(&open)), advice));
+    }
+    if findings.is_empty() {
+        findings.push(ok(CHECK, format!("each of the {} starts an agent", config.sources.len())));
+    }
+    findings
+}
+
+/// Agents that nothing starts.
+pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
+    const CHECK: &str = "agents";
+    let Some(config) = subject.config() else { return Vec::new() };
+    if config.agents.is_empty() {
+        let advice = "make a folder agents/<name>/ with a config.toml; `doorbell init` shows how";
+        return vec![warn(CHECK, "there are none: nothing is started", advice)];
+    }
+    let names = |choose: fn(&crate::config::Agent) -> bool| -> Vec<String> {
+        config.agents.values().filter(|agent| choose(agent)).map(|agent| agent.name.clone()).collect()
+    };
+    let mut findings = Vec::new();
+    let disabled = names(|agent| agent.scale == 0);
+    if !disabled.is_empty() {
+        let advice = "their runs wait until `scale` is 1 or more";
+        findings.push(warn(CHECK, format!("disabled by `scale = 0`: {}", some(&disabled)), advice));
+    }
+    let idle = names(|agent| agent.triggers.is_empty());
+    if !idle.is_empty() {
+        findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), "give them [[webhooks]] with a source"));
+    }
+    if findings.is_empty() {
+        findings.push(ok(CHECK, format!("each of the {} can be started", config.agents.len())));
+    }
+    findings
+}
+
+fn triggers(subject: &Subject) -> impl Iterator<Item = &doorbell_core::trigger::Trigger> {
+    subject.config().into_iter().flat_map(|config| config.agents.values()).flat_map(|agent| &agent.triggers)
+}

@@ -1,0 +1,169 @@
+//! The desks: each agent has one, where its runs are taken under its `scale`, as it is configured at that moment.
+//!
+//! A desk stays when its agent is removed from the configuration, so that what still runs counts when it is back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{Dispatcher, LEASE, POLL};
+use crate::app::Snapshot;
+use crate::clock;
+use crate::config::Agent;
+use crate::store::{Claim, Claimed, Error, Lease};
+
+/// Runs taken in one go.
+const MOST_CLAIMED: usize = 16;
+
+/// The desks of all agents that there were since the start.
+#[derive(Debug, Default)]
+pub(super) struct Desks {
+    open: Mutex<HashMap<String, Arc<Desk>>>,
+    /// Runs may be queued for agents that are not in the configuration.
+    unsettled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    bell: Notify,
+    running: AtomicUsize,
+}
+
+/// The place of a run at its desk, given back when it is dropped.
+struct Place(Arc<Desk>);
+
+impl Place {
+    fn take(desk: &Arc<Desk>) -> Self {
+        desk.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(desk))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        self.0.bell.notify_one();
+    }
+}
+
+impl Desks {
+    /// Tells that an agent has queued runs. Those of an agent that was removed meanwhile are to be held.
+    pub(super) fn ring(&self, in_force: &Snapshot, agent: &str) {
+        if !in_force.config.agents.contains_key(agent) {
+            self.unsettled.notify_one();
+        }
+        if let Some(desk) = self.open().get(agent) {
+            desk.bell.notify_one();
+        }
+    }
+
+    fn ring_all(&self) {
+        self.open().values().for_each(|desk| desk.bell.notify_one());
+    }
+
+    /// A desk for an agent that has none yet.
+    fn set_up(&self, agent: &str) -> Option<Arc<Desk>> {
+        let mut open = self.open();
+        if open.contains_key(agent) {
+            return None;
+        }
+        let desk = Arc::<Desk>::default();
+        open.insert(agent.to_owned(), Arc::clone(&desk));
+        Some(desk)
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<String, Arc<Desk>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dispatcher {
+    /// Opens a desk for each agent that there is, and holds the runs of those that are gone until they are back.
+    pub(super) async fn follow_configuration(self: Arc<Self>) {
+        let mut configuration = self.app.in_force.follow();
+        loop {
+            let in_force = Arc::clone(&configuration.borrow_and_update());
+            for name in in_force.config.agents.keys() {
+                if let Some(desk) = self.desks.set_up(name) {
+                    let (this, name) = (Arc::clone(&self), name.clone());
+                    self.takers.spawn(async move { this.serve_desk(name, desk).await });
+                }
+            }
+            // Before the runs are settled: an agent that grew need not wait for that.
+            self.desks.ring_all();
+            if let Err(error) = self.settle_agents().await {
+                tracing::error!(error = error.with_causes(), "agents.settle_failed");
+            }
+            self.desks.ring_all();
+            drop(in_force);
+            loop {
+                tokio::select! {
+                    () = self.closing.cancelled() => return,
+                    // The sender lives as long as the app.
+                    _ = configuration.changed() => break,
+                    () = self.desks.unsettled.notified() => break,
+                    () = tokio::time::sleep(POLL) => if self.has_work_of_nobody().await { break },
+                }
+            }
+        }
+    }
+
+    /// Holds what waits for agents that are not in the configuration, and gives back what waits for those that are.
+    pub(super) async fn settle_agents(&self) -> Result<(), Error> {
+        let known = self.app.current().config.agents.keys().cloned().collect();
+        self.app.store.settle_agents(known, clock::now()).await
+    }
+
+    /// Whether runs are queued for an agent that is gone: a delivery that was matched a moment before it went, and whose
+    /// sender hung up before it was answered.
+    async fn has_work_of_nobody(&self) -> bool {
+        let in_force = self.app.current();
+        let queued = self.app.store.agents_with_work().await.unwrap_or_default();
+        queued.iter().any(|agent| !in_force.config.agents.contains_key(agent))
+    }
+
+    /// Takes this agent's runs, never more at once than its scale.
+    async fn serve_desk(self: Arc<Self>, name: String, desk: Arc<Desk>) {
+        while !self.closing.is_cancelled() {
+            let agent = self.app.current().config.agents.get(&name).cloned();
+            let running = desk.running.load(Ordering::Relaxed);
+            let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
+            let claimed = match agent {
+                Some(agent) if free > 0 => self.claim(agent, &desk, free.min(MOST_CLAIMED)).await,
+                _ => 0,
+            };
+            if claimed == 0 {
+                tokio::select! {
+                    () = self.closing.cancelled() => {}
+                    () = desk.bell.notified() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            }
+        }
+    }
+
+    /// Takes up to so many runs and has them carried out. Answers how many it took.
+    async fn claim(self: &Arc<Self>, agent: Arc<Agent>, desk: &Arc<Desk>, most: usize) -> usize {
+        let now = clock::now();
+        let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
+        let claim = Claim { agent: agent.name.clone(), leases, until: now.after(LEASE), now };
+        let claimed: Vec<Claimed> = match self.app.store.claim(claim).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::error!(agent = agent.name, error = error.with_causes(), "runs.claim_failed");
+                Vec::new()
+            }
+        };
+        let count = claimed.len();
+        for claimed in claimed {
+            let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk));
+            self.carriers.spawn(async move {
+                this.carry(agent, claimed).await;
+                drop(place);
+            });
+        }
+        count
+    }
+}

@@ -1,0 +1,127 @@
+//! A copy of the database while it is written to.
+//!
+//! The writing thread makes it, a few pages between two commits, on the connection that commits: SQLite then brings
+//! pages that change later to the copy by itself, so the copy shows the moment it is finished, and no long-lived reader
+//! keeps the write-ahead log from starting again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use doorbell_core::id::EventId;
+use doorbell_core::time::Timestamp;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tokio::sync::oneshot;
+
+use super::fault::{Fault, Outcome};
+use super::rows::{self, HELD, RUNNING};
+use super::{lock, schema};
+use crate::store::{Copied, Error};
+
+/// Pages of 8 KiB copied between two commits.
+const STEP: i32 = 64;
+/// Pages copied in one go when nobody else wants the database.
+const LARGE_STEP: i32 = 1024;
+
+/// Why runs of a copy are held.
+const MAY_HAVE_ENDED: &str = "it was not over when this backup was made and may have ended since: \
+                              `doorbell runs release` starts it, `doorbell runs cancel` ends it";
+
+/// A wish for a copy.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Where to; a file that is there and empty.
+    pub(super) file: PathBuf,
+    /// Whom to tell. When nobody is left to be told, nobody wants the copy.
+    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Order {
+    /// Copies everything. `between` is called between two steps, and says whether to go on.
+    pub(super) fn carry_out(&self, source: &Connection, mut between: impl FnMut() -> bool) -> Outcome<()> {
+        let mut target = open_target(&self.file)?;
+        let backup = Backup::new(source, &mut target)?;
+        while backup.step(STEP)? != StepResult::Done {
+            if self.answer.is_closed() || !between() {
+                return Err(Fault::Sql(rusqlite::Error::SqliteFailure(
+                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT),
+                    Some("the copy was given up".to_owned()),
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whoever asked makes the copy durable, or throws it away.
+fn open_target(file: &Path) -> rusqlite::Result<Connection> {
+    let target =
+        Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    target.pragma_update(None, "journal_mode", "off")?;
+    target.pragma_update(None, "synchronous", "off")?;
+    Ok(target)
+}
+
+/// Copies a database that no gateway uses, and keeps gateways away meanwhile. `progress` is told bytes copied and bytes
+/// in all. None, and nothing was done, if a gateway uses it.
+///
+/// # Errors
+/// If there is no such database, or it cannot be copied.
+pub fn copy_unused(path: &Path, file: &Path, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<Option<()>> {
+    if !path.exists() {
+        bail!("there is no database {}", path.display());
+    }
+    let path = &path.canonicalize()?;
+    let Some(_exclusive) = lock::try_take(path)? else { return Ok(None) };
+    let source = schema::open_writer(path, std::time::Duration::ZERO)?;
+    let page: u64 = source.query_row("PRAGMA page_size", (), |row| row.get(0))?;
+    let mut target = open_target(file)?;
+    let backup = Backup::new(&source, &mut target)?;
+    while backup.step(LARGE_STEP)? != StepResult::Done {
+        let now = backup.progress();
+        let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page;
+        progress(bytes(now.pagecount - now.remaining), bytes(now.pagecount));
+    }
+    Ok(Some(()))
+}
+
+/// Makes a copy fit to be started from, and durable: it is checked, becomes one file, and runs in it that are not over
+/// are held. Whether those ended since cannot be known where it is restored, and nothing may start twice.
+///
+/// # Errors
+/// If it is damaged or cannot be written.
+pub fn seal_copy(file: &Path, now: Timestamp) -> anyhow::Result<Copied> {
+    let mut sql = open_target(file)?;
+    let verdict: String = sql.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
+    if verdict != "ok" {
+        bail!("the copy is damaged ({verdict}), and so may be the database itself");
+    }
+    let tx = sql.transaction()?;
+    let held = hold_unfinished(&tx, now)?;
+    tx.commit()?;
+    // One file, without a log beside it.
+    sql.pragma_update(None, "journal_mode", "delete")?;
+    let newest = sql
+        .query_row("SELECT id, received_at FROM events ORDER BY seq DESC LIMIT 1", (), |row| {
+            Ok((rows::id(row, 0)?, rows::time(row, 1)?))
+        })
+        .optional()?;
+    sql.close().map_err(|(_, error)| error)?;
+    let sealed = File::open(file)?;
+    sealed.sync_all().context("the copy cannot be brought to the disk")?;
+    Ok(Copied { bytes: sealed.metadata()?.len(), held, newest: newest.map(|(id, at): (EventId, _)| (id, at)) })
+}
+
+fn hold_unfinished(sql: &Connection, now: Timestamp) -> anyhow::Result<u64> {
+    let end = "UPDATE attempts SET ended_at = ?1, ended = 'lost', reason = ?2 WHERE ended_at IS NULL AND run_seq IN \
+               (SELECT seq FROM runs WHERE agent = ?3 AND state = ?4)";
+    let hold = "UPDATE runs SET state = ?1, reason = ?2, lease = NULL, lease_until = NULL, pid = NULL, \
+                process_started = NULL, boot = NULL WHERE agent = ?3 AND state < 4";
+    let mut held = 0;
+    for agent in rows::agents(sql)? {
+        sql.execute(end, params![now.as_millis(), MAY_HAVE_ENDED, agent, RUNNING])?;
+        held += sql.execute(hold, params![HELD, MAY_HAVE_ENDED, agent])? as u64;
+    }
+    Ok(held)
+}

@@ -1,0 +1,33 @@
+//! Every parser of untrusted input, fed with anything.
+//!
+//! A target is a function that takes bytes and must come back: no panic, no endless loop, no exhausted memory, and
+//! what it asserts must hold. `cargo xtask fuzz` runs targets under libFuzzer; an ordinary test replays `corpus/`, in which
+//! every input stays that ever broke something.
+
+mod api;
+mod conditions;
+mod filters;
+mod project;
+mod prompts;
+mod requests;
+
+/// Takes an input; panics if it breaks something.
+pub type Target = fn(&[u8]);
+
+/// The targets by name. Each has a folder of that name in `corpus/`.
+pub const TARGETS: [(&str, Target); 9] = [
+    ("api", api::calls),
+    ("conditions", conditions::conditions),
+    ("config", project::config),
+    ("credentials", project::credentials),
+    ("deliveries", requests::deliveries),
+    ("filters", filters::filters),
+    ("forms", requests::forms),
+    ("prompts", prompts::prompts),
+    ("signatures", requests::signatures),
+];
+
+/// The target of this name.
+pub fn find(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}
