@@ -424,6 +424,6 @@ impl Store for SqliteStore {
     }
 
     fn copy(&self, file: PathBuf) -> Answer<'_, ()> {
-        Box::pin(self.writer.copy(file))
+        Box::pin(copy::copy(&self.writer, file))
     }
 }

@@ -33,8 +33,6 @@ pub(super) struct Checkpointer {
     took: Histogram,
     /// Whether the file is to be emptied, not only to be written from its beginning: something in it is forgotten.
     scrub: AtomicBool,
-    /// Whether the checkpointing thread waits for its turn.
-    queues: AtomicBool,
 }
 
 /// How long to wait before the log is tried again, when a reader kept it from being emptied.
@@ -58,20 +56,12 @@ impl Checkpointer {
             log_pages,
             took,
             scrub: AtomicBool::new(false),
-            queues: AtomicBool::new(false),
         }
     }
 
     /// Waits until the log may be written to.
     pub(super) fn turn_to_write(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the checkpointing thread has its turn, if it is waiting for one. For who takes many turns in a row.
-    pub(super) fn let_through(&self) {
-        while self.queues.load(Ordering::Relaxed) {
-            std::thread::yield_now();
-        }
     }
 
     /// To be called after each commit: asks for a checkpoint if the log is long.
@@ -120,9 +110,7 @@ impl Checkpointer {
         let begin = Instant::now();
         let scrub = self.scrub.swap(false, Ordering::Relaxed);
         let result = checkpoint(sql, Mode::Passive).and_then(|_| {
-            self.queues.store(true, Ordering::Relaxed);
             let _turn = self.turn_to_write();
-            self.queues.store(false, Ordering::Relaxed);
             checkpoint(sql, if scrub { Mode::Truncate } else { Mode::Restart })
         });
         self.took.observe(begin.elapsed().as_secs_f64());

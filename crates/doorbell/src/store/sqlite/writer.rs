@@ -132,13 +132,9 @@ impl Writer {
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Copies the database to a file that is there and empty, between commits. Ends when nobody waits for the answer.
-    pub(super) async fn copy(&self, file: PathBuf) -> Result<(), Error> {
-        let (answer, answered) = oneshot::channel();
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner).push_back(Order { file, answer });
-        // The thread looks for orders after each batch, and this is one.
-        self.write(|_| Ok(())).await?;
-        answered.await.unwrap_or_else(|_| Err(closed()))
+    /// Asks for a copy. It begins after the next batch, and goes on a step after each batch in which one is due.
+    pub(super) fn order(&self, order: Order) {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
     }
 }
 
@@ -206,15 +202,19 @@ impl Thread {
             let _ = order.answer.send(Err(closed()));
             return;
         };
-        let done = order.carry_out(&source, || {
-            match self.waiting.try_recv() {
-                Ok(first) => self.carry_out_with(first),
-                Err(mpsc::error::TryRecvError::Empty) => {}
-                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+        let turns = Arc::clone(&self.checkpointer);
+        let done = order.carry_out(&source, &turns, || {
+            while let Some(first) = self.waiting.blocking_recv() {
+                self.carry_out_with(first);
+                // A connection that broke was replaced, and what the new one changes does not reach the copy.
+                if !self.connection.as_ref().is_some_and(|connection| Rc::ptr_eq(connection, &source)) {
+                    return false;
+                }
+                if order.is_due() || order.answer.is_closed() {
+                    return true;
+                }
             }
-            self.checkpointer.let_through();
-            // One that broke was replaced, and what the new one changes does not reach the copy.
-            self.connection.as_ref().is_some_and(|connection| Rc::ptr_eq(connection, &source))
+            false
         });
         let _ = order.answer.send(done.map_err(Error::from));
     }
