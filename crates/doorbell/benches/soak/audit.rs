@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use doorbell_client::{Client, Error, EventQuery, RunQuery, api};
 
-use crate::Soak;
 use crate::ledger::Answered;
 use crate::project::TRIES;
+use crate::{Soak, pause};
 
 /// Losses after which a run is not tried again.
 const LOSSES: usize = 3;
@@ -37,6 +37,7 @@ pub async fn audit(soak: &Soak, client: &Client) -> Result<(), Error> {
             Some(event) => check_event(soak, event, answered),
         }
     }
+    soak.ledger.most_events.fetch_max(stored.len() as u64, Ordering::Relaxed);
     soak.ledger.audited.fetch_add(due.len() as u64, Ordering::Relaxed);
     for event in stored.iter().step_by((stored.len() / ASKED).max(1)) {
         check_why(soak, client, event).await?;
@@ -162,6 +163,6 @@ pub async fn all_ended(client: &Client, patience: Duration) -> Result<bool, Erro
         if begun.elapsed() > patience {
             return Ok(false);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await; // tidy: allow sleep: polls for the runs' end
+        pause(Duration::from_millis(50)).await;
     }
 }

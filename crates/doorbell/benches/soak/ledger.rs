@@ -48,6 +48,8 @@ pub struct Ledger {
     pub unanswered: AtomicU64,
     /// Comparisons of an answered delivery with what is stored.
     pub audited: AtomicU64,
+    /// The most events that were stored at once: how far the sweep is behind.
+    pub most_events: AtomicU64,
     pub reloads: AtomicU64,
     pub backups: AtomicU64,
     pub gateways_killed: AtomicU64,

@@ -10,9 +10,9 @@ use doorbell_core::provider::{Key, Provider, Signed, find_sample};
 use doorbell_core::secret::Secret;
 use serde_json::{Value, json};
 
-use crate::Soak;
 use crate::ledger::{Answered, Kind, count};
 use crate::project::SECRET;
+use crate::{Soak, pause};
 
 pub const CONNECTIONS: u32 = 64;
 /// Deliveries a second, but for the bursts, in which each connection sends as fast as it is answered.
@@ -124,7 +124,7 @@ impl Load {
                 Err(_) => {}
             }
             count(&self.soak.ledger.unanswered);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            pause(Duration::from_millis(50)).await;
         }
     }
 

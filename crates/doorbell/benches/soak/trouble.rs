@@ -7,10 +7,10 @@ use doorbell_client::Error;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::getpgid;
 
-use crate::Soak;
 use crate::audit::{audit, check_copy};
 use crate::ledger::count;
 use crate::project::{Gateway, PATIENCE};
+use crate::{Soak, pause};
 
 const RELOAD_EVERY: Duration = Duration::from_secs(2);
 const BACKUP_EVERY: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const AGENT_KILL_EVERY: Duration = Duration::from_millis(700);
 pub async fn kill_gateways(soak: Arc<Soak>, every: Duration, until: Instant) {
     while !soak.is_over() && Instant::now() + every < until {
         // At any moment: after a half to three halves of the time.
-        tokio::time::sleep(every.mul_f64(0.5 + f64::from(doorbell::clock::random::<1>()[0]) / 256.0)).await;
+        pause(every.mul_f64(0.5 + f64::from(doorbell::clock::random::<1>()[0]) / 256.0)).await;
         let _whole = soak.whole.read().await;
         let killed = soak.gateway.lock().unwrap().take().expect("only here it goes");
         killed.signal(Signal::SIGKILL);
@@ -42,7 +42,7 @@ pub async fn kill_gateways(soak: Arc<Soak>, every: Duration, until: Instant) {
 pub async fn kill_agents(soak: Arc<Soak>) {
     let mut time = 0;
     while !soak.is_over() {
-        tokio::time::sleep(AGENT_KILL_EVERY).await;
+        pause(AGENT_KILL_EVERY).await;
         let found = Arc::clone(&soak);
         let victims = tokio::task::spawn_blocking(move || found.project.agents_processes()).await.unwrap();
         let leads = |pid: &nix::unistd::Pid| getpgid(Some(*pid)) == Ok(*pid);
@@ -65,7 +65,7 @@ pub async fn kill_agents(soak: Arc<Soak>) {
 pub async fn reload(soak: Arc<Soak>) {
     let mut time: u32 = 0;
     while !soak.is_over() {
-        tokio::time::sleep(RELOAD_EVERY).await;
+        pause(RELOAD_EVERY).await;
         // No gateway starts while what is saved is nonsense.
         let _whole = if time % 4 == 3 { Some(soak.whole.write().await) } else { None };
         let Some(gateway) = soak.gateway().await else { return };
@@ -99,7 +99,7 @@ async fn in_force(gateway: &Gateway, scale: Option<u32>) -> Result<bool, Error> 
         if holds {
             return Ok(true);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pause(Duration::from_millis(50)).await;
     }
     Ok(false)
 }
@@ -107,7 +107,7 @@ async fn in_force(gateway: &Gateway, scale: Option<u32>) -> Result<bool, Error> 
 /// Makes backups by the command, and checks each.
 pub async fn back_up(soak: Arc<Soak>) {
     while !soak.is_over() {
-        tokio::time::sleep(BACKUP_EVERY).await;
+        pause(BACKUP_EVERY).await;
         let _whole = soak.whole.read().await;
         let Some(gateway) = soak.gateway().await else { return };
         let work = Arc::clone(&soak);
@@ -132,7 +132,7 @@ pub async fn back_up(soak: Arc<Soak>) {
 /// Holds all that was answered against all that is stored, again and again.
 pub async fn audit_often(soak: Arc<Soak>) {
     while !soak.is_over() {
-        tokio::time::sleep(AUDIT_EVERY).await;
+        pause(AUDIT_EVERY).await;
         let Some(gateway) = soak.gateway().await else { return };
         let heard = audit(&soak, &gateway.client).await;
         soak.answered(&gateway, heard);

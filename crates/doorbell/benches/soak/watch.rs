@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::Soak;
+use crate::{Soak, pause};
 
 const EVERY: Duration = Duration::from_millis(500);
 /// Orphans are looked for now and then, not when they die.
@@ -15,8 +15,10 @@ const REAPED_WITHIN: Duration = Duration::from_secs(10);
 /// More resident memory from the middle to the last third of the last gateway's life, besides a tenth: the allocator and
 /// SQLite's caches come to rest within some MiB. One KiB kept of each delivery would be more within a minute.
 pub const MEMORY_GROWTH: f64 = 8.0;
-/// The target under full load in docs/performance.md.
-pub const MEMORY: f64 = 150.0;
+/// The most resident memory, MiB, at any time. Not the target of ingest alone in docs/performance.md: here thousands of
+/// events are listed, removed and copied besides, each connection of the store keeps a cache, and in CI the build is not
+/// optimised. It is there to notice a peak; whether something stays is what growth says.
+pub const MEMORY: f64 = 256.0;
 /// More descriptors, in calm moments. Agents that start and connections that close make a few, for a moment.
 pub const FILES_GROWTH: usize = 8;
 /// The log is emptied at 4096 pages of 4 KiB with 24 bytes of header each. What is committed while it is copied is added,
@@ -51,7 +53,7 @@ pub async fn watch(soak: Arc<Soak>) -> Watched {
     let (mut pid, mut dead): (Option<Pid>, BTreeMap<i32, Instant>) = (None, BTreeMap::new());
     let log = soak.project.path(".doorbell/doorbell.db-wal");
     while !soak.is_over() {
-        tokio::time::sleep(EVERY).await;
+        pause(EVERY).await;
         watched.log = watched.log.max(std::fs::metadata(&log).map_or(0.0, |log| log.len() as f64 / 1024.0 / 1024.0));
         watched.folders = watched.folders.max(soak.project.run_folders());
         let Some(gateway) = soak.gateway().await else { break };
