@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::{deny, suite, tidy, tool};
+use crate::{deny, soak, suite, tidy, tool};
 
 struct Step {
     name: &'static str,
@@ -16,6 +16,7 @@ struct Step {
 
 const STEPS: &[Step] = &[
     Step { name: "test", cheap: false, run: || done(suite::run(&["--locked".to_owned()])) },
+    Step { name: "soak", cheap: false, run: || done(soak::run_shortly()) },
     Step { name: "fmt", cheap: true, run: fmt },
     Step { name: "clippy", cheap: false, run: clippy },
     Step { name: "doc", cheap: false, run: doc },

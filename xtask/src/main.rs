@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist | fuzz`. Not shipped.
+//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist | fuzz | soak`. Not shipped.
 #![expect(clippy::print_stdout, reason = "a command line tool reports to the terminal")]
 
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod requirements;
+mod soak;
 mod suite;
 mod tidy;
 mod tool;
@@ -24,7 +25,8 @@ Usage: cargo xtask COMMAND
   ci                            everything that must pass before a merge
   bench [NAME [ARGS]]           run one benchmark; without a name, list them
   dist [--program FILE]         build and pack what is shipped: an archive, a Debian package, checksums
-  fuzz [TARGET] [--seconds 60]  feed one parser of untrusted input, or each in turn, with anything";
+  fuzz [TARGET] [--seconds 60]  feed one parser of untrusted input, or each in turn, with anything
+  soak [--minutes 10]           load, edits, retention, backups and kills at once: nothing is lost, nothing grows";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +51,7 @@ fn run(args: &[String]) -> Result<()> {
         ("dist", [flag, program]) if flag == "--program" => dist::run(Some(program)),
         ("bench", _) => bench::run(rest),
         ("fuzz", _) => fuzz::run(rest),
+        ("soak", _) => soak::run(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");
             Ok(())
