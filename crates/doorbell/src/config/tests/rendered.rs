@@ -209,7 +209,7 @@ fn every_file_is_reported_in_order() {
             .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"worker\"\n")
             .file("agents/a/SKILL.md", ""),
         r#"
-error: "1y" is not a duration: write a whole number and ms, s, m, h or d
+error: "1y" is not a duration: write a whole number and ms, s, m, h, d or w
  --> config.toml:2:13
   |
 2 | retention = "1y"

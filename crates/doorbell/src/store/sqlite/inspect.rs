@@ -131,7 +131,8 @@ mod tests {
         for n in 0..events {
             let at = i64::try_from(over.as_millis()).unwrap() * n / events;
             tx.execute(
-                "INSERT INTO events VALUES (?1, randomblob(16), 's', 'p', 'e', NULL, NULL, NULL, ?2, 0, 1, 0, 0, 0, '{}')",
+                "INSERT INTO events (seq, id, source, provider, event, received_at, handshake, trigger_set, body_size, \
+                 duplicates, silent, context) VALUES (?1, randomblob(16), 's', 'p', 'e', ?2, 0, 1, 0, 0, 0, '{}')",
                 [n + 1, at],
             )
             .unwrap();
