@@ -37,13 +37,13 @@ enum TriggersCommand {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 struct TestArgs {
-    /// An agent of the project; or a TOML file with a trigger, or with [[webhooks]]; or `-` for standard input
+    /// An agent of the project; or a TOML file with a trigger, or with `[[webhooks]]`; or `-` for standard input
     #[arg(value_name = "AGENT|FILE", required_unless_present = "agent", conflicts_with = "agent")]
     what: Option<String>,
     /// An agent of the project, also where a file has that name
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
-    /// Which one, where there are several [[webhooks]], from 1
+    /// Which one, where there are several `[[webhooks]]`, from 1
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     trigger: u32,
     /// Only events that were received then or later: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
