@@ -9,7 +9,6 @@
 mod fill;
 mod support;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -68,22 +67,8 @@ fn database(folder: &Path) -> PathBuf {
 
 /// Starts the gateway; answers it, and how long it took until it was ready.
 fn start(folder: &Path) -> (Server, Client, Duration) {
-    let address = folder.join(".doorbell/gateway.json");
-    let _ = std::fs::remove_file(&address);
-    let args = [
-        format!("DOORBELL_CREDENTIALS_DIR={}", folder.join("credentials").display()),
-        "DOORBELL_LOG=warn".to_owned(),
-        env!("CARGO_BIN_EXE_doorbell").to_owned(),
-        "serve".to_owned(),
-        "--project".to_owned(),
-        folder.display().to_string(),
-    ];
     let begun = Instant::now();
-    let server = Server::start("env", &args, || {
-        let address: Value = serde_json::from_str(&std::fs::read_to_string(&address).ok()?).ok()?;
-        let url = address["url"].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok()?;
-        Some(url.port())
-    });
+    let server = Server::start_gateway(folder);
     let url = format!("http://127.0.0.1:{}", server.port);
     let ready = || async { reqwest::get(format!("{url}/readyz")).await.is_ok_and(|answer| answer.status() == 200) };
     while !block_on(ready()) {}

@@ -8,7 +8,6 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,20 +98,7 @@ fn start_gateway(folder: &Path) -> Server {
     let agent = "when_full = \"grow\"\n[[webhooks]]\nsource = \"bench\"\nevents = [\"issues\"]\nrepos = [\"acme/*\"]\n\
                  [runtime]\ntype = \"command\"\ncommand = [\"sleep\", \"100000\"]\n";
     std::fs::write(folder.join("agents/idle/config.toml"), agent).unwrap();
-    let address = folder.join(".doorbell/gateway.json");
-    let args = [
-        format!("DOORBELL_CREDENTIALS_DIR={}", folder.join("credentials").display()),
-        "DOORBELL_LOG=warn".to_owned(),
-        env!("CARGO_BIN_EXE_doorbell").to_owned(),
-        "serve".to_owned(),
-        "--project".to_owned(),
-        folder.display().to_string(),
-    ];
-    Server::start("env", &args, || {
-        let address: Value = serde_json::from_str(&std::fs::read_to_string(&address).ok()?).ok()?;
-        let url = address["url"].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok()?;
-        Some(url.port())
-    })
+    Server::start_gateway(folder)
 }
 
 /// 256 signed requests, each with a body of its own of 8 KiB.

@@ -1,6 +1,7 @@
 //! Providers through the doors that the gateway uses: a source, `verify`, `Event::read`.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::time::Timestamp;
 use doorbell_core::verify::{RejectionCode, verify};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::Deserialize;
 
 mod generic;
 mod github;
@@ -22,6 +24,22 @@ mod vectors;
 
 const SECRET: &str = "a secret of the tests";
 const NOW: Timestamp = Timestamp::from_seconds(1_790_000_000);
+
+/// A fact about a protocol: a request that must verify, or one that must not, and why.
+#[derive(Deserialize)]
+struct Fact {
+    provider: String,
+    scheme: String,
+    secret: String,
+    headers: BTreeMap<String, String>,
+    body: String,
+    valid: bool,
+    why: String,
+    /// When it arrives, in Unix seconds, where its time is signed.
+    now: Option<i64>,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
 
 /// A source of `provider` with these secrets, named `0`, `1`, ….
 fn source(provider: impl Provider + 'static, secrets: &[&str]) -> Arc<Source> {

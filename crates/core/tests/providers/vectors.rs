@@ -1,6 +1,5 @@
 //! Facts about the protocols: signed requests that must verify, and ones that must not.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use doorbell_core::provider::generic::{Algorithm, Encoding, Generic, GenericOptions, Scheme};
@@ -9,22 +8,8 @@ use doorbell_core::provider::{InvalidKey, Provider};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::verify::{RejectionCode, verify};
-use serde::Deserialize;
 
-use super::delivery;
-
-#[derive(Deserialize)]
-struct Fact {
-    provider: String,
-    scheme: String,
-    secret: String,
-    headers: BTreeMap<String, String>,
-    body: String,
-    valid: bool,
-    why: String,
-    #[serde(default)]
-    config: BTreeMap<String, String>,
-}
+use super::{Fact, delivery};
 
 fn provider(fact: &Fact) -> Arc<dyn Provider> {
     if fact.provider == "github" {

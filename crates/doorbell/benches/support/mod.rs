@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::zombie_processes, dead_code)]
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,6 +45,25 @@ impl Server {
             assert!(started.elapsed() < Duration::from_secs(20), "{program} {args:?} does not listen");
             std::thread::yield_now();
         }
+    }
+
+    /// Starts the gateway of a project, with the credentials in the project's folder.
+    pub fn start_gateway(project: &Path) -> Self {
+        let address = project.join(".doorbell/gateway.json");
+        let _ = std::fs::remove_file(&address);
+        let args = [
+            format!("DOORBELL_CREDENTIALS_DIR={}", project.join("credentials").display()),
+            "DOORBELL_LOG=warn".to_owned(),
+            env!("CARGO_BIN_EXE_doorbell").to_owned(),
+            "serve".to_owned(),
+            "--project".to_owned(),
+            project.display().to_string(),
+        ];
+        Self::start("env", &args, || {
+            let address: Value = serde_json::from_str(&std::fs::read_to_string(&address).ok()?).ok()?;
+            let url = address["url"].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok()?;
+            Some(url.port())
+        })
     }
 
     /// CPU time used so far, all threads, user and system.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_core::id::{EventId, RunId};
+use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 mod accept;
@@ -46,7 +47,6 @@ use super::{
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
 use crate::store::{Acceptance, DeadLetter, Notes};
-use doorbell_core::run::State;
 
 /// Bodies larger than this are packed on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
