@@ -8,7 +8,7 @@ use doorbell_core::event::{Context, Event};
 use doorbell_core::provider::generic::{Algorithm, Encoding, Generic, GenericOptions, Scheme};
 use doorbell_core::provider::github::Github;
 use doorbell_core::provider::standard::Standard;
-use doorbell_core::provider::{Key, Provider, visible_headers};
+use doorbell_core::provider::{Key, Provider, Unsent, visible_headers};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::time::Timestamp;
@@ -99,7 +99,7 @@ pub(crate) fn forms(data: &[u8]) {
 fn read(source: &Arc<Source>, headers: &HeaderMap, body: &[u8]) {
     let key = &source.keys()[0].key;
     let body = Bytes::copy_from_slice(body);
-    let signed = source.provider().sign(Some(key), "issues.opened", body, "1", NOW);
+    let signed = source.provider().sign(Some(key), Unsent::new("issues.opened", body, "1", NOW));
     let mut all = HeaderMap::new();
     for (name, value) in signed.headers {
         let name: HeaderName = name.parse().expect("a provider signs with names of headers");
@@ -114,7 +114,12 @@ fn read(source: &Arc<Source>, headers: &HeaderMap, body: &[u8]) {
     let verified = verify(source, &Arc::new(delivery(all, &signed.body))).expect("what a provider signs is verified");
     let visible = visible_headers(source.provider(), &verified.delivery().headers);
     assert!(!visible.contains_key("authorization") && !visible.contains_key("cookie"));
-    let Ok(event) = Event::read(verified) else { return };
+    let Ok(events) = Event::read(&verified) else { return };
+    assert!(!events.is_empty());
+    events.iter().for_each(|event| check(source, event));
+}
+
+fn check(source: &Source, event: &Event) {
     let name = event.name();
     assert!(!name.is_empty() && name.len() <= 200 && !name.contains(char::is_control), "{name:?}");
     assert!(event.action().is_none_or(|action| !action.is_empty()));
@@ -123,12 +128,19 @@ fn read(source: &Arc<Source>, headers: &HeaderMap, body: &[u8]) {
     let text = serde_json::to_string(event.context()).expect("a context is JSON");
     assert_eq!(serde_json::from_str::<Context>(&text).ok().as_ref(), Some(event.context()), "{text}");
     let _ = serde_json::to_string(&event.context().shortened()).expect("a context is JSON");
-    prompts::show(&event);
+    prompts::show(event);
 }
 
 fn delivery(headers: HeaderMap, body: &[u8]) -> Delivery {
     let url = "https://hooks.example.com/webhooks/acme".to_owned();
-    Delivery { method: Method::POST, url, headers, body: Bytes::copy_from_slice(body), received_at: NOW }
+    Delivery {
+        method: Method::POST,
+        url,
+        headers,
+        body: Bytes::copy_from_slice(body),
+        received_at: NOW,
+        certificate: None,
+    }
 }
 
 /// Headers and body. A line that is no header is passed over.

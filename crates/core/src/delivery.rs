@@ -18,6 +18,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// When it was received.
     pub received_at: Timestamp,
+    /// The certificate (PEM) that `Provider::certificate_url` asked for.
+    pub certificate: Option<Bytes>,
 }
 
 /// Why a header has no single usable value.

@@ -8,7 +8,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
-use crate::provider::{Unreadable, encode_hex};
+use crate::provider::{Reading, Unreadable, encode_hex};
 use crate::source::{Dedup, Source};
 use crate::verify::Verified;
 
@@ -194,20 +194,21 @@ pub struct Event {
 }
 
 impl Event {
-    /// Reads a verified delivery.
+    /// Reads a verified delivery: at least one event, several where the protocol batches them.
     ///
     /// # Errors
     /// If the provider cannot read it: the sender gets 400 `body_unreadable`.
-    pub fn read(verified: Verified) -> Result<Self, Unreadable> {
-        let reading = verified.source().provider().read(verified.delivery())?;
-        let keys = delivery_keys(verified.source(), verified.delivery(), reading.delivery_id.as_deref());
-        Ok(Self {
+    pub fn read(verified: &Verified) -> Result<Vec<Self>, Unreadable> {
+        let readings = verified.source().provider().read(verified.delivery())?;
+        let several = readings.len() > 1;
+        let event = |(index, reading): (usize, Reading)| Self {
+            keys: delivery_keys(verified, reading.delivery_id.as_deref(), several.then_some(index)),
             context: reading.context,
             handshake: reading.handshake,
             delivery_id: reading.delivery_id,
-            keys,
-            verified,
-        })
+            verified: verified.clone(),
+        };
+        Ok(readings.into_iter().enumerate().map(event).collect())
     }
 
     /// The source that took it.
@@ -269,7 +270,8 @@ pub fn event_type(provider: &str, event: &str, action: Option<&str>) -> String {
     }
 }
 
-fn delivery_keys(source: &Source, delivery: &Delivery, id: Option<&str>) -> Vec<String> {
+/// `part`: which of several events of one body it is.
+fn delivery_keys(verified: &Verified, id: Option<&str>, part: Option<usize>) -> Vec<String> {
     let by_id = id.map(|id| {
         if id.len() <= LONGEST_DELIVERY_ID {
             format!("id:{id}")
@@ -277,10 +279,12 @@ fn delivery_keys(source: &Source, delivery: &Delivery, id: Option<&str>) -> Vec<
             format!("id-sha256:{}", sha256(id.as_bytes()))
         }
     });
-    match source.dedup() {
+    let part = part.map(|index| format!(":{index}")).unwrap_or_default();
+    let by_body = || format!("body-sha256:{}{part}", sha256(&verified.delivery().body));
+    match verified.source().dedup() {
         Dedup::Off => Vec::new(),
         Dedup::Id => by_id.into_iter().collect(),
-        Dedup::IdOrBody => by_id.into_iter().chain([format!("body-sha256:{}", sha256(&delivery.body))]).collect(),
+        Dedup::IdOrBody => by_id.into_iter().chain([by_body()]).collect(),
     }
 }
 

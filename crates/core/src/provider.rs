@@ -7,60 +7,32 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use crate::delivery::Delivery;
-use crate::event::Context;
+use crate::event::{Context, Event};
 use crate::secret::Secret;
 use crate::source::NamedKey;
 use crate::time::Timestamp;
 use crate::verify::Rejection;
 
+mod answer;
 mod encoding;
 pub mod generic;
 pub mod github;
 mod json;
+mod key;
+pub mod paths;
+mod registry;
 pub mod standard;
 
+pub use answer::{Answer, Ended, FollowUp, Greeting};
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
-
-/// A signing key, prepared once per secret.
-#[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "a source has few keys, and every verification reads one")]
-pub enum Key {
-    /// For HMAC of one algorithm.
-    Hmac(hmac::Key),
-    /// Compared as it is (bearer and shared tokens).
-    Token(Secret),
-}
-
-impl Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hmac(_) => "Key::Hmac(…)",
-            Self::Token(_) => "Key::Token(…)",
-        })
-    }
-}
-
-impl Key {
-    /// Whether `signature` is the HMAC of these parts, one after the other; compared in constant time.
-    pub fn signs(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
-        self.mac(parts)
-            .is_some_and(|mac| aws_lc_rs::constant_time::verify_slices_are_equal(mac.as_ref(), signature).is_ok())
-    }
-
-    /// The HMAC of these parts, one after the other; none if this is no key for HMAC.
-    pub fn mac(&self, parts: &[&[u8]]) -> Option<hmac::Tag> {
-        let Self::Hmac(key) = self else { return None };
-        let mut context = hmac::Context::with_key(key);
-        parts.iter().for_each(|part| context.update(part));
-        Some(context.sign())
-    }
-}
+pub use key::{InvalidKey, Key};
+pub use registry::built_in;
 
 /// Where a provider's secret stands among the credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,17 +53,6 @@ pub struct FilterField {
     pub context: Cow<'static, [Cow<'static, str>]>,
     /// The events it restricts; other events pass it. Empty: it restricts all.
     pub only_for: Cow<'static, [Cow<'static, str>]>,
-}
-
-/// The secret cannot be a key of this provider.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidKey {
-    /// Nothing, or white space.
-    #[error("is empty: an empty secret would verify anybody's deliveries")]
-    Blank,
-    /// Of the wrong form.
-    #[error("{0}")]
-    Malformed(String),
 }
 
 /// What a provider reads in a delivery.
@@ -131,11 +92,52 @@ impl Unreadable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// The event, as `ring` takes it: `issues`, or with an action `issues.opened`.
-    pub event: &'static str,
+    pub event: Cow<'static, str>,
     /// One line on what it shows.
-    pub about: &'static str,
+    pub about: Cow<'static, str>,
     /// The body.
-    pub body: &'static str,
+    pub body: Cow<'static, str>,
+}
+
+impl Sample {
+    /// A sample as a constant.
+    pub const fn new(event: &'static str, about: &'static str, body: &'static str) -> Self {
+        Self { event: Cow::Borrowed(event), about: Cow::Borrowed(about), body: Cow::Borrowed(body) }
+    }
+}
+
+/// What a provider is about to send, for [`Provider::sign`].
+#[derive(Debug, Clone)]
+pub struct Unsent<'a> {
+    /// The event, as its sample spells it: `issues`, `issues.opened`.
+    pub event: &'a str,
+    /// The body.
+    pub body: bytes::Bytes,
+    /// A fresh unique text, for protocols that carry an id of the delivery.
+    pub delivery_id: &'a str,
+    /// When it is sent.
+    pub now: Timestamp,
+    /// The public URL that it is sent to, for protocols that sign it.
+    pub url: &'a str,
+}
+
+impl<'a> Unsent<'a> {
+    /// An event that is sent to nowhere in particular.
+    pub fn new(event: &'a str, body: impl Into<bytes::Bytes>, delivery_id: &'a str, now: Timestamp) -> Self {
+        Self { event, body: body.into(), delivery_id, now, url: "" }
+    }
+}
+
+/// What a person needs to know to set a provider up, in Markdown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guide {
+    /// The name as its makers write it, e.g. `GitHub`.
+    pub title: Cow<'static, str>,
+    /// The steps: where to click at the provider, which URL, which secret. A numbered list in which `{url}` stands for
+    /// the source's public URL and `{secret}` for its credential (`github_webhook_secret:acme`).
+    pub setup: Cow<'static, str>,
+    /// What is signed, and what makes two deliveries the same event, in whole sentences.
+    pub identity: Cow<'static, str>,
 }
 
 /// A signed request, ready to be sent.
@@ -147,10 +149,18 @@ pub struct Signed {
     pub body: bytes::Bytes,
 }
 
-/// One kind of sender: how to verify, read and (to ring a gateway) imitate it. All of it pure.
+/// One kind of sender: how to verify, read, answer and (to ring a gateway) imitate it. All of it pure.
 pub trait Provider: Debug + Send + Sync {
     /// Its type in `config.toml`, which also begins the names of its events.
     fn name(&self) -> &str;
+
+    /// Other names of its type.
+    fn aliases(&self) -> &[Cow<'static, str>] {
+        &[]
+    }
+
+    /// How it is set up.
+    fn guide(&self) -> Guide;
 
     /// Where its secrets stand.
     fn credential(&self) -> CredentialType;
@@ -158,11 +168,44 @@ pub trait Provider: Debug + Send + Sync {
     /// The filter fields of its triggers.
     fn filters(&self) -> &[FilterField];
 
+    /// Other spellings of values of the filter `field`, each with the one that events have (Linear's `Issue` for `issues`).
+    fn spelling<'v>(&self, field: &str, value: &'v str) -> Cow<'v, str> {
+        let _ = field;
+        Cow::Borrowed(value)
+    }
+
     /// Prepares a secret for verification.
     ///
     /// # Errors
     /// If the secret is blank or not of the form that the protocol asks for.
     fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey>;
+
+    /// The methods that its deliveries and handshakes come by.
+    fn methods(&self) -> &[Method] {
+        const POST: [Method; 1] = [Method::POST];
+        &POST
+    }
+
+    /// Answers a request that sets a webhook up and is unsigned by protocol (X's CRC, Slack's `ssl_check`, Notion's
+    /// first token); none for every other request, which is then verified. All that can come of it is the answer.
+    ///
+    /// # Errors
+    /// If it is such a request, and nobody may be given the answer to it.
+    fn greet(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<Option<Greeting>, Rejection> {
+        let _ = (keys, delivery);
+        Ok(None)
+    }
+
+    /// The URL of the certificate that the delivery's signature is checked with, where the protocol has one: it is
+    /// fetched and handed to [`Provider::verify`] as [`Delivery::certificate`]. Whatever says that the delivery cannot
+    /// be meant for this source (host, topic) is checked before.
+    ///
+    /// # Errors
+    /// If nothing may be fetched for this delivery.
+    fn certificate_url(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<Option<String>, Rejection> {
+        let _ = (keys, delivery);
+        Ok(None)
+    }
 
     /// The index of the key that made the delivery's signature. `keys` is never empty.
     ///
@@ -170,11 +213,32 @@ pub trait Provider: Debug + Send + Sync {
     /// If there is no signature, or none of the keys made it, or it is too old.
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection>;
 
-    /// What the delivery says. Called for verified deliveries only.
+    /// What the delivery says: at least one event, several where the protocol batches them (then each has a
+    /// `delivery_id` of its own). Called for verified deliveries only, and again for their stored bodies and headers.
     ///
     /// # Errors
     /// If the body or the headers that name the event cannot be read.
-    fn read(&self, delivery: &Delivery) -> Result<Reading, Unreadable>;
+    fn read(&self, delivery: &Delivery) -> Result<Vec<Reading>, Unreadable>;
+
+    /// The body that its protocol wants for a stored event, where it wants one of its own. `started`: whether an agent
+    /// will do something about it.
+    fn answer(&self, event: &Event, started: bool) -> Option<Answer> {
+        let _ = (event, started);
+        None
+    }
+
+    /// A URL to ask once, without an answer that matters, to confirm what a verified handshake set up (SNS).
+    fn confirmation_url(&self, event: &Event) -> Option<String> {
+        let _ = event;
+        None
+    }
+
+    /// Tells those who wait where the event came from how its run ended (Discord, Slack's commands). `delivery` is made
+    /// of what was stored.
+    fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
+        let _ = (delivery, ended);
+        None
+    }
 
     /// Headers (in lower case) that carry a secret: never stored, shown or handed on. Authorization and cookies
     /// never are, whatever this says.
@@ -188,15 +252,33 @@ pub trait Provider: Debug + Send + Sync {
         None
     }
 
+    /// The same provider with another [`Provider::tolerance`]; none if it signs no time.
+    fn with_tolerance(&self, tolerance: Duration) -> Option<Arc<dyn Provider>> {
+        let _ = tolerance;
+        None
+    }
+
     /// Samples to ring with.
     fn samples(&self) -> &[Sample] {
         &[]
     }
 
-    /// A request as this provider would send it for `event`, signed with `key` (`None`: unsigned).
+    /// The field of the credential that holds the private half of a test key, where [`Provider::prepare`] makes keys that
+    /// can only verify: with it, `ring` can sign.
+    fn signing_field(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Prepares what stands in [`Provider::signing_field`] to sign with.
     ///
-    /// `delivery_id` is a fresh unique text for protocols that carry one.
-    fn sign(&self, key: Option<&Key>, event: &str, body: bytes::Bytes, delivery_id: &str, now: Timestamp) -> Signed;
+    /// # Errors
+    /// If it is not of the form that the protocol asks for.
+    fn prepare_signing(&self, secret: &Secret) -> Result<Key, InvalidKey> {
+        self.prepare(secret)
+    }
+
+    /// A request as this provider would send it, signed with `key` (`None`, or a key that can only verify: unsigned).
+    fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed;
 }
 
 /// The longest name of an event or an action that is taken from outside, in bytes.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_client::{Client, EventQuery, RunQuery};
 use doorbell_core::provider::github::Github;
-use doorbell_core::provider::{Provider, find_sample};
+use doorbell_core::provider::{Provider, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use fill::KINDS;
 use serde_json::{Value, json};
@@ -93,9 +93,10 @@ fn evict(file: &Path) {
 fn make_requests() -> Vec<Request> {
     let sample = find_sample(Github.samples(), "issues.opened").unwrap();
     let key = Github.prepare(&Secret::new(SECRET)).unwrap();
-    let mut body: Value = serde_json::from_str(sample.body).unwrap();
+    let mut body: Value = serde_json::from_str(&sample.body).unwrap();
     body["text"] = json!("As people write them. ".repeat(300));
-    let signed = Github.sign(Some(&key), "issues.opened", body.to_string().into(), "@ID@", doorbell::clock::now());
+    let signed =
+        Github.sign(Some(&key), Unsent::new("issues.opened", body.to_string(), "@ID@", doorbell::clock::now()));
     let headers: String = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = signed.body.len();
     let head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{headers}\r\n");

@@ -19,7 +19,7 @@ use axum::routing::post;
 use doorbell::http::{Limits, serve};
 use doorbell_core::delivery::Delivery;
 use doorbell_core::provider::github::Github;
-use doorbell_core::provider::{Provider, find_sample};
+use doorbell_core::provider::{Provider, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::verify::verify;
@@ -60,7 +60,7 @@ async fn serve_yardstick(kind: &str, port_file: &Path) {
             return StatusCode::OK;
         }
         let received_at = doorbell::clock::now();
-        let delivery = Arc::new(Delivery { method, url: String::new(), headers, body, received_at });
+        let delivery = Arc::new(Delivery { method, url: String::new(), headers, body, received_at, certificate: None });
         match verify(&source, &delivery) {
             Ok(_) => StatusCode::OK,
             Err(_) => StatusCode::UNAUTHORIZED,
@@ -108,14 +108,14 @@ fn make_requests() -> Vec<Request> {
     let text = "Steps to reproduce, what was expected and what came instead, as people write them. ";
     (0..256u32)
         .map(|number| {
-            let mut body: Value = serde_json::from_str(sample.body).unwrap();
+            let mut body: Value = serde_json::from_str(&sample.body).unwrap();
             body["issue"]["number"] = json!(number + 1000);
             body["issue"]["id"] = json!(u64::from(number) * 7919 + 2_000_000_000);
             body["issue"]["title"] = json!(format!("Report {number}: it fails on the {number}th try"));
             let missing = BODY.saturating_sub(body.to_string().len());
             body["issue"]["body"] = json!(text.repeat(1 + missing / text.len())[..missing.max(1)].to_owned());
             let signed =
-                Github.sign(Some(&key), "issues.opened", body.to_string().into(), "@ID@", doorbell::clock::now());
+                Github.sign(Some(&key), Unsent::new("issues.opened", body.to_string(), "@ID@", doorbell::clock::now()));
             let headers: String = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let head = format!(
                 "POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",

@@ -2,19 +2,16 @@
 
 use std::borrow::Cow;
 
-use aws_lc_rs::hmac;
-use bytes::Bytes;
 use http::HeaderName;
 
 use super::{
-    CredentialType, FilterField, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, decode_base64,
-    decode_hex, encode_base64, encode_hex, filter, is_name,
+    CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
+    decode_base64, decode_hex, encode_base64, encode_hex, filter, is_name,
 };
 use crate::delivery::{Delivery, HeaderFault, bearer_token};
 use crate::event::Context;
 use crate::secret::Secret;
 use crate::source::NamedKey;
-use crate::time::Timestamp;
 use crate::verify::Rejection;
 
 pub(super) mod body;
@@ -39,21 +36,33 @@ static FILTERS: [FilterField; 2] =
     [filter("events", &[Cow::Borrowed("event")], &[]), filter("actions", &[Cow::Borrowed("action")], &[])];
 
 static SAMPLES: [Sample; 2] = [
-    Sample {
-        event: "deploy.finished",
-        about: "a deployment finished",
-        body: r#"{"event":"deploy.finished","service":"api","environment":"production","version":"2.14.0","successful":true,"seconds":94,"url":"https://deploys.example.com/4711","actor":{"name":"Robin"}}"#,
-    },
-    Sample {
-        event: "alert.raised",
-        about: "a monitor raised an alert",
-        body: r#"{"event":"alert.raised","id":"alert-2041","severity":"critical","title":"Error rate above 5 %","value":7,"url":"https://status.example.com/alerts/2041","tags":["api","production"]}"#,
-    },
+    Sample::new(
+        "deploy.finished",
+        "a deployment finished",
+        r#"{"event":"deploy.finished","service":"api","environment":"production","version":"2.14.0","successful":true,"seconds":94,"url":"https://deploys.example.com/4711","actor":{"name":"Robin"}}"#,
+    ),
+    Sample::new(
+        "alert.raised",
+        "a monitor raised an alert",
+        r#"{"event":"alert.raised","id":"alert-2041","severity":"critical","title":"Error rate above 5 %","value":7,"url":"https://status.example.com/alerts/2041","tags":["api","production"]}"#,
+    ),
 ];
 
 impl Provider for Generic {
     fn name(&self) -> &str {
         "generic"
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            title: Cow::Borrowed("Any other sender"),
+            setup: Cow::Borrowed(include_str!("../../guides/generic.md")),
+            identity: Cow::Borrowed(
+                "The body is signed, or (`scheme = \"bearer\"`) nothing is. The id of the delivery is the header that \
+                 `delivery_header` names, else `Idempotency-Key` or `webhook-id`; without one every delivery is an event of \
+                 its own, unless `dedup = \"id_or_body\"`.",
+            ),
+        }
     }
 
     fn credential(&self) -> CredentialType {
@@ -65,15 +74,9 @@ impl Provider for Generic {
     }
 
     fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey> {
-        if secret.is_blank() {
-            return Err(InvalidKey::Blank);
-        }
         match self.scheme {
-            Scheme::Hmac => Ok(Key::Hmac(hmac::Key::new(self.algorithm.hmac(), secret.expose()))),
-            Scheme::Bearer if secret.expose().iter().all(u8::is_ascii_graphic) => Ok(Key::Token(secret.clone())),
-            Scheme::Bearer => Err(InvalidKey::Malformed(
-                "is not a token: a header carries visible ASCII characters only, without spaces".to_owned(),
-            )),
+            Scheme::Hmac => Key::hmac(self.algorithm.hmac(), secret),
+            Scheme::Bearer => Key::token(secret),
         }
     }
 
@@ -91,7 +94,7 @@ impl Provider for Generic {
             }
             Scheme::Bearer => {
                 let token = self.token_in(header)?.as_bytes();
-                keys.iter().position(|named| matches!(&named.key, Key::Token(secret) if secret.equals(token)))
+                keys.iter().position(|named| named.key.is_token(token))
             }
         };
         index.ok_or_else(|| {
@@ -105,7 +108,7 @@ impl Provider for Generic {
         })
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<Reading, Unreadable> {
+    fn read(&self, delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
         let fields = body::fields(delivery);
         let in_header = self.event_header.as_ref().and_then(|name| delivery.header(name.as_str()).ok());
         let event = in_header.filter(|event| is_name(event)).or(fields.event()).unwrap_or("event");
@@ -113,7 +116,7 @@ impl Provider for Generic {
         context.set("event", event);
         context.set_some("action", fields.action());
         fields.describe(&mut context);
-        Ok(Reading { context, delivery_id: self.delivery_id(delivery), handshake: false })
+        Ok(vec![Reading { context, delivery_id: self.delivery_id(delivery), handshake: false }])
     }
 
     fn secret_headers(&self) -> &[Cow<'static, str>] {
@@ -124,7 +127,8 @@ impl Provider for Generic {
         &SAMPLES
     }
 
-    fn sign(&self, key: Option<&Key>, event: &str, body: Bytes, delivery_id: &str, _: Timestamp) -> Signed {
+    fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
+        let Unsent { event, body, delivery_id, .. } = unsent;
         let id_header = self.delivery_header.as_ref().map_or("idempotency-key", HeaderName::as_str);
         let mut headers = vec![
             ("content-type".to_owned(), "application/json".to_owned()),
@@ -180,6 +184,7 @@ impl Generic {
                 let bearer = if self.header == http::header::AUTHORIZATION { "Bearer " } else { "" };
                 Some(format!("{}{}", prefix.unwrap_or(bearer), token.expose_str()?))
             }
+            Key::Ed25519(_) | Key::Ed25519Pair(_) => None,
         }
     }
 

@@ -6,16 +6,14 @@
 use std::borrow::Cow;
 
 use aws_lc_rs::{digest, hmac};
-use bytes::Bytes;
 
 use super::{
-    CredentialType, FilterField, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, decode_hex,
-    encode_hex, filter, json,
+    CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
+    decode_hex, encode_hex, filter, json,
 };
 use crate::delivery::{Delivery, HeaderFault};
 use crate::secret::Secret;
 use crate::source::NamedKey;
-use crate::time::Timestamp;
 use crate::verify::Rejection;
 
 mod payload;
@@ -57,11 +55,11 @@ static FILTERS: [FilterField; 10] = [
 
 macro_rules! sample {
     ($event:literal, $about:literal) => {
-        Sample {
-            event: $event,
-            about: $about,
-            body: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/github/", $event, ".json")),
-        }
+        Sample::new(
+            $event,
+            $about,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/github/", $event, ".json")),
+        )
     };
 }
 
@@ -82,6 +80,18 @@ impl Provider for Github {
         "github"
     }
 
+    fn guide(&self) -> Guide {
+        Guide {
+            title: Cow::Borrowed("GitHub"),
+            setup: Cow::Borrowed(include_str!("../../guides/github.md")),
+            identity: Cow::Borrowed(
+                "The body is signed. The event's name and the delivery's id are headers beside it: the id \
+                 (`X-GitHub-Delivery`, the same when a delivery is sent again) tells redeliveries, and \
+                 `dedup = \"id_or_body\"` also the same body under another id.",
+            ),
+        }
+    }
+
     fn credential(&self) -> CredentialType {
         CredentialType { name: Cow::Borrowed("github_webhook_secret"), field: Cow::Borrowed("secret") }
     }
@@ -91,10 +101,7 @@ impl Provider for Github {
     }
 
     fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey> {
-        if secret.is_blank() {
-            return Err(InvalidKey::Blank);
-        }
-        Ok(Key::Hmac(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())))
+        Key::hmac(hmac::HMAC_SHA256, secret)
     }
 
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
@@ -115,22 +122,23 @@ impl Provider for Github {
         })
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<Reading, Unreadable> {
+    fn read(&self, delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
         let event = event_of(delivery)?;
         let text = payload_of(delivery)?;
         let payload = json::read(&text).map_err(|error| Unreadable::broken(format!("the payload: {error}")))?;
-        Ok(Reading {
+        Ok(vec![Reading {
             context: reading::describe(event, &payload),
             delivery_id: Some(delivery_id(delivery, event)),
             handshake: event == "ping",
-        })
+        }])
     }
 
     fn samples(&self) -> &[Sample] {
         &SAMPLES
     }
 
-    fn sign(&self, key: Option<&Key>, event: &str, body: Bytes, delivery_id: &str, _: Timestamp) -> Signed {
+    fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
+        let Unsent { event, body, delivery_id, .. } = unsent;
         let name = event.split('.').next().unwrap_or(event);
         let mut headers = vec![
             ("User-Agent", "GitHub-Hookshot/0d00be1".to_owned()),

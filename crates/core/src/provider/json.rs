@@ -73,7 +73,8 @@ pub(super) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
 struct Whole<T>(PhantomData<T>);
 struct Maybe<S>(PhantomData<S>);
 struct Characters;
-struct Name;
+/// The name of a field.
+pub(super) struct Name;
 
 fn fill<'de, T: Object<'de>, A: MapAccess<'de>>(mut map: A) -> Result<T, A::Error> {
     let mut object = T::default();

@@ -7,18 +7,18 @@
 //! `webhook-event` header is not.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use bytes::Bytes;
 
 use super::generic::body;
 use super::{
-    CredentialType, FilterField, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, decode_base64,
-    encode_base64, filter, is_name,
+    CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
+    decode_base64, encode_base64, filter, is_name,
 };
 use crate::delivery::{Delivery, HeaderFault};
 use crate::event::Context;
@@ -66,26 +66,37 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 static FILTERS: [FilterField; 1] = [filter("events", &[Cow::Borrowed("event")], &[])];
 
 static SAMPLES: [Sample; 3] = [
-    Sample {
-        event: "invoice.paid",
-        about: "a customer paid an invoice",
-        body: r#"{"type":"invoice.paid","timestamp":"2026-11-21T08:00:00Z","data":{"id":"inv_4711","customer":"cus_0815","amount_due":0,"amount_paid":12900,"currency":"EUR"}}"#,
-    },
-    Sample {
-        event: "user.created",
-        about: "somebody signed up",
-        body: r#"{"type":"user.created","timestamp":"2026-11-21T08:05:00Z","data":{"id":"user_2fa1","email":"robin@example.com","name":"Robin Doe","plan":"trial"}}"#,
-    },
-    Sample {
-        event: "email.bounced",
-        about: "a message could not be delivered",
-        body: r#"{"type":"email.bounced","timestamp":"2026-11-21T08:10:00Z","data":{"id":"msg_77","to":"nobody@example.com","subject":"Your receipt","reason":"mailbox does not exist"}}"#,
-    },
+    Sample::new(
+        "invoice.paid",
+        "a customer paid an invoice",
+        r#"{"type":"invoice.paid","timestamp":"2026-11-21T08:00:00Z","data":{"id":"inv_4711","customer":"cus_0815","amount_due":0,"amount_paid":12900,"currency":"EUR"}}"#,
+    ),
+    Sample::new(
+        "user.created",
+        "somebody signed up",
+        r#"{"type":"user.created","timestamp":"2026-11-21T08:05:00Z","data":{"id":"user_2fa1","email":"robin@example.com","name":"Robin Doe","plan":"trial"}}"#,
+    ),
+    Sample::new(
+        "email.bounced",
+        "a message could not be delivered",
+        r#"{"type":"email.bounced","timestamp":"2026-11-21T08:10:00Z","data":{"id":"msg_77","to":"nobody@example.com","subject":"Your receipt","reason":"mailbox does not exist"}}"#,
+    ),
 ];
 
 impl Provider for Standard {
     fn name(&self) -> &str {
         "standard"
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            title: Cow::Borrowed("Standard Webhooks"),
+            setup: Cow::Borrowed(include_str!("../../guides/standard.md")),
+            identity: Cow::Borrowed(
+                "The id, the time and the body are signed together. The id (`webhook-id`) is the same when a delivery is sent \
+                 again; a delivery whose time is further from now than `tolerance` is refused.",
+            ),
+        }
     }
 
     fn credential(&self) -> CredentialType {
@@ -147,28 +158,33 @@ impl Provider for Standard {
         Ok(index)
     }
 
-    fn read(&self, delivery: &Delivery) -> Result<Reading, Unreadable> {
+    fn read(&self, delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
         let fields = body::fields(delivery);
         let in_header = delivery.header(EVENT).ok().filter(|event| is_name(event));
         let mut context = Context::default();
         context.set("event", in_header.or(fields.kind()).unwrap_or("event"));
         fields.describe(&mut context);
-        Ok(Reading {
+        Ok(vec![Reading {
             context,
             delivery_id: delivery.header(family(delivery).id).ok().map(str::to_owned),
             handshake: false,
-        })
+        }])
     }
 
     fn tolerance(&self) -> Option<Duration> {
         Some(self.tolerance)
     }
 
+    fn with_tolerance(&self, tolerance: Duration) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(Self { tolerance }))
+    }
+
     fn samples(&self) -> &[Sample] {
         &SAMPLES
     }
 
-    fn sign(&self, key: Option<&Key>, event: &str, body: Bytes, delivery_id: &str, now: Timestamp) -> Signed {
+    fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
+        let Unsent { event, body, delivery_id, now, .. } = unsent;
         let (id, timestamp) = (format!("msg_{delivery_id}"), now.as_seconds().to_string());
         let mac = key.and_then(|key| key.mac(&[id.as_bytes(), b".", timestamp.as_bytes(), b".", &body]));
         let names = &FAMILIES[0];

@@ -181,8 +181,8 @@ fn a_missing_content_type_means_json() {
 fn a_form_says_the_same_as_json() {
     let source = github();
     for sample in Github.samples() {
-        let in_form = read(&source, &signed(&source, sample.event, form(sample.body), is_form)).unwrap();
-        assert_eq!(in_form.context(), event(sample.event, sample.body).unwrap().context());
+        let in_form = read(&source, &signed(&source, &sample.event, form(&sample.body), is_form)).unwrap();
+        assert_eq!(in_form.context(), event(&sample.event, sample.body.as_ref()).unwrap().context());
     }
 }
 

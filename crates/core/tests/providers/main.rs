@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::{Context, Event};
-use doorbell_core::provider::{Provider, Signed, Unreadable};
+use doorbell_core::provider::{Provider, Signed, Unreadable, Unsent};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::time::Timestamp;
@@ -58,7 +58,14 @@ fn delivery<N: AsRef<str>, V: AsRef<[u8]>>(headers: &[(N, V)], body: impl Into<B
         map.append(name, HeaderValue::from_bytes(value.as_ref()).unwrap());
     }
     let url = "https://hooks.example.com/webhooks/test".to_owned();
-    Arc::new(Delivery { method: Method::POST, url, headers: map, body: body.into(), received_at: NOW })
+    Arc::new(Delivery {
+        method: Method::POST,
+        url,
+        headers: map,
+        body: body.into(),
+        received_at: NOW,
+        certificate: None,
+    })
 }
 
 fn refusal(source: &Arc<Source>, delivery: &Arc<Delivery>) -> RejectionCode {
@@ -68,7 +75,7 @@ fn refusal(source: &Arc<Source>, delivery: &Arc<Delivery>) -> RejectionCode {
 /// Signs `body` as the provider would, and changes the headers.
 fn signed(source: &Source, event: &str, body: impl Into<Bytes>, change: impl FnOnce(&mut HeaderMap)) -> Arc<Delivery> {
     let key = source.keys().first().map(|named| &named.key);
-    let Signed { headers, body } = source.provider().sign(key, event, body.into(), "delivery-1", NOW);
+    let Signed { headers, body } = source.provider().sign(key, Unsent::new(event, body, "delivery-1", NOW));
     let mut delivery = Arc::unwrap_or_clone(delivery(&headers, body));
     change(&mut delivery.headers);
     Arc::new(delivery)
@@ -76,7 +83,9 @@ fn signed(source: &Source, event: &str, body: impl Into<Bytes>, change: impl FnO
 
 /// What the delivery says, after it was verified.
 fn read(source: &Arc<Source>, delivery: &Arc<Delivery>) -> Result<Event, Unreadable> {
-    Event::read(verify(source, delivery).unwrap())
+    let mut events = Event::read(&verify(source, delivery).unwrap())?;
+    assert_eq!(events.len(), 1);
+    Ok(events.remove(0))
 }
 
 fn as_json(context: &Context) -> serde_json::Value {

@@ -62,7 +62,7 @@ fn bodies() -> Vec<Vec<String>> {
     let body = |name: &str, number: u32| {
         let named = |sample: &&doorbell_core::provider::Sample| sample.event.split('.').next() == Some(name);
         let sample = Github.samples().iter().find(named).unwrap_or(&Github.samples()[0]);
-        let mut body: Value = serde_json::from_str(sample.body).unwrap();
+        let mut body: Value = serde_json::from_str(&sample.body).unwrap();
         body["delivered"] = json!(ID);
         body["number"] = json!(number + 1000);
         let missing = BODY.saturating_sub(body.to_string().len());

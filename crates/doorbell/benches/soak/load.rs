@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_client::{Answer, Sender, api::Receipt};
 use doorbell_core::provider::github::Github;
-use doorbell_core::provider::{Key, Provider, Signed, find_sample};
+use doorbell_core::provider::{Key, Provider, Signed, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use serde_json::{Value, json};
 
@@ -141,9 +141,9 @@ impl Load {
         }
         let event = if kind == Kind::Issue { "issues.opened" } else { "push" };
         let sample = find_sample(Github.samples(), event).unwrap();
-        let mut body: Value = serde_json::from_str(sample.body).unwrap();
+        let mut body: Value = serde_json::from_str(&sample.body).unwrap();
         body["delivered"] = json!(delivery);
         body["text"] = json!("As people write them. ".repeat(100));
-        Github.sign(Some(&self.key), sample.event, body.to_string().into(), delivery, doorbell::clock::now())
+        Github.sign(Some(&self.key), Unsent::new(&sample.event, body.to_string(), delivery, doorbell::clock::now()))
     }
 }

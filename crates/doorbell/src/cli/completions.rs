@@ -108,7 +108,7 @@ pub(super) fn samples() -> ArgValueCandidates {
         let said = |name: &str| words.iter().any(|word| word == name);
         let chosen = all.iter().any(|provider| said(provider.name()));
         let meant = all.iter().filter(|provider| !chosen || said(provider.name()));
-        meant.flat_map(|p| p.samples()).map(|s| named(s.event, Some(s.about.to_owned()))).collect()
+        meant.flat_map(|p| p.samples()).map(|s| named(&s.event, Some(s.about.to_string()))).collect()
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use doorbell_client::api::{Activity, Run};
 use doorbell_client::{Answer, Sender};
-use doorbell_core::provider::{Provider, find_sample};
+use doorbell_core::provider::{Provider, Unsent, find_sample};
 use futures_util::{Stream, StreamExt};
 
 use super::context::Context;
@@ -65,7 +65,7 @@ async fn ring_once(gateway: &Gateway, json: bool) -> anyhow::Result<Run> {
     let sample = find_sample(provider.samples(), "issues.opened").context("the demo's sample is missing")?;
     let id = clock::new_id::<doorbell_core::id::OfEvent>().to_string();
     let key = source.keys().first().map(|key| &key.key);
-    let signed = provider.sign(key, sample.event, sample.body.into(), &id, clock::now());
+    let signed = provider.sign(key, Unsent::new(&sample.event, sample.body.to_string(), &id, clock::now()));
     let url = format!("{}/webhooks/github", gateway.app.local_url());
     let sent = Sender::new(&url)?.post(&signed.headers, signed.body).await?;
     let receipt = match sent.answer {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use doorbell_client::{Sender, Sent};
 use doorbell_core::delivery::Delivery;
-use doorbell_core::provider::{Key, Provider, Sample, Signed, find_sample};
+use doorbell_core::provider::{Key, Provider, Sample, Signed, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 
@@ -122,7 +122,7 @@ fn list(context: &Context, name: &str) -> anyhow::Result<()> {
         return output::json(&serde_json::json!({"samples": samples.collect::<Vec<_>>()}));
     }
     let mut table = Table::new(&["EVENT", "WHAT IT SHOWS"]).wrapping_last();
-    provider.samples().iter().for_each(|sample| table.row([sample.event, sample.about]));
+    provider.samples().iter().for_each(|sample| table.row([&*sample.event, &*sample.about]));
     Ok(table.print()?)
 }
 
@@ -156,11 +156,11 @@ impl Bell {
         let sample = find_sample(samples, event);
         let body = match (&args.file, sample) {
             (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
-            (None, Some(sample)) => Bytes::from_static(sample.body.as_bytes()),
+            (None, Some(sample)) => Bytes::from(sample.body.to_string()),
             (None, None) => return Err(no_sample(source.provider(), samples, event).into()),
         };
         // With a body of one's own, the event is what was said: `issues` needs no action.
-        let event = sample.filter(|_| args.file.is_none()).map_or(event, |sample| sample.event).to_owned();
+        let event = sample.filter(|_| args.file.is_none()).map_or(event, |sample| &*sample.event).to_owned();
         let expectation = match () {
             () if args.tamper => Expectation::TamperedIsRefused,
             () if args.unsigned => Expectation::UnsignedIsRefused,
@@ -190,9 +190,10 @@ impl Bell {
             headers: headers.collect::<http::HeaderMap>(),
             body: signed.body,
             received_at: clock::now(),
+            certificate: None,
         };
-        let reading = self.source.provider().read(&delivery).ok()?;
-        reading.handshake.then(|| handshake_proves(!self.source.keys().is_empty()))
+        let readings = self.source.provider().read(&delivery).ok()?;
+        readings.iter().any(|reading| reading.handshake).then(|| handshake_proves(!self.source.keys().is_empty()))
     }
 
     fn sign(&self, delivery_id: &str) -> Signed {
@@ -202,7 +203,8 @@ impl Bell {
             (Expectation::StaleIsRefused, Some(tolerance)) => clock::now().before(tolerance + TOO_LATE_BY),
             _ => clock::now(),
         };
-        let sign = |key: Option<&Key>| provider.sign(key, &self.event, self.body.clone(), delivery_id, now);
+        let sign =
+            |key: Option<&Key>| provider.sign(key, Unsent::new(&self.event, self.body.clone(), delivery_id, now));
         match (self.expectation, key) {
             (Expectation::Accepted | Expectation::StaleIsRefused, key) => sign(key),
             (Expectation::UnsignedIsRefused, _) => sign(None),
@@ -218,7 +220,7 @@ impl Bell {
 }
 
 fn no_sample(provider: &dyn Provider, samples: &[Sample], event: &str) -> Failure {
-    let known = samples.iter().map(|sample| sample.event).collect::<Vec<_>>().join(", ");
+    let known = samples.iter().map(|sample| &*sample.event).collect::<Vec<_>>().join(", ");
     Failure::usage(format!("`{}` has no sample `{event}`", provider.name()))
         .hint(format!("give a body with --file, or choose one of: {known}"))
 }
@@ -257,6 +259,7 @@ mod tests {
             headers: headers.collect::<http::HeaderMap>(),
             body: signed.body,
             received_at: clock::now(),
+            certificate: None,
         };
         verify(&bell.source, &Arc::new(delivery)).err().map(|rejection| rejection.code)
     }

@@ -207,11 +207,14 @@ impl Dispatcher {
             headers: pairs.collect::<HeaderMap>(),
             body: claimed.body.bytes.clone(),
             received_at: claimed.event.received_at,
+            certificate: None,
         };
         let in_force = self.app.current();
         let source = in_force.config.sources.get(&claimed.event.source);
         let source = source.filter(|source| source.provider().name() == claimed.event.provider);
-        let read = source.and_then(|source| source.provider().read(&delivery).ok());
+        let readings = source.and_then(|source| source.provider().read(&delivery).ok()).unwrap_or_default();
+        let only = readings.len() == 1;
+        let read = readings.into_iter().find(|reading| only || reading.delivery_id == claimed.event.delivery_id);
         read.map(|reading| reading.context)
             .unwrap_or_else(|| serde_json::from_str(&claimed.event.context).unwrap_or_default())
     }

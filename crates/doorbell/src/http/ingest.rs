@@ -124,8 +124,8 @@ async fn take(
     }
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
-    let events = match verified.into_iter().map(Event::read).collect::<Result<Vec<Event>, _>>() {
-        Ok(events) => events,
+    let events = match verified.iter().map(Event::read).collect::<Result<Vec<_>, _>>() {
+        Ok(events) => events.concat(),
         Err(unreadable) => {
             let failure = Failure::from(unreadable.clone());
             return Err(refuse(shared, &taken, remote, &delivery, failure, &unreadable.detail, true).await);
@@ -172,6 +172,7 @@ async fn collect(
         headers: parts.headers,
         body: Bytes::new(),
         received_at: clock::now(),
+        certificate: None,
     };
     let coded = |name, plain: &str| delivery.headers.get_all(name).iter().any(|value| value != plain);
     if coded(CONTENT_ENCODING, "identity") || coded(TRANSFER_ENCODING, "chunked") {

@@ -55,7 +55,7 @@ fn project(script: &str, more: &str) -> Project {
 /// A pull request from this branch of this repository.
 fn pull_request(branch: &str, repo: Option<&str>) -> Signed {
     let sample = find_sample(Github.samples(), "pull_request.opened").unwrap();
-    let mut body: Value = serde_json::from_str(sample.body).unwrap();
+    let mut body: Value = serde_json::from_str(&sample.body).unwrap();
     body["pull_request"]["head"]["ref"] = branch.into();
     if let Some(repo) = repo {
         body["repository"]["full_name"] = repo.into();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_client::{Answer, api};
 use doorbell_core::provider::github::Github;
-use doorbell_core::provider::{Provider, Signed};
+use doorbell_core::provider::{Provider, Signed, Unsent};
 use doorbell_core::secret::Secret;
 use futures_util::StreamExt as _;
 use nix::sys::signal::Signal;
@@ -166,7 +166,7 @@ async fn a_change_that_the_system_does_not_tell_is_found_anyway() {
 fn signed_with(secret: &str) -> Signed {
     let key = Github.prepare(&Secret::new(secret)).unwrap();
     let body = sample("issues.opened").body;
-    Github.sign(Some(&key), "issues.opened", body, &fresh_id(), doorbell::clock::now())
+    Github.sign(Some(&key), Unsent::new("issues.opened", body, &fresh_id(), doorbell::clock::now()))
 }
 
 fn code(answer: Answer) -> String {
@@ -290,10 +290,7 @@ async fn what_is_read_at_the_start_stays_and_is_said_to_need_a_restart() {
     assert!(log.contains("gateway.max_body changed"), "{log}");
     let large = Github.sign(
         Some(&crate::support::key()),
-        "issues.opened",
-        vec![b' '; 3000].into(),
-        "1",
-        doorbell::clock::now(),
+        Unsent::new("issues.opened", vec![b' '; 3000], "1", doorbell::clock::now()),
     );
     assert_eq!(code(gateway.send("/v1/webhooks/github/acme", large).await), "body_too_large");
     assert_eq!(gateway.client.stats().await.unwrap().events, 0);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use doorbell_client::{Answer, api};
 use doorbell_core::provider::standard::Standard;
-use doorbell_core::provider::{Provider, Signed};
+use doorbell_core::provider::{Provider, Signed, Unsent};
 use doorbell_core::secret::Secret;
 
 use crate::support::{Gateway, Project, wait_until};
@@ -27,8 +27,7 @@ fn project() -> Project {
 fn signed(secret: &str, id: &str, age: u64) -> Signed {
     let key = Standard::default().prepare(&Secret::new(secret)).unwrap();
     let at = doorbell::clock::now().before(Duration::from_secs(age));
-    let mut signed =
-        Standard::default().sign(Some(&key), "", bytes::Bytes::from_static(br#"{"type":"invoice.paid"}"#), id, at);
+    let mut signed = Standard::default().sign(Some(&key), Unsent::new("", r#"{"type":"invoice.paid"}"#, id, at));
     signed.headers.retain(|(name, _)| name != "webhook-event");
     signed
 }

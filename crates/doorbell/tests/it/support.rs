@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_client::{Answer, Client, RunQuery, Sender, api};
 use doorbell_core::provider::github::Github;
-use doorbell_core::provider::{Key, Provider, Signed, find_sample};
+use doorbell_core::provider::{Key, Provider, Signed, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use serde_json::Value;
 
@@ -272,18 +272,18 @@ pub fn sample(event: &str) -> Signed {
 /// A sample of GitHub's, signed, with this delivery id.
 pub fn sample_as(event: &str, delivery: &str) -> Signed {
     let sample = find_sample(Github.samples(), event).unwrap();
-    sign(sample.event, sample.body, delivery)
+    sign(&sample.event, sample.body.to_string(), delivery)
 }
 
 /// Any body as GitHub would send it.
 pub fn sign(event: &str, body: impl Into<Vec<u8>>, delivery: &str) -> Signed {
-    Github.sign(Some(&key()), event, body.into().into(), delivery, doorbell::clock::now())
+    Github.sign(Some(&key()), Unsent::new(event, body.into(), delivery, doorbell::clock::now()))
 }
 
 /// An opened issue with this title.
 pub fn issue(title: &str) -> Signed {
     let sample = find_sample(Github.samples(), "issues.opened").unwrap();
-    let mut body: Value = serde_json::from_str(sample.body).unwrap();
+    let mut body: Value = serde_json::from_str(&sample.body).unwrap();
     body["issue"]["title"] = Value::from(title);
     sign("issues.opened", body.to_string(), &fresh_id())
 }

@@ -1,0 +1,13 @@
+//! The providers that are built in.
+
+use std::sync::Arc;
+
+use super::Provider;
+use super::github::Github;
+use super::standard::Standard;
+
+/// Every provider that a source can have by its type alone, in the order in which they are listed. `generic` is none of
+/// them: it is built from the keys of its source.
+pub fn built_in() -> Vec<Arc<dyn Provider>> {
+    vec![Arc::new(Github), Arc::new(Standard::default())]
+}
