@@ -29,6 +29,8 @@ pub use snapshot::{InForce, Snapshot};
 pub struct App {
     /// The project's folder, absolute.
     pub root: PathBuf,
+    /// The folder of its state.
+    pub state: PathBuf,
     /// The configuration, which may be replaced while the gateway runs.
     pub in_force: InForce,
     /// Everything durable.

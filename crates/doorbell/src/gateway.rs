@@ -175,6 +175,7 @@ async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<A
     let traces = Traces::start(&config.telemetry, metrics.spans())?;
     let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
     Ok(Arc::new(App {
+        state: root.join(STATE_FOLDER),
         root,
         in_force,
         store,

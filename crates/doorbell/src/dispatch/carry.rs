@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorbell_core::delivery::Delivery;
 use doorbell_core::envelope::{Envelope, encode_body};
 use doorbell_core::event::OWN;
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
-use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
-use super::{Dispatcher, InFlight, journal};
+use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::Notice;
 use crate::clock;
 use crate::config::Agent;
@@ -124,6 +122,7 @@ impl Dispatcher {
         self.app.metrics.count_attempt(&agent.name, &finish.ended, finish.transition.state.as_str(), took);
         trace.ended(&finish);
         self.store_end(run, finish).await;
+        self.follow_ups.consider(run.id, Some((&claimed.event, &claimed.body)));
     }
 
     /// Stores a run's end, as long as it takes (a few seconds once the gateway closes): until then the lease keeps anybody
@@ -184,7 +183,7 @@ impl Dispatcher {
             event_type: run.event_type.clone(),
             idempotency_key: event.delivery_id.clone(),
             timestamp: event.received_at.as_seconds(),
-            context: self.read_again(claimed, &headers),
+            context: self.read_again(claimed),
             headers,
             body,
             body_encoding: body_encoding.to_owned(),
@@ -198,17 +197,8 @@ impl Dispatcher {
 
     /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source
     /// is no longer configured.
-    fn read_again(&self, claimed: &Claimed, headers: &Map<String, Value>) -> doorbell_core::event::Context {
-        let text = |value: &Value| HeaderValue::from_str(value.as_str()?).ok();
-        let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
-        let delivery = Delivery {
-            method: Method::POST,
-            url: String::new(),
-            headers: pairs.collect::<HeaderMap>(),
-            body: claimed.body.bytes.clone(),
-            received_at: claimed.event.received_at,
-            certificate: None,
-        };
+    fn read_again(&self, claimed: &Claimed) -> doorbell_core::event::Context {
+        let delivery = delivery_of(&claimed.event, &claimed.body);
         let in_force = self.app.current();
         let source = in_force.config.sources.get(&claimed.event.source);
         let source = source.filter(|source| source.provider().name() == claimed.event.provider);

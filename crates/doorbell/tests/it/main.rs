@@ -20,6 +20,7 @@ mod notify;
 mod orphans;
 mod presets;
 mod promql;
+mod providers;
 mod redelivery;
 mod reload;
 mod retention;
