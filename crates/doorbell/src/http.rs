@@ -30,6 +30,8 @@ pub struct Shared {
     notifier: Arc<Notifier>,
     budget: Arc<body::Budget>,
     rejections: Arc<ingest::RejectionCap>,
+    /// Answers to handshakes that anybody can ask for, of which only so many are logged.
+    greetings: Arc<ingest::RejectionCap>,
     /// Secrets that senders show, capped like rejections.
     captures: Arc<ingest::RejectionCap>,
     certificates: Arc<ingest::Certificates>,
@@ -61,6 +63,7 @@ pub fn routers(
         notifier,
         budget: Arc::new(body::Budget::default()),
         rejections: Arc::new(ingest::RejectionCap::default()),
+        greetings: Arc::new(ingest::RejectionCap::default()),
         captures: Arc::new(ingest::RejectionCap::default()),
         certificates: Arc::new(ingest::Certificates::default()),
         confirmations: ingest::Confirmations::default(),

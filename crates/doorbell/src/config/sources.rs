@@ -112,7 +112,9 @@ fn provider(table: &Table, path: &str, types: &Types, findings: &mut Findings) -
     };
     let text = findings.take(node.text("a provider such as \"github\""))?;
     let Some(found) = types.find(&text) else {
-        findings.problem(unknown_type(node, &text, types));
+        if !types.is_missed(&text) {
+            findings.problem(unknown_type(node, &text, types));
+        }
         return None;
     };
     let untimed = format!("`{text}` signs no time; these do: {}", types.list_with_time());

@@ -1,6 +1,6 @@
 //! The types that sources can have: the providers that are built in, `generic`, and those of the project.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use doorbell_core::provider::generic::{Generic, GenericOptions};
@@ -16,6 +16,8 @@ pub(super) const GENERIC: &str = "generic";
 pub(super) struct Types {
     built_in: Vec<Arc<dyn Provider>>,
     own: BTreeMap<String, Arc<dyn Provider>>,
+    /// Names of providers of the project whose files cannot be read.
+    unread: BTreeSet<String>,
 }
 
 /// What a type means.
@@ -30,7 +32,7 @@ pub(super) enum Type {
 impl Types {
     /// Those that are built in.
     pub(super) fn new() -> Self {
-        Self { built_in: built_in(), own: BTreeMap::new() }
+        Self { built_in: built_in(), own: BTreeMap::new(), unread: BTreeSet::new() }
     }
 
     /// Adds a provider of the project.
@@ -51,6 +53,16 @@ impl Types {
         }
         self.own.insert(provider.name().to_owned(), provider);
         Ok(())
+    }
+
+    /// Notes a provider of the project whose file cannot be read, so that nothing more is said of its sources.
+    pub(super) fn miss(&mut self, name: &str) {
+        self.unread.insert(name.to_owned());
+    }
+
+    /// Whether it was missed.
+    pub(super) fn is_missed(&self, name: &str) -> bool {
+        self.unread.contains(name)
     }
 
     /// What a type means; none if nothing has that name.

@@ -23,7 +23,6 @@ use doorbell_core::trigger::Candidate;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 
-use self::proof::Unproved;
 use self::rejections::refuse;
 use super::Shared;
 use super::body::Share;
@@ -167,15 +166,7 @@ async fn take(
     let verified = match verified {
         Ok(verified) => verified,
         Err(unproved) => {
-            // The sender learns the code; what exactly was wrong is for the source's owner.
-            let (failure, detail) = match unproved {
-                Unproved::Refused(rejection) => {
-                    let code = rejection.code.as_str();
-                    let failure = Failure::new(StatusCode::UNAUTHORIZED, code, "the signature was not accepted");
-                    (failure, rejection.detail)
-                }
-                Unproved::Unknown(failure, detail) => (failure, detail),
-            };
+            let (failure, detail) = unproved.said();
             return Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await);
         }
     };

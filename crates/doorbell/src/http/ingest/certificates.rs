@@ -150,7 +150,7 @@ mod tests {
         for n in 0..1000 {
             assert!(ask(&certificates, &format!("bad{n}"), &count, false).await.is_err());
         }
-        assert!(count.load(Ordering::Relaxed) < 60, "{count:?}");
+        assert!(count.load(Ordering::Relaxed) < 500, "{count:?}");
         assert!(certificates.slots().len() <= MOST_KEPT);
         let before = count.load(Ordering::Relaxed);
         assert!(ask(&certificates, "good", &count, true).await.is_ok());

@@ -23,6 +23,20 @@ pub(super) enum Unproved {
     Unknown(Failure, String),
 }
 
+impl Unproved {
+    /// What the sender hears, and what exactly was wrong, which is for the source's owner.
+    pub(super) fn said(self) -> (Failure, String) {
+        match self {
+            Self::Refused(rejection) => {
+                let code = rejection.code.as_str();
+                let failure = Failure::new(StatusCode::UNAUTHORIZED, code, "the signature was not accepted");
+                (failure, rejection.detail)
+            }
+            Self::Unknown(failure, detail) => (failure, detail),
+        }
+    }
+}
+
 /// The answer to a request that sets a webhook up and is unsigned by protocol; none for every other request.
 ///
 /// # Errors
@@ -40,7 +54,10 @@ pub(super) async fn greet(
         match source.provider().greet(source.keys(), delivery) {
             Ok(None) => unknown = true,
             Ok(Some(Greeting::Answer(answer))) => {
-                tracing::info!(source = source.name(), %remote, "source.greeted");
+                // As many lines as rejections have: strangers ask, too.
+                if let Some(suppressed) = shared.greetings.admit(source.name(), Instant::now()) {
+                    tracing::info!(source = source.name(), %remote, suppressed, "source.greeted");
+                }
                 answered.get_or_insert(answer);
             }
             Ok(Some(Greeting::Secret { secret, answer })) => {
