@@ -140,7 +140,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_says_its_status_and_when_to_come_again() {
         let (url, asked) =
-            answering("HTTP/1.1 429 Too Many\r\nretry-after: 1.5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+            answering("HTTP/1.1 429 Too Many\r\nretry-after: 1.5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .await;
         let reply = Outbound::default().ask(&Method::PATCH, &url, Some("{}".to_owned()), SOON).await.unwrap();
         assert_eq!(reply, Reply { status: 429, retry_after: Some(Duration::from_millis(1500)) });
         let asked = asked.await.unwrap();

@@ -46,14 +46,13 @@ mod values;
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
 pub use origin::{Origin, Survey};
+pub use own::OwnProvider;
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
-pub use own::OwnProvider;
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};
-
 
 /// The defaults as the program has them built in: also the reference of `config.toml`, every key with an explanation.
 pub const DEFAULTS: &str = layers::DEFAULTS;

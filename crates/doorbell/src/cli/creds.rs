@@ -259,9 +259,9 @@ fn is_sure(what: &str) -> anyhow::Result<bool> {
 fn types(context: &Context) -> anyhow::Result<()> {
     let types = types_of(&all_of(context));
     if context.json {
-        let types = types.iter().map(|(kind, field, used_by)| {
-            serde_json::json!({"type": kind, "field": field, "usedBy": used_by.join(", ")})
-        });
+        let types = types.iter().map(
+            |(kind, field, used_by)| serde_json::json!({"type": kind, "field": field, "usedBy": used_by.join(", ")}),
+        );
         return output::json(&serde_json::json!({"types": types.collect::<Vec<_>>()}));
     }
     let mut table = Table::new(&["TYPE", "FIELD", "USED BY"]).wrapping_last();

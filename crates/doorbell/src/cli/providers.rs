@@ -77,7 +77,7 @@ fn find(context: &Context, name: &str) -> anyhow::Result<Arc<dyn Provider>> {
 }
 
 fn list(context: &Context) -> anyhow::Result<()> {
-    let mut all: Vec<About> = all_of(context).iter().map(|provider| About::new(provider)).collect();
+    let mut all: Vec<About> = all_of(context).iter().map(About::new).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     if context.json {
         return output::json(&serde_json::json!({"providers": all}));

@@ -136,7 +136,10 @@ async fn who_waits_is_told_how_the_run_ended() {
     // The first answer is an error.
     let asked = house.listener.asked();
     assert_eq!(asked.len(), 2);
-    assert!(asked[1].starts_with("PATCH /here ") && asked[1].ends_with(r#"{"triage":"It is a bug.","ok":true}"#), "{asked:?}");
+    assert!(
+        asked[1].starts_with("PATCH /here ") && asked[1].ends_with(r#"{"triage":"It is a bug.","ok":true}"#),
+        "{asked:?}"
+    );
     assert_eq!(house.post(asks, Sign::Well).await.0, 200);
     house.close().await;
 }

@@ -73,12 +73,15 @@ impl Provider for Talkative {
     fn greet(&self, _keys: &[NamedKey], delivery: &Delivery) -> Result<Option<Greeting>, Rejection> {
         if let Some((_, challenge)) = delivery.url.split_once("?challenge=") {
             let body = challenge.to_owned().into();
-            return Ok(Some(Greeting::Answer(Answer { status: StatusCode::OK, content_type: Some("text/plain"), body })));
+            return Ok(Some(Greeting::Answer(Answer {
+                status: StatusCode::OK,
+                content_type: Some("text/plain"),
+                body,
+            })));
         }
-        let shown = json(delivery)["secret"].as_str().map(|secret| Greeting::Secret {
-            secret: Secret::new(secret),
-            answer: Answer::empty(StatusCode::OK),
-        });
+        let shown = json(delivery)["secret"]
+            .as_str()
+            .map(|secret| Greeting::Secret { secret: Secret::new(secret), answer: Answer::empty(StatusCode::OK) });
         Ok(shown)
     }
 

@@ -14,7 +14,10 @@ fn every_provider_is_listed_shown_and_tested() {
     for name in &names {
         let shown = project.run(&["providers", "show", name]);
         let text = String::from_utf8(shown.stdout).unwrap();
-        assert!(shown.status.success() && text.contains("Set up") && text.contains("[webhooks.acme]"), "{name}: {text}");
+        assert!(
+            shown.status.success() && text.contains("Set up") && text.contains("[webhooks.acme]"),
+            "{name}: {text}"
+        );
         assert!(!text.contains("{url}") && !text.contains("{secret}"), "{name}: {text}");
     }
     let tested = project.json(&["providers", "test"]);
@@ -38,7 +41,10 @@ fn the_example_of_every_provider_loads() {
         // Secrets are of many forms, and this is about the rest.
         let config = config.replace("credential = \"acme\"", "allow_unsigned = true");
         let project = Project::new(&config);
-        project.write("agents/triage/config.toml", &format!("{agent}[runtime]\ntype = \"command\"\ncommand = [\"true\"]\n"));
+        project.write(
+            "agents/triage/config.toml",
+            &format!("{agent}[runtime]\ntype = \"command\"\ncommand = [\"true\"]\n"),
+        );
         let output = project.run(&["config"]);
         assert!(output.status.success(), "{name}: {output:?}");
     }

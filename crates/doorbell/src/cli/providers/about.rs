@@ -136,7 +136,9 @@ impl About {
         }
         facts.push(("Methods", self.methods.join(", ")));
         facts.push(match self.tolerance_seconds {
-            Some(seconds) => ("Signs a time", format!("yes; `tolerance` is {seconds} s unless the source says another")),
+            Some(seconds) => {
+                ("Signs a time", format!("yes; `tolerance` is {seconds} s unless the source says another"))
+            }
             None => ("Signs a time", "no".to_owned()),
         });
         facts

@@ -82,9 +82,10 @@ fn try_sample(
         Some(rejection) => return Err(Not::Right(format!("signed, and refused: {rejection}"))),
     }
     *events = read(&genuine).map_err(wrong)?;
-    for (expectation, what) in
-        [(Expectation::TamperedIsRefused, "changed after it was signed"), (Expectation::UnsignedIsRefused, "not signed")]
-    {
+    for (expectation, what) in [
+        (Expectation::TamperedIsRefused, "changed after it was signed"),
+        (Expectation::UnsignedIsRefused, "not signed"),
+    ] {
         if refusal(expectation).is_none() {
             return Err(Not::Right(format!("it was {what}, and verified")));
         }

@@ -43,7 +43,10 @@ pub(super) fn key_of(source: &Source) -> anyhow::Result<Option<Key>> {
     let Some((secret, origin)) = found else {
         return Err(Failure::new(
             Exit::Failed,
-            format!("only {} can sign for {credential}: its key verifies and cannot sign", source.provider().guide().title),
+            format!(
+                "only {} can sign for {credential}: its key verifies and cannot sign",
+                source.provider().guide().title
+            ),
         )
         .hint(format!(
             "to ring with a key of your own, keep its private half: `doorbell creds add {credential} --field {field}`, \

@@ -47,7 +47,11 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (agent(&format!("{AGENT}comand = 1")), "unknown key `comand`", "did you mean `command`?"),
         (agent(&format!("{AGENT}[retries]\nbackof = 1")), "unknown key `backof`", "did you mean `backoff`?"),
         (gateway(&format!("{GATEWAY}header = \"X\"")), "unknown key `header`", "only sources of type `generic`"),
-        (gateway(&format!("{GATEWAY}tolerance = \"1m\"")), "unknown key `tolerance`", "`github` signs no time; these do: "),
+        (
+            gateway(&format!("{GATEWAY}tolerance = \"1m\"")),
+            "unknown key `tolerance`",
+            "`github` signs no time; these do: ",
+        ),
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "the types are `"),
         (gateway("[webhooks.a]\ntype = \"qqq\""), "unknown type \"qqq\"", "works with type = \"generic\""),
         (gateway(&format!("{GATEWAY}ignore_senders = [\" \"]")), "nobody is called that", "[\"my-bot\"]"),

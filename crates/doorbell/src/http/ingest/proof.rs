@@ -95,8 +95,11 @@ async fn capture(
         let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "secret_not_kept", detail).retry_later();
         Unproved::Unknown(failure, error)
     })?;
-    tracing::warn!(source = source.name(), remote,
-        "source.secret_captured: `doorbell sources captured` shows it to the owner");
+    tracing::warn!(
+        source = source.name(),
+        remote,
+        "source.secret_captured: `doorbell sources captured` shows it to the owner"
+    );
     Ok(())
 }
 
