@@ -20,6 +20,7 @@ use crate::time::Timestamp;
 use crate::verify::Rejection;
 
 mod answer;
+pub mod declared;
 mod encoding;
 pub mod generic;
 pub mod github;
