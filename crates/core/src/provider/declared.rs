@@ -36,7 +36,7 @@ use crate::delivery::Delivery;
 use crate::event::Event;
 use crate::secret::Secret;
 use crate::source::NamedKey;
-use crate::verify::Rejection;
+use crate::verify::{Rejection, RejectionCode};
 
 mod definition;
 mod handshake;
@@ -128,8 +128,11 @@ impl Provider for Declared {
         let key =
             self.prepare(&secret).map_err(|error| Rejection::mismatch(format!("the secret that is shown {error}")))?;
         let shown = [NamedKey { instance: String::new(), key }];
-        // The sender has it, and signs with it from here on.
-        self.verify(&shown, delivery)?;
+        // The sender has it, and signs with it from here on: nobody else's request is kept.
+        match self.verify(&shown, delivery) {
+            Err(rejection) if rejection.code != RejectionCode::SignatureMissing => return Err(rejection),
+            _ => {}
+        }
         Ok(Some(Greeting::Secret { secret, answer }))
     }
 

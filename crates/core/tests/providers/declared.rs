@@ -153,7 +153,6 @@ fn every_filter_is_held_against_a_field_that_some_sample_has() {
 
 #[test]
 fn what_strangers_send_is_refused_and_never_a_panic() {
-    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     for (name, _) in shipped() {
         let source = source_of(name);
         let proof = proof_header(&source);
@@ -199,6 +198,14 @@ fn what_strangers_send_is_refused_and_never_a_panic() {
             );
         }
         assert_eq!(refusal(&source, &twice), RejectionCode::SignatureMismatch, "{name}");
+    }
+}
+
+#[test]
+fn a_body_that_no_provider_sends_is_refused_under_a_good_signature() {
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    for (name, _) in shipped() {
+        let source = source_of(name);
         for blank in ["", " \n"] {
             assert_eq!(source.provider().prepare(&Secret::new(blank)).unwrap_err(), InvalidKey::Blank, "{name}");
         }
@@ -315,6 +322,18 @@ fn a_bad_signature_is_never_made_good_by_a_token() {
         let visible = visible_headers(source.provider(), &bad.headers);
         assert!(!visible.contains_key(header), "{name}: tokens are not shown");
     }
+}
+
+#[test]
+fn a_signature_of_grafana_over_time_and_body_is_none_over_an_event_without_the_time() {
+    let source = source_of("grafana");
+    let good = sample_of(&source);
+    let mut stripped = Delivery::clone(&good);
+    let time = stripped.headers.remove("x-grafana-alerting-timestamp").unwrap();
+    assert_eq!(refusal(&source, &Arc::new(stripped.clone())), RejectionCode::SignatureMismatch);
+    // Written into the body, it is what was signed, but no JSON.
+    stripped.body = [time.as_bytes(), b":", &good.body].concat().into();
+    assert!(read(&source, &Arc::new(stripped)).is_err());
 }
 
 #[test]

@@ -130,6 +130,8 @@ fn what_would_prove_nothing_is_no_definition() {
         (signature("[headers]\nX-A = \"\u{1}\""), "not TOML"),
         (signature("[headers]\nX-A = \"\\u0001\""), "visible ASCII"),
         (signature("[delivery]\nid = 7"), "cannot be this"),
+        (signature(&format!("[delivery]\nid = \"{}\"", "/(a)".repeat(50_000))), "4 `(a|b)` at most"),
+        (signature(&format!("[delivery]\nid = \"/({})\"", "a|".repeat(100))), "more than 64 pointers"),
         ("name = \"own\"\n[[signature]]\nscheme = \"bearer\"".to_owned(), "`[event]` is missing"),
         ("name = \"own\"\n[[signature]]\nscheme = \"bearer\"\n[event]".to_owned(), "has none of"),
     ] {

@@ -17,8 +17,7 @@ use super::reading::{text_at, text_of};
 /// The longest body of an unsigned request that is looked into: anybody can send one.
 const LONGEST_GREETING: usize = 16 * 1024;
 
-const METHODS: [(&str, fn() -> Method); 3] =
-    [("POST", || Method::POST), ("GET", || Method::GET), ("HEAD", || Method::HEAD)];
+const METHODS: [(&str, &Method); 3] = [("POST", &Method::POST), ("GET", &Method::GET), ("HEAD", &Method::HEAD)];
 
 /// A request that sets a webhook up.
 #[derive(Debug, Clone)]
@@ -74,7 +73,7 @@ impl Handshake {
         match signed {
             true => handshake.event = section.text("event").map(|event| event.value.to_owned()),
             false => {
-                handshake.method = section.word("method", &METHODS).map_or(Method::POST, |method| method());
+                handshake.method = section.word("method", &METHODS).map_or(Method::POST, Method::clone);
                 handshake.secret = Places::read(section, "secret");
                 if handshake.method == Method::POST && handshake.has.is_empty() && handshake.equals.is_empty() {
                     let message = "an unsigned handshake by POST would take every delivery: say what it `has`, or what `equals` what";

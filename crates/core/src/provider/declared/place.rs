@@ -13,6 +13,9 @@ use crate::provider::paths::{Found, Paths};
 /// The most pointers that `(a|b)` may stand for.
 const MOST_EXPANDED: usize = 64;
 
+/// The most `(a|b)` of one pointer.
+const MOST_GROUPS: usize = 4;
+
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -120,6 +123,9 @@ impl Places {
 /// `/pointer`, `header:Name`, `query:name`, or a template of those.
 fn parse(text: &str) -> Result<Places, String> {
     if text.starts_with('/') {
+        if text.matches("/(").count() > MOST_GROUPS {
+            return Err(format!("a pointer has {MOST_GROUPS} `(a|b)` at most"));
+        }
         let mut pointers = Vec::new();
         expand(text, &mut pointers)?;
         return Ok(Places(pointers.into_iter().map(Place::Pointer).collect()));

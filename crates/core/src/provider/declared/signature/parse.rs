@@ -6,7 +6,8 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 
 use super::secret::clash;
-use super::{Form, Piece, Proof, Scheme, Signature, Signing, Time, Unit, Written};
+use super::time::{Time, Unit};
+use super::{Form, Piece, Proof, Scheme, Signature, Signing, Written};
 use crate::provider::declared::place::header_name;
 use crate::provider::declared::section::{At, Section, Span};
 use crate::provider::generic::{Algorithm, Encoding};
