@@ -471,6 +471,10 @@ fn contexts_have_what_the_bodies_say() {
     assert_eq!(field("gitlab", "push", "branch"), text("main"));
     assert_eq!(field("gitlab", "tag_push", "tag"), text("v1.2.0"));
     assert_eq!(field("gitlab", "tag_push", "branch"), None);
+    assert_eq!(field("gitlab", "job", "branch"), text("round-totals"));
+    assert_eq!(field("gitlab", "job", "tag"), None);
+    assert_eq!(field("gitlab", "pipeline", "branch"), text("round-totals"));
+    assert_eq!(field("bitbucket", "repo.push", "branch"), text("main"));
     assert_eq!(field("gitlab", "merge_request.open", "number"), Some(Value::from(17)));
     assert_eq!(field("gitlab", "issue.open", "labels"), Some(Value::from(vec!["bug".to_owned()])));
     assert_eq!(field("bitbucket", "pr.opened", "repo"), text("ACME/app"));

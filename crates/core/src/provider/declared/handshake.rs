@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::Definition;
-use super::place::{Places, Said, Template};
-use super::section::{At, Section};
+use super::place::{Equals, Places, Said, Template};
+use super::section::Section;
 use crate::delivery::Delivery;
 use crate::provider::{Answer, Greeting, paths::Paths};
 use crate::secret::Secret;
@@ -29,7 +29,7 @@ pub(super) struct Handshake {
     /// What must be there.
     has: Places,
     /// What must stand somewhere.
-    equals: Vec<(Places, String)>,
+    equals: Equals,
     /// Where the sender shows the secret that it will sign with.
     pub(super) secret: Places,
     pub(super) answer: Option<Response>,
@@ -59,17 +59,11 @@ impl Handshake {
             method: Method::POST,
             event: None,
             has: Places::read(section, "has"),
-            equals: Vec::new(),
+            equals: Equals::read(section, "equals"),
             secret: Places::default(),
             answer: section.section("answer").map(|answer| Response::read(&answer)),
             paths: Paths::known(&[]),
         };
-        if let Some(equals) = section.section("equals") {
-            for (place, text) in equals.free_texts() {
-                let part = At { value: super::section::Part::Text(place.value), span: place.span };
-                handshake.equals.push((Places::of(&equals, vec![part]), text.value.to_owned()));
-            }
-        }
         match signed {
             true => handshake.event = section.text("event").map(|event| event.value.to_owned()),
             false => {
@@ -96,7 +90,7 @@ impl Handshake {
     pub(super) fn pointers(&self, all: &mut Vec<String>) {
         self.has.pointers(all);
         self.secret.pointers(all);
-        self.equals.iter().for_each(|(places, _)| places.pointers(all));
+        self.equals.pointers(all);
         if let Some(body) = self.answer.as_ref().and_then(|answer| answer.body.as_ref()) {
             body.pointers(all);
         }
@@ -104,8 +98,7 @@ impl Handshake {
 
     fn fits(&self, said: &Said<'_>) -> bool {
         let there = |place: &super::place::Place| !said.raw(place).is_empty();
-        self.has.0.iter().all(there)
-            && self.equals.iter().all(|(places, text)| places.text(said).as_deref() == Some(text))
+        self.has.0.iter().all(there) && self.equals.hold(said)
     }
 
     /// The same under a good signature.

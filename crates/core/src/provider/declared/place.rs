@@ -23,13 +23,21 @@ pub(super) enum Place {
     Header(HeaderName),
     Query(String),
     Template(Template),
-    /// What stands behind a prefix, where the value has it.
-    After(Places, String),
+    /// What stands behind a prefix, where the value has it and the delivery is of that kind.
+    Where {
+        from: Places,
+        after: Option<String>,
+        when: Equals,
+    },
 }
 
 /// Places of which the first that has a value counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Places(pub(super) Vec<Place>);
+
+/// What must stand where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Equals(Vec<(Places, String)>);
 
 /// A text with places in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,10 +73,13 @@ impl Places {
                 Part::Table(table) => {
                     let below = section.below(table, part.span);
                     let from = Self::read(&below, "from");
-                    if let Some(after) = below.needed_text("after") {
-                        places.0.push(Place::After(from, after.value.to_owned()));
+                    let after = below.text("after").map(|after| after.value.to_owned());
+                    let when = Equals::read(&below, "when");
+                    if !below.has("from") {
+                        below.problem(&None, "`from` is missing here");
                     }
                     below.finish();
+                    places.0.push(Place::Where { from, after, when });
                 }
             }
         }
@@ -103,7 +114,10 @@ impl Places {
             match place {
                 Place::Pointer(pointer) => all.push(pointer.clone()),
                 Place::Template(template) => template.pointers(all),
-                Place::After(places, _) => places.pointers(all),
+                Place::Where { from, when, .. } => {
+                    from.pointers(all);
+                    when.pointers(all);
+                }
                 Place::Header(_) | Place::Query(_) => {}
             }
         }
@@ -114,9 +128,34 @@ impl Places {
         self.0.iter().any(|place| match place {
             Place::Query(_) => true,
             Place::Template(template) => template.in_query(),
-            Place::After(places, _) => places.in_query(),
+            Place::Where { from, when, .. } => from.in_query() || when.0.iter().any(|(places, _)| places.in_query()),
             Place::Pointer(_) | Place::Header(_) => false,
         })
+    }
+}
+
+impl Equals {
+    /// Reads the table at `key`: places with their texts.
+    pub(super) fn read(section: &Section<'_, '_>, key: &'static str) -> Self {
+        let Some(table) = section.section(key) else { return Self::default() };
+        let pair = |(place, text): (At<&'_ str>, At<&'_ str>)| {
+            let part = At { value: Part::Text(place.value), span: place.span };
+            (Places::of(&table, vec![part]), text.value.to_owned())
+        };
+        Self(table.free_texts().into_iter().map(pair).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether all of it is so.
+    pub(super) fn hold(&self, said: &Said<'_>) -> bool {
+        self.0.iter().all(|(places, text)| places.text(said).as_ref() == Some(text))
+    }
+
+    pub(super) fn pointers(&self, all: &mut Vec<String>) {
+        self.0.iter().for_each(|(places, _)| places.pointers(all));
     }
 }
 
@@ -171,8 +210,10 @@ impl Place {
             Self::Header(name) => said.delivery.header(name.as_str()).ok().map(Value::from),
             Self::Query(name) => said.query(name).map(Value::from),
             Self::Template(template) => template.fill(said, |text| Cow::Borrowed(text)).map(Value::from),
-            Self::After(places, prefix) => {
-                let text = places.text(said)?;
+            Self::Where { when, .. } if !when.hold(said) => None,
+            Self::Where { from, after: None, .. } => from.value(said),
+            Self::Where { from, after: Some(prefix), .. } => {
+                let text = from.text(said)?;
                 text.strip_prefix(prefix.as_str()).filter(|rest| !rest.is_empty()).map(Value::from)
             }
         }
