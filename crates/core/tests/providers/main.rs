@@ -15,6 +15,8 @@ use doorbell_core::verify::{RejectionCode, verify};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
+mod declared;
+mod declared_format;
 mod generic;
 mod github;
 mod github_contexts;
