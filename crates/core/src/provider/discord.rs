@@ -5,9 +5,10 @@
 //! with the application's key
 //! (<https://docs.discord.com/developers/interactions/overview#setting-up-an-endpoint-validating-security-request-headers>).
 //! Discord sends wrong signatures on purpose, when the URL is saved and ever again, and takes the URL away unless the
-//! answer is 401; so nothing, a PING neither, is looked at before the signature. It documents no window for the signed
-//! time. Fifteen minutes are as long as an interaction can be answered, and longer than an event is sent again (ten
-//! minutes), so nothing that is of use is refused.
+//! answer is 401; so nothing, a PING neither, is looked at before the signature. Neither the form of the signed time nor
+//! a window for it is documented (<https://github.com/discord/discord-api-docs/issues/6209>); it is in seconds. Fifteen
+//! minutes are as long as an interaction can be answered, and longer than an event is sent again (ten minutes), so nothing
+//! that is of use is refused.
 //!
 //! An interaction is answered within three seconds, in its own words
 //! (<https://docs.discord.com/developers/interactions/receiving-and-responding>); an event with an empty 204

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use doorbell_core::event::Event;
 use doorbell_core::provider::discord::Discord;
-use doorbell_core::provider::{Answer, Ended, FollowUp, InvalidKey, Key, Provider, encode_hex};
+use doorbell_core::provider::{Answer, Ended, FollowUp, InvalidKey, Key, Provider, decode_hex, encode_hex};
 use doorbell_core::secret::Secret;
 use doorbell_core::verify::RejectionCode;
 use http::{HeaderValue, Method, StatusCode};
@@ -198,6 +198,26 @@ fn a_public_key_is_64_hex_digits_and_none_with_which_anybody_can_sign() {
     assert_eq!(provider.signing_field(), Some("private_key"));
     assert!(provider.prepare_signing(&Secret::new(SEED)).is_ok());
     assert!(provider.prepare_signing(&Secret::new("07")).is_err());
+}
+
+/// The order of the base point, in little endian (RFC 8032, section 5.1).
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+#[test]
+fn a_signature_written_in_another_way_is_a_mismatch() {
+    let header = Sender::Discord.signature_header();
+    let good = Sender::Discord.sends(EVENT);
+    let mut signature = decode_hex(good.headers[header].to_str().unwrap()).unwrap();
+    let mut carry = 0;
+    for (digit, more) in signature[32..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*digit) + u16::from(more) + carry;
+        (*digit, carry) = (sum.to_le_bytes()[0], sum >> 8);
+    }
+    let other = changed(&good, |headers| drop(headers.insert(header, encode_hex(&signature).parse().unwrap())));
+    assert_eq!(refusal(&Sender::Discord.source(), &other), RejectionCode::SignatureMismatch);
 }
 
 #[test]
