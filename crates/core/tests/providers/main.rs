@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 mod declared;
 mod declared_format;
+mod chat;
 mod generic;
 mod github;
 mod github_contexts;
