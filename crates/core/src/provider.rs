@@ -19,15 +19,26 @@ use crate::source::NamedKey;
 use crate::time::Timestamp;
 use crate::verify::Rejection;
 
+mod address;
 mod answer;
+mod certificate;
 mod encoding;
 pub mod generic;
 pub mod github;
+pub mod hubspot;
 mod json;
 mod key;
+pub mod linear;
+pub mod mintlify;
 pub mod paths;
+pub mod paypal;
+mod proof;
 mod registry;
+pub mod sentry;
+pub mod sns;
 pub mod standard;
+pub mod stripe;
+pub mod twilio;
 
 pub use answer::{Answer, Ended, FollowUp, Greeting};
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
