@@ -46,7 +46,7 @@ mod values;
 pub use credentials::{Credentials, Stored};
 pub use environment::Environment;
 pub use origin::{Origin, Survey};
-pub use own::OwnProvider;
+pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;

@@ -3,15 +3,17 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use doorbell_core::provider::Provider;
+use doorbell_core::provider::declared;
 
 use self::about::About;
 use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table};
-use crate::config::{is_named, providers};
+use crate::config::{is_named, providers, read_provider};
 
 pub(super) mod about;
 mod check;
@@ -47,7 +49,7 @@ struct ShowArgs {
 
 /// Sign every sample of a provider, verify it, see that it is refused when it was changed, and read it
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  doorbell providers test\n  doorbell providers test github")]
+#[command(after_help = "Examples:\n  doorbell providers test\n  doorbell providers test providers/acme-ci.toml")]
 struct TestArgs {
     /// The provider's name, or a file that declares one [default: all of them]
     #[arg(value_name = "NAME|FILE", add = completions::provider_names())]
@@ -99,7 +101,8 @@ fn show(context: &Context, name: &str) -> anyhow::Result<()> {
     let provider = find(context, name)?;
     let about = About::new(&provider);
     let own = context.config().ok().and_then(|config| config.providers.get(provider.name()).cloned());
-    let declared = own.map(|own| own.text);
+    let shipped = declared::shipped().into_iter().find(|(name, _)| *name == provider.name());
+    let declared = own.map(|own| own.text).or_else(|| shipped.map(|(_, text)| text.to_owned()));
     if context.json {
         let mut shown = serde_json::to_value(&about)?;
         shown["declaration"] = serde_json::to_value(declared)?;
@@ -112,10 +115,17 @@ fn show(context: &Context, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The provider that a file declares.
+fn read(file: &str) -> anyhow::Result<Arc<dyn Provider>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+    Ok(read_provider(file, &text)?.provider)
+}
+
 fn test(context: &Context, which: Option<&str>) -> anyhow::Result<ExitCode> {
     let chosen = match which {
         None => all_of(context),
-        Some(which) => vec![find(context, which)?],
+        Some(file) if file.ends_with(".toml") => vec![read(file)?],
+        Some(name) => vec![find(context, name)?],
     };
     let built_in = providers();
     let is_built_in = |name: &str| built_in.iter().any(|provider| provider.name() == name);

@@ -18,6 +18,7 @@ mod limits;
 mod metrics;
 mod notify;
 mod orphans;
+mod own_providers;
 mod presets;
 mod promql;
 mod providers;

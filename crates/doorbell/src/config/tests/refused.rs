@@ -25,7 +25,6 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for kind in ["http", "worker"] {
         check(kind, agent(&AGENT.replace("type = \"command\"", &format!("type = \"{kind}\"\nurl = \"x\""))));
     }
-    check("providers/", gateway("").file("providers/mine.toml", ""));
 }
 
 #[test]
