@@ -1,8 +1,10 @@
 //! Providers from outside: what is known of each, who is ignored, and what is rung.
 
 use doorbell_client::Answer;
+use doorbell_core::provider::{Unsent, built_in, find_sample};
+use doorbell_core::secret::Secret;
 
-use crate::support::{ONE_SOURCE, Project, issue, sample, sign};
+use crate::support::{ONE_SOURCE, Project, issue, sample, sign, wait_until};
 
 #[test]
 fn every_provider_is_listed_shown_and_tested() {
@@ -14,6 +16,7 @@ fn every_provider_is_listed_shown_and_tested() {
     for name in &names {
         let shown = project.run(&["providers", "show", name]);
         let text = String::from_utf8(shown.stdout).unwrap();
+        let text = text.split("\nDeclared as\n").next().unwrap().to_owned();
         assert!(
             shown.status.success() && text.contains("Set up") && text.contains("[webhooks.acme]"),
             "{name}: {text}"
@@ -93,6 +96,36 @@ async fn there_is_no_captured_secret_where_none_was_shown() {
     let captured = project.run(&["sources", "captured", "acme"]);
     assert_eq!(captured.status.code(), Some(3), "{captured:?}");
     assert_eq!(project.run(&["sources", "show", "nobody"]).status.code(), Some(3));
+}
+
+/// What somebody does to set a webhook of Notion up.
+#[tokio::test]
+async fn the_secret_that_notion_shows_becomes_the_credential() {
+    let project = Project::new("[webhooks.wiki]\ntype = \"notion\"\ncredential = \"wiki\"\n");
+    project.credential("notion_webhook_secret", "wiki", "some text until then");
+    let gateway = project.serve();
+    let notion = built_in().into_iter().find(|provider| provider.name() == "notion").unwrap();
+    let key = notion.prepare(&Secret::new("secret_abc")).unwrap();
+    let body = r#"{"verification_token":"secret_abc"}"#;
+    let shown = notion.sign(Some(&key), Unsent::new("page.created", body, "1", doorbell::clock::now()));
+    let sent = gateway.sender("/v1/webhooks/notion/wiki").post(&shown.headers, shown.body).await.unwrap();
+    assert_eq!(sent.status, 200, "{sent:?}");
+    let said = String::from_utf8(project.run(&["sources", "captured", "wiki"]).stdout).unwrap();
+    assert!(said.contains("| doorbell creds add notion_webhook_secret:wiki --stdin"), "{said}");
+    assert!(!project.run(&["ring", "notion", "page.created"]).stdout.is_empty());
+    let secret = project.run(&["sources", "captured", "wiki", "--secret"]);
+    assert_eq!(secret.stdout, b"secret_abc\n");
+    assert!(!project.read("gateway.log").contains("secret_abc"), "it is in no log");
+    project.credential("notion_webhook_secret", "wiki", "secret_abc");
+    let page = find_sample(notion.samples(), "page.created").unwrap();
+    wait_until("the secret to verify", async || {
+        let unsent = Unsent::new("page.created", page.body.to_string(), "2", doorbell::clock::now());
+        let signed = notion.sign(Some(&key), unsent);
+        matches!(gateway.send("/v1/webhooks/notion/wiki", signed).await, Answer::Receipt(_)).then_some(())
+    })
+    .await;
+    assert!(project.run(&["sources", "captured", "wiki", "--forget"]).status.success());
+    assert_eq!(project.run(&["sources", "captured", "wiki"]).status.code(), Some(3));
 }
 
 /// Every provider's samples, rung at a gateway that has a public name: what can be signed here is taken.
