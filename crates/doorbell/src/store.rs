@@ -497,7 +497,8 @@ pub struct LogLine {
 pub struct EventQuery {
     /// Of this source.
     pub source: Option<String>,
-    /// Of this event (`issues`), or event and action (`issues.opened`).
+    /// Of this event (`issues`), or event and action (`issues.opened`), also with the provider before it
+    /// (`github.issues.opened`).
     pub event: Option<String>,
     /// With an outcome for this agent.
     pub agent: Option<String>,

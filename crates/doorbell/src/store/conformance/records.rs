@@ -102,6 +102,11 @@ async fn events_are_found_by_source_and_name(store: Arc<dyn Store>) {
     assert_eq!(find(Some("b"), Some("issues.opened"), 9).await, ids([5, 4]));
     assert_eq!(find(Some("b"), Some("push"), 9).await, ids([]));
     assert_eq!(find(Some("c"), None, 9).await, ids([]));
+    // With the provider before it, as events are shown.
+    assert_eq!(find(None, Some("github.push"), 9).await, ids([3]));
+    assert_eq!(find(None, Some("github.issues"), 9).await, ids([5, 2, 1]));
+    assert_eq!(find(Some("b"), Some("github.issues.opened"), 9).await, ids([5, 4]));
+    assert_eq!(find(None, Some("gitlab.push"), 9).await, ids([]));
 }
 
 async fn events_are_found_by_time(store: Arc<dyn Store>) {
