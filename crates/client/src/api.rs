@@ -662,6 +662,40 @@ pub struct CreatedKey {
     pub created_at: String,
 }
 
+/// All API keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyList {
+    /// Oldest first.
+    pub keys: Vec<Key>,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Key {
+    /// `key_…`.
+    pub key_id: String,
+    /// The label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    pub agent: Option<String>,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// An API key that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedKey {
+    /// `key_…`.
+    pub key_id: String,
+    /// When it was removed.
+    pub removed_at: String,
+}
+
 /// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

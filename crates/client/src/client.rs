@@ -251,6 +251,22 @@ impl Client {
         self.post(self.url(&["v1", "keys"])?, Some(body)).await
     }
 
+    /// The API keys, without the secrets.
+    ///
+    /// # Errors
+    /// 403 if the own key may not.
+    pub async fn keys(&self) -> Result<api::KeyList, Error> {
+        self.get(self.url(&["v1", "keys"])?).await
+    }
+
+    /// Removes an API key: it is refused from then on, and the streams that it has open end.
+    ///
+    /// # Errors
+    /// 404 if there is no such key, 403 if the own key may not.
+    pub async fn remove_key(&self, id: &str) -> Result<api::RemovedKey, Error> {
+        read(&self.ask(Method::DELETE, self.url(&["v1", "keys", id])?, None).await?)
+    }
+
     /// Sends a sample to everybody who is told of problems, and answers what they said.
     ///
     /// # Errors

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
-use doorbell_core::id::{EventId, RunId};
+use doorbell_core::id::{EventId, KeyId, RunId};
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conditions::Pool;
@@ -195,26 +196,45 @@ impl Caller {
 /// API keys and run tokens, by their SHA-256; the keys themselves are kept nowhere.
 #[derive(Debug, Default)]
 pub struct Access {
-    keys: RwLock<HashMap<Vec<u8>, ApiKey>>,
+    /// With what is cancelled when the key is removed.
+    keys: RwLock<HashMap<Vec<u8>, (ApiKey, CancellationToken)>>,
     tokens: Mutex<HashMap<Vec<u8>, (RunId, String)>>,
 }
 
 impl Access {
     /// With these keys.
     pub fn new(keys: Vec<ApiKey>) -> Self {
-        let keys = keys.into_iter().map(|key| (key.hash.clone(), key)).collect();
+        let keys = keys.into_iter().map(|key| (key.hash.clone(), (key, CancellationToken::new()))).collect();
         Self { keys: RwLock::new(keys), tokens: Mutex::default() }
     }
 
     /// Lets a key in.
     pub fn admit(&self, key: ApiKey) {
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(key.hash.clone(), key);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.hash.clone(), (key, CancellationToken::new()));
+    }
+
+    /// Lets a key in no more, and ends what it has open.
+    pub fn expel(&self, id: KeyId) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, (key, removed)| {
+            if key.id == id {
+                removed.cancel();
+            }
+            key.id != id
+        });
+    }
+
+    /// Is cancelled when this key is removed; none if it is no API key, or is removed already.
+    pub fn removal(&self, presented: &str) -> Option<CancellationToken> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&hash_key(presented)).map(|(_, removed)| removed.clone())
     }
 
     /// Who has this key or token.
     pub fn identify(&self, presented: &str) -> Option<Caller> {
         let hash = hash_key(presented);
-        if let Some(key) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+        if let Some((key, _)) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
             return match (key.role.as_str(), &key.agent) {
                 ("owner", _) => Some(Caller::Owner { name: key.name.clone() }),
                 ("viewer", _) => Some(Caller::Viewer),

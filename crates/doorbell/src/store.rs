@@ -141,6 +141,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps an API key, in place of one with the same id.
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
 
+    /// Removes an API key; whether there was one.
+    fn remove_key(&self, key: KeyId) -> Answer<'_, bool>;
+
     /// All API keys, oldest first.
     fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
 

@@ -14,10 +14,11 @@ use http::header::ACCEPT;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::api::read_query;
-use super::auth::By;
+use super::auth::{By, KeyRemoved};
 use super::error::Failure;
 use crate::app::{Caller, Notice};
 use crate::ops;
@@ -49,6 +50,7 @@ pub(super) struct ActivityQuery {
 pub(super) async fn stream_activity(
     State(shared): State<Shared>,
     By(caller): By,
+    KeyRemoved(removed): KeyRemoved,
     headers: HeaderMap,
     query: Result<Query<ActivityQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
@@ -56,7 +58,7 @@ pub(super) async fn stream_activity(
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     let after = resumed.or(query.after);
     ops::events::check_place(&shared.app, after.unwrap_or(0)).await?;
-    Ok(send(shared.clone(), move |messages| async move {
+    Ok(send(shared.clone(), removed, move |messages| async move {
         let _ = watch_activity(&shared, &caller, query.logs, after, &messages).await;
     }))
 }
@@ -168,6 +170,7 @@ pub(super) struct LogQuery {
 pub(super) async fn run_log(
     State(shared): State<Shared>,
     By(caller): By,
+    KeyRemoved(removed): KeyRemoved,
     Path(id): Path<String>,
     headers: HeaderMap,
     query: Result<Query<LogQuery>, QueryRejection>,
@@ -181,7 +184,7 @@ pub(super) async fn run_log(
     ops::runs::get(&shared.app, &caller, &id).await?;
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     let after = resumed.unwrap_or(query.after);
-    Ok(send(shared.clone(), move |messages| async move {
+    Ok(send(shared.clone(), removed, move |messages| async move {
         let _ = follow_log(&shared, &caller, &id, after, &messages).await;
     }))
 }
@@ -235,8 +238,8 @@ async fn wait_for(notices: &mut tokio::sync::broadcast::Receiver<Notice>, id: &s
     tokio::time::timeout(LOOK, news).await.unwrap_or(Ok(()))
 }
 
-/// A stream of what `produce` sends, until it returns, the watcher goes or the gateway closes.
-fn send<P, F>(shared: Shared, produce: P) -> Response
+/// A stream of what `produce` sends, until it returns, the watcher goes, its key is removed or the gateway closes.
+fn send<P, F>(shared: Shared, removed: CancellationToken, produce: P) -> Response
 where
     P: FnOnce(Messages) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -248,6 +251,7 @@ where
         tokio::select! {
             () = producing => {}
             () = gone.closed() => {}
+            () = removed.cancelled() => {}
             () = shared.closing.cancelled() => {}
         }
     });

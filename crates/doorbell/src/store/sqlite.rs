@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use doorbell_core::id::{EventId, RunId};
+use doorbell_core::id::{EventId, KeyId, RunId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
@@ -349,6 +349,10 @@ impl Store for SqliteStore {
 
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()> {
         Box::pin(self.writer.write(move |work| records::put_key(work, &key)))
+    }
+
+    fn remove_key(&self, key: KeyId) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| records::remove_key(work, key)))
     }
 
     fn keys(&self) -> Answer<'_, Vec<ApiKey>> {

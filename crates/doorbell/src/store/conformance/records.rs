@@ -342,6 +342,9 @@ async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
     store.put_key(key(2, Some("triage"))).await.unwrap();
     store.put_key(key(1, None)).await.unwrap();
     assert_eq!(store.keys().await.unwrap(), [key(1, None), key(2, Some("triage"))]);
+    assert!(store.remove_key(key(1, None).id).await.unwrap());
+    assert!(!store.remove_key(key(1, None).id).await.unwrap(), "it is gone");
+    assert_eq!(store.keys().await.unwrap(), [key(2, Some("triage"))]);
 }
 
 async fn uses_of_secrets_add_up(store: Arc<dyn Store>) {

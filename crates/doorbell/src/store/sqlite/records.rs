@@ -2,6 +2,7 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use doorbell_core::id::KeyId;
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
@@ -83,6 +84,11 @@ pub(super) fn put_key(work: &Work<'_>, key: &ApiKey) -> Outcome<()> {
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let params = params![key.id.to_bytes(), key.name, key.role, key.agent, key.hash, key.created_at.as_millis()];
     change(work.sql, put, params).map(drop)
+}
+
+/// Removes an API key; whether there was one.
+pub(super) fn remove_key(work: &Work<'_>, key: KeyId) -> Outcome<bool> {
+    change(work.sql, "DELETE FROM api_keys WHERE id = ?1", params![key.to_bytes()]).map(|removed| removed > 0)
 }
 
 /// All API keys, oldest first.
