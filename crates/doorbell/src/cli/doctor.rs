@@ -29,6 +29,8 @@ mod project;
 mod public;
 mod secrets;
 
+pub(super) use secrets::looks_cut;
+
 /// Look for what is wrong with the project, its gateway and its machine, and say what to do
 ///
 /// It changes nothing, and works while the gateway runs and when it does not. Exit code 0: nothing failed.

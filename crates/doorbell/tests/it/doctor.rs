@@ -213,7 +213,8 @@ fn odd_and_unused_secrets_are_found() {
     project.credential("deploy_token", "old", "x");
     let found = examine(&project);
     found.says("secrets", "warn", "white space");
-    found.says("secrets", "warn", "does not use deploy_token:old");
+    found.says("secrets", "ok", "does not use deploy_token:old");
+    assert!(!format!("{found:?}").contains("creds rm"), "it may be another project's");
     assert!(!format!("{found:?}").contains("padded"), "{found:?}");
 }
 
@@ -229,6 +230,21 @@ fn what_starts_nothing_is_found() {
     found.says("sources", "warn", "anybody can start the agents of lab");
     found.says("agents", "warn", "disabled by `scale = 0`: idle, triage");
     found.says("agents", "warn", "nothing starts idle");
+    found.says("agents", "warn", "skipped for them");
+}
+
+#[test]
+fn an_agent_that_notifications_start_is_not_idle() {
+    let project = Project::new(&format!("{ONE_SOURCE}[[notifications]]\nto = {{ agent = \"ops\" }}\n"));
+    project.agent("triage", ANY, "true").agent("ops", "", "true");
+    examine(&project).says("agents", "ok", "each of the 2 can be started");
+}
+
+#[test]
+fn a_standard_secret_that_was_cut_is_found() {
+    let project = project();
+    project.credential("standard_webhook_secret", "z", "nowhsec");
+    examine(&project).says("secrets", "warn", "does not begin with `whsec_`");
 }
 
 #[test]

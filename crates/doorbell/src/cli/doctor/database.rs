@@ -72,7 +72,8 @@ fn judge(subject: &Subject, found: &Inspection) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let (size, log) = (bytes(found.bytes), bytes(found.log_bytes));
-        findings.push(ok(CHECK, format!("is sound: {size}, {} of it free, log {log}", bytes(found.free_bytes))));
+        let free = bytes(found.free_bytes);
+        findings.push(ok(CHECK, format!("is sound: {size} ({free} of it free), and {log} that wait in its log")));
     }
     findings
 }
