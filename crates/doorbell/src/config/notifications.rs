@@ -226,12 +226,13 @@ fn secret(to: &Table, credentials: &Credentials, findings: &mut Findings) -> Opt
     };
     let text = findings.take(node.text("the instance of a credential such as \"ops\"").map_err(Problem::hidden))?;
     let instance = text.strip_prefix("notification_secret:").unwrap_or(&text);
-    let add = format!("`doorbell creds add {kind}:NAME` keeps it");
     if !is_name(instance) {
         let problem = Problem::at(&node.place, "not the name of a credential's instance").hidden();
-        findings.problem(problem.help(format!("a secret is named here, never written: {add}")));
+        let help = format!("a secret is named here, never written: `doorbell creds add {kind}:NAME` keeps it");
+        findings.problem(problem.help(help));
         return None;
     }
+    let add = format!("`doorbell creds add {kind}:{instance}` keeps it");
     let name = format!("{kind}:{instance}");
     let (secret, origin) = match credentials.find(kind, instance, field) {
         Ok(Some(found)) => found,

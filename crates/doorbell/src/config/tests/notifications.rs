@@ -51,6 +51,7 @@ fn what_is_wrong_says_what_to_do() {
         ("to = { command = [\"x\"], credential = \"ops\" }", "signs what is sent to a `url`"),
         ("to = { url = \"https://a.example\" }", "needs a `credential`"),
         ("to = { url = \"https://a.example\", credential = \"nope\" }", "no credential notification_secret:nope"),
+        ("to = { url = \"https://a.example\", credential = \"nope\" }", "creds add notification_secret:nope`"),
         ("to = { url = \"https://a.example\", credential = \"bad\" }", "not base64 after `whsec_`"),
         ("to = { url = \"https://me:pw@a.example\", credential = \"ops\" }", "not a URL"),
         ("to = { url = \"ftp://a.example\", credential = \"ops\" }", "not a URL"),
