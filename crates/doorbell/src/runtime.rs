@@ -91,11 +91,13 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// What the agent left as its result: JSON, without secrets.
     pub result: Option<String>,
+    /// Why what it left cannot be its result.
+    pub ignored: Option<String>,
 }
 
 impl Ended {
     fn without_process(outcome: Outcome) -> Self {
-        Self { ended: name_of(&outcome), outcome, exit_code: None, result: None }
+        Self { ended: name_of(&outcome), outcome, exit_code: None, result: None, ignored: None }
     }
 }
 
@@ -312,18 +314,19 @@ impl Attempt {
                     Ok(status) => judge(status),
                     Err(error) => Outcome::Failed(format!("its end could not be waited for: {error}")),
                 };
-                let (outcome, result) = self.hear(outcome, collected).await;
-                return Ended { ended: name_of(&outcome), outcome, exit_code, result };
+                let (outcome, left) = self.hear(outcome, collected).await;
+                let (result, ignored) = (left.result, left.ignored);
+                return Ended { ended: name_of(&outcome), outcome, exit_code, result, ignored };
             }
         };
-        let result = if outcome == Outcome::HandedBack { None } else { self.left_result().await };
-        Ended { outcome, ended, exit_code, result }
+        let left = if outcome == Outcome::HandedBack { Left::default() } else { self.left_result().await };
+        Ended { outcome, ended, exit_code, result: left.result, ignored: left.ignored }
     }
 
     /// What became of a command that ended by itself, and its result, with what it says of both where `result` says.
-    async fn hear(&self, outcome: Outcome, collected: Option<Collector>) -> (Outcome, Option<String>) {
+    async fn hear(&self, outcome: Outcome, collected: Option<Collector>) -> (Outcome, Left) {
         let Some(rule) = self.job.agent.runtime.result.clone() else { return (outcome, self.left_result().await) };
-        let left = if rule.from == ResultPlace::Stdout { self.left_result().await } else { None };
+        let left = if rule.from == ResultPlace::Stdout { self.left_result().await } else { Left::default() };
         let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
         let hear = move || {
             let collector = collected.unwrap_or_else(|| {
@@ -335,25 +338,29 @@ impl Attempt {
             collector.finish().without(&secrets)
         };
         let answer = tokio::task::spawn_blocking(hear).await.unwrap_or_else(|_| Answer::default());
-        let result = left.or_else(|| answer.result.as_ref().map(ToString::to_string));
-        (answer.weigh(outcome, result.is_some()), result)
+        let result = left.result.or_else(|| answer.result.as_ref().map(ToString::to_string));
+        (answer.weigh(outcome, result.is_some()), Left { result, ignored: left.ignored })
     }
 
     /// What the command left in the file of its result.
-    async fn left_result(&self) -> Option<String> {
+    async fn left_result(&self) -> Left {
         let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
-        match tokio::task::spawn_blocking(move || folder.result(&secrets)).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(why)) => {
-                self.log.tell(why).await;
-                None
-            }
-            Err(error) => {
-                self.log.tell(format!("the result is ignored: {error}")).await;
-                None
+        let read = tokio::task::spawn_blocking(move || folder.result(&secrets)).await;
+        match read.unwrap_or_else(|error| Err(format!("the result is ignored: {error}"))) {
+            Ok(result) => Left { result, ignored: None },
+            Err(why) => {
+                self.log.tell(why.clone()).await;
+                Left { result: None, ignored: Some(why) }
             }
         }
     }
+}
+
+/// What a command left as its result; or why that cannot be one.
+#[derive(Debug, Default)]
+struct Left {
+    result: Option<String>,
+    ignored: Option<String>,
 }
 
 /// An agent that does not read its prompt, or not all of it, is free to do so.

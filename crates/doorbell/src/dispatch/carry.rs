@@ -108,7 +108,10 @@ impl Dispatcher {
         let run = &claimed.run;
         let now = clock::now();
         let seed = u64::from_be_bytes(clock::random());
-        let transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        let mut transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        if let Some(why) = ended.ignored.filter(|_| transition.state == State::Succeeded) {
+            transition.reason = format!("{}, but {why}", transition.reason);
+        }
         let finish = Finish {
             run: run.id,
             lease: claimed.lease,

@@ -106,20 +106,14 @@ impl From<Unreadable> for Failure {
     }
 }
 
-impl From<Unread> for Failure {
-    fn from(unread: Unread) -> Self {
+/// Why a body was not read, and what is said of it.
+impl From<(Unread, String)> for Failure {
+    fn from((unread, detail): (Unread, String)) -> Self {
         match unread {
-            Unread::TooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is over this gateway's `max_body`")
-            }
-            Unread::OverBudget => {
-                let detail = "too many large bodies are in flight; try again";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_budget", detail).retry_later()
-            }
-            Unread::TooSlow => {
-                Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not arrive in time")
-            }
-            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "body_broken", "the body did not arrive whole"),
+            Unread::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail),
+            Unread::OverBudget => Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_budget", detail).retry_later(),
+            Unread::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail),
+            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "body_broken", detail),
         }
     }
 }

@@ -300,3 +300,13 @@ async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
     gateway.finished(&own).await;
     assert_eq!(status(client.run(&own).await.unwrap_err()), 401);
 }
+
+#[tokio::test]
+async fn a_run_whose_result_was_ignored_says_so() {
+    let project = project("", "echo nonsense > $DOORBELL_OUTPUT_FILE");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await.run;
+    assert_eq!((done.state.as_str(), &done.result), ("succeeded", &None));
+    assert!(done.reason.unwrap().contains("DOORBELL_OUTPUT_FILE is not JSON"));
+}

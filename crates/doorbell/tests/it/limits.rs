@@ -52,6 +52,11 @@ async fn a_body_over_the_limit_is_413_announced_or_not() {
     }
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 413");
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.contains("more than this gateway's `max_body` of 65536 bytes"), "{answer}");
+    let deliveries = gateway.client.deliveries("acme", None).await.unwrap().deliveries;
+    let told: Vec<_> = deliveries.into_iter().filter_map(|delivery| delivery.detail).collect();
+    assert!(told.iter().any(|detail| detail.contains("has 65537 bytes, more than")), "{told:?}");
 }
 
 #[tokio::test]
