@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use anyhow::Context;
 use aws_lc_rs::digest;
 use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::provider::encode_hex;
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use tokio::sync::broadcast;
@@ -14,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conditions::Pool;
-use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
+use crate::config::Config;
+use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
 mod secret_uses;
@@ -61,6 +64,36 @@ pub struct App {
 }
 
 impl App {
+    /// With a configuration that is put in force, and what the store remembers.
+    ///
+    /// # Errors
+    /// If the store is unavailable, or threads cannot be started.
+    pub async fn new(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let root = config.root.clone();
+        let access = Access::new(store.keys().await?);
+        let secret_uses = SecretUses::new(store.secret_uses().await?);
+        let metrics = Metrics::new(clock::now());
+        let traces = Traces::start(&config.telemetry, metrics.spans())?;
+        let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
+        Ok(Self {
+            root,
+            in_force,
+            store,
+            conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
+            access,
+            secret_uses,
+            activity: Activity::default(),
+            signs: Signs::default(),
+            metrics,
+            traces,
+            local_url: OnceLock::new(),
+            admin_url: OnceLock::new(),
+            instance: encode_hex(&clock::random::<16>()),
+            seen_ready: AtomicI64::new(0),
+            closing: AtomicBool::new(false),
+        })
+    }
+
     /// What is in force now. A request or step takes it once, and uses it throughout.
     pub fn current(&self) -> Arc<Snapshot> {
         self.in_force.current()
@@ -96,8 +129,15 @@ pub enum Notice {
     Rejected(Arc<Rejection>),
     /// A run changed its state.
     Run(Arc<StoredRun>),
-    /// A run wrote lines; the number is that of the first.
-    Log(RunId, u64, Arc<Vec<LogLine>>),
+    /// A run wrote so many lines after line number `after`. The store has them: a watcher that is slow holds none.
+    Log {
+        /// The run.
+        run: RunId,
+        /// The number of the line before the first of them.
+        after: u64,
+        /// How many.
+        lines: usize,
+    },
     /// A saved configuration was taken over, or refused.
     Config(Arc<Reload>),
 }
@@ -246,6 +286,12 @@ impl Access {
         tokens.get(&hash).map(|(run, agent)| Caller::Run { run: *run, agent: agent.clone() })
     }
 
+    /// Whether a key or token of this hash is known: tokens die with their attempt.
+    pub fn knows(&self, hash: &[u8]) -> bool {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
+            || self.tokens.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
+    }
+
     /// A token for one attempt; it is dead when the returned value is dropped.
     pub fn issue_token<'a>(&'a self, run: RunId, agent: &str) -> RunToken<'a> {
         let text = make_key("dbr");
@@ -279,7 +325,7 @@ impl Drop for RunToken<'_> {
 
 /// A new key: a prefix and 256 random bits in hex.
 pub fn make_key(prefix: &str) -> String {
-    format!("{prefix}_{}", doorbell_core::provider::encode_hex(&clock::random::<32>()))
+    format!("{prefix}_{}", encode_hex(&clock::random::<32>()))
 }
 
 /// The SHA-256 of a key. A key has 256 random bits, so nothing slower is needed.

@@ -41,7 +41,7 @@ mod tests;
 mod triggers;
 mod values;
 
-pub use credentials::{Credentials, Stored};
+pub use credentials::{Credentials, Stored, without_line_end};
 pub use environment::Environment;
 pub use names::nearest;
 pub use origin::{Origin, Survey};

@@ -177,6 +177,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What the group commit does, as histograms.
     fn figures(&self) -> Figures;
+
     /// Events that retention may remove, from the oldest on; a piece of bounded size. Never one of which a run is not
     /// over, and never the newest.
     fn expired(&self, expiry: Expiry) -> Answer<'_, Expired>;
@@ -731,7 +732,7 @@ pub enum Soundness {
     Sound,
     /// There was no time to look at all of it.
     Unfinished,
-    /// It is not, or cannot be read: what was found.
+    /// It is not: what was found.
     Damaged(Vec<String>),
 }
 
@@ -748,13 +749,13 @@ pub struct Growth {
 /// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
 ///
 /// # Errors
-/// If the URL is of no known kind, or its file cannot be seen.
+/// If the URL is of no known kind, or its file cannot be seen or read.
 pub fn inspect(
     url: &str,
     root: &std::path::Path,
     now: Timestamp,
     limit: Duration,
 ) -> std::io::Result<Option<Inspection>> {
-    let unknown = || std::io::Error::new(std::io::ErrorKind::Unsupported, format!("store url `{url}`"));
-    sqlite::inspect(&root.join(url.strip_prefix("sqlite:").ok_or_else(unknown)?), now, limit)
+    let file = database_file(url, root).map_err(|error| std::io::Error::other(error.to_string()))?;
+    sqlite::inspect(&file, now, limit)
 }

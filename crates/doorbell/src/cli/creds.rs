@@ -14,7 +14,7 @@ use super::context::{self, Context};
 use super::doctor;
 use super::failure::{self, Exit, Failure};
 use super::output::{self, Table, escape_terminal};
-use crate::config::{Credentials, is_planned, nearest, presets, providers};
+use crate::config::{Credentials, is_planned, nearest, presets, providers, without_line_end};
 
 /// Manage credentials: secrets by type and instance, kept outside of projects
 #[derive(Debug, Args)]
@@ -177,13 +177,7 @@ fn read_stdin() -> anyhow::Result<Secret> {
     const MOST: u64 = 1 << 20;
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MOST).read_to_end(&mut bytes).context("cannot read standard input")?;
-    Ok(Secret::new(without_line_end(&bytes)))
-}
-
-/// One line end is what `echo` and editors add; more belong to the secret.
-fn without_line_end(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    bytes.strip_suffix(b"\r").unwrap_or(bytes)
+    Ok(without_line_end(&bytes))
 }
 
 fn ask(what: &str) -> anyhow::Result<Secret> {
@@ -304,7 +298,7 @@ mod tests {
     fn one_line_end_is_not_part_of_a_piped_secret() {
         for (piped, secret) in [("abc\n", "abc"), ("abc\r\n", "abc"), ("abc", "abc"), ("abc\n\n", "abc\n"), ("\n", "")]
         {
-            assert_eq!(without_line_end(piped.as_bytes()), secret.as_bytes(), "{piped:?}");
+            assert_eq!(without_line_end(piped.as_bytes()).expose(), secret.as_bytes(), "{piped:?}");
         }
     }
 

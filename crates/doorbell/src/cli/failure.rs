@@ -151,8 +151,6 @@ pub(super) fn refuse_arguments(error: &clap::Error) -> ! {
     error.exit()
 }
 
-/// Whether what was printed went nowhere. Only the error itself counts: below one of the client's, the same kind means
-/// that the gateway hung up.
 /// What it means that somebody did not answer a question.
 pub(super) fn given_up(error: inquire::InquireError) -> anyhow::Error {
     match error {
@@ -163,6 +161,8 @@ pub(super) fn given_up(error: inquire::InquireError) -> anyhow::Error {
     }
 }
 
+/// Whether what was printed went nowhere. Only the error itself counts: below one of the client's, the same kind means
+/// that the gateway hung up.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -120,7 +120,7 @@ fn read_one(
 
 fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
     let words = || Topic::ALL.into_iter().map(Topic::as_str);
-    let mut topics = Vec::new();
+    let (mut topics, before) = (Vec::new(), findings.problems.len());
     for (word, place) in findings.take(node.texts("topics such as [\"dead_letter\"]")).unwrap_or_default() {
         if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.as_str() == word) {
             topics.push(topic);
@@ -136,7 +136,7 @@ fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
             None => problem.help(format!("what can be told is {}", names::list(words()))),
         });
     }
-    if topics.is_empty() && findings.problems.is_empty() {
+    if topics.is_empty() && findings.problems.len() == before {
         findings.problem(Problem::at(&node.place, "an empty list tells nothing").help("without `on`, all is told"));
     }
     topics
@@ -144,10 +144,11 @@ fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
 
 fn patterns(table: &Table, key: &str, findings: &mut Findings) -> Vec<(Pattern, Place)> {
     let expected = "a name such as \"acme\", or several in a list; `*` stands for anything";
+    let before = findings.problems.len();
     let texts = table.read(findings, key, |node| node.texts(expected)).unwrap_or_default();
     if texts.is_empty()
         && let Some(node) = table.get(key)
-        && findings.problems.is_empty()
+        && findings.problems.len() == before
     {
         findings.problem(Problem::at(&node.place, format!("an empty list: without `{key}`, it is all of them")));
     }

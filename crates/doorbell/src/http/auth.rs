@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use doorbell_core::delivery::bearer_token;
-use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::error::Failure;
-use crate::app::Caller;
+use crate::app::{Caller, hash_key};
 
 /// Who asks, as a handler takes it.
 #[derive(Debug)]
@@ -51,6 +51,11 @@ impl FromRequestParts<Shared> for KeyRemoved {
             None => Err(invalid()),
         }
     }
+}
+
+/// The hash of the key or token that a request shows.
+pub(super) fn shown_hash(headers: &HeaderMap) -> Option<Vec<u8>> {
+    headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token).map(hash_key)
 }
 
 /// A caller on this machine, or one with a key: metrics are open on loopback only.

@@ -104,6 +104,29 @@ async fn senders_that_stop_sending_are_let_go() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_ends_after_the_gateway_closed_its_door_counts_for_its_secret() {
+    let project = project();
+    let gateway = project.serve();
+    let signed = sample("issues.opened");
+    let mut head = format!("POST /webhooks/github HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n", signed.body.len());
+    signed.headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    let mut stream = connect(&gateway).await;
+    stream.write_all(format!("{head}expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    let mut begun = [0; 25];
+    stream.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 100 Continue\r\n\r\n");
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    let address = gateway.url.strip_prefix("http://").unwrap();
+    wait_until("the door to be closed", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    stream.write_all(&signed.body).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(gateway.ended(), Some(0));
+    let sources = project.serve().client.sources().await.unwrap().sources;
+    assert_eq!(sources[0].credential_uses[0].deliveries, 1);
+}
+
+#[tokio::test]
 async fn a_locked_database_is_503_and_then_recovered_from() {
     let project = project();
     let gateway = project.serve();

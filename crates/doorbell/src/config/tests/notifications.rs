@@ -68,3 +68,11 @@ fn what_is_wrong_says_what_to_do() {
         assert!(!problems.contains("me:pw"), "{problems}");
     }
 }
+
+#[test]
+fn an_empty_list_is_told_beside_other_problems() {
+    let problems = project("to = { agent = \"ops\" }\non = []\nagents = []\nevery = \"10ms\"").problems();
+    for wanted in ["an empty list tells nothing", "without `agents`, it is all of them", "too short"] {
+        assert!(problems.contains(wanted), "{problems}");
+    }
+}

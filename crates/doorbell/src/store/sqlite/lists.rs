@@ -1,7 +1,10 @@
 //! Lists of events and runs, by key.
 //!
-//! A filter must not make a list read everything there is. So each index holds groups of rows in the order of commits
+//! A filter should not make a list read everything there is. So each index holds groups of rows in the order of commits
 //! (one source and event; one agent and state), and a list merges the newest of each group that the filter admits.
+//!
+//! What has no index, because one would cost every delivery a write: events by agent. A list of those walks the events,
+//! newest first, until its page is full. So it is slow for an agent that has few or only old ones among many of others.
 
 use std::collections::HashMap;
 
