@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod keys;
+
+pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
+
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -629,37 +633,6 @@ pub struct TestedEvent {
     pub reason: String,
     /// The clauses in the order they were looked at, the failing one last.
     pub clauses: Vec<ClauseVerdict>,
-}
-
-/// A wish for an API key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewKey {
-    /// A label.
-    pub name: String,
-    /// `owner`, `viewer` or `agent`.
-    pub role: String,
-    /// The agent, for role `agent`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-}
-
-/// A new API key: the only time that the key itself is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CreatedKey {
-    /// `key_…`.
-    pub key_id: String,
-    /// `dbk_…`: the secret.
-    pub key: String,
-    /// The label.
-    pub name: String,
-    /// `owner`, `viewer` or `agent`.
-    pub role: String,
-    /// The agent, for role `agent`.
-    pub agent: Option<String>,
-    /// When it was made.
-    pub created_at: String,
 }
 
 /// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.

@@ -152,7 +152,7 @@ pub struct Transition {
     pub reason: String,
 }
 
-/// What becomes of a run whose try ended. `seed` decides the jitter of a wait.
+/// What becomes of a run whose try ended. `seed`: random bits, which decide the jitter of a wait.
 pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp, seed: u64) -> Transition {
     let end = |state, dead_letter, progress, reason| Transition { state, due: None, dead_letter, progress, reason };
     match outcome {

@@ -41,13 +41,15 @@ mod tests;
 mod triggers;
 mod values;
 
-pub use credentials::{Credentials, Stored};
+pub use credentials::{Credentials, Stored, without_line_end};
 pub use environment::Environment;
+pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
-pub use sources::providers;
+pub use runtime::script_of;
+pub use sources::{is_planned, providers};
 
 use problem::{Findings, Place, Problem};
 

@@ -25,6 +25,8 @@ mod carry;
 mod desks;
 mod journal;
 mod recovery;
+#[cfg(test)]
+mod tests;
 
 use desks::Desks;
 
@@ -46,6 +48,8 @@ pub struct Dispatcher {
     due: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
+    /// What still runs is to end now.
+    handing_back: CancellationToken,
     takers: TaskTracker,
     carriers: TaskTracker,
     keepers: TaskTracker,
@@ -74,6 +78,7 @@ impl Dispatcher {
             due: Notify::new(),
             in_flight: Mutex::default(),
             closing: CancellationToken::new(),
+            handing_back: CancellationToken::new(),
             takers: TaskTracker::new(),
             carriers: TaskTracker::new(),
             keepers: TaskTracker::new(),
@@ -157,6 +162,8 @@ impl Dispatcher {
         self.takers.wait().await;
         self.carriers.close();
         if tokio::time::timeout(limit, self.carriers.wait()).await.is_err() {
+            // Before the look: a carrier that is not in the register yet looks at this once it is.
+            self.handing_back.cancel();
             let left: Vec<RunId> = self.in_flight().keys().copied().collect();
             tracing::warn!(runs = left.len(), "shutdown.handing_back");
             left.into_iter().for_each(|run| self.stop(run, None, Stop::Shutdown));

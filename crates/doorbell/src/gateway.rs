@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use doorbell_core::provider::encode_hex;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -17,9 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::app::{Access, Activity, App, InForce, SecretUses, Signs, Snapshot};
-use crate::clock;
-use crate::conditions::Pool;
+use crate::app::App;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
@@ -30,7 +27,6 @@ use crate::reload::Reloader;
 use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
 use crate::sweep;
-use crate::telemetry::{Metrics, Traces};
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -101,7 +97,7 @@ impl Gateway {
             None => None,
         };
         ensure_local_key(store.as_ref(), &root).await?;
-        let app = make_app(config, store).await?;
+        let app = Arc::new(App::new(config, store).await?);
         let _ = app.local_url.set(local_url(address));
         if let Some(admin) = &admin {
             let _ = app.admin_url.set(local_url(admin.local_addr()?));
@@ -162,50 +158,29 @@ impl Gateway {
             let _ = server.await;
         }
         let _ = self.keeper.await;
+        // Deliveries that were still under way when it ended.
+        keep_secret_uses_now(&self.app).await;
         self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
 }
 
-async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
-    let root = config.root.clone();
-    let access = Access::new(store.keys().await?);
-    let secret_uses = SecretUses::new(store.secret_uses().await?);
-    let metrics = Metrics::new(clock::now());
-    let traces = Traces::start(&config.telemetry, metrics.spans())?;
-    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
-    Ok(Arc::new(App {
-        root,
-        in_force,
-        store,
-        conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
-        access,
-        secret_uses,
-        activity: Activity::default(),
-        signs: Signs::default(),
-        metrics,
-        traces,
-        local_url: OnceLock::new(),
-        admin_url: OnceLock::new(),
-        instance: encode_hex(&clock::random::<16>()),
-        seen_ready: AtomicI64::new(0),
-        closing: AtomicBool::new(false),
-    }))
-}
-
 /// How long what was counted may wait to be kept.
 const KEPT_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps which secrets are in use, until the gateway accepts no more; then what is left of it.
+/// Keeps which secrets are in use, until the gateway accepts no more.
 async fn keep_secret_uses(app: Arc<App>, accepting: CancellationToken) {
     loop {
-        let ended = accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none();
-        if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
-            tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
-        }
-        if ended {
+        if accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none() {
             return;
         }
+        keep_secret_uses_now(&app).await;
+    }
+}
+
+async fn keep_secret_uses_now(app: &App) {
+    if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
+        tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
     }
 }
 

@@ -141,6 +141,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps an API key, in place of one with the same id.
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
 
+    /// Removes an API key; whether there was one.
+    fn remove_key(&self, key: KeyId) -> Answer<'_, bool>;
+
     /// All API keys, oldest first.
     fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
 
@@ -174,6 +177,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What the group commit does, as histograms.
     fn figures(&self) -> Figures;
+
     /// Events that retention may remove, from the oldest on; a piece of bounded size. Never one of which a run is not
     /// over, and never the newest.
     fn expired(&self, expiry: Expiry) -> Answer<'_, Expired>;
@@ -497,7 +501,8 @@ pub struct LogLine {
 pub struct EventQuery {
     /// Of this source.
     pub source: Option<String>,
-    /// Of this event (`issues`), or event and action (`issues.opened`).
+    /// Of this event (`issues`), or event and action (`issues.opened`), also with the provider before it
+    /// (`github.issues.opened`).
     pub event: Option<String>,
     /// With an outcome for this agent.
     pub agent: Option<String>,
@@ -727,7 +732,7 @@ pub enum Soundness {
     Sound,
     /// There was no time to look at all of it.
     Unfinished,
-    /// It is not, or cannot be read: what was found.
+    /// It is not: what was found.
     Damaged(Vec<String>),
 }
 
@@ -744,13 +749,13 @@ pub struct Growth {
 /// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
 ///
 /// # Errors
-/// If the URL is of no known kind, or its file cannot be seen.
+/// If the URL is of no known kind, or its file cannot be seen or read.
 pub fn inspect(
     url: &str,
     root: &std::path::Path,
     now: Timestamp,
     limit: Duration,
 ) -> std::io::Result<Option<Inspection>> {
-    let unknown = || std::io::Error::new(std::io::ErrorKind::Unsupported, format!("store url `{url}`"));
-    sqlite::inspect(&root.join(url.strip_prefix("sqlite:").ok_or_else(unknown)?), now, limit)
+    let file = database_file(url, root).map_err(|error| std::io::Error::other(error.to_string()))?;
+    sqlite::inspect(&file, now, limit)
 }

@@ -7,6 +7,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 use serde::Serialize;
 
+/// As many entries of a list as the gateway gives at once.
+pub(super) const MOST: i64 = 500;
+
 /// Prints a line, or several.
 pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -169,7 +172,7 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// JSON that says the same and shows no such characters: in it, they stand in strings only.
-fn escape_json(json: &str) -> Cow<'_, str> {
+pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     let acts = |c: char| c != '\n' && acts_on_terminals(c);
     if !json.contains(acts) {
         return Cow::Borrowed(json);

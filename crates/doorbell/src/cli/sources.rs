@@ -6,7 +6,7 @@ use doorbell_client::api::{CredentialUse, Delivery, Source};
 use super::completions;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::{self, Table};
+use super::output::{self, MOST, Table};
 use super::time::Clock;
 
 /// List the sources with their URLs, or what came to one of them
@@ -39,9 +39,6 @@ struct DeliveriesArgs {
 
 /// The status of what was refused.
 const REJECTED: &str = "rejected";
-
-/// As many as the gateway gives at once.
-const MOST: i64 = 500;
 
 pub(super) async fn run(context: &Context, args: SourcesArgs) -> anyhow::Result<()> {
     match args.command {

@@ -179,6 +179,11 @@ fn provider(table: &Table, path: &str, findings: &mut Findings) -> Option<Arc<dy
     }
 }
 
+/// Whether it is the credential of a provider that is not built yet.
+pub fn is_planned(kind: &str) -> bool {
+    kind.strip_suffix("_webhook_secret").is_some_and(|name| PLANNED_TYPES.contains(&name))
+}
+
 fn check(table: &Table, known: &[&str], hints: &[(&str, &str)], findings: &mut Findings) {
     table.check(findings, Keys { known, planned: &PLANNED, hints });
 }

@@ -167,6 +167,18 @@ pub(super) async fn create_key(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
+pub(super) async fn list_keys(State(shared): State<Shared>, By(caller): By) -> Answer<api::KeyList> {
+    Ok(Json(ops::keys::list(&shared.app, &caller).await?))
+}
+
+pub(super) async fn remove_key(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::RemovedKey> {
+    Ok(Json(ops::keys::remove(&shared.app, &caller, &id).await?))
+}
+
 /// Says which gateway it is, so that `doctor` knows whether a public URL leads here.
 pub(super) async fn healthz(State(shared): State<Shared>) -> impl IntoResponse {
     ([(super::INSTANCE, shared.app.instance.clone())], "ok\n")

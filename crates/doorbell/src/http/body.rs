@@ -53,6 +53,21 @@ pub(super) enum Unread {
     Broken,
 }
 
+impl Unread {
+    /// What the sender, and whoever owns the source, is told. `limit`: of one body, in bytes.
+    pub(super) fn explain(self, limit: u64, headers: &HeaderMap) -> String {
+        match self {
+            Self::TooLarge => {
+                let size = announced(headers).map(|size| format!("{size} bytes, ")).unwrap_or_default();
+                format!("the body has {size}more than this gateway's `max_body` of {limit} bytes")
+            }
+            Self::OverBudget => "too many large bodies are in flight; try again".to_owned(),
+            Self::TooSlow => "the body did not arrive in time".to_owned(),
+            Self::Broken => "the body did not arrive whole".to_owned(),
+        }
+    }
+}
+
 impl Budget {
     /// How much of it is used, for metrics.
     pub(super) fn door(&self) -> Door {

@@ -187,8 +187,8 @@ async fn collect(
             Ok((Arc::new(delivery), share))
         }
         Err(unread) => {
-            let failure = Failure::from(unread);
-            let detail = format!("the body was not read: {}", failure.code());
+            let detail = unread.explain(limit, &delivery.headers);
+            let failure = Failure::from((unread, detail.clone()));
             Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await)
         }
     }

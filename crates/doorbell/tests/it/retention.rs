@@ -63,6 +63,16 @@ async fn what_is_old_is_removed_and_what_is_not_over_stays() {
 }
 
 #[tokio::test]
+async fn retention_that_is_shortened_while_the_gateway_runs_is_kept_to() {
+    let project = keeping("30d");
+    let gateway = project.serve();
+    let first = gateway.ring(sample("push")).await;
+    gateway.ring(sample("push")).await;
+    project.write("config.toml", &project.read("config.toml").replace("\"30d\"", "\"1s\""));
+    gone(&gateway, &first.delivery_id).await;
+}
+
+#[tokio::test]
 async fn a_sweep_shows_in_the_figures() {
     let project = keeping("1s");
     project.agent("quick", ANY, "true");

@@ -51,6 +51,7 @@ fn what_is_wrong_says_what_to_do() {
         ("to = { command = [\"x\"], credential = \"ops\" }", "signs what is sent to a `url`"),
         ("to = { url = \"https://a.example\" }", "needs a `credential`"),
         ("to = { url = \"https://a.example\", credential = \"nope\" }", "no credential notification_secret:nope"),
+        ("to = { url = \"https://a.example\", credential = \"nope\" }", "creds add notification_secret:nope`"),
         ("to = { url = \"https://a.example\", credential = \"bad\" }", "not base64 after `whsec_`"),
         ("to = { url = \"https://me:pw@a.example\", credential = \"ops\" }", "not a URL"),
         ("to = { url = \"ftp://a.example\", credential = \"ops\" }", "not a URL"),
@@ -65,5 +66,13 @@ fn what_is_wrong_says_what_to_do() {
         let problems = project(notification).problems();
         assert!(problems.contains(wanted), "{notification}: {problems}");
         assert!(!problems.contains("me:pw"), "{problems}");
+    }
+}
+
+#[test]
+fn an_empty_list_is_told_beside_other_problems() {
+    let problems = project("to = { agent = \"ops\" }\non = []\nagents = []\nevery = \"10ms\"").problems();
+    for wanted in ["an empty list tells nothing", "without `agents`, it is all of them", "too short"] {
+        assert!(problems.contains(wanted), "{problems}");
     }
 }
