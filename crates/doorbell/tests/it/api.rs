@@ -105,7 +105,7 @@ async fn a_wish_that_is_not_clear_is_refused_with_what_to_do() {
         assert!(problem.detail.contains(says), "{path}: {}", problem.detail);
     }
     let run = gateway.ring(sample_as("issues.opened", "one")).await.runs.remove(0);
-    for path in ["events/stream".to_owned(), format!("runs/{run}/log?follow=true")] {
+    for path in ["events/stream".to_owned(), format!("runs/{run}/logs?follow=true")] {
         let request = http.get(format!("{}/v1/{path}", gateway.url)).bearer_auth(&gateway.key);
         let response = request.header("last-event-id", "x").send().await.unwrap();
         assert_eq!(response.status(), 400, "it does not mean from now on: {path}");
