@@ -20,14 +20,20 @@ use crate::time::Timestamp;
 use crate::verify::Rejection;
 
 mod answer;
+pub mod discord;
 mod encoding;
 pub mod generic;
 pub mod github;
+mod identity;
 mod json;
 mod key;
 pub mod paths;
+mod proof;
 mod registry;
+pub mod slack;
 pub mod standard;
+pub mod twitter;
+mod words;
 
 pub use answer::{Answer, Ended, FollowUp, Greeting};
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};

@@ -15,6 +15,7 @@ use doorbell_core::verify::{RejectionCode, verify};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
+mod chat;
 mod generic;
 mod github;
 mod github_contexts;
