@@ -62,8 +62,10 @@ pub(super) fn raw<'de, A: MapAccess<'de>>(value: &mut A) -> Result<&'de str, A::
 
 /// The text that `raw` is, if it is one and not empty. Half a surrogate pair becomes U+FFFD.
 pub(super) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
-    if !raw.starts_with('"') {
-        return None;
+    let quoted = raw.strip_prefix('"')?;
+    // Without an escape the characters are what stands there, which was seen to be a whole text when it was read.
+    if let Some(plain) = quoted.strip_suffix('"').filter(|plain| !plain.contains('\\')) {
+        return Some(plain).filter(|text| !text.is_empty()).map(Cow::Borrowed);
     }
     let mut json = serde_json::Deserializer::from_str(raw);
     // As bytes, because as a text serde_json refuses half a surrogate pair.
@@ -257,6 +259,21 @@ mod tests {
             assert_eq!(thing.part.is_some(), odd == "{}");
             assert_eq!(thing.parts.is_some(), odd == "[]");
             assert_eq!(thing.name.as_deref(), Some("still here"));
+        }
+    }
+
+    #[test]
+    fn a_text_reads_the_same_with_and_without_escapes() {
+        for (plain, escaped) in [("plain", r"pl\u0061in"), ("grün/🔔", r"gr\u00fcn\/\ud83d\udd14"), ("", "")] {
+            let of = |text: &str| {
+                let json = format!(r#"{{"name":"{text}"}}"#);
+                read::<Thing<'_>>(&json).unwrap().name.map(Cow::into_owned)
+            };
+            assert_eq!(of(plain).unwrap_or_default(), plain);
+            assert_eq!(of(plain), of(escaped));
+        }
+        for broken in ["cut", "a\u{1}b", r"a\"] {
+            assert!(read::<Thing<'_>>(&format!(r#"{{"name":"{broken}"#)).is_err());
         }
     }
 

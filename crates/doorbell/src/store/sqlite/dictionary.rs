@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 
-use super::body::{self, LEVEL};
+use super::body::{self, LEVEL, LEVEL_SHORT};
 use super::checkpoint::Checkpointer;
 use super::fault::{Fault, Outcome};
 use super::rows::{all, value};
@@ -43,6 +43,8 @@ pub(super) struct Dictionary {
     /// How it is named in rows.
     pub(super) number: i64,
     pub(super) packing: EncoderDictionary<'static>,
+    /// The same for data up to [`body::SHORT`].
+    pub(super) packing_short: EncoderDictionary<'static>,
     pub(super) unpacking: DecoderDictionary<'static>,
 }
 
@@ -55,7 +57,8 @@ impl std::fmt::Debug for Dictionary {
 impl Dictionary {
     fn prepare(number: i64, data: &[u8]) -> std::io::Result<Self> {
         let packing = EncoderDictionary::try_copy(data, LEVEL)?;
-        Ok(Self { number, packing, unpacking: DecoderDictionary::try_copy(data)? })
+        let packing_short = EncoderDictionary::try_copy(data, LEVEL_SHORT)?;
+        Ok(Self { number, packing, packing_short, unpacking: DecoderDictionary::try_copy(data)? })
     }
 }
 
