@@ -148,7 +148,7 @@ impl Provider for Discord {
                  bodies are changed on their way"
             ))
         })?;
-        proof::check_age(TIMESTAMP, timestamp, delivery.received_at, self.tolerance)?;
+        proof::check_seconds(TIMESTAMP, timestamp, delivery.received_at, self.tolerance)?;
         Ok(index)
     }
 

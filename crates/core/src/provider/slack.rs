@@ -158,7 +158,7 @@ impl Provider for Slack {
                  the app's signing secret, not a token), or the body was changed on its way"
             ))
         })?;
-        proof::check_age(TIMESTAMP, timestamp, delivery.received_at, self.tolerance)?;
+        proof::check_seconds(TIMESTAMP, timestamp, delivery.received_at, self.tolerance)?;
         Ok(index)
     }
 

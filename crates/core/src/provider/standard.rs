@@ -1,5 +1,9 @@
 //! Standard Webhooks (<https://www.standardwebhooks.com>, specification 1.0.0), and Svix, whose headers have other names
-//! and nothing else: `{id}.{timestamp}.{body}` signed with HMAC-SHA256.
+//! and nothing else: `{id}.{timestamp}.{body}` signed with HMAC-SHA256 (`v1`) or Ed25519 (`v1a`).
+//!
+//! A key verifies signatures of its own kind only, whatever the header says: everybody knows a public key (`whpk_`), so an
+//! HMAC made with it is worth nothing. No official library verifies `v1a`; the form of its keys is the specification's,
+//! and Svix's server makes signatures of it.
 //!
 //! Where the official libraries differ, this is as strict as the strictest of them about what a sender sends (whole
 //! seconds, padded base64) and as lenient as the most lenient about the secret that an operator pastes (without its
@@ -10,22 +14,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::{constant_time, hmac};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use super::generic::body;
+use super::proof;
 use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
     decode_base64, encode_base64, filter, is_name,
 };
-use crate::delivery::{Delivery, HeaderFault};
+use crate::delivery::Delivery;
 use crate::event::Context;
 use crate::secret::Secret;
 use crate::source::NamedKey;
-use crate::time::Timestamp;
-use crate::verify::{Rejection, RejectionCode};
+use crate::verify::Rejection;
 
 /// A sender of the Standard Webhooks scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,12 @@ const FAMILIES: [Names; 2] = [
 
 const EVENT: &str = "webhook-event";
 const SECRET_PREFIX: &str = "whsec_";
+const PUBLIC_PREFIX: &str = "whpk_";
+const PRIVATE_PREFIX: &str = "whsk_";
+
+/// The most `v1a` signatures of one header that are looked at, each of which costs a pass over the body: a sender has one for
+/// each of its keys.
+const MOST_ASYMMETRIC: usize = 4;
 
 /// Padding or not: both are in use for secrets.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -111,13 +121,16 @@ impl Provider for Standard {
         if secret.is_blank() {
             return Err(InvalidKey::Blank);
         }
-        let malformed = |text: &str| InvalidKey::Malformed(text.to_owned());
         let text = secret.expose_str().map(str::trim).unwrap_or_default();
-        if text.starts_with("whpk_") || text.starts_with("whsk_") {
-            // HMAC with a public key would verify whatever anybody signs.
+        if text.starts_with(PRIVATE_PREFIX) {
             return Err(malformed(
-                "is a key for `v1a` signatures, which are not supported: take the secret that begins with `whsec_`",
+                "is the sender's private key: only the public one, which begins with `whpk_`, verifies (for `ring`, a test \
+                 key's private half stands in the field `signing_key`)",
             ));
+        }
+        if let Some(encoded) = text.strip_prefix(PUBLIC_PREFIX) {
+            let public = LENIENT.decode(encoded).map_err(|_| malformed("is not `whpk_` and base64: copy it whole"))?;
+            return Key::ed25519(&public);
         }
         let encoded = text.strip_prefix(SECRET_PREFIX).unwrap_or(text);
         match LENIENT.decode(encoded).map(Secret::new) {
@@ -127,26 +140,37 @@ impl Provider for Standard {
         }
     }
 
+    fn signing_field(&self) -> Option<&'static str> {
+        Some("signing_key")
+    }
+
+    fn prepare_signing(&self, secret: &Secret) -> Result<Key, InvalidKey> {
+        let text = secret.expose_str().map(str::trim).unwrap_or_default();
+        let Some(encoded) = text.strip_prefix(PRIVATE_PREFIX) else { return self.prepare(secret) };
+        let bytes = LENIENT.decode(encoded).map(Secret::new);
+        let bytes = bytes.map_err(|_| malformed("is not `whsk_` and base64: copy it whole"))?;
+        let Some((seed, public)) = bytes.expose().split_at_checked(32).filter(|(_, public)| public.len() == 32) else {
+            return Err(malformed("is not a key pair of 64 bytes: the seed, then the public key"));
+        };
+        let pair = Key::ed25519_pair(seed)?;
+        match pair.public() == Some(public) {
+            true => Ok(pair),
+            false => Err(malformed("is not a key pair: its public half does not belong to its seed")),
+        }
+    }
+
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
         let names = family(delivery);
-        let text = |name: &str| match delivery.header(name) {
-            Ok(text) => Ok(text),
-            Err(HeaderFault::Missing) => Err(Rejection::missing(&format!("the header {name}"))),
-            Err(fault) => Err(Rejection::mismatch(format!("{name} {fault}"))),
-        };
+        let text = |name: &str| proof::header(delivery, name);
         let (signature, id, timestamp) = (text(names.signature)?, text(names.id)?, text(names.timestamp)?);
-        let signatures = signatures_in(signature);
-        if signatures.is_empty() {
-            let message = format!("{} has no `v1,` with the base64 of a signature behind it", names.signature);
+        let signatures = Signatures::of(signature);
+        if signatures.symmetric.is_empty() && signatures.asymmetric.is_empty() {
+            let message =
+                format!("{} has no `v1,` or `v1a,` with the base64 of a signature behind it", names.signature);
             return Err(Rejection::mismatch(message));
         }
         let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", &delivery.body];
-        let made_one = |named: &NamedKey| {
-            named.key.mac(&parts).is_some_and(|mac| {
-                signatures.iter().any(|one| constant_time::verify_slices_are_equal(mac.as_ref(), one).is_ok())
-            })
-        };
-        let index = keys.iter().position(made_one).ok_or_else(|| {
+        let index = keys.iter().position(|named| signatures.has_one_of(&named.key, &parts)).ok_or_else(|| {
             Rejection::mismatch(format!(
                 "{} was not made over this id, timestamp and body with a secret of this source: the secrets differ, or \
                  something was changed on its way",
@@ -154,7 +178,7 @@ impl Provider for Standard {
             ))
         })?;
         // Only after the signature: strangers learn nothing about the clock, and the time is the sender's own word.
-        self.check_age(names.timestamp, timestamp, delivery.received_at)?;
+        proof::check_seconds(names.timestamp, timestamp, delivery.received_at, self.tolerance)?;
         Ok(index)
     }
 
@@ -186,7 +210,9 @@ impl Provider for Standard {
     fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
         let Unsent { event, body, delivery_id, now, .. } = unsent;
         let (id, timestamp) = (format!("msg_{delivery_id}"), now.as_seconds().to_string());
-        let mac = key.and_then(|key| key.mac(&[id.as_bytes(), b".", timestamp.as_bytes(), b".", &body]));
+        let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", &body];
+        let version = if matches!(key, Some(Key::Hmac(_))) { "v1" } else { "v1a" };
+        let proof = key.and_then(|key| key.signature(&parts));
         let names = &FAMILIES[0];
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
@@ -195,34 +221,8 @@ impl Provider for Standard {
             // The body says it already, unless it is somebody's own.
             (EVENT, event.to_owned()),
         ];
-        headers.extend(mac.map(|mac| (names.signature, format!("v1,{}", encode_base64(mac.as_ref())))));
+        headers.extend(proof.map(|proof| (names.signature, format!("{version},{}", encode_base64(&proof)))));
         Signed { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body }
-    }
-}
-
-impl Standard {
-    /// A signed time that is too far from the time of receipt is that of a delivery that somebody kept.
-    fn check_age(self, name: &str, timestamp: &str, received: Timestamp) -> Result<(), Rejection> {
-        let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
-        let Some(seconds) = timestamp.parse::<i64>().ok().filter(|_| digits) else {
-            return Err(Rejection::mismatch(format!("{name} is not a number of seconds since 1970")));
-        };
-        // Both in whole seconds, as the official libraries compare them.
-        let (signed, received) = (Timestamp::from_seconds(seconds), Timestamp::from_seconds(received.as_seconds()));
-        let (early, late) = (received.since(signed), signed.since(received));
-        if early.max(late) <= self.tolerance {
-            return Ok(());
-        }
-        let (distance, direction) = if early > late { (early, "old") } else { (late, "ahead of this machine's clock") };
-        Err(Rejection {
-            code: RejectionCode::TimestampOutOfRange,
-            detail: format!(
-                "the signature is right, but {name} is {} seconds {direction}, and {} are tolerated: a delivery sent \
-                 again by somebody else, or a clock that is wrong",
-                distance.as_secs(),
-                self.tolerance.as_secs()
-            ),
-        })
     }
 }
 
@@ -232,8 +232,40 @@ fn family(delivery: &Delivery) -> &'static Names {
     signed.unwrap_or(&FAMILIES[0])
 }
 
-/// The `v1` signatures of a header; other kinds, and what cannot be one, are passed over.
-fn signatures_in(header: &str) -> Vec<Vec<u8>> {
-    let versioned = header.split(' ').filter_map(|part| part.split_once(','));
-    versioned.filter(|(version, _)| *version == "v1").filter_map(|(_, text)| decode_base64(text)).collect()
+fn malformed(text: &str) -> InvalidKey {
+    InvalidKey::Malformed(text.to_owned())
+}
+
+/// The signatures of a header, by kind; other kinds, and what cannot be one, are passed over.
+#[derive(Default)]
+struct Signatures {
+    symmetric: Vec<Vec<u8>>,
+    asymmetric: Vec<Vec<u8>>,
+}
+
+impl Signatures {
+    fn of(header: &str) -> Self {
+        let mut signatures = Self::default();
+        for (version, text) in header.split(' ').filter_map(|part| part.split_once(',')) {
+            match version {
+                "v1" => signatures.symmetric.extend(decode_base64(text)),
+                "v1a" if signatures.asymmetric.len() < MOST_ASYMMETRIC => {
+                    signatures.asymmetric.extend(decode_base64(text).filter(|signature| signature.len() == 64));
+                }
+                _ => {}
+            }
+        }
+        signatures
+    }
+
+    /// Whether one of them is the key's, and of the key's kind.
+    fn has_one_of(&self, key: &Key, parts: &[&[u8]]) -> bool {
+        match key {
+            Key::Hmac(_) => {
+                key.mac(parts).is_some_and(|mac| self.symmetric.iter().any(|one| super::key::equal(mac.as_ref(), one)))
+            }
+            Key::Ed25519(_) => self.asymmetric.iter().any(|one| key.signs(parts, one)),
+            _ => false,
+        }
+    }
 }

@@ -15,11 +15,15 @@ use doorbell_core::verify::{RejectionCode, verify};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
+mod certificates;
 mod chat;
 mod generic;
 mod github;
 mod github_contexts;
 mod headers;
+mod paid;
+mod paid_hostile;
+mod paid_protocols;
 mod standard;
 mod vectors;
 

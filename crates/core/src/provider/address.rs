@@ -1,0 +1,41 @@
+//! URLs that a sender names: only the plainest form is taken, so that whoever fetches it can only read it as we did.
+
+/// The host of an `https` URL, and what follows it. None for a port, a user, escapes in the host, a fragment, or any
+/// character that URL parsers disagree about.
+pub(super) fn https(url: &str) -> Option<(&str, &str)> {
+    let rest = url.strip_prefix("https://")?;
+    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/?&=%+:,".contains(&byte);
+    let in_host = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let good = !host.is_empty() && host.bytes().all(in_host) && path.bytes().all(plain);
+    good.then_some((host, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_plainest_urls_have_a_host() {
+        assert_eq!(https("https://a.example/b?c=d%20"), Some(("a.example", "/b?c=d%20")));
+        assert_eq!(https("https://a.example"), Some(("a.example", "")));
+        for odd in [
+            "http://a.example/",
+            "HTTPS://a.example/",
+            "https://",
+            "https:///b",
+            "https://a.example:8443/",
+            "https://a.example@evil.example/",
+            "https://evil.example\\@a.example/",
+            "https://a.example/\\b",
+            "https://a.example/#b",
+            "https://A.example/",
+            "https://a.example%2f/",
+            "https://a.exämple/",
+            " https://a.example/",
+            "https://a.example/\n",
+        ] {
+            assert_eq!(https(odd), None, "{odd}");
+        }
+    }
+}
