@@ -1,7 +1,7 @@
 //! Providers: what is known about each kind of sender.
 //!
 //! A provider is a value behind one object-safe trait. `github` is a constant; `generic` and `standard` are built from
-//! the keys of their source; a provider declared as data will be built from its file. ARCHITECTURE.md says how each
+//! the keys of their source; [`declared`] ones from a text, shipped or a project's own. ARCHITECTURE.md says how each
 //! protocol of the field fits.
 
 use std::borrow::Cow;
@@ -22,6 +22,7 @@ use crate::verify::Rejection;
 mod address;
 mod answer;
 mod certificate;
+pub mod declared;
 pub mod discord;
 mod encoding;
 pub mod generic;

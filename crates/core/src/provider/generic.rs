@@ -184,7 +184,7 @@ impl Generic {
                 let bearer = if self.header == http::header::AUTHORIZATION { "Bearer " } else { "" };
                 Some(format!("{}{}", prefix.unwrap_or(bearer), token.expose_str()?))
             }
-            Key::Ed25519(_) | Key::Ed25519Pair(_) => None,
+            Key::Ed25519(_) | Key::Ed25519Pair(_) | Key::Several(_) => None,
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Key {
     Ed25519(ParsedPublicKey),
     /// A key pair to sign tests with.
     Ed25519Pair(Arc<Ed25519KeyPair>),
+    /// One secret as keys of several kinds, for providers that prove themselves in more than one way.
+    Several(Arc<[Key]>),
 }
 
 /// The secret cannot be a key of this provider.
@@ -40,6 +42,7 @@ impl Debug for Key {
             Self::Token(_) => "Key::Token(…)",
             Self::Ed25519(_) => "Key::Ed25519(…)",
             Self::Ed25519Pair(_) => "Key::Ed25519Pair(…)",
+            Self::Several(_) => "Key::Several(…)",
         })
     }
 }
@@ -124,18 +127,32 @@ impl Key {
         match self {
             Self::Hmac(_) => self.mac(parts).is_some_and(|mac| equal(mac.as_ref(), signature)),
             Self::Ed25519(key) => key.verify_sig(&parts.concat(), signature).is_ok(),
+            Self::Several(keys) => keys.iter().any(|key| key.signs(parts, signature)),
             Self::Ed25519Pair(_) | Self::Token(_) => false,
         }
     }
 
     /// Whether `token` is this token; compared in constant time.
     pub fn is_token(&self, token: &[u8]) -> bool {
-        matches!(self, Self::Token(secret) if secret.equals(token))
+        self.token_secret().is_some_and(|secret| secret.equals(token))
+    }
+
+    /// The text that is shown; none if this key is of another kind.
+    pub fn token_secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Token(secret) => Some(secret),
+            Self::Several(keys) => keys.iter().find_map(Self::token_secret),
+            _ => None,
+        }
     }
 
     /// The HMAC of these parts, one after the other; none if this is no key for HMAC.
     pub fn mac(&self, parts: &[&[u8]]) -> Option<hmac::Tag> {
-        let Self::Hmac(key) = self else { return None };
+        let key = match self {
+            Self::Hmac(key) => key,
+            Self::Several(keys) => return keys.iter().find_map(|key| key.mac(parts)),
+            _ => return None,
+        };
         let mut context = hmac::Context::with_key(key);
         parts.iter().for_each(|part| context.update(part));
         Some(context.sign())
@@ -146,6 +163,7 @@ impl Key {
         match self {
             Self::Hmac(_) => self.mac(parts).map(|mac| mac.as_ref().to_vec()),
             Self::Ed25519Pair(pair) => Some(pair.sign(&parts.concat()).as_ref().to_vec()),
+            Self::Several(keys) => keys.iter().find_map(|key| key.signature(parts)),
             Self::Ed25519(_) | Self::Token(_) => None,
         }
     }

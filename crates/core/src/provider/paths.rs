@@ -92,7 +92,8 @@ impl Paths {
 }
 
 impl<'a> Found<'_, 'a> {
-    fn all(&self, pointer: &str) -> &[&'a str] {
+    /// The JSON of every value that a pointer found.
+    pub(super) fn all(&self, pointer: &str) -> &[&'a str] {
         let at = self.paths.pointers.iter().position(|known| known == pointer);
         debug_assert!(at.is_some(), "{pointer} is asked for, but was not looked for");
         at.map_or(&[], |at| &self.values[at])

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Provider;
+use super::declared;
 use super::discord::Discord;
 use super::github::Github;
 use super::hubspot::Hubspot;
@@ -20,7 +21,7 @@ use super::twitter::Twitter;
 /// Every provider that a source can have by its type alone, in the order in which they are listed. `generic` is none of
 /// them: it is built from the keys of its source.
 pub fn built_in() -> Vec<Arc<dyn Provider>> {
-    vec![
+    let mut all: Vec<Arc<dyn Provider>> = vec![
         Arc::new(Github),
         Arc::new(Sentry),
         Arc::new(Linear::default()),
@@ -34,5 +35,7 @@ pub fn built_in() -> Vec<Arc<dyn Provider>> {
         Arc::new(Hubspot::default()),
         Arc::new(Sns::default()),
         Arc::new(Paypal::default()),
-    ]
+    ];
+    all.extend(declared::providers().map(|provider| provider as Arc<dyn Provider>));
+    all
 }

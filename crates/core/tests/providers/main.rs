@@ -17,6 +17,8 @@ use serde::Deserialize;
 
 mod certificates;
 mod chat;
+mod declared;
+mod declared_format;
 mod generic;
 mod github;
 mod github_contexts;
