@@ -23,7 +23,7 @@ fn git(folder: &Path, args: &[&str]) -> String {
 /// The repository of GitHub's samples, with a file `where` that names its branch, and an agent that runs in a checkout.
 fn project(script: &str, more: &str) -> Project {
     let project = Project::new(ONE_SOURCE);
-    let body: Value = serde_json::from_str(find_sample(Github.samples(), "issues.opened").unwrap().body).unwrap();
+    let body: Value = serde_json::from_str(&find_sample(Github.samples(), "issues.opened").unwrap().body).unwrap();
     let repo = body["repository"]["full_name"].as_str().unwrap();
     project.write("seed/where", "main\n");
     let seed = project.path("seed");
