@@ -230,8 +230,22 @@ pub struct Run {
     pub due_at: Option<String>,
     /// Who asked for its end.
     pub cancel_requested_by: Option<String>,
+    /// What became of telling, where its event came from, how it ended: none if nobody waits there, or not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUp>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
+}
+
+/// What became of telling, where an event came from, how its run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FollowUp {
+    /// When it was sent, or given up.
+    pub at: String,
+    /// Why it was given up; none: it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A run with its tries.
@@ -351,6 +365,9 @@ pub struct Source {
     /// What each of them verified so far, in the same order.
     #[serde(default)]
     pub credential_uses: Vec<CredentialUse>,
+    /// Whose events are stored and start nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_senders: Vec<String>,
 }
 
 /// What one credential of a source verified.
@@ -370,6 +387,32 @@ pub struct CredentialUse {
 pub struct SourceList {
     /// By name.
     pub sources: Vec<Source>,
+}
+
+/// A secret that a sender showed when its webhook was set up. It verifies nothing before it is a credential.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CapturedSecret {
+    /// The source.
+    pub source: String,
+    /// The credential that it would be, e.g. `notion_webhook_secret:acme`.
+    pub credential: String,
+    /// The field of it.
+    pub field: String,
+    /// The secret.
+    pub secret: String,
+    /// When it was shown.
+    pub captured_at: String,
+    /// From where. Anybody who knows the URL can show one: take it only if this was the provider, when you asked for it.
+    pub remote: String,
+    /// The command that makes it the credential.
+    pub command: String,
+}
+
+impl std::fmt::Debug for CapturedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CapturedSecret").field("source", &self.source).finish_non_exhaustive()
+    }
 }
 
 /// A delivery to a source.

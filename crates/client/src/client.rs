@@ -225,6 +225,22 @@ impl Client {
         self.get(url).await
     }
 
+    /// The newest secret that a sender showed to a source when its webhook was set up.
+    ///
+    /// # Errors
+    /// 404 if there is none, 403 if the own key may not see it.
+    pub async fn captured_secret(&self, source: &str) -> Result<api::CapturedSecret, Error> {
+        self.get(self.url(&["v1", "sources", source, "captured"])?).await
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// 404 if there is none, 403 if the own key may not.
+    pub async fn forget_captured_secret(&self, source: &str) -> Result<(), Error> {
+        self.ask(Method::DELETE, self.url(&["v1", "sources", source, "captured"])?, None).await.map(drop)
+    }
+
     /// Holds a trigger against stored events.
     ///
     /// # Errors

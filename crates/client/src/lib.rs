@@ -6,6 +6,7 @@
 pub mod api;
 mod client;
 mod error;
+mod outbound;
 mod probe;
 mod query;
 mod sender;
@@ -13,6 +14,7 @@ mod sse;
 
 pub use client::{Client, TIMEOUT};
 pub use error::Error;
+pub use outbound::{Outbound, Reply};
 pub use probe::{Obstacle, Seen, probe};
 pub use query::{EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::event::Context;
 use crate::provider::{Key, Provider};
 
 /// What makes two deliveries the same event.
@@ -32,7 +33,11 @@ pub struct Source {
     provider: Arc<dyn Provider>,
     keys: Vec<NamedKey>,
     dedup: Dedup,
+    ignored: Vec<String>,
 }
+
+/// The fields of a context that say who caused an event.
+const SENDERS: [&str; 2] = ["sender", "bot_id"];
 
 /// A source needs a key, or the word that it needs none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,8 +69,26 @@ impl Source {
         match (keys.is_empty(), allow_unsigned) {
             (true, false) => Err(InvalidSource::Unsigned),
             (false, true) => Err(InvalidSource::Contradiction),
-            _ => Ok(Self { name: name.into(), provider, keys, dedup }),
+            _ => Ok(Self { name: name.into(), provider, keys, dedup, ignored: Vec::new() }),
         }
+    }
+
+    /// The same source, whose events start nothing if one of these caused them: exact names, as the provider spells them.
+    #[must_use]
+    pub fn ignoring(mut self, senders: Vec<String>) -> Self {
+        self.ignored = senders;
+        self
+    }
+
+    /// Whose events start nothing.
+    pub fn ignored_senders(&self) -> &[String] {
+        &self.ignored
+    }
+
+    /// Who caused an event with this context, if that is somebody whose events start nothing.
+    pub fn ignored_sender<'a>(&'a self, context: &Context) -> Option<&'a str> {
+        let caused = |name: &&String| SENDERS.iter().any(|field| context.text(field) == Some(name.as_str()));
+        self.ignored.iter().find(caused).map(String::as_str)
     }
 
     /// Its name.

@@ -28,11 +28,16 @@ pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
 
+/// The folder of a project that holds its state.
+pub const STATE_FOLDER: &str = ".doorbell";
+
 /// What the parts of a running gateway share.
 #[derive(Debug)]
 pub struct App {
     /// The project's folder, absolute.
     pub root: PathBuf,
+    /// The folder of its state.
+    pub state: PathBuf,
     /// The configuration, which may be replaced while the gateway runs.
     pub in_force: InForce,
     /// Everything durable.
@@ -76,6 +81,7 @@ impl App {
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
         let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
         Ok(Self {
+            state: root.join(STATE_FOLDER),
             root,
             in_force,
             store,

@@ -29,6 +29,7 @@ mod logs;
 mod man;
 mod notify;
 mod output;
+mod providers;
 mod random;
 mod reference;
 mod ring;
@@ -100,6 +101,7 @@ enum Command {
     Stat(stat::StatArgs),
     Doctor(doctor::DoctorArgs),
     Sources(sources::SourcesArgs),
+    Providers(providers::ProvidersArgs),
     Agents(agents::AgentsArgs),
     Triggers(triggers::TriggersArgs),
     Config(settings::ConfigArgs),
@@ -193,6 +195,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,
         Command::Sources(args) => sources::run(context, args).await?,
+        Command::Providers(args) => return providers::run(context, args),
         Command::Agents(args) => agents::run(context, args).await?,
         Command::Triggers(args) => triggers::run(context, args).await?,
         Command::Config(args) => settings::run(context, args)?,

@@ -27,6 +27,7 @@ mod layers;
 mod names;
 mod notifications;
 mod origin;
+mod own;
 mod presets;
 mod problem;
 mod quantity;
@@ -39,19 +40,21 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod triggers;
+mod types;
 mod values;
 
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use environment::Environment;
 pub use names::nearest;
 pub use origin::{Origin, Survey};
+pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
 pub use runtime::script_of;
-pub use sources::{is_planned, providers};
+pub use types::{is_named, providers};
 
-use problem::{Findings, Place, Problem};
+use problem::{Findings, Problem};
 
 /// The defaults as the program has them built in: also the reference of `config.toml`, every key with an explanation.
 pub const DEFAULTS: &str = layers::DEFAULTS;
@@ -75,6 +78,8 @@ pub struct Config {
     pub retention: Option<Duration>,
     /// `[webhooks.*]`, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
+    /// `providers/*.toml`, by name.
+    pub providers: BTreeMap<String, OwnProvider>,
     /// `agents/*`, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
     /// `[[notifications]]`, in file order.
@@ -330,13 +335,14 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
     agents::check_defaults(&project.defaults, around, findings);
-    let sources = project.webhooks.map(|table| sources::read(table, &credentials, findings));
+    let own = own::read(&root, findings);
+    let types = &own.types;
+    let sources = project.webhooks.map(|table| sources::read(table, types, &credentials, findings));
     let notifications = notifications::read(project.notifications, sources.as_ref(), &credentials, findings);
     let told = &notifications.told;
     let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref(), told };
     let agents = agents::read(reader, findings);
     notifications.check_agents(&files::names_in(&root, "agents").unwrap_or_default(), findings);
-    refuse_own_providers(&root, findings);
     let (store_url, retention) = store?;
     Some(Config {
         gateway: gateway?,
@@ -344,6 +350,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
         retention,
         telemetry,
         sources: sources?.good,
+        providers: own.providers,
         agents,
         notifications: notifications.good,
         warnings: Vec::new(),
@@ -361,13 +368,5 @@ impl Config {
     /// Everything that is wrong with it, for people.
     pub fn read_trigger(&self, trigger: &serde_json::Map<String, serde_json::Value>) -> Result<Trigger, String> {
         triggers::read_json(trigger, &self.sources)
-    }
-}
-
-fn refuse_own_providers(root: &Path, findings: &mut Findings) {
-    let names = findings.take(files::names_in(root, "providers")).unwrap_or_default();
-    for name in names.iter().filter(|name| name.ends_with(".toml")) {
-        let place = Place::path(format!("providers/{name}"));
-        findings.problem(Problem::at(&place, "`providers/` is not supported yet"));
     }
 }

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,16 +21,18 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Cancel, Error, Lease, Release};
+use crate::store::{Body, Cancel, Error, Lease, Release, StoredEvent};
 
 mod carry;
 mod desks;
+mod follow_up;
 mod journal;
 mod recovery;
 #[cfg(test)]
 mod tests;
 
 use desks::Desks;
+use follow_up::FollowUps;
 
 /// How long a lease holds. Extended at a third of it.
 const LEASE: Duration = Duration::from_secs(30);
@@ -45,6 +49,7 @@ pub struct Dispatcher {
     /// The allow-listed environment that commands inherit.
     inherited: Vec<(String, OsString)>,
     desks: Desks,
+    follow_ups: Arc<FollowUps>,
     due: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
@@ -53,6 +58,21 @@ pub struct Dispatcher {
     takers: TaskTracker,
     carriers: TaskTracker,
     keepers: TaskTracker,
+}
+
+/// A delivery as its provider reads it again, made of what was stored.
+fn delivery_of(event: &StoredEvent, body: &Body) -> Delivery {
+    let headers: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&body.headers).unwrap_or_default();
+    let text = |value: &serde_json::Value| HeaderValue::from_str(value.as_str()?).ok();
+    let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
+    Delivery {
+        method: Method::POST,
+        url: String::new(),
+        headers: pairs.collect::<HeaderMap>(),
+        body: body.bytes.clone(),
+        received_at: event.received_at,
+        certificate: None,
+    }
 }
 
 #[derive(Debug)]
@@ -70,6 +90,7 @@ impl Dispatcher {
         inherited: Vec<(String, OsString)>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            follow_ups: FollowUps::new(Arc::clone(&app)),
             app,
             guard,
             runs_folder,
@@ -97,6 +118,7 @@ impl Dispatcher {
                     () = tokio::time::sleep(POLL) => {}
                 }
             }
+            this.follow_ups.resume();
             let following = Arc::clone(&this);
             this.takers.spawn(async move { following.follow_configuration().await });
             let releasing = Arc::clone(&this);
@@ -133,6 +155,7 @@ impl Dispatcher {
             Cancel::Requested => self.stop(run, None, Stop::Cancel(by.to_owned())),
             Cancel::Cancelled => {
                 tracing::info!(%run, by, "run.cancelled");
+                self.follow_ups.consider(run);
                 self.tell_of(run).await;
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
@@ -169,6 +192,7 @@ impl Dispatcher {
             left.into_iter().for_each(|run| self.stop(run, None, Stop::Shutdown));
             self.carriers.wait().await;
         }
+        self.follow_ups.close().await;
         self.keepers.close();
         self.keepers.wait().await;
     }

@@ -28,8 +28,7 @@ use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
 use crate::sweep;
 
-/// The folder of a project that holds its state.
-pub const STATE_FOLDER: &str = ".doorbell";
+pub use crate::app::STATE_FOLDER;
 
 /// Where a running gateway can be found: the content of `.doorbell/gateway.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,6 +30,12 @@ pub struct Shared {
     notifier: Arc<Notifier>,
     budget: Arc<body::Budget>,
     rejections: Arc<ingest::RejectionCap>,
+    /// Answers to handshakes that anybody can ask for, of which only so many are logged.
+    greetings: Arc<ingest::RejectionCap>,
+    /// Secrets that senders show, capped like rejections.
+    captures: Arc<ingest::RejectionCap>,
+    certificates: Arc<ingest::Certificates>,
+    confirmations: ingest::Confirmations,
     /// Ends the streams when the gateway closes: they would hold it open.
     closing: tokio_util::sync::CancellationToken,
 }
@@ -57,6 +63,10 @@ pub fn routers(
         notifier,
         budget: Arc::new(body::Budget::default()),
         rejections: Arc::new(ingest::RejectionCap::default()),
+        greetings: Arc::new(ingest::RejectionCap::default()),
+        captures: Arc::new(ingest::RejectionCap::default()),
+        certificates: Arc::new(ingest::Certificates::default()),
+        confirmations: ingest::Confirmations::default(),
         closing,
     };
     let management = Router::new()
@@ -74,6 +84,7 @@ pub fn routers(
         .route("/v1/agents", get(api::list_agents))
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
+        .route("/v1/sources/{name}/captured", get(api::captured_secret).delete(api::forget_captured_secret))
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))

@@ -8,6 +8,7 @@ use crate::store;
 
 pub mod agents;
 pub mod backup;
+pub mod captured;
 pub mod events;
 pub mod forget;
 pub mod keys;

@@ -52,12 +52,12 @@ impl Error {
 
 /// Everything durable. All times are handed in, so that a store never reads a clock.
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// Stores the events of one delivery (one per source that took it) with their outcomes and runs: all or nothing,
-    /// durable when it answers.
+    /// Stores the events of one delivery with their outcomes and runs: all or nothing, durable when it answers. There is one
+    /// a source that took it; where its body holds several, as many of each source, in the same order.
     ///
     /// An event whose delivery key the source already has is a duplicate: it is counted, and acts only for agents that
-    /// have no outcome for the stored event yet, or only [`OutcomeKind::FilterError`]. An agent that several events of the delivery would start is started
-    /// by the first of them; for the others it is absorbed into that run.
+    /// have no outcome for the stored event yet, or only [`OutcomeKind::FilterError`]. An agent that several sources would
+    /// start for the same event of the body is started by the first of them; for the others it is absorbed into that run.
     fn accept(&self, events: Vec<NewEvent>) -> Answer<'_, Acceptance>;
 
     /// Keeps a refused delivery. The store keeps the newest [`MOST_REJECTIONS`] of each source and drops older ones.
@@ -158,6 +158,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Whether events can be stored now: tried by writing.
     fn health(&self, now: Timestamp) -> Answer<'_, ()>;
+
+    /// Notes what became of telling, where its event came from, how a run ended.
+    fn note_follow_up(&self, run: RunId, note: FollowedUp) -> Answer<'_, ()>;
 
     /// Up to `limit` dead letters that were not taken off by [`Store::note`], oldest first: each run that became one is
     /// there, durable with its end.
@@ -620,8 +623,19 @@ pub struct StoredRun {
     pub cancel_requested: Option<String>,
     /// The trace that its tries go on with, if its delivery was traced.
     pub trace: Option<String>,
+    /// Whether it was told where its event came from how it ended.
+    pub follow_up: Option<FollowedUp>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
+}
+
+/// What became of telling, where an event came from, how its run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowedUp {
+    /// When it was sent, or given up.
+    pub at: Timestamp,
+    /// Why it was given up.
+    pub error: Option<String>,
 }
 
 /// One try of a run.

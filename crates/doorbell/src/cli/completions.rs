@@ -15,8 +15,9 @@ use doorbell_client::{Client, EventQuery, RunQuery};
 use doorbell_core::secret::Secret;
 
 use super::context::{self, Context};
+use super::providers::all_of;
 use super::{Global, output};
-use crate::config::{Config, Environment, providers};
+use crate::config::{Config, Environment};
 
 /// The variable by which a shell asks for completions.
 const VARIABLE: &str = "DOORBELL_COMPLETE";
@@ -150,13 +151,13 @@ pub(super) fn settings() -> ArgValueCandidates {
 
 /// The providers.
 pub(super) fn provider_names() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| providers().iter().map(|provider| named(provider.name(), None)).collect())
+    ArgValueCandidates::new(|| all_of(&context()).iter().map(|provider| named(provider.name(), None)).collect())
 }
 
 /// The samples of the provider that was named before, else of all.
 pub(super) fn samples() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let (words, all) = (words(), providers());
+        let (words, all) = (words(), all_of(&context()));
         let said = |name: &str| words.iter().any(|word| word == name);
         let chosen = all.iter().any(|provider| said(provider.name()));
         let meant = all.iter().filter(|provider| !chosen || said(provider.name()));

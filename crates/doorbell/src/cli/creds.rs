@@ -1,5 +1,6 @@
 //! `doorbell creds`: secrets, which are typed in or piped in and never shown.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use super::context::{self, Context};
 use super::doctor;
 use super::failure::{self, Exit, Failure};
 use super::output::{self, Table, escape_terminal};
-use crate::config::{Credentials, is_planned, nearest, presets, providers, without_line_end};
+use super::providers::all_of;
+use crate::config::{Credentials, nearest, presets, without_line_end};
 
 /// Manage credentials: secrets by type and instance, kept outside of projects
 #[derive(Debug, Args)]
@@ -114,7 +116,7 @@ pub(super) fn run(context: &Context, args: CredsArgs) -> anyhow::Result<()> {
 }
 
 fn add(context: &Context, args: &AddArgs) -> anyhow::Result<()> {
-    let all = providers();
+    let all = all_of(context);
     let field = args.field.clone().unwrap_or_else(|| field_of(&all, &args.name.kind));
     let secret = if args.stdin { read_stdin()? } else { ask(&format!("{} ({field})", args.name))? };
     check(&all, &args.name.kind, &field, &secret)?;
@@ -146,7 +148,7 @@ fn misspelled(all: &[Arc<dyn Provider>], kind: &str) -> Option<String> {
     known.extend(presets().iter().filter_map(|preset| preset.credential.clone()));
     known.extend(["github_token", "notification_secret"].map(str::to_owned));
     // Another provider's secret may differ in few letters: gitlab, github.
-    let is_known = known.iter().any(|name| name == kind) || is_planned(kind);
+    let is_known = known.iter().any(|name| name == kind);
     let close = |name: &str| strsim::damerau_levenshtein(name, kind) <= 3;
     let meant = nearest(kind, known.iter().map(String::as_str)).filter(|name| !is_known && close(name));
     meant.map(str::to_owned)
@@ -168,6 +170,9 @@ fn check(all: &[Arc<dyn Provider>], kind: &str, field: &str, secret: &Secret) ->
         let credential = provider.credential();
         if credential.name == kind && credential.field == field {
             provider.prepare(secret).map_err(|error| Failure::usage(format!("the secret {error}")))?;
+        }
+        if credential.name == kind && provider.signing_field() == Some(field) {
+            provider.prepare_signing(secret).map_err(|error| Failure::usage(format!("the key {error}")))?;
         }
     }
     Ok(())
@@ -268,23 +273,39 @@ fn is_sure(what: &str) -> anyhow::Result<bool> {
 }
 
 fn types(context: &Context) -> anyhow::Result<()> {
-    let all = providers();
-    let types = all.iter().map(|provider| (provider.credential(), provider.name()));
+    let types = types_of(&all_of(context));
     if context.json {
-        let types = types.map(|(credential, provider)| {
-            serde_json::json!({"type": credential.name, "field": credential.field, "usedBy": provider})
-        });
+        let types = types.iter().map(
+            |(kind, field, used_by)| serde_json::json!({"type": kind, "field": field, "usedBy": used_by.join(", ")}),
+        );
         return output::json(&serde_json::json!({"types": types.collect::<Vec<_>>()}));
     }
-    let mut table = Table::new(&["TYPE", "FIELD", "USED BY"]);
-    types.for_each(|(credential, provider)| table.row([&*credential.name, &*credential.field, provider]));
+    let mut table = Table::new(&["TYPE", "FIELD", "USED BY"]).wrapping_last();
+    types.iter().for_each(|(kind, field, used_by)| table.row([kind.as_str(), field, &used_by.join(", ")]));
     Ok(table.print()?)
+}
+
+/// Types and fields with the providers that use them, in order. A field to ring with is used by `ring`.
+fn types_of(all: &[Arc<dyn Provider>]) -> Vec<(String, String, Vec<String>)> {
+    let mut used: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for provider in all {
+        let credential = provider.credential();
+        let mut add = |field: &str, by: String| {
+            used.entry((credential.name.to_string(), field.to_owned())).or_default().push(by);
+        };
+        add(&credential.field, provider.name().to_owned());
+        if let Some(field) = provider.signing_field() {
+            add(field, format!("ring {}", provider.name()));
+        }
+    }
+    used.into_iter().map(|((kind, field), by)| (kind, field, by)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::providers;
 
     #[test]
     fn a_name_without_an_instance_is_the_default_one() {

@@ -224,7 +224,8 @@ fn next_steps(made: &Made, dir: &Path) -> String {
          Payload URL   <the public URL of this gateway>/v1/webhooks/github/github\n  \
          Content type  application/json\n  \
          Secret        what {} holds\n  \
-         Events        Issues",
+         Events        Issues\n\n\
+         Other senders: `doorbell providers` lists them, `doorbell providers show NAME` says how each is set up.",
         made.secret_place
     ));
     output::escape_text(&lines.join("\n")).into_owned()

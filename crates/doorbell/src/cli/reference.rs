@@ -2,7 +2,9 @@
 
 use clap::{Args, CommandFactory, ValueEnum};
 
+use super::failure::Failure;
 use super::output;
+use super::providers::about::About;
 use crate::{config, telemetry};
 
 /// Print a page of the reference, as it stands in the docs
@@ -11,6 +13,8 @@ use crate::{config, telemetry};
 pub(super) struct ReferenceArgs {
     /// Which page
     page: Page,
+    /// Of `providers`: the provider; none for the index
+    name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -23,6 +27,8 @@ enum Page {
     Presets,
     /// Every metric.
     Metrics,
+    /// Every provider that is built in, or one of them.
+    Providers,
 }
 
 pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
@@ -31,6 +37,7 @@ pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
         Page::Config => configuration(),
         Page::Presets => presets(),
         Page::Metrics => metrics(),
+        Page::Providers => providers(args.name.as_deref())?,
     };
     Ok(output::line(page.trim_end())?)
 }
@@ -68,6 +75,21 @@ fn metrics() -> String {
     }
     page
 }
+
+/// A provider's page, or the index.
+fn providers(name: Option<&str>) -> anyhow::Result<String> {
+    let mut all: Vec<About> = config::providers().iter().map(About::new).collect();
+    all.sort_by(|a, b| a.name().cmp(b.name()));
+    if let Some(name) = name {
+        let found = all.iter().find(|about| about.name() == name);
+        let missing = || Failure::usage(format!("there is no provider `{name}`"));
+        return Ok(found.ok_or_else(missing)?.to_markdown());
+    }
+    let rows = all.iter().map(About::to_row).collect::<Vec<_>>().join("\n");
+    Ok(format!("{PROVIDERS}{rows}\n"))
+}
+
+const PROVIDERS: &str = include_str!("reference/providers.txt");
 
 const METRICS: &str = include_str!("reference/metrics.txt");
 

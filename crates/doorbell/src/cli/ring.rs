@@ -4,29 +4,27 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use doorbell_client::{Sender, Sent};
-use doorbell_core::delivery::Delivery;
-use doorbell_core::provider::{Key, Provider, Sample, Signed, Unsent, find_sample};
-use doorbell_core::secret::Secret;
+use doorbell_core::provider::{Provider, Sample, find_sample};
 use doorbell_core::source::Source;
 
-use self::report::Expectation;
+pub(super) use self::report::Expectation;
+pub(super) use self::signing::Signer;
 use self::target::{choose, is_url};
 use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use super::live::handshake_proves;
 use super::output::{self, Table};
+use super::providers::all_of;
 use super::random;
-use crate::clock;
-use crate::config::providers;
+use crate::config::{Config, is_named};
 
 mod report;
+mod signing;
 mod target;
 mod volley;
 
@@ -83,15 +81,10 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "not a number of deliveries a second, like 50 or 0.5/s".to_owned())
 }
 
-/// How much older than tolerated a stale delivery is: more than the clocks of two machines differ.
-const TOO_LATE_BY: Duration = Duration::from_secs(60);
-
 /// A delivery that can be sent again and again.
 #[derive(Debug)]
 struct Bell {
-    source: Arc<Source>,
-    event: String,
-    body: Bytes,
+    signer: Signer,
     expectation: Expectation,
 }
 
@@ -102,11 +95,12 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
     };
     let config = context.config()?;
     let source = choose(&config.sources, &args.provider, args.to.as_deref())?;
-    let sender = Sender::new(&url(context, source, args.to.as_deref())?)?;
-    let bell = Bell::new(Arc::clone(source), event, &args)?;
+    let url = url(context, source, args.to.as_deref())?;
+    let sender = Sender::new(&url)?;
+    let bell = Bell::new(Arc::clone(source), event, &args, seen_as(context, &config, &url))?;
     if args.count == 1 {
         let sent = bell.ring(&sender).await.map_err(|error| explain(error, args.to.as_deref()))?;
-        let code = report::one(context, bell.expectation, &sent, bell.handshake())?;
+        let code = report::one(context, bell.expectation, &sent, bell.signer.handshake())?;
         hint(&bell, args.to.as_deref(), sent.status);
         return Ok(code);
     }
@@ -124,8 +118,9 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
 
 /// What explains an answer that may surprise.
 fn hint(bell: &Bell, to: Option<&str>, status: u16) {
-    let source = bell.source.name();
-    if bell.expectation != Expectation::Accepted && bell.source.keys().is_empty() && (200..300).contains(&status) {
+    let source = bell.signer.source.name();
+    if bell.expectation != Expectation::Accepted && bell.signer.source.keys().is_empty() && (200..300).contains(&status)
+    {
         output::note(format!(
             "hint: source `{source}` has `allow_unsigned = true`: nothing that is sent to it is refused for its signature"
         ));
@@ -144,8 +139,8 @@ async fn dropped(context: &Context) -> Option<BTreeMap<String, u64>> {
 }
 
 fn list(context: &Context, name: &str) -> anyhow::Result<()> {
-    let all = providers();
-    let Some(provider) = all.iter().find(|provider| provider.name() == name) else {
+    let all = all_of(context);
+    let Some(provider) = all.iter().find(|provider| is_named(provider.as_ref(), name)) else {
         return Err(Failure::usage(format!("there is no provider `{name}`")).hint(known(&all)).into());
     };
     if context.json {
@@ -159,7 +154,9 @@ fn list(context: &Context, name: &str) -> anyhow::Result<()> {
 }
 
 fn known(all: &[Arc<dyn Provider>]) -> String {
-    format!("there are: {}", all.iter().map(|provider| provider.name()).collect::<Vec<_>>().join(", "))
+    let mut names: Vec<&str> = all.iter().map(|provider| provider.name()).collect();
+    names.sort_unstable();
+    format!("there are: {}", names.join(", "))
 }
 
 fn url(context: &Context, source: &Source, to: Option<&str>) -> anyhow::Result<String> {
@@ -169,6 +166,17 @@ fn url(context: &Context, source: &Source, to: Option<&str>) -> anyhow::Result<S
             let gateway = context.senders_url()?;
             Ok(format!("{gateway}/v1/webhooks/{}/{}", source.provider().name(), source.name()))
         }
+    }
+}
+
+/// The URL that the gateway takes a delivery to `url` to be for: by its public name, which some protocols sign. A URL
+/// that leads elsewhere is taken as it is.
+fn seen_as(context: &Context, config: &Config, url: &str) -> String {
+    let Some(public) = &config.gateway.public_url else { return url.to_owned() };
+    let here = context.senders_url().ok().filter(|_| context.asks_the_project());
+    match here.and_then(|here| url.strip_prefix(here.as_str()).map(str::to_owned)) {
+        Some(path) if path.starts_with('/') => format!("{public}{path}"),
+        _ => url.to_owned(),
     }
 }
 
@@ -183,7 +191,7 @@ fn explain(error: anyhow::Error, to: Option<&str>) -> anyhow::Error {
 }
 
 impl Bell {
-    fn new(source: Arc<Source>, event: &str, args: &RingArgs) -> anyhow::Result<Self> {
+    fn new(source: Arc<Source>, event: &str, args: &RingArgs, url: String) -> anyhow::Result<Self> {
         let samples = source.provider().samples();
         let sample = find_sample(samples, event);
         let body = match (&args.file, sample) {
@@ -203,51 +211,18 @@ impl Bell {
             let message = format!("`{}` signs no time, so no delivery of it is too old", source.provider().name());
             return Err(Failure::usage(message).hint("one that was sent before is recognised by its id").into());
         }
-        Ok(Self { source, event, body, expectation })
+        let key = signing::key_of(&source)?;
+        let signer = Signer { source, key, event, body, url };
+        if !args.unsigned {
+            signer.check()?;
+        }
+        Ok(Self { signer, expectation })
     }
 
     /// Sends it once, as a delivery of its own.
     async fn ring(&self, sender: &Sender) -> anyhow::Result<Sent> {
-        let signed = self.sign(&random::uuid());
+        let signed = self.signer.sign(self.expectation, &random::uuid());
         Ok(sender.post(&signed.headers, signed.body).await?)
-    }
-
-    /// What it proves, if it is what a provider sends when a webhook is set up: no agent is to start then.
-    fn handshake(&self) -> Option<&'static str> {
-        let signed = self.sign("");
-        let headers = signed.headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?)));
-        let delivery = Delivery {
-            method: http::Method::POST,
-            url: String::new(),
-            headers: headers.collect::<http::HeaderMap>(),
-            body: signed.body,
-            received_at: clock::now(),
-            certificate: None,
-        };
-        let readings = self.source.provider().read(&delivery).ok()?;
-        readings.iter().any(|reading| reading.handshake).then(|| handshake_proves(!self.source.keys().is_empty()))
-    }
-
-    fn sign(&self, delivery_id: &str) -> Signed {
-        let key = self.source.keys().first().map(|named| &named.key);
-        let provider = self.source.provider();
-        let now = match (self.expectation, provider.tolerance()) {
-            (Expectation::StaleIsRefused, Some(tolerance)) => clock::now().before(tolerance + TOO_LATE_BY),
-            _ => clock::now(),
-        };
-        let sign =
-            |key: Option<&Key>| provider.sign(key, Unsent::new(&self.event, self.body.clone(), delivery_id, now));
-        match (self.expectation, key) {
-            (Expectation::Accepted | Expectation::StaleIsRefused, key) => sign(key),
-            (Expectation::UnsignedIsRefused, _) => sign(None),
-            // A token says nothing about the body, so it is the token that is changed.
-            (Expectation::TamperedIsRefused, Some(Key::Token(_))) => sign(Some(&Key::Token(Secret::new("tampered")))),
-            (Expectation::TamperedIsRefused, key) => {
-                let signed = sign(key);
-                // White space at the end: what it says is the same, and no signature may let it pass.
-                Signed { body: [&signed.body[..], b"\n"].concat().into(), ..signed }
-            }
-        }
     }
 }
 
@@ -259,68 +234,7 @@ fn no_sample(provider: &dyn Provider, samples: &[Sample], event: &str) -> Failur
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-    use doorbell_core::provider::github::Github;
-    use doorbell_core::provider::standard::Standard;
-    use doorbell_core::source::{Dedup, NamedKey};
-    use doorbell_core::verify::{RejectionCode, verify};
-
-    fn bell(expectation: Expectation) -> Bell {
-        bell_of(Github, "It's a Secret to Everybody", expectation)
-    }
-
-    fn bell_of(provider: impl Provider + 'static, secret: &str, expectation: Expectation) -> Bell {
-        let key = provider.prepare(&Secret::new(secret)).unwrap();
-        let keys = vec![NamedKey { instance: "acme".to_owned(), key }];
-        let source = Source::new("acme", Arc::new(provider), keys, false, Dedup::Id).unwrap();
-        let body = Bytes::from_static(br#"{"action":"opened"}"#);
-        Bell { source: Arc::new(source), event: "issues.opened".to_owned(), body, expectation }
-    }
-
-    fn is_verified(bell: &Bell) -> bool {
-        refusal(bell).is_none()
-    }
-
-    fn refusal(bell: &Bell) -> Option<RejectionCode> {
-        let signed = bell.sign("1");
-        let headers = signed.headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        let delivery = Delivery {
-            method: http::Method::POST,
-            url: "http://gateway/".to_owned(),
-            headers: headers.collect::<http::HeaderMap>(),
-            body: signed.body,
-            received_at: clock::now(),
-            certificate: None,
-        };
-        verify(&bell.source, &Arc::new(delivery)).err().map(|rejection| rejection.code)
-    }
-
-    #[test]
-    fn a_stale_delivery_is_right_but_for_its_age() {
-        let standard = |tolerance, expectation| bell_of(Standard { tolerance }, "whsec_c2VjcmV0", expectation);
-        for tolerance in [Duration::from_secs(1), Duration::from_secs(86_400)] {
-            let stale = refusal(&standard(tolerance, Expectation::StaleIsRefused));
-            assert_eq!(stale, Some(RejectionCode::TimestampOutOfRange));
-        }
-        assert!(is_verified(&standard(Duration::from_secs(300), Expectation::Accepted)));
-        assert!(!is_verified(&standard(Duration::from_secs(300), Expectation::TamperedIsRefused)));
-        assert!(!is_verified(&standard(Duration::from_secs(300), Expectation::UnsignedIsRefused)));
-    }
-
-    #[test]
-    fn only_the_genuine_delivery_passes() {
-        assert!(is_verified(&bell(Expectation::Accepted)));
-        assert!(!is_verified(&bell(Expectation::TamperedIsRefused)));
-        assert!(!is_verified(&bell(Expectation::UnsignedIsRefused)));
-    }
-
-    #[test]
-    fn a_handshake_is_told_from_an_event() {
-        assert_eq!(bell(Expectation::Accepted).handshake(), None);
-        let ping = Bell { event: "ping".to_owned(), ..bell(Expectation::Accepted) };
-        assert_eq!(ping.handshake(), Some("the sender reaches this gateway, and its signature is right"));
-    }
 
     #[test]
     fn a_rate_is_a_number_a_second() {

@@ -179,6 +179,16 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     if let Some(due) = &run.due_at {
         table.row(["Next try", &clock.show(due)]);
     }
+    if let Some(follow_up) = &run.follow_up {
+        let at = clock.show(&follow_up.at);
+        table.row([
+            "Follow-up",
+            &match &follow_up.error {
+                None => format!("sent {at}"),
+                Some(error) => format!("not sent, given up {at}: {error}"),
+            },
+        ]);
+    }
     if let Some(who) = &run.cancel_requested_by {
         table.row(["Asked to end by", who]);
     }

@@ -1,17 +1,18 @@
 //! `doorbell sources`: where deliveries come in.
 
 use clap::{Args, Subcommand};
-use doorbell_client::api::{CredentialUse, Delivery, Source};
+use doorbell_client::api::{CapturedSecret, CredentialUse, Delivery, Source};
 
 use super::completions;
 use super::context::Context;
-use super::failure::Failure;
-use super::output::{self, MOST, Table};
+use super::failure::{Exit, Failure};
+use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
 
 /// List the sources with their URLs, or what came to one of them
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  doorbell sources\n  doorbell sources deliveries acme-github")]
+#[command(after_help = "Examples:\n  doorbell sources\n  doorbell sources show acme-github\n  \
+    doorbell sources deliveries acme-github")]
 pub(super) struct SourcesArgs {
     #[command(subcommand)]
     command: Option<SourcesCommand>,
@@ -19,7 +20,37 @@ pub(super) struct SourcesArgs {
 
 #[derive(Debug, Subcommand)]
 enum SourcesCommand {
+    Show(ShowArgs),
     Deliveries(DeliveriesArgs),
+    Captured(CapturedArgs),
+}
+
+/// Show a source: its URL, its credentials, and the secret that its sender showed, if one did
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell sources show acme-github")]
+struct ShowArgs {
+    /// The source's name
+    #[arg(add = completions::sources())]
+    source: String,
+}
+
+/// Show the secret that the sender showed when the webhook was set up (Notion), and how to keep it
+///
+/// Anybody who knows the source's URL can show one: take it only if it came when you set the webhook up.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  doorbell sources captured wiki\n  \
+    doorbell sources captured wiki --secret | doorbell creds add notion_webhook_secret:wiki --stdin\n  \
+    doorbell sources captured wiki --forget")]
+struct CapturedArgs {
+    /// The source's name
+    #[arg(add = completions::sources())]
+    source: String,
+    /// Print the secret and nothing else
+    #[arg(long, conflicts_with = "forget")]
+    secret: bool,
+    /// Remove it
+    #[arg(long)]
+    forget: bool,
 }
 
 /// List what came to a source, newest first: accepted, and rejected with the cause
@@ -43,7 +74,9 @@ const REJECTED: &str = "rejected";
 pub(super) async fn run(context: &Context, args: SourcesArgs) -> anyhow::Result<()> {
     match args.command {
         None => list(context).await,
+        Some(SourcesCommand::Show(args)) => show(context, &args.source).await,
         Some(SourcesCommand::Deliveries(args)) => deliveries(context, &args).await,
+        Some(SourcesCommand::Captured(args)) => captured(context, &args).await,
     }
 }
 
@@ -78,6 +111,66 @@ fn credential(used: &CredentialUse, clock: &Clock) -> String {
         Some(last) => format!("{credential}: {deliveries} deliveries, last {}", clock.show(last)),
         None => format!("{credential}: no delivery yet"),
     }
+}
+
+async fn show(context: &Context, name: &str) -> anyhow::Result<()> {
+    let client = context.client()?;
+    let list = client.sources().await?;
+    let Some(source) = list.sources.into_iter().find(|source| source.name == name) else {
+        let failure = Failure::new(Exit::NotFound, format!("there is no source `{name}`"));
+        return Err(failure.hint("`doorbell sources` lists them").into());
+    };
+    // Only owners may see it, and mostly there is none.
+    let captured = client.captured_secret(name).await.ok();
+    if context.json {
+        let mut shown = serde_json::to_value(&source)?;
+        shown["capturedAt"] = captured.map(|captured| captured.captured_at).into();
+        return output::json(&shown);
+    }
+    let clock = Clock::here();
+    let [name, provider, url, verified] = row(&source, &clock);
+    let mut table = Table::new(&[]);
+    table.row(["Name", &name]);
+    table.row(["Provider", &provider]);
+    table.row(["URL", &url]);
+    table.row(["Verified with", &verified]);
+    if !source.ignored_senders.is_empty() {
+        table.row(["Ignores", &source.ignored_senders.join(", ")]);
+    }
+    table.print()?;
+    match captured {
+        Some(captured) => Ok(output::line(format!("\n{}", in_words(&captured, &clock)))?),
+        None => Ok(()),
+    }
+}
+
+async fn captured(context: &Context, args: &CapturedArgs) -> anyhow::Result<()> {
+    let client = context.client()?;
+    let name = &args.source;
+    let missing = Failure::missing("captured secret of source", name, "doorbell sources");
+    if args.forget {
+        client.forget_captured_secret(name).await.map_err(missing)?;
+        return Ok(output::line(format!("removed the captured secret of {}", escape_terminal(name)))?);
+    }
+    let captured = client.captured_secret(name).await.map_err(missing)?;
+    if context.json {
+        return output::json(&captured);
+    }
+    if args.secret {
+        return Ok(output::line(&captured.secret)?);
+    }
+    output::line(in_words(&captured, &Clock::here()))?;
+    Ok(output::line(format!("\n{}", escape_terminal(&captured.secret)))?)
+}
+
+fn in_words(captured: &CapturedSecret, clock: &Clock) -> String {
+    let at = escape_terminal(&clock.show(&captured.captured_at)).into_owned();
+    format!(
+        "A secret was shown to this source at {at} from {}. Anybody who knows its URL can show one: keep it only if this was \
+         its provider, when you set the webhook up.\n\n  {}",
+        escape_terminal(&captured.remote),
+        escape_terminal(&captured.command)
+    )
 }
 
 async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {

@@ -6,64 +6,22 @@ use std::time::Duration;
 
 use doorbell_core::provider::Provider;
 use doorbell_core::provider::generic::{Algorithm, Encoding, Generic, GenericOptions, Scheme};
-use doorbell_core::provider::github::Github;
-use doorbell_core::provider::standard::Standard;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 
 use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
 use super::layers::ALIASES;
-use super::names::{self, NAME_RULE, is_name};
+use super::names::{NAME_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
+use super::types::{Type, Types};
 
 /// Sources of one provider that may share `/webhooks/<provider>`: each delivery is tried on all of them.
 const MOST_OF_A_TYPE: usize = 16;
 
-const COMMON: [&str; 4] = ["type", "credential", "allow_unsigned", "dedup"];
+const COMMON: [&str; 5] = ["type", "credential", "allow_unsigned", "dedup", "ignore_senders"];
 const GENERIC: [&str; 7] = ["scheme", "header", "prefix", "encoding", "algorithm", "delivery_header", "event_header"];
-const STANDARD: [&str; 1] = ["tolerance"];
-const PLANNED: [&str; 2] = ["ignore_senders", "rate_limit"];
-
-const TYPES: [&str; 3] = ["github", "standard", "generic"];
-
-/// Planned types whose deliveries `standard` takes: they sign alike, under the names of Svix.
-const LIKE_STANDARD: [&str; 3] = ["svix", "clerk", "resend"];
-
-/// Providers that are documented and not built yet.
-pub(super) const PLANNED_TYPES: [&str; 32] = [
-    "sentry",
-    "linear",
-    "mintlify",
-    "slack",
-    "discord",
-    "twitter",
-    "x",
-    "stripe",
-    "svix",
-    "gitlab",
-    "bitbucket",
-    "shopify",
-    "twilio",
-    "jira",
-    "pagerduty",
-    "telegram",
-    "notion",
-    "vercel",
-    "intercom",
-    "zendesk",
-    "datadog",
-    "grafana",
-    "clerk",
-    "resend",
-    "paypal",
-    "calendly",
-    "hubspot",
-    "typeform",
-    "circleci",
-    "buildkite",
-    "cloudflare",
-    "sns",
-];
+const TIMED: [&str; 1] = ["tolerance"];
+const PLANNED: [&str; 1] = ["rate_limit"];
 
 /// The sources of a project.
 #[derive(Debug, Default)]
@@ -73,19 +31,12 @@ pub(super) struct Sources {
     pub(super) declared: BTreeMap<String, Option<Arc<dyn Provider>>>,
 }
 
-/// Every provider that a source can have, as its type alone makes it.
-pub fn providers() -> Vec<Arc<dyn Provider>> {
-    let generic = Generic::new(GenericOptions::default()).map(|generic| Arc::new(generic) as Arc<dyn Provider>);
-    let others: [Arc<dyn Provider>; 2] = [Arc::new(Github), Arc::new(Standard::default())];
-    others.into_iter().chain(generic).collect()
-}
-
 /// Reads `[webhooks]`.
-pub(super) fn read(table: Table, credentials: &Credentials, findings: &mut Findings) -> Sources {
+pub(super) fn read(table: Table, types: &Types, credentials: &Credentials, findings: &mut Findings) -> Sources {
     let mut sources = Sources::default();
     let mut of_type: BTreeMap<String, usize> = BTreeMap::new();
     for Entry { key: name, place, node } in table.entries {
-        let provider = read_one(&name, &place, node, credentials, findings, &mut sources.good);
+        let provider = read_one(&name, &place, node, Around { types, credentials }, findings, &mut sources.good);
         if let Some(provider) = &provider {
             let count = of_type.entry(provider.name().to_owned()).or_default();
             *count += 1;
@@ -100,11 +51,18 @@ pub(super) fn read(table: Table, credentials: &Credentials, findings: &mut Findi
     sources
 }
 
+/// What sources are read with.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    types: &'a Types,
+    credentials: &'a Credentials,
+}
+
 fn read_one(
     name: &str,
     place: &Place,
     node: Node,
-    credentials: &Credentials,
+    around: Around<'_>,
     findings: &mut Findings,
     good: &mut BTreeMap<String, Arc<Source>>,
 ) -> Option<Arc<dyn Provider>> {
@@ -116,7 +74,7 @@ fn read_one(
     table.rename(findings, &ALIASES);
     let path = format!("webhooks.{name}");
     table.settle(findings, &path);
-    let provider = provider(&table, &path, findings)?;
+    let provider = provider(&table, &path, around.types, findings)?;
     let dedup = [("id", Dedup::Id), ("id_or_body", Dedup::IdOrBody), ("off", Dedup::Off)];
     let dedup = match table.read(findings, "dedup", |node| node.choice(&dedup)) {
         Some(dedup) => dedup,
@@ -125,15 +83,16 @@ fn read_one(
             Dedup::Id
         }
     };
+    let ignored = ignored_senders(&table, findings);
     let allow_unsigned = table.read(findings, "allow_unsigned", Node::flag).unwrap_or(false);
     let found_before = findings.problems.len();
-    let keys = keys(&table, provider.as_ref(), credentials, findings);
+    let keys = keys(&table, provider.as_ref(), around.credentials, findings);
     if findings.problems.len() > found_before {
         return Some(provider);
     }
     match Source::new(name, Arc::clone(&provider), keys, allow_unsigned, dedup) {
         Ok(source) => {
-            good.insert(name.to_owned(), Arc::new(source));
+            good.insert(name.to_owned(), Arc::new(source.ignoring(ignored)));
         }
         Err(error) => {
             let place = table.entry("allow_unsigned").map_or(&table.place, |entry| &entry.place);
@@ -144,74 +103,94 @@ fn read_one(
 }
 
 /// The provider that `type` and the keys that go with it make; reports keys that do not go with it.
-fn provider(table: &Table, path: &str, findings: &mut Findings) -> Option<Arc<dyn Provider>> {
+fn provider(table: &Table, path: &str, types: &Types, findings: &mut Findings) -> Option<Arc<dyn Provider>> {
     let Some(node) = table.get("type") else {
         let problem = Problem::at(&table.place, "a source needs a `type`: who sends");
-        findings.problem(problem.help(format!("type = \"github\"; the types are {}", names::list(TYPES))));
-        check(table, &[COMMON.as_slice(), &GENERIC, &STANDARD].concat(), &[], findings);
+        findings.problem(problem.help(format!("type = \"github\"; the types are {}", types.list())));
+        check(table, &[COMMON.as_slice(), &GENERIC, &TIMED].concat(), &[], findings);
         return None;
     };
     let text = findings.take(node.text("a provider such as \"github\""))?;
-    if !TYPES.contains(&text.as_str()) {
-        findings.problem(unknown_type(node, &text));
+    let Some(found) = types.find(&text) else {
+        if !types.is_missed(&text) {
+            findings.problem(unknown_type(node, &text, types));
+        }
         return None;
-    }
-    let mut hints = Vec::new();
-    if text != "generic" {
-        hints.extend(GENERIC.map(|key| (key, "only sources of type `generic` have it")));
-    }
-    if text != "standard" {
-        hints.extend(STANDARD.map(|key| (key, "only sources of type `standard` have it: the others sign no time")));
-    }
-    match text.as_str() {
-        "generic" => {
+    };
+    let untimed = format!("`{text}` signs no time; these do: {}", types.list_with_time());
+    let mut hints: Vec<(&str, &str)> = GENERIC.map(|key| (key, "only sources of type `generic` have it")).into();
+    hints.push(("tolerance", &untimed));
+    match found {
+        Type::Generic => {
             check(table, &[COMMON.as_slice(), &GENERIC].concat(), &hints, findings);
             generic(table, findings)
         }
-        "standard" => {
-            check(table, &[COMMON.as_slice(), &STANDARD].concat(), &hints, findings);
-            Some(Arc::new(standard(table, path, findings)))
-        }
-        _ => {
-            check(table, &COMMON, &hints, findings);
-            Some(Arc::new(Github))
-        }
+        Type::Known(provider) => match provider.tolerance() {
+            None => {
+                check(table, &COMMON, &hints, findings);
+                Some(provider)
+            }
+            Some(usual) => {
+                check(table, &[COMMON.as_slice(), &TIMED].concat(), &hints, findings);
+                Some(tolerant(provider, usual, table, path, findings))
+            }
+        },
     }
-}
-
-/// Whether it is the credential of a provider that is not built yet.
-pub fn is_planned(kind: &str) -> bool {
-    kind.strip_suffix("_webhook_secret").is_some_and(|name| PLANNED_TYPES.contains(&name))
 }
 
 fn check(table: &Table, known: &[&str], hints: &[(&str, &str)], findings: &mut Findings) {
     table.check(findings, Keys { known, planned: &PLANNED, hints });
 }
 
-fn unknown_type(node: &Node, text: &str) -> Problem {
-    let other = "a sender that signs its bodies or shows a token works with type = \"generic\"";
-    if LIKE_STANDARD.contains(&text) {
-        let problem = Problem::at(&node.place, format!("`{text}` is not supported yet"));
-        return problem.help("type = \"standard\" takes its deliveries, which are signed alike");
+fn unknown_type(node: &Node, text: &str, types: &Types) -> Problem {
+    let mut problem = Problem::at(&node.place, format!("unknown type {text:?}"));
+    if let Some(meant) = types.nearest(text) {
+        problem = problem.help(format!("did you mean `{meant}`?"));
     }
-    if PLANNED_TYPES.contains(&text) {
-        return Problem::at(&node.place, format!("`{text}` is not supported yet")).help(other);
-    }
-    let problem = Problem::at(&node.place, format!("unknown type {text:?}"));
-    match names::nearest(text, TYPES.into_iter().chain(PLANNED_TYPES)) {
-        Some(meant) if PLANNED_TYPES.contains(&meant) => {
-            problem.help(format!("if `{meant}` is meant: it is not supported yet; {other}"))
-        }
-        Some(meant) => problem.help(format!("did you mean `{meant}`?")),
-        None => problem.help(format!("the types are {}; {other}", names::list(TYPES))),
+    problem.help(format!("the types are {}", types.list())).help(
+        "a sender that signs its bodies or shows a token works with type = \"generic\"; any other can be declared in \
+         providers/<name>.toml",
+    )
+}
+
+/// The provider with the source's own `tolerance`.
+fn tolerant(
+    provider: Arc<dyn Provider>,
+    usual: Duration,
+    table: &Table,
+    path: &str,
+    findings: &mut Findings,
+) -> Arc<dyn Provider> {
+    // Where the table has one, that one is noted already.
+    findings.setting(format!("{path}.tolerance"), format!("\"{}\"", in_words(usual)), "default".to_owned());
+    let tolerance = table.read(findings, "tolerance", |node| node.duration(Duration::from_secs(1)));
+    tolerance.and_then(|tolerance| provider.with_tolerance(tolerance)).unwrap_or(provider)
+}
+
+/// As it would be written.
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
     }
 }
 
-fn standard(table: &Table, path: &str, findings: &mut Findings) -> Standard {
-    // Where the table has one, that one is noted already.
-    findings.setting(format!("{path}.tolerance"), "\"5m\"".to_owned(), "default".to_owned());
-    let tolerance = table.read(findings, "tolerance", |node| node.duration(Duration::from_secs(1)));
-    tolerance.map_or_else(Standard::default, |tolerance| Standard { tolerance })
+/// Those whose events start nothing.
+fn ignored_senders(table: &Table, findings: &mut Findings) -> Vec<String> {
+    let expected = "a list of names such as [\"my-bot\"]";
+    let names = table.read(findings, "ignore_senders", |node| node.texts(expected)).unwrap_or_default();
+    let mut ignored = Vec::with_capacity(names.len());
+    for (name, place) in names {
+        if name.trim().is_empty() {
+            findings.problem(Problem::at(&place, "nobody is called that").help("ignore_senders = [\"my-bot\"]"));
+        } else if name.contains('*') {
+            let problem = Problem::at(&place, format!("`{name}` is no exact name"));
+            findings.problem(problem.help("names are compared as they are: patterns belong into triggers"));
+        } else {
+            ignored.push(name);
+        }
+    }
+    ignored
 }
 
 fn generic(table: &Table, findings: &mut Findings) -> Option<Arc<dyn Provider>> {

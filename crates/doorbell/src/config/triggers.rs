@@ -110,7 +110,7 @@ fn clause(field: &FilterField, node: &Node, provider: &dyn Provider) -> Result<C
         return Err(Problem::at(&node.place, message).help("name what is wanted, or leave the key out for everything"));
     }
     let pattern = |(text, place): (String, Place)| {
-        Pattern::new(text)
+        Pattern::new(provider.spelling(&field.name, &text))
             .map_err(|error| Problem::at(&place, format!("`{}` of {}: {error}", field.name, provider.name())))
     };
     Ok(Clause {

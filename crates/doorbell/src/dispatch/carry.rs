@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorbell_core::delivery::Delivery;
 use doorbell_core::envelope::{Envelope, encode_body};
 use doorbell_core::event::{Context, OWN};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
-use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
 
-use super::{Dispatcher, InFlight, journal};
+use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Snapshot};
 use crate::clock;
 use crate::config::Agent;
@@ -55,6 +53,7 @@ impl Dispatcher {
             self.stop(run.id, None, Stop::Shutdown);
         }
         self.heed_cancel(run.id).await;
+        let awaited = self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
@@ -69,6 +68,9 @@ impl Dispatcher {
         };
         let took = clock::now().since(started);
         self.finish(&agent, &run, lease, ended, took, trace).await;
+        if awaited {
+            self.follow_ups.consider(run.id);
+        }
     }
 
     /// A cancel that came between the claim and the register found nobody to tell.
@@ -211,7 +213,7 @@ impl Dispatcher {
 
 fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: &Body) -> Envelope {
     let headers: Map<String, Value> = serde_json::from_str(&body.headers).unwrap_or_default();
-    let context = read_again(in_force, event, body, &headers);
+    let context = read_again(in_force, event, body);
     let (body, body_encoding) = encode_body(&body.bytes);
     Envelope {
         webhook: event.provider != OWN,
@@ -234,17 +236,8 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
 
 /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source is no
 /// longer configured.
-fn read_again(in_force: &Snapshot, event: &StoredEvent, body: &Body, headers: &Map<String, Value>) -> Context {
-    let text = |value: &Value| HeaderValue::from_str(value.as_str()?).ok();
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
-    let delivery = Delivery {
-        method: Method::POST,
-        url: String::new(),
-        headers: pairs.collect::<HeaderMap>(),
-        body: body.bytes.clone(),
-        received_at: event.received_at,
-        certificate: None,
-    };
+fn read_again(in_force: &Snapshot, event: &StoredEvent, body: &Body) -> Context {
+    let delivery = delivery_of(event, body);
     let source = in_force.config.sources.get(&event.source);
     let source = source.filter(|source| source.provider().name() == event.provider);
     let readings = source.and_then(|source| source.provider().read(&delivery).ok()).unwrap_or_default();

@@ -138,6 +138,23 @@ pub(super) async fn list_deliveries(
     Ok(Json(ops::agents::deliveries(&shared.app, &caller, &source, read_query(query)?.limit).await?))
 }
 
+pub(super) async fn captured_secret(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(source): Path<String>,
+) -> Answer<api::CapturedSecret> {
+    Ok(Json(ops::captured::show(&shared.app, &caller, &source).await?))
+}
+
+pub(super) async fn forget_captured_secret(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(source): Path<String>,
+) -> Result<StatusCode, Failure> {
+    ops::captured::forget(&shared.app, &caller, &source).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answer<api::Stats> {
     Ok(Json(ops::stats::get(&shared.app, &caller).await?))
 }

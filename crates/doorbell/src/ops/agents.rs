@@ -37,6 +37,7 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
         credential_uses: source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
+        ignored_senders: source.ignored_senders().to_vec(),
     });
     api::SourceList { sources: sources.collect() }
 }

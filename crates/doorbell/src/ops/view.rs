@@ -59,6 +59,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         finished_at: run.finished_at.map(|at| at.to_string()),
         due_at: run.due.map(|at| at.to_string()),
         cancel_requested_by: run.cancel_requested,
+        follow_up: run.follow_up.map(|note| api::FollowUp { at: note.at.to_string(), error: note.error }),
         result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
     }
 }

@@ -57,9 +57,16 @@ pub(super) fn list(old: &Config, new: &Config) -> Vec<String> {
             keys.entry(format!("agents.{name}")).or_default().insert("SKILL.md".to_owned());
         }
     }
+    for (name, own) in &new.providers {
+        if old.providers.get(name).is_some_and(|before| before.text != own.text) {
+            keys.entry(format!("providers.{name}")).or_default().insert("declaration".to_owned());
+        }
+    }
+    said("provider", "providers", &old.providers, &new.providers, &mut keys, &mut changes);
     said("source", "webhooks", &old.sources, &new.sources, &mut keys, &mut changes);
     said("agent", "agents", &old.agents, &new.agents, &mut keys, &mut changes);
-    let others = keys.into_iter().filter(|(owner, _)| !owner.starts_with("agents.") && !owner.starts_with("webhooks."));
+    let named = |owner: &str| ["agents.", "webhooks.", "providers."].iter().any(|section| owner.starts_with(section));
+    let others = keys.into_iter().filter(|(owner, _)| !named(owner));
     changes.extend(others.map(|(path, _)| format!("{path} changed")));
     let credentials = new.survey.changed_credentials(&old.survey).into_iter();
     changes.extend(credentials.map(|name| format!("credential {name} changed")));
@@ -105,7 +112,7 @@ fn changed_keys(old: &Config, new: &Config) -> BTreeMap<String, BTreeSet<String>
         let (owner, key) = match path.split('.').collect::<Vec<_>>()[..] {
             // Where a secret comes from is told by the files themselves.
             ["credentials", ..] => continue,
-            [section @ ("agents" | "webhooks"), name, ..] => {
+            [section @ ("agents" | "webhooks" | "providers"), name, ..] => {
                 let owner = format!("{section}.{name}");
                 let key = path[owner.len()..].trim_start_matches('.').to_owned();
                 (owner, key)

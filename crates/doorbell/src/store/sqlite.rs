@@ -46,7 +46,7 @@ use super::{
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
-use crate::store::{Acceptance, DeadLetter, Notes};
+use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes};
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -390,6 +390,10 @@ impl Store for SqliteStore {
 
     fn health(&self, now: Timestamp) -> Answer<'_, ()> {
         Box::pin(self.writer.write(move |work| records::pulse(work, now)))
+    }
+
+    fn note_follow_up(&self, run: RunId, note: FollowedUp) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| runs::note_follow_up(work, run, &note)))
     }
 
     fn untold(&self, limit: usize) -> Answer<'_, Vec<DeadLetter>> {

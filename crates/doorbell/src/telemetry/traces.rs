@@ -141,6 +141,12 @@ impl DeliveryTrace {
         ]);
     }
 
+    /// It set a webhook up and was answered; nothing was stored.
+    pub fn greeted(mut self, status: u16) {
+        let Some(traced) = &mut self.0 else { return };
+        traced.span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
+    }
+
     /// It was refused.
     pub fn refused(mut self, status: u16, code: &'static str) {
         let Some(traced) = &mut self.0 else { return };

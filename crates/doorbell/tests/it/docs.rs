@@ -48,6 +48,29 @@ fn generated_references_are_what_the_program_says() {
     }
 }
 
+#[test]
+fn every_provider_has_its_page() {
+    let project = Project::new("");
+    let said = |args: &[&str]| String::from_utf8(project.run(args).stdout).unwrap();
+    let folder = repository().join("docs/providers");
+    let mut pages = vec![("README.md".to_owned(), said(&["reference", "providers"]))];
+    for provider in project.json(&["providers"])["providers"].as_array().unwrap() {
+        let name = provider["name"].as_str().unwrap();
+        pages.push((format!("{name}.md"), said(&["reference", "providers", name])));
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        pages.iter().for_each(|(page, text)| std::fs::write(folder.join(page), text).unwrap());
+    }
+    for (page, generated) in &pages {
+        let written = std::fs::read_to_string(folder.join(page)).unwrap_or_default();
+        assert_eq!(&written, generated, "run the tests once with UPDATE_DOCS=1 and look at the difference");
+    }
+    let written = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(written, pages.len(), "a page in docs/providers is of no provider");
+}
+
 /// Every TOML example that names its file is put into a project with the sources and credentials it speaks of.
 #[test]
 fn configuration_examples_load() {

@@ -79,7 +79,7 @@ async fn what_is_wrong_with_it_is_401_and_says_no_more_to_strangers_than_it_must
     }
     let kept = gateway.client.deliveries("billing", None).await.unwrap().deliveries;
     let old = kept.iter().find(|kept| kept.code.as_deref() == Some("timestamp_out_of_range")).unwrap();
-    assert!(old.detail.as_deref().unwrap().contains("121 seconds old, and 120 are tolerated"), "{old:?}");
+    assert!(old.detail.as_deref().unwrap().contains("seconds old, and 120 are tolerated"), "{old:?}");
     assert!(uses(&gateway).await.iter().all(|(_, deliveries, _)| *deliveries == 0), "a refusal is no use of a secret");
 }
 

@@ -13,7 +13,7 @@ use crate::cli::time::short;
 
 /// What makes a ring a success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expectation {
+pub(in crate::cli) enum Expectation {
     /// It is signed, and taken.
     Accepted,
     /// It was changed after it was signed, and the gateway answers 401.

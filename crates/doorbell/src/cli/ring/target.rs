@@ -6,6 +6,7 @@ use std::sync::Arc;
 use doorbell_core::source::Source;
 
 use crate::cli::failure::{Exit, Failure};
+use crate::config::is_named;
 
 /// The source of `provider` that `to` means: its name, a URL that ends with its name, or the only one there is.
 pub(super) fn choose<'a>(
@@ -13,7 +14,7 @@ pub(super) fn choose<'a>(
     provider: &str,
     to: Option<&str>,
 ) -> Result<&'a Arc<Source>, Failure> {
-    let mut fitting = sources.values().filter(|source| source.provider().name() == provider);
+    let mut fitting = sources.values().filter(|source| is_named(source.provider(), provider));
     let named = to.map(|to| if is_url(to) { last_segment(to) } else { to });
     if let Some(source) = fitting.clone().find(|source| named == Some(source.name())) {
         return Ok(source);

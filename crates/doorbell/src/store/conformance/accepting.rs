@@ -12,6 +12,7 @@ every_store_keeps! {
     what_is_skipped_has_its_reason_and_no_run,
     outcomes_are_sorted_by_agent,
     two_sources_of_one_delivery_start_an_agent_once,
+    events_of_one_body_each_start_the_agent,
     a_delivery_is_stored_whole_or_not_at_all,
     what_is_not_there_is_not_found,
 }
@@ -124,6 +125,25 @@ async fn two_sources_of_one_delivery_start_an_agent_once(store: Arc<dyn Store>) 
     assert!(accepted[1].queued.is_empty() && accepted[1].outcomes[0].reason.is_some());
     assert_eq!(store.outcomes(event_id(2)).await.unwrap(), accepted[1].outcomes);
     assert_eq!(claim(&*store, "triage", &[lease(1), lease(2)]).await.len(), 1);
+}
+
+async fn events_of_one_body_each_start_the_agent(store: Arc<dyn Store>) {
+    let of = |source: &str, n| NewEvent { source: source.to_owned(), ..starting("triage", n) };
+    let both = vec![of("one", 1), of("one", 2), of("other", 3), of("other", 4)];
+    let accepted = accept_all(&*store, both).await;
+    let kinds: Vec<_> = accepted.iter().map(|accepted| brief(&accepted.outcomes)[0]).collect();
+    let (started, absorbed) = (OutcomeKind::Started, OutcomeKind::Absorbed);
+    assert_eq!(
+        kinds,
+        [
+            ("triage", started, Some(run_id(1))),
+            ("triage", started, Some(run_id(2))),
+            ("triage", absorbed, Some(run_id(1))),
+            ("triage", absorbed, Some(run_id(2))),
+        ]
+    );
+    let again = accept_all(&*store, vec![of("one", 1), of("one", 2)]).await;
+    assert!(again.iter().all(|accepted| accepted.duplicate && accepted.queued.is_empty()));
 }
 
 async fn a_delivery_is_stored_whole_or_not_at_all(store: Arc<dyn Store>) {

@@ -78,8 +78,8 @@ struct Placed {
 /// A delivery on its way into the tables.
 #[derive(Default)]
 struct Delivery<'a> {
-    /// Which run has the delivery already, by agent.
-    taken: HashMap<&'a str, Run>,
+    /// Which run has the delivery already, by part and agent.
+    taken: HashMap<(usize, &'a str), Run>,
     /// How many agents were newly started.
     started: usize,
     /// Agents that would newly be started and refuse.
@@ -91,11 +91,12 @@ impl<'a> Delivery<'a> {
     fn store(work: &mut Work<'_>, events: &'a [Packed]) -> Outcome<Self> {
         let mut delivery = Self::default();
         let placed = events.iter().map(|event| place(work, event)).collect::<Outcome<Vec<_>>>()?;
+        let parts = parts_of(events);
         if events.len() > 1 {
-            delivery.find_taken(work.sql, events, &placed)?;
+            delivery.find_taken(work.sql, events, &placed, &parts)?;
         }
-        for ((event, _), placed) in events.iter().zip(placed) {
-            let accepted = delivery.act(work, event, placed)?;
+        for (((event, _), placed), part) in events.iter().zip(placed).zip(parts) {
+            let accepted = delivery.act(work, event, placed, part)?;
             delivery.accepted.push(accepted);
         }
         Ok(delivery)
@@ -106,21 +107,29 @@ impl<'a> Delivery<'a> {
     }
 
     /// The runs that agents have for an event of this delivery that was there before.
-    fn find_taken(&mut self, sql: &Connection, events: &'a [Packed], placed: &[Placed]) -> Outcome<()> {
-        for start in events.iter().flat_map(|(event, _)| &event.starts) {
-            let before = placed.iter().flat_map(|placed| &placed.outcomes);
+    fn find_taken(
+        &mut self,
+        sql: &Connection,
+        events: &'a [Packed],
+        placed: &[Placed],
+        parts: &[usize],
+    ) -> Outcome<()> {
+        let starts = events.iter().zip(parts).flat_map(|((event, _), part)| event.starts.iter().map(|s| (*part, s)));
+        for (part, start) in starts {
+            let same = placed.iter().zip(parts).filter(|(_, other)| **other == part);
+            let before = same.flat_map(|(placed, _)| &placed.outcomes);
             let run = before.filter(|outcome| outcome.agent == start.agent).find_map(|outcome| outcome.run);
             if let Some(id) = run
                 && let Some(seq) = rows::run_seq(sql, id)?
             {
-                self.taken.insert(&start.agent, Run { seq, id });
+                self.taken.insert((part, &start.agent), Run { seq, id });
             }
         }
         Ok(())
     }
 
     /// Writes what one event means to the agents that have no outcome for it yet.
-    fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed) -> Outcome<Accepted> {
+    fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed, part: usize) -> Outcome<Accepted> {
         let Placed { seq, id, duplicate, forgotten, mut outcomes } = placed;
         let was_silent = outcomes.is_empty();
         let mut newly = Vec::new();
@@ -131,14 +140,14 @@ impl<'a> Delivery<'a> {
             if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
-            let (kind, run, reason) = self.decide(work, start)?;
+            let (kind, run, reason) = self.decide(work, start, part)?;
             let decided = Decided { seq, event, start, kind, run, reason, duplicate };
             if !decided.record(work.sql)? {
                 continue;
             }
             if let (OutcomeKind::Started, Some(run)) = (kind, run) {
                 decided.queue(work, run)?;
-                self.taken.insert(&start.agent, run);
+                self.taken.insert((part, &start.agent), run);
                 self.started += 1;
                 dropped_itself |= make_room(work, start, id, event.received_at, &mut dropped)?;
                 queued.push(start.agent.clone());
@@ -160,14 +169,19 @@ impl<'a> Delivery<'a> {
         Ok(Accepted { event: id, duplicate, outcomes, queued, dropped, decided: newly })
     }
 
-    fn decide(&mut self, work: &mut Work<'_>, start: &Start) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
+    fn decide(
+        &mut self,
+        work: &mut Work<'_>,
+        start: &Start,
+        part: usize,
+    ) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
         if let Admission::Skip(reason) = &start.admission {
             return Ok((OutcomeKind::Skipped, None, Some(reason.clone())));
         }
         if let Admission::FilterError(reason) = &start.admission {
             return Ok((OutcomeKind::FilterError, None, Some(reason.clone())));
         }
-        if let Some(run) = self.taken.get(start.agent.as_str()) {
+        if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
             let reason = "another source took the same delivery".to_owned();
             return Ok((OutcomeKind::Absorbed, Some(*run), Some(reason)));
         }
@@ -182,6 +196,18 @@ impl<'a> Delivery<'a> {
         let seq = next(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
         Ok((OutcomeKind::Started, Some(Run { seq, id: start.run }), None))
     }
+}
+
+/// Which of several events of one body each is: the same for all sources that took it.
+fn parts_of(events: &[Packed]) -> Vec<usize> {
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    let mut parts = Vec::with_capacity(events.len());
+    for (event, _) in events {
+        let next = seen.entry(event.source.as_str()).or_default();
+        parts.push(*next);
+        *next += 1;
+    }
+    parts
 }
 
 /// What an event means to one agent.

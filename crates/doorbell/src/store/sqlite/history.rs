@@ -215,7 +215,7 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, now: Timestamp) -> Outcome<Fo
         remove_traces(sql, run.seq)?;
         // Reasons may quote what the agent said.
         change(sql, "UPDATE attempts SET reason = NULL WHERE run_seq = ?1", [run.seq])?;
-        change(sql, "UPDATE runs SET reason = NULL WHERE seq = ?1", [run.seq])?;
+        change(sql, "UPDATE runs SET reason = NULL, follow_up_error = NULL WHERE seq = ?1", [run.seq])?;
     }
     change(sql, "UPDATE outcomes SET reason = NULL WHERE event_seq = ?1", [seq])?;
     change(sql, "DELETE FROM bodies WHERE event_seq = ?1", [seq])?;

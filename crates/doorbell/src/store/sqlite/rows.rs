@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
-use crate::store::{AgentOutcome, OutcomeKind, StoredEvent, StoredRun};
+use crate::store::{AgentOutcome, FollowedUp, OutcomeKind, StoredEvent, StoredRun};
 
 /// What stands for a delivery key of a source. No name of a source has a zero byte.
 pub(super) fn delivery_digest(source: &str, key: &str) -> [u8; 16] {
@@ -190,7 +190,7 @@ pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
 
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
-                   r.cancel_requested, r.trace, r.key FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   r.cancel_requested, r.trace, r.key, r.followed_up_at, r.follow_up_error FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -214,6 +214,7 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             cancel_requested: row.get(17)?,
             trace: row.get(18)?,
             key: row.get(19)?,
+            follow_up: follow_up(row)?,
             result: None,
         };
         Ok((row.get(7)?, run))
@@ -222,6 +223,11 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
     // One that is held while it waits keeps its time for when it is given back.
     run.due = run.due.filter(|_| run.state == State::Waiting);
     Ok(run)
+}
+
+fn follow_up(row: &Row<'_>) -> rusqlite::Result<Option<FollowedUp>> {
+    let Some(at) = time_if_any(row, 20)? else { return Ok(None) };
+    Ok(Some(FollowedUp { at, error: row.get(21)? }))
 }
 
 /// The sequence of the run with this id.

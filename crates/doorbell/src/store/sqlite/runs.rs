@@ -9,7 +9,7 @@ use super::body::PackedBody;
 use super::fault::Outcome;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, change, state_number, state_of, value};
 use super::writer::Work;
-use crate::store::{Attempt, Cancel, Claim, Finish, Lease, Process, Running, StoredEvent, StoredRun};
+use crate::store::{Attempt, Cancel, Claim, Finish, FollowedUp, Lease, Process, Running, StoredEvent, StoredRun};
 
 /// A claimed run with what it takes to carry it out, the body still packed.
 #[derive(Debug)]
@@ -164,6 +164,12 @@ pub(super) fn cancel(work: &mut Work<'_>, run: RunId, by: &str, now: Timestamp) 
     change(work.sql, end, params![seq, CANCELLED, format!("cancelled by {by}"), now.as_millis()])?;
     work.memory.fresh.remove(&agent);
     Ok(Cancel::Cancelled)
+}
+
+/// Notes what became of a run's follow-up.
+pub(super) fn note_follow_up(work: &Work<'_>, run: RunId, note: &FollowedUp) -> Outcome<()> {
+    let keep = "UPDATE runs SET followed_up_at = ?2, follow_up_error = ?3 WHERE id = ?1";
+    change(work.sql, keep, params![run.to_bytes(), note.at.as_millis(), note.error]).map(drop)
 }
 
 /// All running runs.

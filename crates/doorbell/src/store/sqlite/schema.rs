@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0006_keep.sql"),
     include_str!("../../../migrations/sqlite/0007_secret_uses.sql"),
     include_str!("../../../migrations/sqlite/0008_notifications.sql"),
+    include_str!("../../../migrations/sqlite/0009_follow_ups.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,

@@ -1,0 +1,303 @@
+//! Follow-ups: those who wait where an event came from (Discord, Slack's commands) hear how its run ended.
+//!
+//! Beside everything else: a run's end waits for nobody, and a follow-up that cannot be sent changes nothing about its run.
+//! It is sent once, as far as one process can know: should the gateway die between the answer and the note of it, the
+//! next start sends it again. That start looks at what ended a short while before, because those who wait do not wait long.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use doorbell_client::Outbound;
+use doorbell_core::id::RunId;
+use doorbell_core::provider::{Ended, FollowUp};
+use doorbell_core::run::State;
+use doorbell_core::source::Source;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::delivery_of;
+use crate::app::App;
+use crate::clock;
+use crate::store::{Body, Error, FollowedUp, RunQuery, StoredEvent, StoredRun, Stream};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The first and the longest pause before it is sent again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Follow-ups that are on their way at once, pauses included.
+const MOST_BEGUN: usize = 1000;
+/// Of these, how many are being sent or read.
+const MOST_SENT_AT_ONCE: usize = 8;
+/// How long ago a run may have ended whose follow-up the last start of the gateway did not send.
+const LOOK_BACK: Duration = Duration::from_secs(15 * 60);
+/// The newest runs that are looked at for that.
+const MOST_LOOKED_AT: usize = 2000;
+const PAGE: usize = 200;
+/// How long those that are on their way may take when the gateway closes.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// The longest text, in characters; what a protocol takes may be less.
+const LONGEST_TEXT: usize = 8000;
+/// Lines of the log that stand for a result.
+const LINES: usize = 20;
+/// Lines of a log that are read for them, and lines at once.
+const MOST_LINES_READ: u64 = 50_000;
+const LINES_AT_ONCE: usize = 1000;
+/// How often it is tried to keep that one was sent.
+const NOTING: usize = 5;
+
+/// The follow-ups of a gateway.
+#[derive(Debug)]
+pub(super) struct FollowUps {
+    app: Arc<App>,
+    outbound: Outbound,
+    begun: Mutex<HashSet<RunId>>,
+    places: Semaphore,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl FollowUps {
+    pub(super) fn new(app: Arc<App>) -> Arc<Self> {
+        Arc::new(Self {
+            app,
+            outbound: Outbound::default(),
+            begun: Mutex::default(),
+            places: Semaphore::new(MOST_SENT_AT_ONCE),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    /// Whether somebody waits for the end of what an event started: with most providers nobody does.
+    pub(super) fn is_awaited(&self, event: &StoredEvent, body: &Body) -> bool {
+        self.follow_up(event, body, &Ended { agent: "", succeeded: true, text: "" }).is_some()
+    }
+
+    /// Looks for what the last start of the gateway left unsaid.
+    pub(super) fn resume(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let looked = this.closing.run_until_cancelled(this.look_back()).await;
+            if let Some(Err(error)) = looked {
+                tracing::warn!(error = error.with_causes(), "follow_ups.not_resumed");
+            }
+        });
+    }
+
+    async fn look_back(self: &Arc<Self>) -> Result<(), Error> {
+        let since = clock::now().before(LOOK_BACK);
+        let (mut before, mut looked_at) = (None, 0);
+        while looked_at < MOST_LOOKED_AT {
+            let query = RunQuery { before, limit: PAGE, ..RunQuery::default() };
+            let page = self.app.store.runs(query).await?;
+            looked_at += PAGE;
+            before = page.last().map(|run| run.seq);
+            let ended = page.iter().filter(|run| run.finished_at.is_some_and(|at| at >= since));
+            ended.filter(|run| is_told_of(run)).for_each(|run| self.consider(run.id));
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those that are on their way arrive, for a moment. The next start goes on with the others.
+    pub(super) async fn close(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(LAST_WAIT, self.tasks.wait()).await.is_err() {
+            self.closing.cancel();
+            self.tasks.wait().await;
+        }
+    }
+
+    /// Tells how a run ended, if it did and somebody waits for it.
+    pub(super) fn consider(self: &Arc<Self>, run: RunId) {
+        {
+            let mut begun = self.begun();
+            if begun.len() >= MOST_BEGUN {
+                tracing::error!(%run, "run.not_followed_up: too many are on their way");
+                return;
+            }
+            if !begun.insert(run) {
+                return;
+            }
+        }
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let told = this.closing.run_until_cancelled(this.tell(run)).await;
+            match told {
+                // What was sent and could not be noted is never sent again by this process.
+                Some(Ok(Told::Unnoted)) => return,
+                Some(Err(error)) => tracing::error!(%run, error = error.with_causes(), "run.not_followed_up"),
+                _ => {}
+            }
+            this.begun().remove(&run);
+        });
+    }
+
+    async fn tell(&self, id: RunId) -> Result<Told, Error> {
+        let Some((run, follow_up)) = self.prepare(id).await? else { return Ok(Told::Noted) };
+        let result = self.send(&follow_up).await;
+        match &result {
+            Ok(()) => tracing::info!(run = %id, agent = run.agent, "run.followed_up"),
+            Err(error) => tracing::error!(run = %id, agent = run.agent, error, "run.not_followed_up"),
+        }
+        let note = FollowedUp { at: clock::now(), error: result.err() };
+        for _ in 0..NOTING {
+            match self.app.store.note_follow_up(id, note.clone()).await {
+                Ok(()) => return Ok(Told::Noted),
+                Err(error) => tracing::error!(run = %id, error = error.with_causes(), "run.follow_up_not_noted"),
+            }
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+        Ok(Told::Unnoted)
+    }
+
+    /// The run, if it is over and nobody was told, with what is to be sent.
+    async fn prepare(&self, id: RunId) -> Result<Option<(StoredRun, FollowUp)>, Error> {
+        let Ok(_place) = self.places.acquire().await else { return Ok(None) };
+        let store = &self.app.store;
+        let Some((run, _)) = store.run(id).await?.filter(|(run, _)| is_told_of(run)) else { return Ok(None) };
+        let Some(event) = store.event(run.event).await?.filter(|event| event.forgotten_at.is_none()) else {
+            return Ok(None);
+        };
+        let Some(body) = store.body(run.event).await? else { return Ok(None) };
+        let succeeded = run.state == State::Succeeded;
+        if self.follow_up(&event, &body, &Ended { agent: &run.agent, succeeded, text: "" }).is_none() {
+            return Ok(None);
+        }
+        let text = shorten(match (run.state, &run.result) {
+            (State::Succeeded, Some(result)) => text_of(result),
+            (State::Succeeded, None) => self.last_lines(&run).await?,
+            // Why is for those who may see the run: it may say what is inside.
+            (State::Cancelled, _) => format!("It was cancelled ({id})."),
+            _ => format!("It failed ({id})."),
+        });
+        let ended = Ended { agent: &run.agent, succeeded, text: &text };
+        let follow_up = self.follow_up(&event, &body, &ended);
+        Ok(follow_up.map(|follow_up| (run, follow_up)))
+    }
+
+    /// What the event's provider wants to be told.
+    fn follow_up(&self, event: &StoredEvent, body: &Body, ended: &Ended<'_>) -> Option<FollowUp> {
+        // Who is not proved does not say where a result goes.
+        event.verified_by.as_ref()?;
+        let in_force = self.app.current();
+        let source: Option<&Arc<Source>> = in_force.config.sources.get(&event.source);
+        let source = source.filter(|source| source.provider().name() == event.provider)?;
+        source.provider().follow_up(&delivery_of(event, body), ended)
+    }
+
+    /// The last lines of what the run printed, where it left no result.
+    async fn last_lines(&self, run: &StoredRun) -> Result<String, Error> {
+        let (mut after, mut kept) = (0, std::collections::VecDeque::with_capacity(LINES));
+        while after < MOST_LINES_READ {
+            let page = self.app.store.read_log(run.id, after, LINES_AT_ONCE).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (_, line) in page {
+                if line.stream == Stream::Stdout && line.attempt == run.attempt {
+                    if kept.len() == LINES {
+                        kept.pop_front();
+                    }
+                    kept.push_back(line.text);
+                }
+            }
+        }
+        let text = Vec::from(kept).join("\n");
+        Ok(if text.trim().is_empty() { "Done.".to_owned() } else { text.trim().to_owned() })
+    }
+
+    async fn send(&self, follow_up: &FollowUp) -> Result<(), String> {
+        let FollowUp { method, url, body, until } = follow_up;
+        let mut pause = FIRST_PAUSE;
+        let mut said = "nobody waits for it any more".to_owned();
+        loop {
+            if clock::now() > *until {
+                return Err(format!("too late: {said}"));
+            }
+            let reply = {
+                let Ok(_place) = self.places.acquire().await else { return Err("the gateway closes".to_owned()) };
+                self.outbound.ask(method, url, Some(body.clone()), PATIENCE).await
+            };
+            let wanted = match reply {
+                Ok(reply) if (200..300).contains(&reply.status) => return Ok(()),
+                Ok(reply) if reply.status == 429 || reply.status >= 500 => {
+                    said = format!("answered with {}", reply.status);
+                    reply.retry_after
+                }
+                Ok(reply) => return Err(format!("answered with {}", reply.status)),
+                Err(error) => {
+                    said = error;
+                    None
+                }
+            };
+            let wait = wanted.unwrap_or(pause);
+            if clock::now().after(wait) > *until {
+                return Err(format!("{said}, until it was too late"));
+            }
+            tracing::warn!(said, again_in_ms = wait.as_millis() as u64, "follow_up.not_sent");
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, HashSet<RunId>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it is stored what became of a follow-up.
+enum Told {
+    Noted,
+    Unnoted,
+}
+
+fn is_told_of(run: &StoredRun) -> bool {
+    matches!(run.state, State::Succeeded | State::Failed | State::Cancelled) && run.follow_up.is_none()
+}
+
+/// A result as people read it.
+fn text_of(result: &str) -> String {
+    match serde_json::from_str(result) {
+        Ok(Value::String(text)) => text,
+        Ok(Value::Object(fields)) => {
+            let text = ["text", "message", "summary"].iter().find_map(|field| fields.get(*field)?.as_str());
+            text.map_or_else(|| Value::Object(fields.clone()).to_string(), str::to_owned)
+        }
+        Ok(other) => other.to_string(),
+        Err(_) => result.to_owned(),
+    }
+}
+
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_said_as_people_read_it() {
+        for (result, text) in [
+            (r#""A bug.""#, "A bug."),
+            (r#"{"cost":1,"text":"A bug."}"#, "A bug."),
+            (r#"{"message":"first","summary":"second"}"#, "first"),
+            (r#"{"text":7}"#, r#"{"text":7}"#),
+            ("[1, 2]", "[1,2]"),
+            ("null", "null"),
+            ("no JSON", "no JSON"),
+        ] {
+            assert_eq!(text_of(result), text);
+        }
+        assert_eq!(shorten("ä".repeat(LONGEST_TEXT + 1)).chars().count(), LONGEST_TEXT + 1);
+    }
+}
