@@ -27,7 +27,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::Shared;
 use super::body::Share;
-use super::error::{Failure, method_not_allowed};
+use super::error::{self, Failure, method_not_allowed};
 use crate::app::{App, Notice, Snapshot};
 use crate::clock;
 use crate::conditions;
@@ -174,14 +174,17 @@ async fn collect(
         received_at: clock::now(),
         certificate: None,
     };
-    let coded = |name, plain: &str| delivery.headers.get_all(name).iter().any(|value| value != plain);
+    let is_plain = |value: &HeaderValue, plain: &str| {
+        value.is_empty() || value.as_bytes().trim_ascii().eq_ignore_ascii_case(plain.as_bytes())
+    };
+    let coded = |name, plain: &str| delivery.headers.get_all(name).iter().any(|value| !is_plain(value, plain));
     if coded(CONTENT_ENCODING, "identity") || coded(TRANSFER_ENCODING, "chunked") {
         let detail = "send the body without a coding (Content-Encoding, Transfer-Encoding): the signature is over the bytes as they are sent";
         let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
         return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
     }
     let limit = in_force.config.gateway.max_body;
-    match shared.budget.read(&delivery.headers, body, limit).await {
+    match shared.budget.read(remote.ip(), &delivery.headers, body, limit).await {
         Ok((bytes, share)) => {
             delivery.body = bytes;
             Ok((Arc::new(delivery), share))
@@ -332,6 +335,7 @@ async fn refuse(
     detail: &str,
     verified: bool,
 ) -> Failure {
+    let detail = error::brief(detail);
     for source in sources {
         shared.app.metrics.count_rejected(source.name(), failure.code());
         if failure.is_the_senders() {
@@ -341,13 +345,13 @@ async fn refuse(
             shared.app.metrics.count_suppressed(source.name());
             continue;
         };
-        tracing::warn!(source = source.name(), code = failure.code(), detail, %remote, suppressed, "delivery.rejected");
+        tracing::warn!(source = source.name(), code = failure.code(), detail = &*detail, %remote, suppressed, "delivery.rejected");
         let headers = visible_headers(source.provider(), &delivery.headers);
         let rejection = Rejection {
             at: delivery.received_at,
             source: source.name().to_owned(),
             code: failure.code().to_owned(),
-            detail: detail.to_owned(),
+            detail: detail.to_string(),
             remote: remote.ip().to_canonical().to_string(),
             headers: serde_json::to_string(&headers).unwrap_or_default(),
             body: verified.then(|| delivery.body.clone()),
