@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
@@ -16,7 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::api::read_query;
+use super::api::{Named, read_query};
 use super::auth::By;
 use super::error::Failure;
 use crate::app::{Caller, Notice};
@@ -168,7 +168,7 @@ pub(super) struct LogQuery {
 pub(super) async fn run_log(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
