@@ -23,7 +23,7 @@ fn git(folder: &Path, args: &[&str]) -> String {
 /// The repository of GitHub's samples, with a file `where` that names its branch, and an agent that runs in a checkout.
 fn project(script: &str, more: &str) -> Project {
     let project = Project::new(ONE_SOURCE);
-    let body: Value = serde_json::from_str(find_sample(Github.samples(), "issues.opened").unwrap().body).unwrap();
+    let body: Value = serde_json::from_str(&find_sample(Github.samples(), "issues.opened").unwrap().body).unwrap();
     let repo = body["repository"]["full_name"].as_str().unwrap();
     project.write("seed/where", "main\n");
     let seed = project.path("seed");
@@ -132,12 +132,15 @@ async fn the_branch_of_the_event_is_checked_out_whatever_it_is_called() {
         (pull_request("main", Some("../../etc/app")), "not the name of a repository"),
         (pull_request("main", Some("acme/../app")), "not the name of a repository"),
         (pull_request("main", Some("acme/..")), "not the name of a repository"),
+        (pull_request("main", Some("acme/.")), "not the name of a repository"),
         (pull_request("main", Some("acme/$(touch pwned)")), "not the name of a repository"),
     ] {
         let (ended, stdout, stderr) = ring(&gateway, signed).await;
         assert_eq!((ended.attempts[0].exit_code, stdout.as_str()), (Some(1), ""), "{says}: {stderr}");
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
+    let (_, _, stderr) = ring(&gateway, pull_request("main", Some("acme/.github"))).await;
+    assert!(stderr.contains("cannot clone acme/.github"), "a name may begin with a dot: {stderr}");
     let (ended, _, stderr) = ring(&gateway, pull_request("main", Some("acme/missing"))).await;
     assert!(ended.attempts[0].exit_code == Some(75) && stderr.contains("cannot clone acme/missing"), "{stderr}");
     assert!(!project.path("pwned").exists());
