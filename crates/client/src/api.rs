@@ -475,10 +475,12 @@ pub struct AgentList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
-    /// Events stored.
-    pub events: u64,
-    /// Deliveries since the start: accepted, duplicate, rejected.
-    pub deliveries: DeliveryCounts,
+    /// Events stored; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// Deliveries since the start: accepted, duplicate, rejected; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<DeliveryCounts>,
     /// By name.
     pub agents: Vec<AgentStats>,
     /// Who is told of problems; empty for callers who see one agent only.
@@ -487,7 +489,8 @@ pub struct Stats {
     /// How the configuration stands; for keys that see everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigState>,
-    /// The last removal of what was older than the gateway keeps; none: there was none yet.
+    /// The last removal of what was older than the gateway keeps; none: there was none yet, or the key does not see
+    /// everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sweep: Option<Sweep>,
 }

@@ -1,7 +1,9 @@
 //! A running gateway: everything put together, started and closed in order.
 
 use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -70,6 +74,8 @@ pub struct Gateway {
     accepting: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     _reaper: AbortOnDropHandle<()>,
+    /// Held until everything is closed.
+    _project: Flock<File>,
     keeper: JoinHandle<()>,
     reloading: JoinHandle<()>,
     sweeping: CancellationToken,
@@ -83,11 +89,13 @@ impl Gateway {
     /// commands get.
     ///
     /// # Errors
-    /// If the address is taken, or the store cannot be opened.
+    /// If another gateway runs for the project, the address is taken, or the store cannot be opened.
     pub async fn start(config: Config, program: &Path, inherited: Vec<(String, OsString)>) -> anyhow::Result<Self> {
         let root = config.root.clone();
         let state = root.join(STATE_FOLDER);
         files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
+        // Before anything in the folder is written: another one with a database of its own is in the way, too.
+        let project = take_project(&state)?;
         let store = store::open(&config.store_url, &root).await?;
         let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
         let address = listener.local_addr()?;
@@ -138,6 +146,7 @@ impl Gateway {
             sweeping,
             sweeper,
             _reaper: reaper,
+            _project: project,
         })
     }
 
@@ -151,7 +160,7 @@ impl Gateway {
         let _ = self.sweeper.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
-        let _ = std::fs::remove_file(address_file(&self.app.root));
+        forget_address(&self.app);
         self.accepting.cancel();
         for server in self.servers {
             let _ = server.await;
@@ -220,6 +229,31 @@ const FILES_KEPT: u64 = 512;
 
 /// Connections to `admin_listen` at once: some of the files that are kept.
 const ADMIN_CONNECTIONS: usize = 256;
+
+/// Takes the project for this process: the files in its folder are one gateway's. The system gives it back when the process
+/// ends, however it ends.
+fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
+    let path = state.join("gateway.lock");
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let (state, lock) = (state.display(), path.display());
+            anyhow::bail!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)")
+        }
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Takes the address away that was written, unless somebody put another one there.
+fn forget_address(app: &App) {
+    let file = address_file(&app.root);
+    let written = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Address>(&text).ok());
+    if written.is_some_and(|address| address.instance == app.instance) {
+        let _ = std::fs::remove_file(file);
+    }
+}
 
 /// What tells the commands of this project where the gateway is.
 fn found_at(app: &App) -> Address {

@@ -200,9 +200,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What retention has done so far.
     fn swept(&self) -> Answer<'_, Swept>;
 
-    /// Removes for good what an event and its runs said: headers, body, context, logs, results, reasons. Its row, its
-    /// delivery keys and its outcomes stay, so that a redelivery starts nothing, not even agents that have no outcome
-    /// for it.
+    /// Removes for good what an event and its runs said: headers, body, context, logs, results, reasons, keys of runs, and
+    /// refusals of its source that kept the same body or delivery id. Its row, its delivery keys and its outcomes stay, so
+    /// that a redelivery starts nothing, not even agents that have no outcome for it.
     fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting>;
 
     /// Lets a held run go on: queues it, or has it wait for its time.

@@ -97,6 +97,8 @@ async fn list(context: &Context) -> anyhow::Result<()> {
 
 fn row(source: &Source, clock: &Clock) -> [String; 4] {
     let verified = match source.signed {
+        // A key of an agent is not told how much came.
+        true if source.credential_uses.is_empty() => source.credentials.join("; "),
         true => source.credential_uses.iter().map(|used| credential(used, clock)).collect::<Vec<_>>().join("; "),
         false => "nothing: takes unsigned deliveries".to_owned(),
     };

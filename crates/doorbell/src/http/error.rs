@@ -1,6 +1,8 @@
 //! Errors as HTTP says them: `application/problem+json` (RFC 9457) with a stable code. The only map from errors to
 //! statuses.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api::Problem;
@@ -24,9 +26,22 @@ pub(super) struct Failure {
 /// Seconds after which a sender may try again.
 const RETRY_SOON: u32 = 5;
 
+/// The longest detail that is answered, logged and kept, in bytes: it may quote what somebody sent.
+const LONGEST_DETAIL: usize = 500;
+
+/// As much of a detail as is answered, logged and kept.
+pub(super) fn brief(detail: &str) -> Cow<'_, str> {
+    if detail.len() <= LONGEST_DETAIL {
+        return Cow::Borrowed(detail);
+    }
+    Cow::Owned(format!("{}…", &detail[..detail.floor_char_boundary(LONGEST_DETAIL)]))
+}
+
 impl Failure {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None }
+        let detail = detail.into();
+        let detail = if detail.len() > LONGEST_DETAIL { brief(&detail).into_owned() } else { detail };
+        Self { status, code, detail, retry_after: None }
     }
 
     /// The same for everything that is not there or not the caller's.
@@ -145,5 +160,16 @@ mod tests {
         assert!(damaged.retry_after.is_none() && !damaged.detail.contains("a row"));
         let delivery = Failure::from(store::Error::Corrupt("a row".to_owned()));
         assert_eq!(delivery.status().as_u16(), 503, "senders come again");
+    }
+
+    #[test]
+    fn a_detail_is_not_endless_whatever_it_quotes() {
+        assert_eq!(brief("the body did not arrive whole"), "the body did not arrive whole");
+        let long = "ä".repeat(5_000_000);
+        assert_eq!(brief(&long), format!("{}…", "ä".repeat(250)));
+        let odd = format!("x{long}");
+        assert_eq!(brief(&odd), format!("x{}…", "ä".repeat(249)));
+        let failure = Failure::new(StatusCode::BAD_REQUEST, "body_unreadable", long);
+        assert_eq!(failure.detail.chars().count(), 251);
     }
 }

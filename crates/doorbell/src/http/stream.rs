@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::api::read_query;
+use super::api::{Named, read_query};
 use super::auth::{By, KeyRemoved, shown_hash};
 use super::error::Failure;
 use crate::app::{App, Caller, Notice};
@@ -195,7 +195,7 @@ pub(super) async fn run_log(
     State(shared): State<Shared>,
     By(caller): By,
     KeyRemoved(removed): KeyRemoved,
-    Path(id): Path<String>,
+    Named(id): Named,
     headers: HeaderMap,
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {

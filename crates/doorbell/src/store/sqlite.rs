@@ -235,7 +235,12 @@ impl SqliteStore {
     }
 
     async fn forget_event(&self, event: EventId, now: Timestamp) -> Result<Forgetting, Error> {
-        let done = self.writer.write(move |work| history::forget(work, event, now)).await?;
+        let sent = match self.body(event).await {
+            // What cannot be read any more can be forgotten all the same.
+            Err(Error::Corrupt(_)) => None,
+            sent => sent?.map(|body| body.bytes),
+        };
+        let done = self.writer.write(move |work| history::forget(work, event, sent.as_deref(), now)).await?;
         if matches!(done, Forgetting::Forgotten(_)) {
             self.checkpoints.scrub();
         }

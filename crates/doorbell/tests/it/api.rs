@@ -73,6 +73,35 @@ async fn what_is_not_ones_own_does_not_exist() {
 }
 
 #[tokio::test]
+async fn an_agents_key_is_told_no_counts_of_the_whole_project() {
+    let project = project();
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("push")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    let two = client_with(&gateway, "agent", Some("two")).await;
+    let stats = two.stats().await.unwrap();
+    assert_eq!((stats.events, stats.deliveries, stats.last_sweep, stats.config), (None, None, None, None));
+    assert_eq!(stats.agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["two"]);
+    let source = two.sources().await.unwrap().sources.remove(0);
+    assert_eq!((source.credentials, source.credential_uses), (vec!["acme".to_owned()], vec![]));
+    let whole = gateway.client.stats().await.unwrap();
+    assert_eq!((whole.events, whole.deliveries.map(|counts| counts.accepted)), (Some(1), Some(1)));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_text_is_not_found_as_every_other() {
+    let project = project();
+    let gateway = project.serve();
+    for path in ["events/%ff", "events/%ff/body", "runs/%ff", "runs/%ff/logs", "sources/%ff/deliveries"] {
+        let url = format!("{}/v1/{path}", gateway.url);
+        let response = reqwest::Client::new().get(url).bearer_auth(&gateway.key).send().await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+        assert_eq!(response.json::<api::Problem>().await.unwrap().code, "not_found", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_viewer_looks_and_touches_nothing() {
     let project = project();
     let gateway = project.serve();

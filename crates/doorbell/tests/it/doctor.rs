@@ -131,7 +131,7 @@ fn a_project_that_is_well_passes_running_and_stopped() {
         ("commands", "by the gateway's PATH"),
         ("permissions", "alone"),
         ("gateway", "runs and can store"),
-        ("processes", "none is left over"),
+        ("processes", "none bears the mark of a run that is over"),
         ("database", "is sound"),
         ("disk", "are free"),
         ("open files", "the gateway may open"),

@@ -68,6 +68,25 @@ async fn a_compressed_body_is_415() {
 }
 
 #[tokio::test]
+async fn codings_that_change_nothing_are_taken_however_they_are_spelled() {
+    let project = project();
+    let gateway = project.serve();
+    for coding in ["identity", "Identity", ""] {
+        let signed = crate::support::with_header(sample("issues.opened"), "Content-Encoding", coding);
+        assert_eq!(status(&gateway.send("/webhooks/github", signed).await), 200, "{coding:?}");
+    }
+    let signed = sample("issues.opened");
+    let mut request = "POST /webhooks/github HTTP/1.1\r\nhost: x\r\ntransfer-encoding: Chunked\r\n".to_owned();
+    signed.headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+    let body = String::from_utf8(signed.body.to_vec()).unwrap();
+    request.push_str(&format!("connection: close\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
+    let mut stream = connect(&gateway).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
 async fn what_is_only_announced_takes_nothing_from_other_senders() {
     let project = Project::new(ONE_SOURCE);
     let gateway = project.serve();

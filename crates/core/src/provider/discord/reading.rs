@@ -63,7 +63,7 @@ static EVENT: LazyLock<Paths> = LazyLock::new(|| {
 pub(super) fn read(delivery: &Delivery) -> Result<Reading, Unreadable> {
     let text = text_of(delivery)?;
     let shape = Shape::of(text)?;
-    let broken = |error: serde_json::Error| Unreadable::broken(format!("the body: {error}"));
+    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body: {error}"));
     Ok(match shape {
         Shape::Event(name) => event(&name, &EVENT.find(text).map_err(broken)?),
         Shape::Interaction(kind) => interaction(kind, text, &INTERACTION.find(text).map_err(broken)?),

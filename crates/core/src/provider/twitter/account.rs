@@ -82,7 +82,12 @@ pub(super) fn link(name: Option<&str>, id: &str) -> Option<String> {
     is_id.then(|| format!("https://x.com/{by}/status/{id}"))
 }
 
-fn describe(list: &str, user: Option<&str>, element: &str, users: Option<&str>) -> Result<Reading, serde_json::Error> {
+fn describe(
+    list: &str,
+    user: Option<&str>,
+    element: &str,
+    users: Option<&str>,
+) -> Result<Reading, crate::provider::json::NotJson> {
     let found = ELEMENT.find(element)?;
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| found.id(pointer));
     let sender = first(&[

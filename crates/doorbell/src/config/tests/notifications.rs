@@ -76,3 +76,26 @@ fn an_empty_list_is_told_beside_other_problems() {
         assert!(problems.contains(wanted), "{problems}");
     }
 }
+
+#[test]
+fn the_secret_path_of_a_url_is_in_nothing_that_is_shown() {
+    let url = "https://hooks.chat.example.com/services/T0/B0/hunter2";
+    let both =
+        format!("to = {{ url = \"{url}\", credential = \"ops\" }}\n[[notifications]]\nto = {{ agent = \"ops\" }}");
+    let told = project(&both).load().unwrap();
+    let shown = told.settings.iter().find(|setting| setting.path == "notifications[0].to.url").unwrap();
+    assert_eq!(shown.value, "\"https://hooks.chat.example.com\" (the rest is hidden)");
+    for slip in [
+        format!("to = {{ url = \"{url}\", credentail = \"ops\" }}"),
+        format!("to = {{ url = \"{url}\", credential = \"nope\" }}"),
+        format!("to = {{ url = \"{url}, credential = \"ops\" }}"),
+        format!("to = {{ url = {url}, credential = \"ops\" }}"),
+        format!("to = {{ url = [\"{url}\"], credential = \"ops\" }}"),
+        format!("to.url = \"{url}\"\nto.credential = 1"),
+        format!("url = \"{url}\""),
+        format!("[notifications.to]\nURL = \"{url}\""),
+    ] {
+        let problems = project(&slip).problems();
+        assert!(!problems.contains("hunter2") && problems.contains("config.toml:"), "{slip}: {problems}");
+    }
+}
