@@ -32,9 +32,9 @@ branch=${CHECKOUT_BRANCH:-}
 from=${CHECKOUT_FROM:-https://github.com}
 cache=${CHECKOUT_CACHE:-.doorbell/checkouts}
 
-# owner/name, of plain characters, neither of them a dot, a dotted path or an option.
+# owner/name, of plain characters, neither of them a path or an option. A name may begin with a dot (owner/.github).
 case "$repo" in
-*[!A-Za-z0-9._/-]* | */*/* | /* | */ | -* | */-* | .* | */.*) fail "not the name of a repository: CHECKOUT_REPO" ;;
+*[!A-Za-z0-9._/-]* | */*/* | /* | */ | -* | */-* | .* | */. | */..) fail "not the name of a repository: CHECKOUT_REPO" ;;
 */*) ;;
 *) fail "CHECKOUT_REPO is to be owner/name: set it in [runtime.env]" ;;
 esac

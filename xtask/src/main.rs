@@ -10,6 +10,7 @@ mod ci;
 mod deny;
 mod dist;
 mod fuzz;
+mod judges;
 mod requirements;
 mod soak;
 mod suite;

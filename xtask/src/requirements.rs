@@ -16,11 +16,23 @@ struct Requirement {
     debian: &'static [&'static str],
 }
 
-const REQUIREMENTS: &[Requirement] = &[Requirement {
-    what: "a C compiler (for the bundled SQLite, zstd and AWS-LC)",
-    seen: || ["cc", "gcc", "clang"].iter().any(|name| starts(name)),
-    debian: &["gcc", "libc6-dev"],
-}];
+const REQUIREMENTS: &[Requirement] = &[
+    Requirement {
+        what: "a C compiler (for the bundled SQLite, zstd and AWS-LC)",
+        seen: || ["cc", "gcc", "clang"].iter().any(|name| starts(name)),
+        debian: &["gcc", "libc6-dev"],
+    },
+    Requirement {
+        what: "Node.js and npm (for the SDKs that judge signatures)",
+        seen: || starts("node") && starts("npm"),
+        debian: &["nodejs", "npm"],
+    },
+    Requirement {
+        what: "Python 3 and pip (for the SDKs that judge signatures)",
+        seen: || runs("python3", &["-m", "pip", "--version"]),
+        debian: &["python3", "python3-pip"],
+    },
+];
 
 /// What fuzzing needs besides.
 const FUZZING: &[Requirement] = &[Requirement {
@@ -68,7 +80,11 @@ fn may_install() -> bool {
 }
 
 fn starts(program: &str) -> bool {
+    runs(program, &["--version"])
+}
+
+fn runs(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

@@ -2,10 +2,11 @@
 
 use anyhow::Result;
 
-use crate::{requirements, tool};
+use crate::{judges, requirements, tool};
 
 /// Sees to the requirements and runs the tests; `args` go to cargo.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     requirements::ensure()?;
+    judges::ensure()?;
     tool::run(tool::cargo().args(["test", "--workspace"]).args(args))
 }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod keys;
 mod sources;
 
+pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
 
 /// An error: `application/problem+json` (RFC 9457).
@@ -377,10 +379,12 @@ pub struct AgentList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
-    /// Events stored.
-    pub events: u64,
-    /// Deliveries since the start: accepted, duplicate, rejected.
-    pub deliveries: DeliveryCounts,
+    /// Events stored; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<u64>,
+    /// Deliveries since the start: accepted, duplicate, rejected; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<DeliveryCounts>,
     /// By name.
     pub agents: Vec<AgentStats>,
     /// Who is told of problems; empty for callers who see one agent only.
@@ -389,7 +393,8 @@ pub struct Stats {
     /// How the configuration stands; for keys that see everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<ConfigState>,
-    /// The last removal of what was older than the gateway keeps; none: there was none yet.
+    /// The last removal of what was older than the gateway keeps; none: there was none yet, or the key does not see
+    /// everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sweep: Option<Sweep>,
 }
@@ -578,37 +583,6 @@ pub struct TestedEvent {
     pub reason: String,
     /// The clauses in the order they were looked at, the failing one last.
     pub clauses: Vec<ClauseVerdict>,
-}
-
-/// A wish for an API key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewKey {
-    /// A label.
-    pub name: String,
-    /// `owner`, `viewer` or `agent`.
-    pub role: String,
-    /// The agent, for role `agent`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-}
-
-/// A new API key: the only time that the key itself is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CreatedKey {
-    /// `key_…`.
-    pub key_id: String,
-    /// `dbk_…`: the secret.
-    pub key: String,
-    /// The label.
-    pub name: String,
-    /// `owner`, `viewer` or `agent`.
-    pub role: String,
-    /// The agent, for role `agent`.
-    pub agent: Option<String>,
-    /// When it was made.
-    pub created_at: String,
 }
 
 /// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.

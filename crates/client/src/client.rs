@@ -29,7 +29,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the gateway at `base_url` that shows `key` (none: only [`Client::healthz`] will be answered).
+    /// A client of the gateway at `base_url` that shows `key` (none: only [`Client::ready`] will be answered).
     ///
     /// # Errors
     /// [`Error::Unexpected`] if the URL is not an absolute http or https URL, or the key cannot be one.
@@ -47,14 +47,6 @@ impl Client {
     /// The gateway's URL, without a slash at the end.
     pub fn base_url(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
-    }
-
-    /// Whether the gateway is up.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub async fn healthz(&self) -> Result<(), Error> {
-        self.ask(Method::GET, self.url(&["healthz"])?, None).await.map(|_| ())
     }
 
     /// Whether the gateway can store events now.
@@ -267,6 +259,22 @@ impl Client {
         self.post(self.url(&["v1", "keys"])?, Some(body)).await
     }
 
+    /// The API keys, without the secrets.
+    ///
+    /// # Errors
+    /// 403 if the own key may not.
+    pub async fn keys(&self) -> Result<api::KeyList, Error> {
+        self.get(self.url(&["v1", "keys"])?).await
+    }
+
+    /// Removes an API key: it is refused from then on, and the streams that it has open end.
+    ///
+    /// # Errors
+    /// 404 if there is no such key, 403 if the own key may not.
+    pub async fn remove_key(&self, id: &str) -> Result<api::RemovedKey, Error> {
+        read(&self.ask(Method::DELETE, self.url(&["v1", "keys", id])?, None).await?)
+    }
+
     /// Sends a sample to everybody who is told of problems, and answers what they said.
     ///
     /// # Errors
@@ -403,7 +411,6 @@ fn events(response: Response, url: Url) -> impl Stream<Item = Result<SseEvent, E
 fn activity(event: &SseEvent) -> Result<Option<api::Activity>, Error> {
     match event.name.as_str() {
         "event" | "duplicate" | "rejected" | "run" | "config" | "log" => read(event.data.as_bytes()).map(Some),
-        "error" => Err(read::<api::Problem>(event.data.as_bytes()).map_or_else(|error| error, Error::Api)),
         _ => Ok(None),
     }
 }
@@ -422,9 +429,6 @@ fn lines(
             match event.name.as_str() {
                 "line" => return Ok(Some((read(event.data.as_bytes())?, events))),
                 "end" => return Ok(None),
-                "error" => {
-                    return Err(read::<api::Problem>(event.data.as_bytes()).map_or_else(|error| error, Error::Api));
-                }
                 _ => {}
             }
         }
@@ -492,8 +496,6 @@ mod tests {
         assert!(
             matches!(activity(&event("log", line)), Ok(Some(api::Activity::Log { run_id, .. })) if run_id == "run_1")
         );
-        let pruned = r#"{"status":410,"code":"cursor_pruned","title":"Gone","detail":"too old"}"#;
-        assert!(matches!(activity(&event("error", pruned)), Err(Error::Api(problem)) if problem.status == 410));
         assert!(activity(&event("run", "{")).is_err());
     }
 }

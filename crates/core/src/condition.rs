@@ -122,11 +122,6 @@ impl Expression {
         program.as_ref().map_err(|flaw| Failure::Failed(format!("this version cannot read it: {flaw}")))
     }
 
-    /// Whether it reads the event's body, which takes time to parse.
-    pub fn reads_body(&self) -> bool {
-        self.program().is_ok_and(|program| program.reads_body)
-    }
-
     /// Whether it is true of an event. Deep expressions recurse: give it a stack of some MiB.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub enum OfEvent {}
 /// Marker of [`RunId`].
 #[derive(Debug)]
 pub enum OfRun {}
-/// Marker of [`NotificationId`].
+/// Marker of the ids `ntf_…`: one message to one receiver.
 #[derive(Debug)]
 pub enum OfNotification {}
 /// Marker of [`KeyId`].
@@ -48,8 +48,6 @@ impl Kind for OfKey {
 pub type EventId = Id<OfEvent>;
 /// `run_…`: one piece of work for one agent.
 pub type RunId = Id<OfRun>;
-/// `ntf_…`: one message to one receiver.
-pub type NotificationId = Id<OfNotification>;
 /// `key_…`: an API key (its public name, not the key).
 pub type KeyId = Id<OfKey>;
 

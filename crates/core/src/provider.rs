@@ -48,6 +48,7 @@ mod words;
 
 pub use answer::{Answer, Ended, FollowUp, Greeting};
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
+pub use json::NotJson;
 pub use key::{InvalidKey, Key};
 pub use registry::built_in;
 
@@ -257,8 +258,8 @@ pub trait Provider: Debug + Send + Sync {
         None
     }
 
-    /// Headers (in lower case) that carry a secret: never stored, shown or handed on. Authorization and cookies
-    /// never are, whatever this says.
+    /// Headers (in lower case) that carry a secret: never stored, shown or handed on. Authorization, cookies and whatever
+    /// is named like a token, password or key to something never are, whatever this says.
     fn secret_headers(&self) -> &[Cow<'static, str>] {
         &[]
     }
@@ -301,8 +302,67 @@ pub trait Provider: Debug + Send + Sync {
 /// The longest name of an event or an action that is taken from outside, in bytes.
 const LONGEST_NAME: usize = 200;
 
-/// Headers that carry a secret whatever the provider is.
-const ALWAYS_SECRET: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+/// Last words of names of headers that carry a secret whatever the provider is: tokens that senders share with their
+/// receivers, and what proxies say of the one they let in. Rather one too many: nothing here reads such a header.
+const SECRET_WORDS: [&str; 20] = [
+    "accesstoken",
+    "apikey",
+    "apitoken",
+    "assertion",
+    "auth",
+    "authentication",
+    "authorization",
+    "authtoken",
+    "cookie",
+    "credential",
+    "credentials",
+    "jwt",
+    "passphrase",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "secretkey",
+    "session",
+    "token",
+];
+
+/// Words before `key` that make it a secret. Others name something: `X-Event-Key`, `Idempotency-Key`.
+const SECRET_KEYS: [&str; 17] = [
+    "access",
+    "account",
+    "admin",
+    "api",
+    "app",
+    "application",
+    "auth",
+    "client",
+    "functions",
+    "integration",
+    "master",
+    "private",
+    "secret",
+    "service",
+    "shared",
+    "subscription",
+    "webhook",
+];
+
+/// Names of headers that carry a secret and do not look like it.
+const SECRET_NAMES: [&str; 4] =
+    ["set-cookie2", "x-amzn-oidc-data", "x-ms-client-principal", "x-ms-token-aad-id-token-payload"];
+
+/// Whether a header (its name in lower case) carries a secret whatever the provider is.
+fn is_always_secret(name: &str) -> bool {
+    let mut words = name.rsplit(['-', '_', '.']);
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match last {
+        // Twilio's I-Twilio-Idempotency-Token tells a repetition.
+        "token" => before != "idempotency",
+        "key" => SECRET_KEYS.contains(&before),
+        word => SECRET_WORDS.contains(&word) || SECRET_NAMES.contains(&name),
+    }
+}
 
 /// The sample for `event`: the one of that name, else the first one of that event (`issues` for `issues.opened`).
 pub fn find_sample<'a>(samples: &'a [Sample], event: &str) -> Option<&'a Sample> {
@@ -316,7 +376,7 @@ pub fn visible_headers(provider: &dyn Provider, headers: &HeaderMap) -> BTreeMap
     let mut visible = BTreeMap::<String, String>::new();
     for (name, value) in headers {
         let name = name.as_str();
-        if ALWAYS_SECRET.contains(&name) || provider.secret_headers().iter().any(|secret| secret == name) {
+        if is_always_secret(name) || provider.secret_headers().iter().any(|secret| secret == name) {
             continue;
         }
         // Nearly all are text, which this sees faster than the lossy way does.

@@ -26,22 +26,14 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait after `failures` failed tries (from 1). `seed` decides the jitter.
+    /// The wait after `failures` failed tries (from 1). `seed`: random bits, which decide the jitter.
     pub fn wait(&self, failures: u32, seed: u64) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
         let grown = self.initial.as_secs_f64() * self.factor.powi(exponent);
         let capped = grown.min(self.max.as_secs_f64()).max(0.0);
-        let share = if self.jitter { 0.5 + 0.5 * (scramble(seed) as f64 / u64::MAX as f64) } else { 1.0 };
+        let share = if self.jitter { 0.5 + 0.5 * (seed as f64 / u64::MAX as f64) } else { 1.0 };
         Duration::from_secs_f64(capped * share)
     }
-}
-
-/// Spreads a seed over 64 bits (the finaliser of SplitMix64), so that neighbouring seeds give unlike waits.
-fn scramble(seed: u64) -> u64 {
-    let mut bits = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

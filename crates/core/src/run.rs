@@ -93,7 +93,7 @@ pub const MOST_LOSSES: u32 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
-    /// Tries in all, at least 1.
+    /// Tries in all, at least 1. With 1, an agent that asks for another try gets it all the same.
     pub attempts: u32,
     /// For lost runs.
     pub on_lost: OnLost,
@@ -115,7 +115,7 @@ pub enum Outcome {
     /// Badly: with a reason for people.
     Failed(String),
     /// It could not be done now, and another try is asked for; with a reason for people. Granted up to the policy's
-    /// tries or [`TRIES_WHEN_ASKED`], whichever is more.
+    /// tries, or up to [`TRIES_WHEN_ASKED`] if it has one only.
     TryAgain(String),
     /// A person asked for its end; with who.
     Cancelled(String),
@@ -125,7 +125,7 @@ pub enum Outcome {
     HandedBack,
 }
 
-/// Tries that an agent which asks for another one gets in all, even if its policy allows fewer.
+/// Tries that an agent which asks for another one gets in all, if its policy says nothing of further ones.
 pub const TRIES_WHEN_ASKED: u32 = 5;
 
 /// What a run has behind it, the ending try included.
@@ -152,7 +152,7 @@ pub struct Transition {
     pub reason: String,
 }
 
-/// What becomes of a run whose try ended. `seed` decides the jitter of a wait.
+/// What becomes of a run whose try ended. `seed`: random bits, which decide the jitter of a wait.
 pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp, seed: u64) -> Transition {
     let end = |state, dead_letter, progress, reason| Transition { state, due: None, dead_letter, progress, reason };
     match outcome {
@@ -162,7 +162,10 @@ pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp,
             end(State::Queued, false, behind, "handed back unfinished when the gateway shut down".to_owned())
         }
         Outcome::Failed(reason) => fail(policy, policy.attempts, behind, reason, now, seed),
-        Outcome::TryAgain(reason) => fail(policy, policy.attempts.max(TRIES_WHEN_ASKED), behind, reason, now, seed),
+        Outcome::TryAgain(reason) => {
+            let tries = if policy.attempts > 1 { policy.attempts } else { TRIES_WHEN_ASKED };
+            fail(policy, tries, behind, reason, now, seed)
+        }
         Outcome::Lost(what) => {
             let progress = Progress { losses: behind.losses + 1, ..behind };
             match policy.on_lost {
@@ -231,6 +234,14 @@ mod tests {
         let behind = Progress { failures: TRIES_WHEN_ASKED - 1, losses: 0 };
         let asked = after(policy, behind, Outcome::TryAgain("busy".to_owned()));
         assert_eq!((asked.state, asked.reason.as_str()), (State::Waiting, "busy; try 6 of 6 follows"));
+    }
+
+    #[test]
+    fn an_agent_that_asks_for_another_try_gets_no_more_than_its_policy_allows() {
+        let policy = Policy { attempts: 3, ..Policy::default() };
+        let ask = |failures| after(policy, Progress { failures, losses: 0 }, Outcome::TryAgain("busy".to_owned()));
+        assert_eq!((ask(1).state, ask(1).reason.as_str()), (State::Waiting, "busy; try 3 of 3 follows"));
+        assert_eq!((ask(2).state, ask(2).dead_letter), (State::Failed, true));
     }
 
     #[test]

@@ -284,10 +284,10 @@ fn sweep(project: &Path, requests: &[Request], time: Duration, figures: &mut Fig
     keep(project, KEPT);
     let (server, client, _) = start(project);
     let stats = || block_on(client.stats()).unwrap();
-    let before = stats().events;
+    let before = stats().events.unwrap_or_default();
     let done = block_on(load(server.port, requests, CONNECTIONS, time, Some(RATE)));
     let now = stats();
-    let removed = (before + done.answered as u64).saturating_sub(now.events);
+    let removed = (before + done.answered as u64).saturating_sub(now.events.unwrap_or_default());
     let went_on = now.last_sweep.is_none();
     figures.load("accept during a sweep", "acceptDuringSweep", &done);
     if went_on {

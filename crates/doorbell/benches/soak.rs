@@ -180,7 +180,7 @@ async fn close(soak: &Soak, client: &Client) -> Result<(), Error> {
     let begun = Instant::now();
     loop {
         // The newest event and run stay, for their numbers.
-        let (events, folders) = (client.stats().await?.events, soak.project.run_folders());
+        let (events, folders) = (client.stats().await?.events.unwrap_or_default(), soak.project.run_folders());
         if events <= 2 && folders <= 2 {
             return Ok(());
         }

@@ -5,15 +5,19 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
+use anyhow::Context;
 use aws_lc_rs::digest;
-use doorbell_core::id::{EventId, RunId};
+use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::provider::encode_hex;
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conditions::Pool;
-use crate::store::{ApiKey, LogLine, Rejection, Store, StoredRun};
+use crate::config::Config;
+use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
 mod secret_uses;
@@ -23,6 +27,9 @@ mod snapshot;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
+
+/// The folder of a project that holds its state.
+pub const STATE_FOLDER: &str = ".doorbell";
 
 /// What the parts of a running gateway share.
 #[derive(Debug)]
@@ -62,6 +69,37 @@ pub struct App {
 }
 
 impl App {
+    /// With a configuration that is put in force, and what the store remembers.
+    ///
+    /// # Errors
+    /// If the store is unavailable, or threads cannot be started.
+    pub async fn new(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let root = config.root.clone();
+        let access = Access::new(store.keys().await?);
+        let secret_uses = SecretUses::new(store.secret_uses().await?);
+        let metrics = Metrics::new(clock::now());
+        let traces = Traces::start(&config.telemetry, metrics.spans())?;
+        let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
+        Ok(Self {
+            state: root.join(STATE_FOLDER),
+            root,
+            in_force,
+            store,
+            conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
+            access,
+            secret_uses,
+            activity: Activity::default(),
+            signs: Signs::default(),
+            metrics,
+            traces,
+            local_url: OnceLock::new(),
+            admin_url: OnceLock::new(),
+            instance: encode_hex(&clock::random::<16>()),
+            seen_ready: AtomicI64::new(0),
+            closing: AtomicBool::new(false),
+        })
+    }
+
     /// What is in force now. A request or step takes it once, and uses it throughout.
     pub fn current(&self) -> Arc<Snapshot> {
         self.in_force.current()
@@ -97,8 +135,15 @@ pub enum Notice {
     Rejected(Arc<Rejection>),
     /// A run changed its state.
     Run(Arc<StoredRun>),
-    /// A run wrote lines; the number is that of the first.
-    Log(RunId, u64, Arc<Vec<LogLine>>),
+    /// A run wrote so many lines after line number `after`. The store has them: a watcher that is slow holds none.
+    Log {
+        /// The run.
+        run: RunId,
+        /// The number of the line before the first of them.
+        after: u64,
+        /// How many.
+        lines: usize,
+    },
     /// A saved configuration was taken over, or refused.
     Config(Arc<Reload>),
 }
@@ -197,26 +242,45 @@ impl Caller {
 /// API keys and run tokens, by their SHA-256; the keys themselves are kept nowhere.
 #[derive(Debug, Default)]
 pub struct Access {
-    keys: RwLock<HashMap<Vec<u8>, ApiKey>>,
+    /// With what is cancelled when the key is removed.
+    keys: RwLock<HashMap<Vec<u8>, (ApiKey, CancellationToken)>>,
     tokens: Mutex<HashMap<Vec<u8>, (RunId, String)>>,
 }
 
 impl Access {
     /// With these keys.
     pub fn new(keys: Vec<ApiKey>) -> Self {
-        let keys = keys.into_iter().map(|key| (key.hash.clone(), key)).collect();
+        let keys = keys.into_iter().map(|key| (key.hash.clone(), (key, CancellationToken::new()))).collect();
         Self { keys: RwLock::new(keys), tokens: Mutex::default() }
     }
 
     /// Lets a key in.
     pub fn admit(&self, key: ApiKey) {
-        self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(key.hash.clone(), key);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(key.hash.clone(), (key, CancellationToken::new()));
+    }
+
+    /// Lets a key in no more, and ends what it has open.
+    pub fn expel(&self, id: KeyId) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, (key, removed)| {
+            if key.id == id {
+                removed.cancel();
+            }
+            key.id != id
+        });
+    }
+
+    /// Is cancelled when this key is removed; none if it is no API key, or is removed already.
+    pub fn removal(&self, presented: &str) -> Option<CancellationToken> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&hash_key(presented)).map(|(_, removed)| removed.clone())
     }
 
     /// Who has this key or token.
     pub fn identify(&self, presented: &str) -> Option<Caller> {
         let hash = hash_key(presented);
-        if let Some(key) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+        if let Some((key, _)) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
             return match (key.role.as_str(), &key.agent) {
                 ("owner", _) => Some(Caller::Owner { name: key.name.clone() }),
                 ("viewer", _) => Some(Caller::Viewer),
@@ -226,6 +290,12 @@ impl Access {
         }
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.get(&hash).map(|(run, agent)| Caller::Run { run: *run, agent: agent.clone() })
+    }
+
+    /// Whether a key or token of this hash is known: tokens die with their attempt.
+    pub fn knows(&self, hash: &[u8]) -> bool {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
+            || self.tokens.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
     }
 
     /// A token for one attempt; it is dead when the returned value is dropped.
@@ -261,7 +331,7 @@ impl Drop for RunToken<'_> {
 
 /// A new key: a prefix and 256 random bits in hex.
 pub fn make_key(prefix: &str) -> String {
-    format!("{prefix}_{}", doorbell_core::provider::encode_hex(&clock::random::<32>()))
+    format!("{prefix}_{}", encode_hex(&clock::random::<32>()))
 }
 
 /// The SHA-256 of a key. A key has 256 random bits, so nothing slower is needed.

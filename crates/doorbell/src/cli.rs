@@ -23,6 +23,7 @@ mod events;
 mod failure;
 mod init;
 mod keys;
+mod known;
 mod live;
 mod logs;
 mod man;
@@ -168,7 +169,7 @@ struct DemoArgs {
 /// Runs the command that the process was started with, and answers its exit code.
 pub fn run() -> ExitCode {
     completions::answer_shell();
-    let Args { global, command } = Args::parse();
+    let Args { global, command } = Args::try_parse().unwrap_or_else(|error| failure::refuse_arguments(&error));
     if matches!(command, Command::Guard) {
         return serve::guard();
     }

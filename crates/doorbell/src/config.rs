@@ -43,13 +43,15 @@ mod triggers;
 mod types;
 mod values;
 
-pub use credentials::{Credentials, Stored};
+pub use credentials::{Credentials, Stored, without_line_end};
 pub use environment::Environment;
+pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
+pub use runtime::script_of;
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};

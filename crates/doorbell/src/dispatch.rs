@@ -28,6 +28,8 @@ mod desks;
 mod follow_up;
 mod journal;
 mod recovery;
+#[cfg(test)]
+mod tests;
 
 use desks::Desks;
 use follow_up::FollowUps;
@@ -51,6 +53,8 @@ pub struct Dispatcher {
     due: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
+    /// What still runs is to end now.
+    handing_back: CancellationToken,
     takers: TaskTracker,
     carriers: TaskTracker,
     keepers: TaskTracker,
@@ -95,6 +99,7 @@ impl Dispatcher {
             due: Notify::new(),
             in_flight: Mutex::default(),
             closing: CancellationToken::new(),
+            handing_back: CancellationToken::new(),
             takers: TaskTracker::new(),
             carriers: TaskTracker::new(),
             keepers: TaskTracker::new(),
@@ -150,7 +155,7 @@ impl Dispatcher {
             Cancel::Requested => self.stop(run, None, Stop::Cancel(by.to_owned())),
             Cancel::Cancelled => {
                 tracing::info!(%run, by, "run.cancelled");
-                self.follow_ups.consider(run, None);
+                self.follow_ups.consider(run);
                 self.tell_of(run).await;
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
@@ -180,6 +185,8 @@ impl Dispatcher {
         self.takers.wait().await;
         self.carriers.close();
         if tokio::time::timeout(limit, self.carriers.wait()).await.is_err() {
+            // Before the look: a carrier that is not in the register yet looks at this once it is.
+            self.handing_back.cancel();
             let left: Vec<RunId> = self.in_flight().keys().copied().collect();
             tracing::warn!(runs = left.len(), "shutdown.handing_back");
             left.into_iter().for_each(|run| self.stop(run, None, Stop::Shutdown));

@@ -1,15 +1,18 @@
 //! A running gateway: everything put together, started and closed in order.
 
 use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use doorbell_core::provider::encode_hex;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -17,9 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::app::{Access, Activity, App, InForce, SecretUses, Signs, Snapshot};
-use crate::clock;
-use crate::conditions::Pool;
+use crate::app::App;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::files;
@@ -30,10 +31,8 @@ use crate::reload::Reloader;
 use crate::runtime::{self, Guard};
 use crate::store::{self, Store};
 use crate::sweep;
-use crate::telemetry::{Metrics, Traces};
 
-/// The folder of a project that holds its state.
-pub const STATE_FOLDER: &str = ".doorbell";
+pub use crate::app::STATE_FOLDER;
 
 /// Where a running gateway can be found: the content of `.doorbell/gateway.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +74,8 @@ pub struct Gateway {
     accepting: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     _reaper: AbortOnDropHandle<()>,
+    /// Held until everything is closed.
+    _project: Flock<File>,
     keeper: JoinHandle<()>,
     reloading: JoinHandle<()>,
     sweeping: CancellationToken,
@@ -88,11 +89,13 @@ impl Gateway {
     /// commands get.
     ///
     /// # Errors
-    /// If the address is taken, or the store cannot be opened.
+    /// If another gateway runs for the project, the address is taken, or the store cannot be opened.
     pub async fn start(config: Config, program: &Path, inherited: Vec<(String, OsString)>) -> anyhow::Result<Self> {
         let root = config.root.clone();
         let state = root.join(STATE_FOLDER);
         files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
+        // Before anything in the folder is written: another one with a database of its own is in the way, too.
+        let project = take_project(&state)?;
         let store = store::open(&config.store_url, &root).await?;
         let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
         let address = listener.local_addr()?;
@@ -101,7 +104,7 @@ impl Gateway {
             None => None,
         };
         ensure_local_key(store.as_ref(), &root).await?;
-        let app = make_app(config, store).await?;
+        let app = Arc::new(App::new(config, store).await?);
         let _ = app.local_url.set(local_url(address));
         if let Some(admin) = &admin {
             let _ = app.admin_url.set(local_url(admin.local_addr()?));
@@ -143,6 +146,7 @@ impl Gateway {
             sweeping,
             sweeper,
             _reaper: reaper,
+            _project: project,
         })
     }
 
@@ -156,57 +160,35 @@ impl Gateway {
         let _ = self.sweeper.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
-        let _ = std::fs::remove_file(address_file(&self.app.root));
+        forget_address(&self.app);
         self.accepting.cancel();
         for server in self.servers {
             let _ = server.await;
         }
         let _ = self.keeper.await;
+        // Deliveries that were still under way when it ended.
+        keep_secret_uses_now(&self.app).await;
         self.app.traces.close().await;
         tracing::info!("gateway.closed");
     }
 }
 
-async fn make_app(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Arc<App>> {
-    let root = config.root.clone();
-    let access = Access::new(store.keys().await?);
-    let secret_uses = SecretUses::new(store.secret_uses().await?);
-    let metrics = Metrics::new(clock::now());
-    let traces = Traces::start(&config.telemetry, metrics.spans())?;
-    let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
-    Ok(Arc::new(App {
-        state: root.join(STATE_FOLDER),
-        root,
-        in_force,
-        store,
-        conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
-        access,
-        secret_uses,
-        activity: Activity::default(),
-        signs: Signs::default(),
-        metrics,
-        traces,
-        local_url: OnceLock::new(),
-        admin_url: OnceLock::new(),
-        instance: encode_hex(&clock::random::<16>()),
-        seen_ready: AtomicI64::new(0),
-        closing: AtomicBool::new(false),
-    }))
-}
-
 /// How long what was counted may wait to be kept.
 const KEPT_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps which secrets are in use, until the gateway accepts no more; then what is left of it.
+/// Keeps which secrets are in use, until the gateway accepts no more.
 async fn keep_secret_uses(app: Arc<App>, accepting: CancellationToken) {
     loop {
-        let ended = accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none();
-        if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
-            tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
-        }
-        if ended {
+        if accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none() {
             return;
         }
+        keep_secret_uses_now(&app).await;
+    }
+}
+
+async fn keep_secret_uses_now(app: &App) {
+    if let Err(error) = app.secret_uses.keep(app.store.as_ref()).await {
+        tracing::debug!(error = error.with_causes(), "secret_uses.not_kept");
     }
 }
 
@@ -247,6 +229,31 @@ const FILES_KEPT: u64 = 512;
 
 /// Connections to `admin_listen` at once: some of the files that are kept.
 const ADMIN_CONNECTIONS: usize = 256;
+
+/// Takes the project for this process: the files in its folder are one gateway's. The system gives it back when the process
+/// ends, however it ends.
+fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
+    let path = state.join("gateway.lock");
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            let (state, lock) = (state.display(), path.display());
+            anyhow::bail!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)")
+        }
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Takes the address away that was written, unless somebody put another one there.
+fn forget_address(app: &App) {
+    let file = address_file(&app.root);
+    let written = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Address>(&text).ok());
+    if written.is_some_and(|address| address.instance == app.instance) {
+        let _ = std::fs::remove_file(file);
+    }
+}
 
 /// What tells the commands of this project where the gateway is.
 fn found_at(app: &App) -> Address {

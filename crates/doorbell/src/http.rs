@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 
 use crate::app::App;
 use crate::dispatch::Dispatcher;
@@ -88,7 +88,8 @@ pub fn routers(
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
-        .route("/v1/keys", post(api::create_key));
+        .route("/v1/keys", get(api::list_keys).post(api::create_key))
+        .route("/v1/keys/{id}", delete(api::remove_key));
     let management = management.route("/readyz", get(api::readyz));
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell_core::envelope::Envelope;
+use doorbell_core::id::RunId;
 use doorbell_core::run::Outcome;
 use doorbell_core::secret::Secret;
 use nix::sys::signal::Signal;
@@ -91,11 +92,14 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// What the agent left as its result: JSON, without secrets.
     pub result: Option<String>,
+    /// Why what it left cannot be its result.
+    pub ignored: Option<String>,
 }
 
 impl Ended {
-    fn without_process(outcome: Outcome) -> Self {
-        Self { ended: name_of(&outcome), outcome, exit_code: None, result: None }
+    /// An attempt that came to this before it had a process.
+    pub fn without_process(outcome: Outcome) -> Self {
+        Self { ended: name_of(&outcome), outcome, exit_code: None, result: None, ignored: None }
     }
 }
 
@@ -134,19 +138,19 @@ async fn carry_out_with<F: Future<Output = ()>>(
     if let Some(stop) = stopped {
         return Ended::without_process(stop.into());
     }
-    let job = Arc::new(job);
-    let for_disk = Arc::clone(&job);
-    let prepared = match tokio::task::spawn_blocking(move || command::prepare(&for_disk)).await {
+    let brief = Brief::of(&job);
+    let (run, attempt) = (brief.run, brief.attempt);
+    // It takes the job with it: its event may be large, and is not needed any more once it is written.
+    let prepared = match tokio::task::spawn_blocking(move || command::prepare(&job)).await {
         Ok(Ok(prepared)) => prepared,
         Ok(Err(outcome)) => return Ended::without_process(outcome),
         Err(error) => {
             return Ended::without_process(Outcome::Failed(format!("the attempt cannot be prepared: {error}")));
         }
     };
-    let (run, attempt) = (job.envelope.run_id, job.envelope.attempt);
     // Before the start: there is no moment at which a process runs and the guard does not know of it.
     guard.watch_over(run, attempt, None);
-    let ended = match Attempt::start(&job, prepared, log, grace) {
+    let ended = match Attempt::start(brief, prepared, log, grace) {
         Ok(attempt) => attempt.see_through(guard, started, stop).await,
         Err(outcome) => Ended::without_process(outcome),
     };
@@ -163,9 +167,24 @@ impl From<Stop> for Outcome {
     }
 }
 
+/// What is needed of a job for as long as its process runs.
+struct Brief {
+    agent: Arc<Agent>,
+    run: RunId,
+    attempt: u32,
+    token: Secret,
+}
+
+impl Brief {
+    fn of(job: &Job) -> Self {
+        let (run, attempt) = (job.envelope.run_id, job.envelope.attempt);
+        Self { agent: Arc::clone(&job.agent), run, attempt, token: job.token.clone() }
+    }
+}
+
 /// An attempt whose process runs.
 struct Attempt {
-    job: Arc<Job>,
+    brief: Brief,
     prepared: Prepared,
     child: Child,
     own: Own,
@@ -187,12 +206,7 @@ enum Turn {
 }
 
 impl Attempt {
-    fn start(
-        job: &Arc<Job>,
-        prepared: Prepared,
-        lines: mpsc::Sender<LogLine>,
-        grace: Duration,
-    ) -> Result<Self, Outcome> {
+    fn start(brief: Brief, prepared: Prepared, lines: mpsc::Sender<LogLine>, grace: Duration) -> Result<Self, Outcome> {
         let (mut child, own) = prepared.start()?;
         // It is not reaped before we wait for it, so its number is still its own.
         let process = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
@@ -201,21 +215,21 @@ impl Attempt {
             return Err(Outcome::Failed("the started process is not in /proc, which Doorbell needs".to_owned()));
         };
         own.is_try(&process);
-        let log = Arc::new(Log::new(lines, job.envelope.attempt));
-        let credentials = job.agent.runtime.credentials.iter().map(|(_, secret)| secret);
-        let secrets = Arc::new(Secrets::new(credentials.chain([&job.token])));
+        let log = Arc::new(Log::new(lines, brief.attempt));
+        let credentials = brief.agent.runtime.credentials.iter().map(|(_, secret)| secret);
+        let secrets = Arc::new(Secrets::new(credentials.chain([&brief.token])));
         let no_process_left = CancellationToken::new();
         let mut readers = JoinSet::new();
         if let Some(pipe) = child.stdout.take() {
             let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
-            let rule = job.agent.runtime.result.clone().filter(|rule| rule.from == ResultPlace::Stdout);
+            let rule = brief.agent.runtime.result.clone().filter(|rule| rule.from == ResultPlace::Stdout);
             readers.spawn(log::capture(pipe, Stream::Stdout, log, secrets, end, rule.map(Collector::new)));
         }
         if let Some(pipe) = child.stderr.take() {
             let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
             readers.spawn(log::capture(pipe, Stream::Stderr, log, secrets, end, None));
         }
-        Ok(Self { job: Arc::clone(job), prepared, child, own, process, grace, log, secrets, readers, no_process_left })
+        Ok(Self { brief, prepared, child, own, process, grace, log, secrets, readers, no_process_left })
     }
 
     /// Waits for the process, or ends it; ends what it left; gathers what there is to know.
@@ -225,7 +239,7 @@ impl Attempt {
         started: impl FnOnce(Process) -> F,
         mut stop: watch::Receiver<Option<Stop>>,
     ) -> Ended {
-        guard.watch_over(self.job.envelope.run_id, self.job.envelope.attempt, Some(&self.process));
+        guard.watch_over(self.brief.run, self.brief.attempt, Some(&self.process));
         // Dropped, and with it the pipe, when this is over: a process that got away cannot hold us up.
         let mut writer = JoinSet::new();
         if let (Some(pipe), Some(input)) = (self.child.stdin.take(), self.prepared.input.take()) {
@@ -265,7 +279,7 @@ impl Attempt {
             biased;
             _ = self.child.wait() => Turn::Exit,
             stop = stopped => Turn::Stop(stop),
-            () = tokio::time::sleep(self.job.agent.timeout) => Turn::Timeout,
+            () = tokio::time::sleep(self.brief.agent.timeout) => Turn::Timeout,
         }
     }
 
@@ -274,8 +288,8 @@ impl Attempt {
     async fn end_processes(&mut self, turn: &Turn) -> (std::io::Result<ExitStatus>, usize) {
         self.own.is_ending();
         let trace = Trace {
-            run: self.job.envelope.run_id.to_string(),
-            attempt: Some(self.job.envelope.attempt),
+            run: self.brief.run.to_string(),
+            attempt: Some(self.brief.attempt),
             leader: Some(self.process.clone()),
             just_ended: true,
         };
@@ -298,7 +312,7 @@ impl Attempt {
         let exit_code = status.as_ref().ok().and_then(ExitStatus::code);
         let (outcome, ended) = match turn {
             Turn::Timeout => {
-                let reason = format!("timed out after {}", in_words(self.job.agent.timeout));
+                let reason = format!("timed out after {}", in_words(self.brief.agent.timeout));
                 self.log.tell(format!("{reason}: its processes were ended")).await;
                 (Outcome::Failed(reason), "timed_out")
             }
@@ -312,18 +326,19 @@ impl Attempt {
                     Ok(status) => judge(status),
                     Err(error) => Outcome::Failed(format!("its end could not be waited for: {error}")),
                 };
-                let (outcome, result) = self.hear(outcome, collected).await;
-                return Ended { ended: name_of(&outcome), outcome, exit_code, result };
+                let (outcome, left) = self.hear(outcome, collected).await;
+                let (result, ignored) = (left.result, left.ignored);
+                return Ended { ended: name_of(&outcome), outcome, exit_code, result, ignored };
             }
         };
-        let result = if outcome == Outcome::HandedBack { None } else { self.left_result().await };
-        Ended { outcome, ended, exit_code, result }
+        let left = if outcome == Outcome::HandedBack { Left::default() } else { self.left_result().await };
+        Ended { outcome, ended, exit_code, result: left.result, ignored: left.ignored }
     }
 
     /// What became of a command that ended by itself, and its result, with what it says of both where `result` says.
-    async fn hear(&self, outcome: Outcome, collected: Option<Collector>) -> (Outcome, Option<String>) {
-        let Some(rule) = self.job.agent.runtime.result.clone() else { return (outcome, self.left_result().await) };
-        let left = if rule.from == ResultPlace::Stdout { self.left_result().await } else { None };
+    async fn hear(&self, outcome: Outcome, collected: Option<Collector>) -> (Outcome, Left) {
+        let Some(rule) = self.brief.agent.runtime.result.clone() else { return (outcome, self.left_result().await) };
+        let left = if rule.from == ResultPlace::Stdout { self.left_result().await } else { Left::default() };
         let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
         let hear = move || {
             let collector = collected.unwrap_or_else(|| {
@@ -335,25 +350,29 @@ impl Attempt {
             collector.finish().without(&secrets)
         };
         let answer = tokio::task::spawn_blocking(hear).await.unwrap_or_else(|_| Answer::default());
-        let result = left.or_else(|| answer.result.as_ref().map(ToString::to_string));
-        (answer.weigh(outcome, result.is_some()), result)
+        let result = left.result.or_else(|| answer.result.as_ref().map(ToString::to_string));
+        (answer.weigh(outcome, result.is_some()), Left { result, ignored: left.ignored })
     }
 
     /// What the command left in the file of its result.
-    async fn left_result(&self) -> Option<String> {
+    async fn left_result(&self) -> Left {
         let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
-        match tokio::task::spawn_blocking(move || folder.result(&secrets)).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(why)) => {
-                self.log.tell(why).await;
-                None
-            }
-            Err(error) => {
-                self.log.tell(format!("the result is ignored: {error}")).await;
-                None
+        let read = tokio::task::spawn_blocking(move || folder.result(&secrets)).await;
+        match read.unwrap_or_else(|error| Err(format!("the result is ignored: {error}"))) {
+            Ok(result) => Left { result, ignored: None },
+            Err(why) => {
+                self.log.tell(why.clone()).await;
+                Left { result: None, ignored: Some(why) }
             }
         }
     }
+}
+
+/// What a command left as its result; or why that cannot be one.
+#[derive(Debug, Default)]
+struct Left {
+    result: Option<String>,
+    ignored: Option<String>,
 }
 
 /// An agent that does not read its prompt, or not all of it, is free to do so.

@@ -141,6 +141,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps an API key, in place of one with the same id.
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
 
+    /// Removes an API key; whether there was one.
+    fn remove_key(&self, key: KeyId) -> Answer<'_, bool>;
+
     /// All API keys, oldest first.
     fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
 
@@ -177,6 +180,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What the group commit does, as histograms.
     fn figures(&self) -> Figures;
+
     /// Events that retention may remove, from the oldest on; a piece of bounded size. Never one of which a run is not
     /// over, and never the newest.
     fn expired(&self, expiry: Expiry) -> Answer<'_, Expired>;
@@ -196,9 +200,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// What retention has done so far.
     fn swept(&self) -> Answer<'_, Swept>;
 
-    /// Removes for good what an event and its runs said: headers, body, context, logs, results, reasons. Its row, its
-    /// delivery keys and its outcomes stay, so that a redelivery starts nothing, not even agents that have no outcome
-    /// for it.
+    /// Removes for good what an event and its runs said: headers, body, context, logs, results, reasons, keys of runs, and
+    /// refusals of its source that kept the same body or delivery id. Its row, its delivery keys and its outcomes stay, so
+    /// that a redelivery starts nothing, not even agents that have no outcome for it.
     fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting>;
 
     /// Lets a held run go on: queues it, or has it wait for its time.
@@ -500,7 +504,8 @@ pub struct LogLine {
 pub struct EventQuery {
     /// Of this source.
     pub source: Option<String>,
-    /// Of this event (`issues`), or event and action (`issues.opened`).
+    /// Of this event (`issues`), or event and action (`issues.opened`), also with the provider before it
+    /// (`github.issues.opened`).
     pub event: Option<String>,
     /// With an outcome for this agent.
     pub agent: Option<String>,
@@ -741,7 +746,7 @@ pub enum Soundness {
     Sound,
     /// There was no time to look at all of it.
     Unfinished,
-    /// It is not, or cannot be read: what was found.
+    /// It is not: what was found.
     Damaged(Vec<String>),
 }
 
@@ -758,13 +763,13 @@ pub struct Growth {
 /// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
 ///
 /// # Errors
-/// If the URL is of no known kind, or its file cannot be seen.
+/// If the URL is of no known kind, or its file cannot be seen or read.
 pub fn inspect(
     url: &str,
     root: &std::path::Path,
     now: Timestamp,
     limit: Duration,
 ) -> std::io::Result<Option<Inspection>> {
-    let unknown = || std::io::Error::new(std::io::ErrorKind::Unsupported, format!("store url `{url}`"));
-    sqlite::inspect(&root.join(url.strip_prefix("sqlite:").ok_or_else(unknown)?), now, limit)
+    let file = database_file(url, root).map_err(|error| std::io::Error::other(error.to_string()))?;
+    sqlite::inspect(&file, now, limit)
 }

@@ -42,13 +42,18 @@ struct Sweeper {
 
 impl Sweeper {
     async fn serve(&self) {
-        let kept = self.app.current().config.retention;
-        let pause = kept.map_or(RAREST, |kept| (kept / 20).clamp(MOST_OFTEN, RAREST));
+        let mut configuration = self.app.in_force.follow();
         loop {
+            let kept = configuration.borrow_and_update().config.retention;
             if let Err(error) = self.sweep(kept).await {
                 tracing::error!(error = error.with_causes(), "sweep.failed: it goes on later");
             }
-            tokio::time::sleep(pause).await;
+            let pause = kept.map_or(RAREST, |kept| (kept / 20).clamp(MOST_OFTEN, RAREST));
+            // Whoever keeps less from now on need not wait for the end of the earlier pause.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Ok(_) = configuration.wait_for(|now| now.config.retention != kept) => {}
+            }
         }
     }
 

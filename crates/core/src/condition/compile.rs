@@ -35,9 +35,7 @@ fn parse(source: &str) -> Result<Program, Flaw> {
     let (expression, info) = parser.parse_with_source_info(source).map_err(|errors| places.syntax(&errors))?;
     let mut lowering = Lowering { places, info, parts: 0, item: None, in_loop: None, paths: Vec::new() };
     let (root, kind) = lowering.lower(&expression)?;
-    let paths = lowering.paths;
-    let reads_body = paths.iter().any(|path| path.field == Field::Body);
-    Ok(Program { root, kind, reads_body, paths })
+    Ok(Program { root, kind, paths: lowering.paths })
 }
 
 struct Lowering<'s> {

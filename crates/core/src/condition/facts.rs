@@ -41,8 +41,8 @@ pub struct Body {
 }
 
 impl Body {
-    /// A raw body. As JSON it is what the JSON says; as a form the JSON of its field `payload`, or else its fields; as
-    /// any other text, the text.
+    /// A raw body. As JSON it is what the JSON says, also if it is called a form; as a form the JSON of its field
+    /// `payload`, or else its fields; as any other text, the text.
     pub fn new(bytes: bytes::Bytes, content_type: Option<&str>) -> Self {
         let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
         let form = essence.eq_ignore_ascii_case("application/x-www-form-urlencoded");
@@ -59,7 +59,10 @@ fn parse(bytes: &[u8], form: bool) -> Result<Json, String> {
         return Err(format!("`event.body` has {} bytes, and expressions get {LARGEST_BODY} at most", bytes.len()));
     }
     if form {
-        return Ok(read_form(bytes));
+        // `curl -d` calls everything a form.
+        let object = || serde_json::from_slice(bytes).ok().filter(Json::is_object);
+        let said = bytes.trim_ascii_start().starts_with(b"{").then(object).flatten();
+        return Ok(said.unwrap_or_else(|| read_form(bytes)));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| "`event.body` is not text".to_owned())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -14,7 +14,6 @@ pub(super) struct Program {
     pub(super) root: Node,
     /// What its value is, as far as that is known.
     pub(super) kind: Type,
-    pub(super) reads_body: bool,
     /// Every value of the event that it reads, each once, as they come.
     pub(super) paths: Vec<Path>,
 }

@@ -48,11 +48,6 @@ impl Conditions {
         self.condition.is_none() && self.key.is_none()
     }
 
-    /// Whether any of them reads the event's body.
-    pub fn read_body(&self) -> bool {
-        self.condition.iter().chain(&self.key).any(Expression::reads_body)
-    }
-
     /// Asks them. Deep expressions recurse: give it a stack of some MiB.
     pub fn judge(&self, facts: &Facts, meter: &mut Meter<'_>) -> Ruling {
         match self.holds(facts, meter) {

@@ -1,22 +1,10 @@
-//! Ids of deliveries: of the content where the protocol has none, and fresh ones for samples that carry theirs in the
-//! body.
+//! Fresh ids for samples that carry theirs in the body.
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
 
+use super::json;
 use super::paths::Paths;
-use super::{encode_hex, json};
-
-/// `sha256:` and the digest of these parts: the id of a delivery whose protocol has none. The length of each part is
-/// part of it, so that two lists of parts with the same id are the same list.
-pub(super) fn content_id(parts: &[&[u8]]) -> String {
-    let mut digest = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        digest.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        digest.update(part);
-    }
-    format!("sha256:{}", encode_hex(digest.finish().as_ref()))
-}
 
 /// Digits that stand for a fresh text, as protocols with numeric ids write them (19 of them, no leading zero).
 pub(super) fn number_for(fresh: &str) -> String {
@@ -46,13 +34,6 @@ pub(super) fn with_values(body: &Bytes, pointers: &[&'static str], value: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_same_parts_have_the_same_id_and_others_another() {
-        assert_eq!(content_id(&[b"a", b"b"]), content_id(&[b"a", b"b"]));
-        assert_ne!(content_id(&[b"a", b"b"]), content_id(&[b"ab"]));
-        assert_ne!(content_id(&[b"ab", b""]), content_id(&[b"", b"ab"]));
-    }
 
     #[test]
     fn a_fresh_number_has_nineteen_digits() {

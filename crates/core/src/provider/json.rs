@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// An object of which some fields are read.
@@ -22,12 +23,37 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, std::str::Utf8Error> {
     std::str::from_utf8(body).map(|text| text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
+/// Why a text is not the JSON that is read: what is wrong and where, and nothing of what stands there, because it is
+/// answered, logged and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what}, at line {line}, column {column}")]
+pub struct NotJson {
+    what: &'static str,
+    line: usize,
+    column: usize,
+}
+
+impl NotJson {
+    /// The same error; `otherwise` says what it is if the text is JSON, and not what is looked for.
+    pub(super) fn new(error: &serde_json::Error, otherwise: &'static str) -> Self {
+        let what = match error.classify() {
+            Category::Syntax | Category::Io => "not JSON",
+            Category::Eof => "JSON that ends too early",
+            Category::Data => otherwise,
+        };
+        Self { what, line: error.line(), column: error.column() }
+    }
+}
+
 /// Reads a text that must be one JSON object.
-pub(super) fn read<'de, T: Object<'de>>(text: &'de str) -> Result<T, serde_json::Error> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let object = json.deserialize_map(Whole(PhantomData))?;
-    json.end()?;
-    Ok(object)
+pub(super) fn read<'de, T: Object<'de>>(text: &'de str) -> Result<T, NotJson> {
+    let read = || {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let object = json.deserialize_map(Whole(PhantomData))?;
+        json.end()?;
+        Ok(object)
+    };
+    read().map_err(|error| NotJson::new(&error, "JSON, but not an object"))
 }
 
 /// A text that is not empty.
@@ -62,8 +88,10 @@ pub(super) fn raw<'de, A: MapAccess<'de>>(value: &mut A) -> Result<&'de str, A::
 
 /// The text that `raw` is, if it is one and not empty. Half a surrogate pair becomes U+FFFD.
 pub(super) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
-    if !raw.starts_with('"') {
-        return None;
+    let quoted = raw.strip_prefix('"')?;
+    // Without an escape the characters are what stands there, which was seen to be a whole text when it was read.
+    if let Some(plain) = quoted.strip_suffix('"').filter(|plain| !plain.contains('\\')) {
+        return Some(plain).filter(|text| !text.is_empty()).map(Cow::Borrowed);
     }
     let mut json = serde_json::Deserializer::from_str(raw);
     // As bytes, because as a text serde_json refuses half a surrogate pair.
@@ -261,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn a_text_reads_the_same_with_and_without_escapes() {
+        for (plain, escaped) in [("plain", r"pl\u0061in"), ("grün/🔔", r"gr\u00fcn\/\ud83d\udd14"), ("", "")] {
+            let of = |text: &str| {
+                let json = format!(r#"{{"name":"{text}"}}"#);
+                read::<Thing<'_>>(&json).unwrap().name.map(Cow::into_owned)
+            };
+            assert_eq!(of(plain).unwrap_or_default(), plain);
+            assert_eq!(of(plain), of(escaped));
+        }
+        for broken in ["cut", "a\u{1}b", r"a\"] {
+            assert!(read::<Thing<'_>>(&format!(r#"{{"name":"{broken}"#)).is_err());
+        }
+    }
+
+    #[test]
     fn the_last_of_a_repeated_key_counts() {
         let thing: Thing<'_> = read(r#"{"name":"a","n\u0061me":"b"}"#).unwrap();
         assert_eq!(thing.name.as_deref(), Some("b"));
@@ -278,6 +321,14 @@ mod tests {
             assert!(read::<Thing<'_>>(bad).is_err(), "{bad}");
         }
         assert!(read::<Thing<'_>>(" {} ").is_ok());
+    }
+
+    #[test]
+    fn an_error_says_where_it_is_and_nothing_of_what_stands_there() {
+        let said = |text: &str| read::<Thing<'_>>(text).err().unwrap().to_string();
+        assert_eq!(said(&format!("\"{}\"", "S".repeat(5000))), "JSON, but not an object, at line 1, column 5002");
+        assert_eq!(said("{\n  \"secret\" 1}"), "not JSON, at line 2, column 12");
+        assert_eq!(said("{\"secret\": "), "JSON that ends too early, at line 1, column 11");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize as _, Deserializer as _};
 use serde_json::value::RawValue;
 
-use super::json;
+use super::json::{self, NotJson};
 
 /// The most values that a `*` collects.
 const MOST_COLLECTED: usize = 1000;
@@ -78,9 +78,10 @@ impl Paths {
     ///
     /// # Errors
     /// If it is not JSON.
-    pub fn find<'p, 'a>(&'p self, text: &'a str) -> Result<Found<'p, 'a>, serde_json::Error> {
+    pub fn find<'p, 'a>(&'p self, text: &'a str) -> Result<Found<'p, 'a>, NotJson> {
         // A text with half a surrogate pair, where an object is looked for, is refused by the fast way only.
-        let values = self.walk(text, false).or_else(|_| self.walk(text, true))?;
+        let values = self.walk(text, false).or_else(|_| self.walk(text, true));
+        let values = values.map_err(|error| NotJson::new(&error, "JSON of another kind than is read"))?;
         Ok(Found { paths: self, values })
     }
 
@@ -143,8 +144,9 @@ impl<'a> Found<'_, 'a> {
 ///
 /// # Errors
 /// If it is not a list.
-pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
-    let list: Vec<&RawValue> = serde_json::from_str(text)?;
+pub fn elements(text: &str) -> Result<Vec<&str>, NotJson> {
+    let list = serde_json::from_str::<Vec<&RawValue>>(text);
+    let list = list.map_err(|error| NotJson::new(&error, "JSON, but not a list"))?;
     Ok(list.into_iter().map(RawValue::get).collect())
 }
 
@@ -152,11 +154,14 @@ pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
 ///
 /// # Errors
 /// If it is not an object.
-pub fn names(text: &str) -> Result<Vec<Cow<'_, str>>, serde_json::Error> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let names = json.deserialize_map(Names)?;
-    json.end()?;
-    Ok(names)
+pub fn names(text: &str) -> Result<Vec<Cow<'_, str>>, NotJson> {
+    let read = || {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let names = json.deserialize_map(Names)?;
+        json.end()?;
+        Ok(names)
+    };
+    read().map_err(|error| NotJson::new(&error, "JSON, but not an object"))
 }
 
 struct Names;

@@ -164,4 +164,22 @@ mod tests {
             assert_eq!(digits(bad), None, "{bad}");
         }
     }
+
+    #[test]
+    fn the_window_is_as_wide_on_both_sides_and_its_edges_belong_to_it() {
+        let received = Timestamp::from_millis(1_000_999);
+        let code = |text: &str| {
+            let checked = check_seconds("X-Time", text, received, Duration::from_secs(300));
+            checked.err().map(|rejection| rejection.code)
+        };
+        for good in ["700", "1000", "1300", "0001000"] {
+            assert_eq!(code(good), None, "{good}");
+        }
+        for outside in ["699", "1301", "0", "9223372036854775807"] {
+            assert_eq!(code(outside), Some(RejectionCode::TimestampOutOfRange), "{outside}");
+        }
+        for odd in ["", "+1000", "-1000", "1000.0", "1e3", "9223372036854775808", " 1000"] {
+            assert_eq!(code(odd), Some(RejectionCode::SignatureMismatch), "{odd}");
+        }
+    }
 }

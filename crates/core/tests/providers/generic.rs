@@ -185,6 +185,14 @@ fn a_body_can_neither_overload_nor_override_the_context() {
 }
 
 #[test]
+fn json_that_is_called_a_form_is_read_as_json() {
+    for body in [r#"{"event":"quick","n":1}"#, " \n{\"event\":\"quick\",\"n\":1}"] {
+        assert_eq!(context(body, is_form), json!({"event": "quick", "n": 1}), "as `curl -d` sends it");
+    }
+    assert_eq!(context("{a}=b&event=c", is_form), json!({"event": "c", "{a}": "b"}), "what is none stays a form");
+}
+
+#[test]
 fn a_form_says_the_same_as_json_with_texts() {
     let fields = json!({"event": "signup", "action": "done", "plan": "pro & more", "note": "schön"});
     let mut form = form_urlencoded::Serializer::new(String::new());

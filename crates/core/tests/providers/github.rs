@@ -41,6 +41,17 @@ fn is_form(headers: &mut HeaderMap) {
 }
 
 #[test]
+fn what_is_wrong_with_a_payload_is_told_without_the_payload() {
+    let source = github();
+    let said = |body: String| read(&source, &signed(&source, "issues", body, |_| {})).unwrap_err().detail;
+    assert_eq!(
+        said(format!("\"{}\"", "S".repeat(5000))),
+        "the payload: JSON, but not an object, at line 1, column 5002"
+    );
+    assert_eq!(said("{\"SECRET\" SECRET}".to_owned()), "the payload: not JSON, at line 1, column 11");
+}
+
+#[test]
 fn a_signature_in_upper_case_is_the_same_signature() {
     let (source, delivery) = with(|headers| {
         let digits = headers[SIGNATURE].to_str().unwrap().replace("sha256=", "").to_uppercase();

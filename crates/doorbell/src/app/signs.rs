@@ -59,7 +59,7 @@ pub struct Telling {
     pub delivered: u64,
     /// Tries that failed since the start.
     pub failed: u64,
-    /// Messages that are on their way or wait for their next try.
+    /// Messages that are on their way, wait for their next try, or gather until `every` is over.
     pub waiting: u64,
     /// Why the newest try failed; none if it did not.
     pub error: Option<String>,

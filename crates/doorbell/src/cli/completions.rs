@@ -3,6 +3,7 @@
 //! The shell's function asks this program (by the variable [`VARIABLE`]) what could follow. Names come from the project's
 //! files, ids from its gateway, if it answers at once; whatever fails offers nothing, and says nothing.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,8 @@ const VARIABLE: &str = "DOORBELL_COMPLETE";
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Ids that are offered, newest first.
 const NEWEST: u32 = 20;
+/// Runs whose keys are looked at.
+const MOST_LOOKED_AT: u32 = 200;
 
 /// Print the function that completes commands, options and live names in a shell
 #[derive(Debug, Args)]
@@ -68,6 +71,18 @@ pub(super) fn agents() -> ArgValueCandidates {
     })
 }
 
+/// The agents of the project, and the TOML files of this folder.
+pub(super) fn agents_and_files() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let config = config();
+        let agents = config.iter().flat_map(|config| config.agents.values());
+        let agents = agents.map(|agent| named(&agent.name, agent.description.clone()));
+        let entries = std::fs::read_dir(".").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        agents.chain(names.filter(|name| name.ends_with(".toml")).map(|name| named(&name, None))).collect()
+    })
+}
+
 /// The sources of the project.
 pub(super) fn sources() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
@@ -94,6 +109,43 @@ pub(super) fn runs() -> ArgValueCandidates {
         let page = ask(async |client| client.runs(&query).await.ok());
         let runs = page.into_iter().flat_map(|page| page.runs);
         in_order(runs.map(|run| named(&run.id, Some(format!("{} {} {}", run.agent, run.state, run.created_at)))))
+    })
+}
+
+/// The keys of the newest runs.
+pub(super) fn run_keys() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let query = RunQuery { limit: Some(MOST_LOOKED_AT), ..RunQuery::default() };
+        let page = ask(async |client| client.runs(&query).await.ok());
+        let mut seen: Vec<String> = Vec::new();
+        for key in page.into_iter().flat_map(|page| page.runs).filter_map(|run| run.key) {
+            if seen.len() < NEWEST as usize && !seen.contains(&key) {
+                seen.push(key);
+            }
+        }
+        in_order(seen.iter().map(|key| named(key, None)))
+    })
+}
+
+/// The API keys' ids.
+pub(super) fn keys() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let list = ask(async |client| client.keys().await.ok());
+        let keys = list.into_iter().flat_map(|list| list.keys);
+        in_order(keys.map(|key| named(&key.key_id, Some(format!("{} {} {}", key.name, key.role, key.created_at)))))
+    })
+}
+
+/// The paths of the configuration: of values, and of what they stand in.
+pub(super) fn settings() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let config = config();
+        let mut paths = BTreeSet::new();
+        for setting in config.iter().flat_map(|config| &config.settings) {
+            let parts = setting.path.match_indices('.').map(|(dot, _)| setting.path[..dot].to_owned());
+            paths.extend(parts.chain([setting.path.clone()]));
+        }
+        paths.iter().map(|path| named(path, None)).collect()
     })
 }
 

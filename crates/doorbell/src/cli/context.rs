@@ -45,7 +45,7 @@ impl Context {
         let current = std::env::current_dir().context("cannot tell the current folder")?;
         match &self.project {
             Some(named) => at(&current.join(named)),
-            None => nearest(&current),
+            None => nearest(&current, self.asks_the_project()),
         }
     }
 
@@ -100,16 +100,22 @@ fn at(folder: &Path) -> anyhow::Result<PathBuf> {
     folder.canonicalize().with_context(|| format!("cannot open {}", folder.display()))
 }
 
-fn nearest(folder: &Path) -> anyhow::Result<PathBuf> {
+/// `or_url`: a gateway that is named by its URL would do, too.
+fn nearest(folder: &Path, or_url: bool) -> anyhow::Result<PathBuf> {
     // An agent's own file has the same name, so the one above `agents` is meant.
     let is_agent = |folder: &&Path| folder.parent().is_some_and(|parent| parent.ends_with("agents"));
     let above = folder.ancestors().filter(|above| above.join("config.toml").is_file());
     match above.clone().find(|above| !is_agent(above)).or_else(|| above.clone().next()) {
         Some(root) => at(root),
         None => {
-            Err(Failure::usage(format!("there is no project here: no config.toml in {} or above", folder.display()))
-                .hint("make one with `doorbell init`, or name one with --project, or a gateway with --url")
-                .into())
+            let hint = match or_url {
+                true => "make one with `doorbell init`, or name one with --project, or a gateway with --url",
+                false => {
+                    "this command needs a project's files on this machine, whatever --url or DOORBELL_URL names: name it with --project"
+                }
+            };
+            let message = format!("there is no project here: no config.toml in {} or above", folder.display());
+            Err(Failure::usage(message).hint(hint).into())
         }
     }
 }
@@ -172,8 +178,16 @@ mod tests {
         let folder = project();
         let root = folder.path().canonicalize().unwrap();
         for inside in ["", "agents", "agents/triage"] {
-            assert_eq!(nearest(&folder.path().join(inside)).unwrap(), root, "{inside}");
+            assert_eq!(nearest(&folder.path().join(inside), true).unwrap(), root, "{inside}");
         }
+    }
+
+    #[test]
+    fn whoever_named_a_url_is_not_told_to_name_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let hint = |or_url| nearest(folder.path(), or_url).unwrap_err().downcast::<Failure>().unwrap().hint_text();
+        assert!(hint(true).contains("or a gateway with --url"));
+        assert!(hint(false).contains("--project") && !hint(false).contains("a gateway with"));
     }
 
     #[test]

@@ -12,10 +12,11 @@ use doorbell_core::secret::Secret;
 
 use super::completions;
 use super::context::{self, Context};
+use super::doctor;
 use super::failure::{self, Exit, Failure};
 use super::output::{self, Table, escape_terminal};
 use super::providers::all_of;
-use crate::config::Credentials;
+use crate::config::{Credentials, nearest, presets, without_line_end};
 
 /// Manage credentials: secrets by type and instance, kept outside of projects
 #[derive(Debug, Args)]
@@ -126,10 +127,31 @@ fn add(context: &Context, args: &AddArgs) -> anyhow::Result<()> {
     if let Some(other) = in_force.filter(|origin| Path::new(origin) != path) {
         output::note(format!("warning: {} comes first and hides it", escape_terminal(&other)));
     }
+    if let Some(meant) = misspelled(&all, kind) {
+        output::note(format!(
+            "warning: `{kind}` is no type that Doorbell knows: did you mean `{meant}`? `doorbell creds rm {}` removes this one",
+            args.name
+        ));
+    }
+    if let Some(odd) = doctor::looks_cut(kind, secret.expose()) {
+        output::note(format!("warning: it {odd}"));
+    }
     if context.json {
         return output::json(&serde_json::json!({"type": kind, "instance": instance, "field": field, "path": path}));
     }
     Ok(output::line(format!("kept {} ({field}) in {}", args.name, escape_terminal(&path.to_string_lossy())))?)
+}
+
+/// The type that was probably meant. Agents may be given credentials of any type, so that none is wrong.
+fn misspelled(all: &[Arc<dyn Provider>], kind: &str) -> Option<String> {
+    let mut known: Vec<String> = all.iter().map(|provider| provider.credential().name.into_owned()).collect();
+    known.extend(presets().iter().filter_map(|preset| preset.credential.clone()));
+    known.extend(["github_token", "notification_secret"].map(str::to_owned));
+    // Another provider's secret may differ in few letters: gitlab, github.
+    let is_known = known.iter().any(|name| name == kind);
+    let close = |name: &str| strsim::damerau_levenshtein(name, kind) <= 3;
+    let meant = nearest(kind, known.iter().map(String::as_str)).filter(|name| !is_known && close(name));
+    meant.map(str::to_owned)
 }
 
 /// The field that the provider of this type signs with.
@@ -160,13 +182,7 @@ fn read_stdin() -> anyhow::Result<Secret> {
     const MOST: u64 = 1 << 20;
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MOST).read_to_end(&mut bytes).context("cannot read standard input")?;
-    Ok(Secret::new(without_line_end(&bytes)))
-}
-
-/// One line end is what `echo` and editors add; more belong to the secret.
-fn without_line_end(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    bytes.strip_suffix(b"\r").unwrap_or(bytes)
+    Ok(without_line_end(&bytes))
 }
 
 fn ask(what: &str) -> anyhow::Result<Secret> {
@@ -303,7 +319,23 @@ mod tests {
     fn one_line_end_is_not_part_of_a_piped_secret() {
         for (piped, secret) in [("abc\n", "abc"), ("abc\r\n", "abc"), ("abc", "abc"), ("abc\n\n", "abc\n"), ("\n", "")]
         {
-            assert_eq!(without_line_end(piped.as_bytes()), secret.as_bytes(), "{piped:?}");
+            assert_eq!(without_line_end(piped.as_bytes()).expose(), secret.as_bytes(), "{piped:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_is_nearly_a_known_one_is_noticed() {
+        let all = providers();
+        for (kind, meant) in [
+            ("github_webhok_secret", Some("github_webhook_secret")),
+            ("github_webhook_secrets", Some("github_webhook_secret")),
+            ("anthropic_api_kye", Some("anthropic_api_key")),
+            ("github_webhook_secret", None),
+            ("gitlab_webhook_secret", None),
+            ("deploy_token", None),
+            ("npm_token", None),
+        ] {
+            assert_eq!(misspelled(&all, kind).as_deref(), meant, "{kind}");
         }
     }
 

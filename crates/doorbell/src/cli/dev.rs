@@ -1,6 +1,8 @@
 //! `doorbell dev`: the gateway, with what comes in shown as it happens.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use doorbell_client::api::Activity;
@@ -51,15 +53,24 @@ pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<tokio
     let newest = client.events(&EventQuery { limit: Some(1), ..EventQuery::default() }).await?;
     let newest = newest.events.first().map_or(0, |event| event.seq);
     let activity = client.event_stream(Some(newest)).await?;
+    let app = Arc::clone(&gateway.app);
     Ok(tokio::spawn(async move {
         let mut live = Live::new(client.clone(), json);
+        let closing = || app.closing.load(Ordering::Relaxed);
         // Nobody reads any more if it fails.
-        let _ = keep_saying(&client, activity, newest, &mut live).await;
+        let _ = keep_saying(&client, activity, newest, &mut live, closing).await;
     }))
 }
 
-/// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen.
-async fn keep_saying<S>(client: &Client, activity: S, mut newest: i64, live: &mut Live) -> anyhow::Result<()>
+/// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen, unless that is
+/// because the gateway closes.
+async fn keep_saying<S>(
+    client: &Client,
+    activity: S,
+    mut newest: i64,
+    live: &mut Live,
+    closing: impl Fn() -> bool,
+) -> anyhow::Result<()>
 where
     S: Stream<Item = Result<Activity, doorbell_client::Error>> + Send + Unpin + 'static,
 {
@@ -77,6 +88,9 @@ where
                 None => break "the gateway ended its stream".to_owned(),
             }
         };
+        if closing() {
+            return Ok(());
+        }
         match reopen(client, newest, &cause).await {
             Some(again) => activity = again,
             None => return Ok(()),
@@ -90,6 +104,14 @@ async fn reopen(client: &Client, newest: i64, cause: &str) -> Option<Activities>
     loop {
         match client.event_stream(Some(newest)).await {
             Err(error) if error.nobody_listens() => return None,
+            // The key was removed.
+            Err(error) if error.status() == Some(401) => {
+                output::note(format!(
+                    "warning: nothing more can be shown: {}",
+                    output::escape_terminal(&error.to_string())
+                ));
+                return None;
+            }
             opened => {
                 if !warned {
                     let cause = output::escape_terminal(cause);
@@ -124,6 +146,6 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let client = Client::new(&format!("http://{free}"), None).unwrap();
         let mut live = Live::new(client.clone(), false);
-        keep_saying(&client, futures_util::stream::empty(), 0, &mut live).await.unwrap();
+        keep_saying(&client, futures_util::stream::empty(), 0, &mut live, || false).await.unwrap();
     }
 }

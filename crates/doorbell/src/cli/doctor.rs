@@ -29,6 +29,8 @@ mod project;
 mod public;
 mod secrets;
 
+pub(super) use secrets::looks_cut;
+
 /// Look for what is wrong with the project, its gateway and its machine, and say what to do
 ///
 /// It changes nothing, and works while the gateway runs and when it does not. Exit code 0: nothing failed.
@@ -149,11 +151,13 @@ async fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(permissions::check(subject));
     findings.extend(gateway::check(subject).await);
     findings.extend(gateway::check_leftovers(subject).await);
-    findings.extend(database::check(subject).await);
+    let inspected = database::inspect(subject).await;
+    findings.extend(inspected.iter().flat_map(|inspected| database::check(subject, inspected)));
     // Both may have to wait.
     let (url, clock) = tokio::join!(public::check_url(subject), public::check_clock(subject));
     findings.extend(url.into_iter().chain(clock));
-    findings.extend(machine::check_disk(subject));
+    let database = inspected.as_ref().and_then(|inspected| inspected.as_ref().ok()?.as_ref());
+    findings.extend(machine::check_disk(subject, database));
     findings.extend(machine::check_files(subject));
     findings.extend(machine::check_watching(subject));
     findings

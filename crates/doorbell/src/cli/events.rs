@@ -7,7 +7,8 @@ use doorbell_client::{EventQuery, api};
 use super::completions;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::{self, Table};
+use super::known;
+use super::output::{self, MOST, Table};
 use super::time::{Clock, When};
 use crate::clock;
 
@@ -56,8 +57,8 @@ struct Filters {
     /// Of this kind: `issues`, `issues.opened` or `github.issues.opened`
     #[arg(long, value_name = "EVENT")]
     event: Option<String>,
-    /// With such an outcome for any agent
-    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped", "filter_error"])]
+    /// With such an outcome for any agent; `none`: no agent wanted it
+    #[arg(long, value_parser = ["started", "absorbed", "skipped", "dropped", "filter_error", "none"])]
     outcome: Option<String>,
     /// Received then or later: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
@@ -65,8 +66,8 @@ struct Filters {
     /// Received before: a time as for --since
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
     until: Option<When>,
-    /// At most so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// At most so many (up to 500) [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
     /// Go on where the page before ended
     #[arg(long)]
@@ -92,7 +93,11 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         cursor: filters.cursor,
         limit: filters.limit,
     };
-    let page = context.client()?.events(&query).await?;
+    let client = context.client()?;
+    let page = client.events(&query).await?;
+    if page.events.is_empty() {
+        known::check_source(&client, query.source.as_deref()).await?;
+    }
     if context.json {
         return output::json(&page);
     }

@@ -23,23 +23,44 @@ pub(super) enum Exit {
     Unreachable = 5,
 }
 
+impl Exit {
+    /// As `--json` spells it, where the gateway has no code of its own for it.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::NotAllowed => "not_allowed",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// An error that knows its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
     message: String,
     hint: Option<String>,
+    /// The gateway's own code, if it was that which refused.
+    code: Option<String>,
 }
 
 impl Failure {
     /// What went wrong, in one sentence.
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        Self { exit, message: message.into(), hint: None, code: None }
     }
 
     /// With what to do about it.
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// What to do about it; nothing, if there is nothing to say.
+    #[cfg(test)]
+    pub(super) fn hint_text(&self) -> String {
+        self.hint.clone().unwrap_or_default()
     }
 
     /// It was asked in a way that makes no sense.
@@ -88,12 +109,22 @@ pub(super) fn report(error: &anyhow::Error, context: Option<&Context>) -> ExitCo
         // Whoever reads has seen enough (`doorbell events | head`).
         return ExitCode::SUCCESS;
     }
+    let json = context.is_some_and(|context| context.json);
     if let Some(problems) = error.chain().find_map(|cause| cause.downcast_ref::<Problems>()) {
+        if json {
+            say_json("config_invalid", &problems.render(false), None);
+            return ExitCode::from(Exit::Failed as u8);
+        }
         // They show the lines that are wrong, and begin with `error:` themselves.
         output::note(output::escape_text(&problems.render(false)));
         return ExitCode::from(Exit::Failed as u8);
     }
     let failure = classify(error, context.is_some_and(Context::asks_the_project));
+    if json {
+        let code = failure.code.as_deref().unwrap_or(failure.exit.code());
+        say_json(code, &failure.message, failure.hint.as_deref());
+        return ExitCode::from(failure.exit as u8);
+    }
     output::note(format!("error: {}", output::escape_text(&failure.message)));
     if let Some(hint) = &failure.hint {
         output::note(format!("hint: {}", output::escape_text(hint)));
@@ -101,8 +132,25 @@ pub(super) fn report(error: &anyhow::Error, context: Option<&Context>) -> ExitCo
     ExitCode::from(failure.exit as u8)
 }
 
-/// Whether what was printed went nowhere. Only the error itself counts: below one of the client's, the same kind means
-/// that the gateway hung up.
+/// The same for machines, on one line: an object with `error`.
+fn say_json(code: &str, message: &str, hint: Option<&str>) {
+    let error = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
+    output::note(output::escape_json(&error.to_string()));
+}
+
+/// Says what is wrong with the arguments, or shows the help that they ask for, and ends the process.
+pub(super) fn refuse_arguments(error: &clap::Error) -> ! {
+    let wants_json = std::env::args_os().any(|word| word == "--json");
+    if error.use_stderr() && wants_json {
+        let text = error.render().to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let (message, hint) = text.split_once("\n\n").unwrap_or((text, ""));
+        say_json(Exit::Usage.code(), message.trim(), Some(hint.trim()).filter(|hint| !hint.is_empty()));
+        std::process::exit(Exit::Usage as i32);
+    }
+    error.exit()
+}
+
 /// What it means that somebody did not answer a question.
 pub(super) fn given_up(error: inquire::InquireError) -> anyhow::Error {
     match error {
@@ -113,6 +161,8 @@ pub(super) fn given_up(error: inquire::InquireError) -> anyhow::Error {
     }
 }
 
+/// Whether what was printed went nowhere. Only the error itself counts: below one of the client's, the same kind means
+/// that the gateway hung up.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -128,13 +178,15 @@ fn classify(error: &anyhow::Error, of_project: bool) -> Failure {
         Some(doorbell_client::Error::Unreachable { .. }) => Failure::new(Exit::Unreachable, format!("{error:#}")),
         Some(doorbell_client::Error::Api(problem)) => {
             let message = format!("{error:#}");
-            match problem.status {
+            let failure = match problem.status {
                 401 => Failure::new(Exit::NotAllowed, message).hint("give a key with --key or DOORBELL_TOKEN"),
                 403 => Failure::new(Exit::NotAllowed, message)
-                    .hint("another key may: give it with --key or DOORBELL_TOKEN"),
+                    .hint("a key with role `owner` may: the project's own is in .doorbell/key, and `doorbell keys create --role owner \
+                           --name NAME` makes another; give it with --key or DOORBELL_TOKEN"),
                 404 => Failure::new(Exit::NotFound, message),
                 _ => Failure::new(Exit::Failed, message),
-            }
+            };
+            Failure { code: Some(problem.code.clone()), ..failure }
         }
         Some(doorbell_client::Error::Unexpected(_)) | None => Failure::new(Exit::Failed, format!("{error:#}")),
     }

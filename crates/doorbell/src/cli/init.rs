@@ -116,7 +116,7 @@ pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> any
         let message = format!("{} is a project already: it has a {PROJECT_FILE}", project.display());
         return Err(Failure::new(Exit::Failed, message).hint("nothing was changed").into());
     }
-    let instance = instance_of(&project);
+    let instance = free_instance(credentials, &instance_of(&project))?;
     let secret_place = keep_secret(credentials, &instance)?;
     let (mut created, mut kept) = (Vec::new(), Vec::new());
     let script = SCRIPTS.iter().filter(|(name, _)| *name == preset.name).map(|(_, template)| template);
@@ -164,13 +164,21 @@ fn capitalised(text: &str) -> String {
     characters.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), characters.as_str()))
 }
 
-/// Where the secret of this instance is: a new one, unless there is one.
-fn keep_secret(credentials: &Credentials, instance: &str) -> anyhow::Result<String> {
-    if let Some((_, place)) =
-        credentials.find(SECRET_TYPE, instance, SECRET_FIELD).context("cannot look for a secret")?
-    {
-        return Ok(place);
+/// A name that no secret has yet: one that is there is another project's, perhaps of a folder of the same name.
+fn free_instance(credentials: &Credentials, name: &str) -> anyhow::Result<String> {
+    let mut instance = name.to_owned();
+    for number in 2.. {
+        let there = credentials.find(SECRET_TYPE, &instance, SECRET_FIELD).context("cannot look for a secret")?;
+        if there.is_none() {
+            break;
+        }
+        instance = format!("{name}-{number}");
     }
+    Ok(instance)
+}
+
+/// Keeps a new secret; answers where.
+fn keep_secret(credentials: &Credentials, instance: &str) -> anyhow::Result<String> {
     let secret = Secret::new(random::secret());
     let path = credentials.add(SECRET_TYPE, instance, SECRET_FIELD, &secret).context("cannot keep a new secret")?;
     Ok(path.display().to_string())
@@ -193,7 +201,8 @@ fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<bool> {
 fn instance_of(project: &Path) -> String {
     let name = project.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let spelled = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '-' };
-    let name = name.chars().map(spelled).take(64).collect::<String>();
+    // Of the 64 that a name may have, some are left for a number.
+    let name = name.chars().map(spelled).take(56).collect::<String>();
     match name.trim_matches(['-', '_']) {
         "" => "default".to_owned(),
         name => name.to_owned(),
@@ -255,18 +264,31 @@ mod tests {
     }
 
     #[test]
+    fn two_projects_in_folders_of_one_name_do_not_share_a_secret() {
+        let home = tempfile::tempdir().unwrap();
+        let credentials = credentials(home.path());
+        let secret = |folder: &str| {
+            let made = create(&home.path().join(folder), DEFAULT_PRESET, &credentials).unwrap();
+            let config = fs::read_to_string(made.project.join(PROJECT_FILE)).unwrap();
+            let instance = made.credential.split_once(':').unwrap().1.to_owned();
+            assert!(config.contains(&format!("credential = \"{instance}\"")), "{config}");
+            (instance, fs::read_to_string(&made.secret_place).unwrap())
+        };
+        let all = ["a/app", "b/app", "c/app"].map(secret);
+        assert_eq!(all.each_ref().map(|(instance, _)| instance.as_str()), ["app", "app-2", "app-3"]);
+        assert!(all[0].1 != all[1].1 && all[1].1 != all[2].1);
+    }
+
+    #[test]
     fn what_is_there_is_left_as_it_is() {
         let home = tempfile::tempdir().unwrap();
         let credentials = credentials(home.path());
-        let secret = Secret::new("mine");
-        credentials.add(SECRET_TYPE, "acme", SECRET_FIELD, &secret).unwrap();
         let dir = home.path().join("acme");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join(".gitignore"), "/target\n").unwrap();
         let made = create(&dir, DEFAULT_PRESET, &credentials).unwrap();
         assert_eq!(made.kept, [".gitignore"]);
         assert_eq!(fs::read_to_string(dir.join(".gitignore")).unwrap(), "/target\n");
-        assert_eq!(fs::read_to_string(&made.secret_place).unwrap(), "mine");
         assert!(create(&dir, DEFAULT_PRESET, &credentials).is_err(), "it is a project now");
     }
 

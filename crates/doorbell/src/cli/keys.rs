@@ -1,29 +1,40 @@
 //! `doorbell keys`: who may do what.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use doorbell_client::api::{CreatedKey, NewKey};
+use doorbell_client::api::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 
 use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use super::output::{self, escape_terminal};
-use crate::config::{self, Environment};
+use super::output::{self, Table, escape_terminal};
+use super::time::Clock;
+use crate::config::{self, Config, Environment};
 use crate::gateway::STATE_FOLDER;
+use crate::store::Store;
 use crate::{files, ops, store};
 
 /// Manage API keys
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true, after_help = "Example:\n  doorbell keys create --name ci --role viewer")]
+#[command(arg_required_else_help = true, after_help = EXAMPLES)]
 pub(super) struct KeysArgs {
     #[command(subcommand)]
     command: KeysCommand,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell keys create --name ci --role viewer
+  doorbell keys ls
+  doorbell keys rm key_01K…";
+
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
     Create(CreateArgs),
+    Ls(LsArgs),
+    Rm(RmArgs),
 }
 
 /// Make an API key; it is shown once, and never again
@@ -41,13 +52,34 @@ struct CreateArgs {
     agent: Option<String>,
 }
 
+/// List the API keys, oldest first, without their secrets
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell keys ls --json")]
+struct LsArgs {}
+
+/// Remove an API key: it is refused at once, and what it has open ends
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell keys ls\n  doorbell keys rm key_01K…")]
+struct RmArgs {
+    /// The key's id (`doorbell keys ls`), not its secret
+    #[arg(add = completions::keys())]
+    id: String,
+}
+
 const CREATE_EXAMPLES: &str = "\
 Examples:
   doorbell keys create --name ci --role viewer
   doorbell keys create --name triage --role agent --agent triage --json";
 
 pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()> {
-    let KeysCommand::Create(CreateArgs { name, role, agent }) = args.command;
+    match args.command {
+        KeysCommand::Create(args) => show_new(context, args).await,
+        KeysCommand::Ls(LsArgs {}) => show_all(context).await,
+        KeysCommand::Rm(args) => remove(context, &args.id).await,
+    }
+}
+
+async fn show_new(context: &Context, CreateArgs { name, role, agent }: CreateArgs) -> anyhow::Result<()> {
     if agent.is_some() && role != "agent" {
         return Err(Failure::usage("--agent goes with --role agent only").into());
     }
@@ -63,32 +95,91 @@ pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()>
     Ok(output::line(escape_terminal(&created.key))?)
 }
 
-async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
-    let asked = async { anyhow::Ok(context.client()?.create_key(&wish).await?) }.await;
-    match asked {
-        Err(error) if context.asks_the_project() && is_nobody_there(&error) => {
-            create_offline(&context.root()?, wish).await
-        }
-        asked => asked,
+async fn show_all(context: &Context) -> anyhow::Result<()> {
+    let list = list(context).await?;
+    if context.json {
+        return output::json(&list);
+    }
+    let clock = Clock::here();
+    let mut table = Table::new(&["ID", "NAME", "ROLE", "AGENT", "MADE"]);
+    list.keys.iter().for_each(|key| table.row(row(key, &clock)));
+    Ok(table.print()?)
+}
+
+fn row(key: &Key, clock: &Clock) -> [String; 5] {
+    let agent = key.agent.clone().unwrap_or_else(|| "-".to_owned());
+    [key.key_id.clone(), key.name.clone(), key.role.clone(), agent, clock.show(&key.created_at)]
+}
+
+async fn remove(context: &Context, id: &str) -> anyhow::Result<()> {
+    let removed = remove_one(context, id).await?;
+    match context.json {
+        true => output::json(&removed),
+        false => Ok(output::line(escape_terminal(&format!("{} is removed", removed.key_id)))?),
     }
 }
 
-/// Whether no gateway runs, so that the store is nobody's.
+async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
+    let asked = async { anyhow::Ok(context.client()?.create_key(&wish).await?) }.await;
+    match nobody_there(context, asked)? {
+        Ok(created) => Ok(created),
+        Err(NobodyThere) => {
+            let (config, store) = open(&context.root()?).await?;
+            let agents: Vec<&str> = config.agents.keys().map(String::as_str).collect();
+            match ops::keys::make(store.as_ref(), wish, &agents).await {
+                Ok((_, created)) => Ok(created),
+                Err(ops::Error::Invalid(detail)) => Err(Failure::usage(detail).into()),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+}
+
+async fn list(context: &Context) -> anyhow::Result<KeyList> {
+    let asked = async { anyhow::Ok(context.client()?.keys().await?) }.await;
+    match nobody_there(context, asked)? {
+        Ok(list) => Ok(list),
+        Err(NobodyThere) => Ok(ops::keys::all(open(&context.root()?).await?.1.as_ref()).await?),
+    }
+}
+
+async fn remove_one(context: &Context, id: &str) -> anyhow::Result<RemovedKey> {
+    let missing = || Failure::missing("key", id, "doorbell keys ls");
+    let asked = async { context.client()?.remove_key(id).await.map_err(missing()) }.await;
+    match nobody_there(context, asked)? {
+        Ok(removed) => Ok(removed),
+        Err(NobodyThere) => match ops::keys::remove_from(open(&context.root()?).await?.1.as_ref(), id).await {
+            Ok((_, removed)) => Ok(removed),
+            Err(ops::Error::NotFound(_)) => {
+                let message = format!("there is no key {id} (`doorbell keys ls` lists them)");
+                Err(Failure::new(Exit::NotFound, message).into())
+            }
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+/// No gateway runs, so that the project's store is nobody's.
+struct NobodyThere;
+
+/// What a gateway answered; or that the project's store is to be asked, because none runs.
+fn nobody_there<T>(context: &Context, asked: anyhow::Result<T>) -> anyhow::Result<Result<T, NobodyThere>> {
+    match asked {
+        Err(error) if context.asks_the_project() && is_nobody_there(&error) => Ok(Err(NobodyThere)),
+        asked => asked.map(Ok),
+    }
+}
+
 fn is_nobody_there(error: &anyhow::Error) -> bool {
     let unreachable = error.downcast_ref::<Failure>().is_some_and(|failure| failure.exit == Exit::Unreachable);
     let refused = error.downcast_ref::<doorbell_client::Error>().is_some_and(doorbell_client::Error::nobody_listens);
     unreachable || refused
 }
 
-/// Makes the key in the project's store itself.
-async fn create_offline(root: &Path, wish: NewKey) -> anyhow::Result<CreatedKey> {
+/// The project's configuration and store.
+async fn open(root: &Path) -> anyhow::Result<(Config, Arc<dyn Store>)> {
     let config = config::load(root, &Environment::read(), &[])?;
     files::make_private_folder(&root.join(STATE_FOLDER))?;
     let store = store::open(&config.store_url, root).await?;
-    let agents: Vec<&str> = config.agents.keys().map(String::as_str).collect();
-    match ops::keys::make(store.as_ref(), wish, &agents).await {
-        Ok((_, created)) => Ok(created),
-        Err(ops::Error::Invalid(detail)) => Err(Failure::usage(detail).into()),
-        Err(error) => Err(error.into()),
-    }
+    Ok((config, store))
 }

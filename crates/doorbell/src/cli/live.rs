@@ -16,11 +16,11 @@ pub(super) struct Live {
     client: Client,
     /// One object a line, instead of what people read.
     json: bool,
-    /// The agents of runs.
+    /// The agents of runs that are not over.
     agents: HashMap<String, String>,
-    /// Runs whose tries were said to have started.
+    /// Those of them whose tries were said to have started.
     started: HashMap<String, u32>,
-    /// Runs whose end was said.
+    /// The newest runs whose end was said.
     ended: BTreeSet<String>,
 }
 
@@ -73,16 +73,19 @@ impl Live {
         if !self.agents.contains_key(run_id)
             && let Ok(detail) = self.client.run(run_id).await
         {
+            if self.ended.contains(run_id) {
+                return tag(&detail.run.agent, run_id);
+            }
             self.agents.insert(run_id.to_owned(), detail.run.agent);
         }
         tag(self.agents.get(run_id).map_or("?", String::as_str), run_id)
     }
 
     fn say_run(&mut self, run: &api::Run) -> io::Result<()> {
-        if !self.agents.contains_key(&run.id) {
+        let at = run.finished_at.as_ref().or(run.started_at.as_ref()).unwrap_or(&run.created_at);
+        if run.finished_at.is_none() && !self.agents.contains_key(&run.id) {
             self.agents.insert(run.id.clone(), run.agent.clone());
         }
-        let at = run.finished_at.as_ref().or(run.started_at.as_ref()).unwrap_or(&run.created_at);
         if run.state == "running" {
             if self.started.insert(run.id.clone(), run.attempt) != Some(run.attempt) {
                 let again = if run.attempt > 1 { format!(", try {}", run.attempt) } else { String::new() };
@@ -90,7 +93,7 @@ impl Live {
             }
             return Ok(());
         }
-        if run.finished_at.is_some() && !self.ended.insert(run.id.clone()) {
+        if run.finished_at.is_some() && !self.ends(&run.id) {
             return Ok(());
         }
         let reason = run.reason.as_deref().filter(|reason| *reason != run.state);
@@ -101,7 +104,22 @@ impl Live {
             None => Ok(()),
         }
     }
+
+    /// Forgets a run that is over, but for its end. Whether that was not said yet.
+    fn ends(&mut self, run_id: &str) -> bool {
+        self.agents.remove(run_id);
+        self.started.remove(run_id);
+        let first = self.ended.insert(run_id.to_owned());
+        // Ids are in the order of time, so the first is the oldest.
+        if self.ended.len() > MOST_ENDED {
+            self.ended.pop_first();
+        }
+        first
+    }
 }
+
+/// Runs whose end is remembered, so that it is said once.
+const MOST_ENDED: usize = 1000;
 
 fn say_reload(reload: &api::Reload) -> io::Result<()> {
     match &reload.error {
@@ -175,6 +193,18 @@ pub(super) fn say(what: &str, at: &str, rest: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_remembered_of_runs_does_not_grow_with_them() {
+        let mut live = Live::new(Client::new("http://127.0.0.1:1", None).expect("a URL"), false);
+        for n in 0..3 * MOST_ENDED {
+            let run = format!("run_{n:08}");
+            live.agents.insert(run.clone(), "triage".to_owned());
+            live.started.insert(run.clone(), 1);
+            assert!(live.ends(&run) && !live.ends(&run), "it is said once");
+        }
+        assert_eq!((live.agents.len(), live.started.len(), live.ended.len()), (0, 0, MOST_ENDED));
+    }
 
     #[test]
     fn a_line_of_a_log_says_whose_it_is() {

@@ -7,6 +7,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 use serde::Serialize;
 
+/// As many entries of a list as the gateway gives at once.
+pub(super) const MOST: i64 = 500;
+
 /// Prints a line, or several.
 pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -83,9 +86,10 @@ impl Table {
         Self { wraps: true, ..self }
     }
 
-    /// Adds a row. Line ends in a cell start a new line in it; all else that is not text is shown escaped.
+    /// Adds a row. Line ends in a cell start a new line in it; all else that is not text is shown escaped. A text that is
+    /// longer than anything to be read in a table is cut: laying it out takes the square of its length.
     pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
-        let cells = cells.into_iter().map(|cell| cell_lines(cell.as_ref()));
+        let cells = cells.into_iter().map(|cell| cell_lines(&cut(cell.as_ref())));
         self.grid.add_row(cells.collect::<Vec<_>>());
     }
 
@@ -134,6 +138,16 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<&str> {
     lines
 }
 
+/// The longest text in a cell, in characters: the texts of a context fit.
+const LONGEST_CELL: usize = 4_100;
+
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST_CELL) {
+        Some((end, _)) => Cow::Owned(format!("{}… (cut; --json has it all)", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 fn cell_lines(text: &str) -> String {
     text.replace("\r\n", "\n").split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n")
 }
@@ -169,7 +183,7 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// JSON that says the same and shows no such characters: in it, they stand in strings only.
-fn escape_json(json: &str) -> Cow<'_, str> {
+pub(super) fn escape_json(json: &str) -> Cow<'_, str> {
     let acts = |c: char| c != '\n' && acts_on_terminals(c);
     if !json.contains(acts) {
         return Cow::Borrowed(json);
@@ -242,6 +256,15 @@ mod tests {
         table.row(["evt_22", "evil\u{1b}[0m\nsecond line"]);
         let lines = ["ID      EVENT", "evt_1   github.push", "evt_22  evil\\u{1b}[0m", "        second line"];
         assert_eq!(table.render(), lines.join("\n"));
+    }
+
+    #[test]
+    fn an_endless_text_in_a_cell_is_cut_before_it_is_laid_out() {
+        let mut table = Table::new(&["ID", "WHY"]).wrapping_last();
+        table.grid.set_width(80);
+        table.row(["evt_1", &"S".repeat(5_000_000)]);
+        let shown = table.render();
+        assert!(shown.len() < 20_000 && shown.contains("--json"), "{} bytes", shown.len());
     }
 
     #[test]

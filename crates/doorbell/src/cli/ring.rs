@@ -1,5 +1,6 @@
 //! `doorbell ring`: plays a provider, with signed samples.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -99,10 +100,42 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
     let bell = Bell::new(Arc::clone(source), event, &args, seen_as(context, &config, &url))?;
     if args.count == 1 {
         let sent = bell.ring(&sender).await.map_err(|error| explain(error, args.to.as_deref()))?;
-        return report::one(context, bell.expectation, &sent, bell.signer.handshake());
+        let code = report::one(context, bell.expectation, &sent, bell.signer.handshake())?;
+        hint(&bell, args.to.as_deref(), sent.status);
+        return Ok(code);
     }
+    let before = if args.to.as_deref().is_some_and(is_url) { None } else { dropped(context).await };
     let result = volley::fire(&bell, &sender, args.count, usize::from(args.concurrency), args.rate).await?;
-    report::many(context, bell.expectation, &result)
+    let code = report::many(context, bell.expectation, &result)?;
+    if bell.expectation != Expectation::Accepted && result.unauthorized == 0 && result.accepted > 0 {
+        hint(&bell, args.to.as_deref(), 200);
+    }
+    if let (Some(before), Some(after)) = (before, dropped(context).await) {
+        report::drops(&before, &after);
+    }
+    Ok(code)
+}
+
+/// What explains an answer that may surprise.
+fn hint(bell: &Bell, to: Option<&str>, status: u16) {
+    let source = bell.signer.source.name();
+    if bell.expectation != Expectation::Accepted && bell.signer.source.keys().is_empty() && (200..300).contains(&status)
+    {
+        output::note(format!(
+            "hint: source `{source}` has `allow_unsigned = true`: nothing that is sent to it is refused for its signature"
+        ));
+    }
+    if status == 404 && to.is_some_and(is_url) {
+        output::note(
+            "hint: nothing takes deliveries at that URL: `doorbell sources` prints those of the project's sources",
+        );
+    }
+}
+
+/// How many runs of each agent were dropped so far; none if the gateway does not say.
+async fn dropped(context: &Context) -> Option<BTreeMap<String, u64>> {
+    let stats = context.client().ok()?.stats().await.ok()?;
+    Some(stats.agents.into_iter().map(|agent| (agent.name, agent.dropped)).collect())
 }
 
 fn list(context: &Context, name: &str) -> anyhow::Result<()> {

@@ -8,7 +8,8 @@ use doorbell_core::run::State;
 use super::completions;
 use super::context::Context;
 use super::failure::Failure;
-use super::output::{self, Table, escape_terminal};
+use super::known;
+use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
 
 /// List runs, newest first, show one, end one, or let held ones go on
@@ -58,7 +59,7 @@ struct CancelArgs {
 #[command(after_help = "Example:\n  doorbell runs --state held\n  doorbell runs release run_01K…")]
 struct ReleaseArgs {
     /// The runs' ids
-    #[arg(required = true)]
+    #[arg(required = true, add = completions::runs())]
     ids: Vec<String>,
 }
 
@@ -74,13 +75,13 @@ struct Filters {
     #[arg(long)]
     dead_letter: bool,
     /// About this: the value of their trigger's `key` (`--key` is the API key)
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", add = completions::run_keys())]
     with_key: Option<String>,
     /// Caused by this event
     #[arg(long, value_name = "ID", add = completions::events())]
     event: Option<String>,
-    /// At most so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// At most so many (up to 500) [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
     /// Go on where the page before ended
     #[arg(long)]
@@ -100,7 +101,11 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
     let Filters { agent, state, dead_letter, with_key, event, limit, cursor } = filters;
     let query =
         RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key: with_key, event, cursor, limit };
-    let page = context.client()?.runs(&query).await?;
+    let client = context.client()?;
+    let page = client.runs(&query).await?;
+    if page.runs.is_empty() {
+        known::check_agent(&client, query.agent.as_deref()).await?;
+    }
     if context.json {
         return output::json(&page);
     }

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table, escape_terminal};
@@ -16,6 +17,7 @@ use crate::config::{Config, Setting};
 )]
 pub(super) struct ConfigArgs {
     /// Only what begins with this path, e.g. `agents.triage`
+    #[arg(add = completions::settings())]
     path: Option<String>,
 }
 

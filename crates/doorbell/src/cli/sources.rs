@@ -6,7 +6,7 @@ use doorbell_client::api::{CapturedSecret, CredentialUse, Delivery, Source};
 use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use super::output::{self, Table, escape_terminal};
+use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
 
 /// List the sources with their URLs, or what came to one of them
@@ -71,9 +71,6 @@ struct DeliveriesArgs {
 /// The status of what was refused.
 const REJECTED: &str = "rejected";
 
-/// As many as the gateway gives at once.
-const MOST: i64 = 500;
-
 pub(super) async fn run(context: &Context, args: SourcesArgs) -> anyhow::Result<()> {
     match args.command {
         None => list(context).await,
@@ -100,6 +97,8 @@ async fn list(context: &Context) -> anyhow::Result<()> {
 
 fn row(source: &Source, clock: &Clock) -> [String; 4] {
     let verified = match source.signed {
+        // A key of an agent is not told how much came.
+        true if source.credential_uses.is_empty() => source.credentials.join("; "),
         true => source.credential_uses.iter().map(|used| credential(used, clock)).collect::<Vec<_>>().join("; "),
         false => "nothing: takes unsigned deliveries".to_owned(),
     };

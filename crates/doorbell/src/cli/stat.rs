@@ -17,7 +17,9 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
     if context.json {
         return output::json(&stats);
     }
-    output::line(summary(&stats))?;
+    if let Some(summary) = summary(&stats) {
+        output::line(summary)?;
+    }
     if let Some(config) = &stats.config {
         output::line(describe(config, &Clock::here()))?;
     }
@@ -55,12 +57,13 @@ fn show_receivers(stats: &Stats) -> anyhow::Result<()> {
     Ok(table.print()?)
 }
 
-fn summary(stats: &Stats) -> String {
-    let counts = &stats.deliveries;
-    format!(
-        "{} events stored; since the start {} deliveries accepted, {} duplicate, {} rejected",
-        stats.events, counts.accepted, counts.duplicate, counts.rejected
-    )
+/// What came in; none for a key that sees one agent only.
+fn summary(stats: &Stats) -> Option<String> {
+    let (events, counts) = (stats.events?, stats.deliveries.as_ref()?);
+    Some(format!(
+        "{events} events stored; since the start {} deliveries accepted, {} duplicate, {} rejected",
+        counts.accepted, counts.duplicate, counts.rejected
+    ))
 }
 
 /// Which configuration is in force, and what is wrong with the saved one.

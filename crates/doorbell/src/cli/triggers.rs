@@ -8,9 +8,10 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{TestedEvent, TriggerTest, TriggerTestResult};
 use serde_json::{Map, Value};
 
+use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use super::output::{self, Table};
+use super::output::{self, MOST, Table};
 use super::time::{Clock, When};
 use crate::clock;
 
@@ -38,10 +39,15 @@ enum TriggersCommand {
 #[command(after_help = EXAMPLES)]
 struct TestArgs {
     /// An agent of the project; or a TOML file with a trigger, or with `[[webhooks]]`; or `-` for standard input
-    #[arg(value_name = "AGENT|FILE", required_unless_present = "agent", conflicts_with = "agent")]
+    #[arg(
+        value_name = "AGENT|FILE",
+        required_unless_present = "agent",
+        conflicts_with = "agent",
+        add = completions::agents_and_files()
+    )]
     what: Option<String>,
     /// An agent of the project, also where a file has that name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::agents())]
     agent: Option<String>,
     /// Which one, where there are several `[[webhooks]]`, from 1
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -49,8 +55,8 @@ struct TestArgs {
     /// Only events that were received then or later: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
     #[arg(long, value_name = "TIME", value_parser = When::parse, default_value = "7d")]
     since: When,
-    /// List at most so many events that match; all are counted
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// List at most so many events that match (up to 500) [default: 50]; all are counted
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
 }
 
@@ -62,11 +68,24 @@ pub(super) async fn run(context: &Context, args: TriggersArgs) -> anyhow::Result
         since: Some(args.since.to_rfc3339(clock::now())),
         limit: args.limit.map(|limit| limit as usize),
     };
-    let result = context.client()?.test_trigger(&wish).await?;
+    let result = context.client()?.test_trigger(&wish).await.map_err(|error| wrong(error, &name, args.trigger))?;
     if context.json {
         return output::json(&result);
     }
     Ok(output::line(show(&result, &Clock::here()))?)
+}
+
+/// What the gateway says of a trigger that is none, under the name that it has here.
+fn wrong(error: doorbell_client::Error, name: &str, number: u32) -> anyhow::Error {
+    match error {
+        doorbell_client::Error::Api(problem) if problem.code == "invalid_request" => {
+            // The lines are those of the trigger alone, as the gateway read it.
+            let detail = problem.detail.strip_prefix("error: ").unwrap_or(&problem.detail);
+            Failure::usage(detail.replace("--> trigger:", &format!("--> {name}, trigger {number}, as it was read:")))
+                .into()
+        }
+        error => error.into(),
+    }
 }
 
 /// The TOML that holds the trigger, and what to call it.

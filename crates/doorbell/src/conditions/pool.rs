@@ -17,15 +17,16 @@ const FEWEST: usize = 2;
 /// Threads at most.
 const MOST: usize = 8;
 
-/// Work that may wait in one line.
-const LONGEST_LINE: usize = 64;
+/// How long work may wait for its turn: less than senders wait for an answer. What waits is bounded by that, and by what
+/// the bodies of deliveries may take.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
-    /// Too much waits in this line already.
-    #[error("too many events of this source wait for their conditions")]
-    Busy,
+    /// It had no turn in time.
+    #[error("too many events of this source wait for their conditions: there was no turn for this one within {} s", .0.as_secs())]
+    Busy(Duration),
     /// It was not done in time.
     #[error("the conditions of this event took longer than {} ms", .0.as_millis())]
     TooSlow(Duration),
@@ -44,6 +45,8 @@ struct Shared {
     bell: Condvar,
     /// Threads that one line may hold.
     share: usize,
+    /// How long work may wait for its turn.
+    patience: Duration,
 }
 
 #[derive(Default)]
@@ -61,19 +64,26 @@ impl std::fmt::Debug for State {
     }
 }
 
-struct Work {
-    /// Whether nobody waits for it any more.
-    stop: Arc<AtomicBool>,
-    run: Box<dyn FnOnce() + Send>,
-}
+type Run = Box<dyn FnOnce() + Send>;
 
-/// Stops work when whoever waits for it is gone.
-struct StopOnDrop(Arc<AtomicBool>);
+/// Work that waits; nothing once nobody waits for it any more.
+type Work = Arc<Mutex<Option<Run>>>;
+
+/// Stops work when whoever waits for it is gone, and gives back what it holds if it waits.
+struct StopOnDrop {
+    stop: Arc<AtomicBool>,
+    work: Work,
+}
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
+        take(&self.work);
     }
+}
+
+fn take(work: &Work) -> Option<Run> {
+    work.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Pool {
@@ -83,12 +93,12 @@ impl Pool {
     /// If the threads cannot be started.
     pub fn start() -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(FEWEST, usize::from);
-        Self::with_threads(cores.clamp(FEWEST, MOST))
+        Self::with_threads(cores.clamp(FEWEST, MOST), LONGEST_WAIT)
     }
 
-    fn with_threads(threads: usize) -> std::io::Result<Self> {
+    fn with_threads(threads: usize, patience: Duration) -> std::io::Result<Self> {
         let (state, bell) = (Mutex::default(), Condvar::new());
-        let pool = Self(Arc::new(Shared { state, bell, share: threads.saturating_sub(1).max(1) }));
+        let pool = Self(Arc::new(Shared { state, bell, share: threads.saturating_sub(1).max(1), patience }));
         for n in 0..threads {
             let shared = Arc::clone(&pool.0);
             let thread = std::thread::Builder::new().name(format!("conditions-{n}")).stack_size(STACK);
@@ -100,7 +110,7 @@ impl Pool {
     /// Does some work, whose place is in `line`, and waits for it; `work` ends soon after it is told to stop.
     ///
     /// # Errors
-    /// If too much waits in the line, or it is not done within `limit`.
+    /// If it has no turn in time, or is not done within `limit` from its turn on.
     pub async fn run<T: Send + 'static>(
         &self,
         line: &str,
@@ -108,14 +118,20 @@ impl Pool {
         work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
         let stop = Arc::new(AtomicBool::new(false));
-        let _stop = StopOnDrop(Arc::clone(&stop));
+        let (turn, begun) = oneshot::channel();
         let (sender, answer) = oneshot::channel();
         let theirs = Arc::clone(&stop);
-        let run = Box::new(move || {
+        let run: Run = Box::new(move || {
             // Whoever waited may be gone.
+            let _ = turn.send(());
             let _ = sender.send(work(&theirs));
         });
-        self.0.enter(line, Work { stop, run })?;
+        let work = Arc::new(Mutex::new(Some(run)));
+        let _stop = StopOnDrop { stop, work: Arc::clone(&work) };
+        self.0.enter(line, work);
+        if tokio::time::timeout(self.0.patience, begun).await.is_err() {
+            return Err(Unanswered::Busy(self.0.patience));
+        }
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Unanswered::Broken),
@@ -136,22 +152,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, line: &str, work: Work) -> Result<(), Unanswered> {
+    fn enter(&self, line: &str, work: Work) {
         let mut state = self.lock();
         match state.lines.iter_mut().find(|(name, _)| name == line) {
-            Some((_, waiting)) => {
-                // Those that gave up need not be waited for.
-                waiting.retain(|work| !work.stop.load(Ordering::Relaxed));
-                if waiting.len() >= LONGEST_LINE {
-                    return Err(Unanswered::Busy);
-                }
-                waiting.push_back(work);
-            }
+            Some((_, waiting)) => waiting.push_back(work),
             None => state.lines.push_back((line.to_owned(), VecDeque::from([work]))),
         }
         drop(state);
         self.bell.notify_one();
-        Ok(())
     }
 
     /// What a thread does, until the pool closes.
@@ -163,7 +171,9 @@ impl Shared {
                 continue;
             };
             drop(state);
-            if !work.stop.load(Ordering::Relaxed) && catch_unwind(AssertUnwindSafe(work.run)).is_err() {
+            if let Some(run) = take(&work)
+                && catch_unwind(AssertUnwindSafe(run)).is_err()
+            {
                 tracing::error!(line, "conditions.broken");
             }
             state = self.lock();
@@ -208,6 +218,13 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    impl Pool {
+        fn waiting(&self, line: &str) -> usize {
+            let state = self.0.lock();
+            state.lines.iter().find(|(name, _)| name == line).map_or(0, |(_, waiting)| waiting.len())
+        }
+    }
+
     /// Work that runs until it is told to stop.
     fn endless(stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
@@ -217,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_is_not_done_in_time_is_told_to_stop() {
-        let pool = Pool::with_threads(1).unwrap();
+        let pool = Pool::with_threads(1, LONG).unwrap();
         let (ended, end) = mpsc::channel();
         let limit = Duration::from_millis(1);
         let work = move |stop: &AtomicBool| {
@@ -231,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_holds_its_share_leaves_a_thread_for_the_others() {
-        let pool = Arc::new(Pool::with_threads(2).unwrap());
+        let pool = Arc::new(Pool::with_threads(2, LONG).unwrap());
         let slow: Vec<_> = (0..10)
             .map(|_| {
                 let pool = Arc::clone(&pool);
@@ -250,24 +267,64 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_is_full_says_so_and_the_others_go_on() {
-        let pool = Arc::new(Pool::with_threads(2).unwrap());
-        let mut slow = Vec::new();
-        for _ in 0..=LONGEST_LINE {
+    async fn a_burst_is_answered_whole_and_the_time_in_the_line_is_not_the_works_own() {
+        const BURST: usize = 200;
+        let pool = Arc::new(Pool::with_threads(2, LONG).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let run = |limit, work: Box<dyn FnOnce(&AtomicBool) + Send>| {
             let pool = Arc::clone(&pool);
-            slow.push(tokio::spawn(async move { pool.run("slow", LONG, endless).await }));
-        }
-        while pool.0.lock().lines.front().is_none_or(|(_, waiting)| waiting.len() < LONGEST_LINE) {
+            tokio::spawn(async move { pool.run("a", limit, work).await })
+        };
+        let first = run(LONG, Box::new(move |_| gate.recv().unwrap()));
+        let (limit, begun) = (Duration::from_millis(200), std::time::Instant::now());
+        let burst: Vec<_> = (0..BURST).map(|_| run(limit, Box::new(|_| ()))).collect();
+        // Longer than any of them may take.
+        while pool.waiting("a") < BURST || begun.elapsed() < 2 * limit {
             tokio::task::yield_now().await;
         }
-        assert_eq!(pool.run("slow", LONG, |_| ()).await, Err(Unanswered::Busy));
+        open.send(()).unwrap();
+        for one in burst.into_iter().chain([first]) {
+            assert_eq!(one.await.unwrap(), Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_has_no_turn_in_time_says_so_and_the_others_go_on() {
+        let patience = Duration::from_millis(300);
+        let pool = Arc::new(Pool::with_threads(2, patience).unwrap());
+        let slow = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.run("slow", LONG, endless).await }
+        });
+        while pool.0.lock().held.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(pool.run("slow", LONG, |_| ()).await, Err(Unanswered::Busy(patience)));
         assert_eq!(pool.run("quick", LONG, |_| ()).await, Ok(()));
-        slow.iter().for_each(|task| task.abort());
+        slow.abort();
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_holds_nothing_while_its_turn_has_not_come() {
+        let pool = Arc::new(Pool::with_threads(1, LONG).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let (held, waiting) = (Arc::new(()), Arc::clone(&pool));
+        let first = tokio::spawn(async move { waiting.run("a", LONG, move |_| gate.recv().unwrap()).await });
+        let (theirs, waiting) = (Arc::clone(&held), Arc::clone(&pool));
+        let second = tokio::spawn(async move { waiting.run("a", LONG, move |_| drop(theirs)).await });
+        while pool.waiting("a") < 1 || pool.0.lock().held.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        second.abort();
+        assert!(second.await.is_err());
+        assert_eq!(Arc::strong_count(&held), 1);
+        open.send(()).unwrap();
+        assert_eq!(first.await.unwrap(), Ok(()));
     }
 
     #[tokio::test]
     async fn work_that_panics_is_broken_and_the_thread_goes_on() {
-        let pool = Pool::with_threads(1).unwrap();
+        let pool = Pool::with_threads(1, LONG).unwrap();
         assert_eq!(pool.run("a", LONG, |_| panic!("for the test")).await, Err::<(), _>(Unanswered::Broken));
         assert_eq!(pool.run("a", LONG, |_| 7).await, Ok(7));
     }

@@ -59,7 +59,7 @@ impl Credentials {
         check([kind, instance, field])?;
         let name = variable(kind, instance, field);
         if let Some(value) = self.environment.var_os(&name) {
-            return Ok(Some((trimmed(value.as_bytes()), format!("env {name}"))));
+            return Ok(Some((without_line_end(value.as_bytes()), format!("env {name}"))));
         }
         for folder in self.folders() {
             let path = folder.join(kind).join(instance).join(field);
@@ -234,11 +234,11 @@ fn read(path: &Path) -> io::Result<Option<Secret>> {
     if bytes.len() as u64 > LARGEST {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("{}: larger than 64 KiB", path.display())));
     }
-    Ok(Some(trimmed(&bytes)))
+    Ok(Some(without_line_end(&bytes)))
 }
 
-/// Without the line end that editors and `echo` put behind it.
-fn trimmed(bytes: &[u8]) -> Secret {
+/// A secret without the line end that editors and `echo` put behind it: one; more belong to it.
+pub fn without_line_end(bytes: &[u8]) -> Secret {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     Secret::new(bytes.strip_suffix(b"\r").unwrap_or(bytes))
 }

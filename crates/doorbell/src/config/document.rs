@@ -319,7 +319,11 @@ fn settle(findings: &mut Findings, path: &str, node: &Node) {
             nodes.iter().enumerate().for_each(|(n, node)| settle(findings, &format!("{path}[{n}]"), node));
         }
         _ => {
-            let value = if is_secret(path) { "(hidden)".to_owned() } else { node.to_toml() };
+            let value = match is_secret(path) {
+                true => "(hidden)".to_owned(),
+                false if is_secret_url(path) => of_url(node),
+                false => node.to_toml(),
+            };
             findings.setting(path.to_owned(), value, node.place.origin());
         }
     }
@@ -330,6 +334,24 @@ fn is_secret(path: &str) -> bool {
     let Some((_, name)) = path.split_once(".runtime.env.") else { return false };
     let name = name.to_ascii_uppercase();
     ["KEY", "PASS", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
+}
+
+/// The URL that a notification goes to: the path of a chat service's is its secret.
+fn is_secret_url(path: &str) -> bool {
+    path.starts_with("notifications[") && path.ends_with("].to.url")
+}
+
+/// As much of a URL as may be shown.
+fn of_url(node: &Node) -> String {
+    let text = match &node.kind {
+        Kind::Text(text) | Kind::Loose(text) => text.parse::<http::Uri>().ok(),
+        _ => None,
+    };
+    let shown = text.and_then(|url| {
+        let host = url.authority()?.as_str().rsplit('@').next()?.to_owned();
+        Some(format!("\"{}://{host}\" (the rest is hidden)", url.scheme_str()?))
+    });
+    shown.unwrap_or_else(|| "(hidden)".to_owned())
 }
 
 fn join(path: &str, key: &str) -> String {

@@ -22,7 +22,7 @@ pub(super) fn is_variable(text: &str) -> bool {
 }
 
 /// The candidate that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = snake(word);
     let closeness = |candidate: &str| {
         let distance = strsim::damerau_levenshtein(&word, candidate);

@@ -120,7 +120,7 @@ fn read_one(
 
 fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
     let words = || Topic::ALL.into_iter().map(Topic::as_str);
-    let mut topics = Vec::new();
+    let (mut topics, before) = (Vec::new(), findings.problems.len());
     for (word, place) in findings.take(node.texts("topics such as [\"dead_letter\"]")).unwrap_or_default() {
         if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.as_str() == word) {
             topics.push(topic);
@@ -136,7 +136,7 @@ fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
             None => problem.help(format!("what can be told is {}", names::list(words()))),
         });
     }
-    if topics.is_empty() && findings.problems.is_empty() {
+    if topics.is_empty() && findings.problems.len() == before {
         findings.problem(Problem::at(&node.place, "an empty list tells nothing").help("without `on`, all is told"));
     }
     topics
@@ -144,10 +144,11 @@ fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
 
 fn patterns(table: &Table, key: &str, findings: &mut Findings) -> Vec<(Pattern, Place)> {
     let expected = "a name such as \"acme\", or several in a list; `*` stands for anything";
+    let before = findings.problems.len();
     let texts = table.read(findings, key, |node| node.texts(expected)).unwrap_or_default();
     if texts.is_empty()
         && let Some(node) = table.get(key)
-        && findings.problems.is_empty()
+        && findings.problems.len() == before
     {
         findings.problem(Problem::at(&node.place, format!("an empty list: without `{key}`, it is all of them")));
     }
@@ -226,12 +227,13 @@ fn secret(to: &Table, credentials: &Credentials, findings: &mut Findings) -> Opt
     };
     let text = findings.take(node.text("the instance of a credential such as \"ops\"").map_err(Problem::hidden))?;
     let instance = text.strip_prefix("notification_secret:").unwrap_or(&text);
-    let add = format!("`doorbell creds add {kind}:NAME` keeps it");
     if !is_name(instance) {
         let problem = Problem::at(&node.place, "not the name of a credential's instance").hidden();
-        findings.problem(problem.help(format!("a secret is named here, never written: {add}")));
+        let help = format!("a secret is named here, never written: `doorbell creds add {kind}:NAME` keeps it");
+        findings.problem(problem.help(help));
         return None;
     }
+    let add = format!("`doorbell creds add {kind}:{instance}` keeps it");
     let name = format!("{kind}:{instance}");
     let (secret, origin) = match credentials.find(kind, instance, field) {
         Ok(Some(found)) => found,

@@ -139,7 +139,7 @@ fn show<'a>(title: annotate_snippets::Title<'a>, place: &'a Place, hidden: bool)
     if place.text.text.is_empty() {
         return title.element(Origin::path(place.text.name.as_str()));
     }
-    if hidden || line.len() > LONGEST_LINE {
+    if hidden || line.len() > LONGEST_LINE || may_hold_a_secret_url(place, line) {
         let column = line.get(..begin).map_or(1, |before| before.chars().count() + 1);
         let origin = Origin::path(place.text.name.as_str());
         return title.element(if in_file { origin.line(number).char_column(column) } else { origin });
@@ -148,6 +148,15 @@ fn show<'a>(title: annotate_snippets::Title<'a>, place: &'a Place, hidden: bool)
     let mark = AnnotationKind::Primary.span(begin..end);
     let snippet = Snippet::source(mask_passwords(line)).line_start(number).annotation(mark);
     title.element(if in_file { snippet.path(place.text.name.as_str()) } else { snippet.line_numbering(false) })
+}
+
+/// Whether a line may hold the URL of a notification: the path of a chat service's is its secret, and what is wrong with
+/// the line may be that nobody can tell where the URL ends. It can only stand after the word.
+fn may_hold_a_secret_url(place: &Place, line: &str) -> bool {
+    let (_, start, _) = place.line();
+    let until = place.text.text.get(..start + line.len()).unwrap_or(&place.text.text).to_ascii_lowercase();
+    let line = line.to_ascii_lowercase();
+    until.contains("notifications") && ["url", "http", "//"].iter().any(|word| line.contains(word))
 }
 
 /// Without control characters, line ends excepted, and not endless: a message may quote a file, and a file may try to

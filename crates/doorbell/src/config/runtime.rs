@@ -22,11 +22,15 @@ const KEYS: Keys<'static> = Keys {
 const TYPES: [&str; 1] = ["command"];
 const PLANNED_TYPES: [&str; 2] = ["http", "worker"];
 
+/// Programs whose first argument is the file that they run.
+const INTERPRETERS: [&str; 8] = ["sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby"];
+
 /// Runtimes to copy.
 pub(super) fn examples() -> String {
     format!(
         "with a preset ({}):\n    [runtime]\n    preset = \"claude\"\nwith a command of your own:\n    [runtime]\n    \
-         type = \"command\"\n    command = [\"./agent\", \"--fast\"]",
+         type = \"command\"\n    command = [\"./agent\", \"--fast\"]\n    cwd = \".\"    # the project; without it, a new folder for \
+         each run",
         presets::list()
     )
 }
@@ -55,6 +59,11 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
     let channels = [("stdin", PromptChannel::Stdin), ("arg", PromptChannel::Arg), ("file", PromptChannel::File)];
     let prompt = table.read(findings, "prompt", |node| node.choice(&channels)).unwrap_or(PromptChannel::Stdin);
     let cwd = table.read(findings, "cwd", |node| folder(node, around.root));
+    if let (Some(node), Some(command), None) = (table.get("command"), &command, &cwd)
+        && !table.has("cwd")
+    {
+        warn_of_empty_folder(node, command, findings);
+    }
     let env = table.get("env").map(|node| variables(node, findings)).unwrap_or_default();
     let credentials = secrets(table, &env, around.credentials, findings);
     let result = table.get("result").and_then(|node| result::read(node, findings));
@@ -93,6 +102,24 @@ pub(super) fn command(node: &Node) -> Result<Vec<String>, Problem> {
     match words.first() {
         Some(program) if !program.trim().is_empty() => Ok(words),
         _ => Err(Problem::at(&node.place, "a command begins with a program").help("command = [\"claude\", \"-p\"]")),
+    }
+}
+
+/// The file that an interpreter (`sh agent.sh`) is given to run.
+pub fn script_of(command: &[String]) -> Option<&str> {
+    let program = Path::new(command.first()?).file_name()?.to_str()?;
+    let script = command.get(1).filter(|script| !script.starts_with('-'))?;
+    INTERPRETERS.contains(&program).then_some(script)
+}
+
+/// Without `cwd` a run has a folder of its own, in which nothing is found by a relative path.
+fn warn_of_empty_folder(node: &Node, command: &[String], findings: &mut Findings) {
+    let is_inside = |path: &&str| Path::new(path).is_relative();
+    let program = command.first().map(String::as_str).filter(|program| program.contains('/')).filter(is_inside);
+    if let Some(file) = program.or_else(|| script_of(command).filter(is_inside)) {
+        let why = "is looked for in the run's own folder, which is new and empty for each run";
+        let what = "`cwd = \".\"` runs it in the project; or write the whole path";
+        findings.warn(&node.place, format!("`{file}` {why}: {what}"));
     }
 }
 

@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorbell_core::envelope::{Envelope, encode_body};
-use doorbell_core::event::OWN;
+use doorbell_core::event::{Context, OWN};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 
 use super::{Dispatcher, InFlight, delivery_of, journal};
-use crate::app::Notice;
+use crate::app::{Notice, Snapshot};
 use crate::clock;
 use crate::config::Agent;
 use crate::runtime::{self, Ended, Job, Stop};
-use crate::store::{Claimed, Error, Finish, Lease, LogLine, Process, StoredRun};
+use crate::store::{Body, Claimed, Error, Finish, Lease, LogLine, Process, StoredEvent, StoredRun};
 use crate::telemetry::AttemptTrace;
 
 /// Lines of a log on their way to the store.
 const LINES_ON_THE_WAY: usize = 4096;
+/// Bodies larger than this are not read on the threads that carry requests.
+const LARGE: usize = 128 * 1024;
 /// The first and the longest wait before a run's end is stored again, when the store is unavailable.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
@@ -42,11 +45,15 @@ impl Drop for Registered<'_> {
 impl Dispatcher {
     /// Carries a claimed run out and stores its end.
     pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) {
-        let run = claimed.run.clone();
+        let Claimed { run, lease, event, body } = claimed;
         let (stop, stopped) = watch::channel(None);
-        self.in_flight().insert(run.id, InFlight { lease: claimed.lease, stop });
-        let _registered = Registered(self, run.id, claimed.lease);
+        self.in_flight().insert(run.id, InFlight { lease, stop });
+        let _registered = Registered(self, run.id, lease);
+        if self.handing_back.is_cancelled() {
+            self.stop(run.id, None, Stop::Shutdown);
+        }
         self.heed_cancel(run.id).await;
+        let awaited = self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
@@ -55,9 +62,15 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let ended = self.attempt(&agent, &claimed, stopped, trace.variables()).await;
+        let ended = match self.envelope(&run, event, body).await {
+            Ok(envelope) => self.attempt(&agent, &run, lease, envelope, stopped, trace.variables()).await,
+            Err(error) => Ended::without_process(Outcome::Failed(format!("its event cannot be read: {error}"))),
+        };
         let took = clock::now().since(started);
-        self.finish(&agent, &claimed, ended, took, trace).await;
+        self.finish(&agent, &run, lease, ended, took, trace).await;
+        if awaited {
+            self.follow_ups.consider(run.id);
+        }
     }
 
     /// A cancel that came between the claim and the register found nobody to tell.
@@ -72,17 +85,18 @@ impl Dispatcher {
     async fn attempt(
         &self,
         agent: &Arc<Agent>,
-        claimed: &Claimed,
+        run: &StoredRun,
+        lease: Lease,
+        envelope: Envelope,
         stopped: watch::Receiver<Option<Stop>>,
         trace: Vec<(&'static str, String)>,
     ) -> Ended {
-        let run = &claimed.run;
         let (lines, received) = mpsc::channel::<LogLine>(LINES_ON_THE_WAY);
         let journal = tokio::spawn(journal::keep(Arc::clone(&self.app), run.id, received, self.closing.clone()));
         let token = self.app.access.issue_token(run.id, &agent.name);
         let job = Job {
             agent: Arc::clone(agent),
-            envelope: self.envelope(claimed),
+            envelope,
             folder: self.run_folder(run.id),
             url: self.app.api_url().to_owned(),
             token: token.secret().clone(),
@@ -90,7 +104,7 @@ impl Dispatcher {
             trace,
         };
         let mark = |process: Process| async move {
-            match self.app.store.mark_process(run.id, claimed.lease, process).await {
+            match self.app.store.mark_process(run.id, lease, process).await {
                 Ok(_) => {}
                 Err(error) => tracing::error!(run = %run.id, error = error.with_causes(), "run.mark_failed"),
             }
@@ -102,14 +116,24 @@ impl Dispatcher {
         ended
     }
 
-    async fn finish(&self, agent: &Agent, claimed: &Claimed, ended: Ended, took: Duration, trace: AttemptTrace) {
-        let run = &claimed.run;
+    async fn finish(
+        &self,
+        agent: &Agent,
+        run: &StoredRun,
+        lease: Lease,
+        ended: Ended,
+        took: Duration,
+        trace: AttemptTrace,
+    ) {
         let now = clock::now();
         let seed = u64::from_be_bytes(clock::random());
-        let transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        let mut transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        if let Some(why) = ended.ignored.filter(|_| transition.state == State::Succeeded) {
+            transition.reason = format!("{}, but {why}", transition.reason);
+        }
         let finish = Finish {
             run: run.id,
-            lease: claimed.lease,
+            lease,
             at: now,
             ended: ended.ended.to_owned(),
             exit_code: ended.exit_code,
@@ -122,7 +146,6 @@ impl Dispatcher {
         self.app.metrics.count_attempt(&agent.name, &finish.ended, finish.transition.state.as_str(), took);
         trace.ended(&finish);
         self.store_end(run, finish).await;
-        self.follow_ups.consider(run.id, Some((&claimed.event, &claimed.body)));
     }
 
     /// Stores a run's end, as long as it takes (a few seconds once the gateway closes): until then the lease keeps anybody
@@ -171,42 +194,14 @@ impl Dispatcher {
         });
     }
 
-    /// The event as the agent gets it.
-    fn envelope(&self, claimed: &Claimed) -> Envelope {
-        let (run, event) = (&claimed.run, &claimed.event);
-        let (body, body_encoding) = encode_body(&claimed.body.bytes);
-        let headers: Map<String, Value> = serde_json::from_str(&claimed.body.headers).unwrap_or_default();
-        Envelope {
-            webhook: event.provider != OWN,
-            source: event.provider.clone(),
-            integration_id: event.source.clone(),
-            event_type: run.event_type.clone(),
-            idempotency_key: event.delivery_id.clone(),
-            timestamp: event.received_at.as_seconds(),
-            context: self.read_again(claimed),
-            headers,
-            body,
-            body_encoding: body_encoding.to_owned(),
-            event_id: event.id,
-            run_id: run.id,
-            attempt: run.attempt,
-            agent: run.agent.clone(),
-            events: Vec::new(),
-        }
-    }
-
-    /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source
-    /// is no longer configured.
-    fn read_again(&self, claimed: &Claimed) -> doorbell_core::event::Context {
-        let delivery = delivery_of(&claimed.event, &claimed.body);
+    /// The event as the agent gets it. A large one is read on a thread that may take its time.
+    async fn envelope(&self, run: &StoredRun, event: StoredEvent, body: Body) -> Result<Envelope, JoinError> {
         let in_force = self.app.current();
-        let source = in_force.config.sources.get(&claimed.event.source);
-        let source = source.filter(|source| source.provider().name() == claimed.event.provider);
-        let readings = source.and_then(|source| source.provider().read(&delivery).ok()).unwrap_or_default();
-        let only = readings.len() == 1;
-        let read = readings.into_iter().find(|reading| only || reading.delivery_id == claimed.event.delivery_id);
-        read.map(|reading| reading.context)
-            .unwrap_or_else(|| serde_json::from_str(&claimed.event.context).unwrap_or_default())
+        if body.bytes.len() <= LARGE {
+            return Ok(envelope_of(&in_force, run, &event, &body));
+        }
+        let run = run.clone();
+        tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await
     }
 
     /// What becomes of a run whose carrier died.
@@ -214,6 +209,41 @@ impl Dispatcher {
         let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
     }
+}
+
+fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: &Body) -> Envelope {
+    let headers: Map<String, Value> = serde_json::from_str(&body.headers).unwrap_or_default();
+    let context = read_again(in_force, event, body);
+    let (body, body_encoding) = encode_body(&body.bytes);
+    Envelope {
+        webhook: event.provider != OWN,
+        source: event.provider.clone(),
+        integration_id: event.source.clone(),
+        event_type: run.event_type.clone(),
+        idempotency_key: event.delivery_id.clone(),
+        timestamp: event.received_at.as_seconds(),
+        context,
+        headers,
+        body,
+        body_encoding: body_encoding.to_owned(),
+        event_id: event.id,
+        run_id: run.id,
+        attempt: run.attempt,
+        agent: run.agent.clone(),
+        events: Vec::new(),
+    }
+}
+
+/// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source is no
+/// longer configured.
+fn read_again(in_force: &Snapshot, event: &StoredEvent, body: &Body) -> Context {
+    let delivery = delivery_of(event, body);
+    let source = in_force.config.sources.get(&event.source);
+    let source = source.filter(|source| source.provider().name() == event.provider);
+    let readings = source.and_then(|source| source.provider().read(&delivery).ok()).unwrap_or_default();
+    let only = readings.len() == 1;
+    let read = readings.into_iter().find(|reading| only || reading.delivery_id == event.delivery_id);
+    read.map(|reading| reading.context).unwrap_or_else(|| serde_json::from_str(&event.context).unwrap_or_default())
 }
 
 fn waited(run: &StoredRun) -> Duration {

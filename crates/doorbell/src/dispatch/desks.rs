@@ -104,7 +104,7 @@ impl Dispatcher {
                     // The sender lives as long as the app.
                     _ = configuration.changed() => break,
                     () = self.desks.unsettled.notified() => break,
-                    () = tokio::time::sleep(POLL) => if self.has_work_of_nobody().await { break },
+                    () = tokio::time::sleep(POLL) => self.look_for_work().await,
                 }
             }
         }
@@ -116,12 +116,13 @@ impl Dispatcher {
         self.app.store.settle_agents(known, clock::now()).await
     }
 
-    /// Whether runs are queued for an agent that is gone: a delivery that was matched a moment before it went, and whose
-    /// sender hung up before it was answered.
-    async fn has_work_of_nobody(&self) -> bool {
-        let in_force = self.app.current();
-        let queued = self.app.store.agents_with_work().await.unwrap_or_default();
-        queued.iter().any(|agent| !in_force.config.agents.contains_key(agent))
+    /// Rings for the runs that are queued, in case nobody did: a sender may hang up before its delivery is answered, and the
+    /// store may have failed when its agent's desk asked.
+    async fn look_for_work(&self) {
+        match self.app.store.agents_with_work().await {
+            Ok(agents) => agents.iter().for_each(|agent| self.wake(agent)),
+            Err(error) => tracing::error!(error = error.with_causes(), "runs.look_failed"),
+        }
     }
 
     /// Takes this agent's runs, never more at once than its scale.
@@ -138,7 +139,6 @@ impl Dispatcher {
                 tokio::select! {
                     () = self.closing.cancelled() => {}
                     () = desk.bell.notified() => {}
-                    () = tokio::time::sleep(POLL) => {}
                 }
             }
         }

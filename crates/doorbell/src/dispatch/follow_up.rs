@@ -72,15 +72,9 @@ impl FollowUps {
         })
     }
 
-    /// Tells how a run ended, if it did and somebody waits for it. `known`: its event, where that is at hand.
-    pub(super) fn consider(self: &Arc<Self>, run: RunId, known: Option<(&StoredEvent, &Body)>) {
-        // Most providers have nobody who waits, which shows without reading anything.
-        if let Some((event, body)) = known
-            && self.follow_up(event, body, &Ended { agent: "", succeeded: true, text: "" }).is_none()
-        {
-            return;
-        }
-        self.begin(run);
+    /// Whether somebody waits for the end of what an event started: with most providers nobody does.
+    pub(super) fn is_awaited(&self, event: &StoredEvent, body: &Body) -> bool {
+        self.follow_up(event, body, &Ended { agent: "", succeeded: true, text: "" }).is_some()
     }
 
     /// Looks for what the last start of the gateway left unsaid.
@@ -103,7 +97,7 @@ impl FollowUps {
             looked_at += PAGE;
             before = page.last().map(|run| run.seq);
             let ended = page.iter().filter(|run| run.finished_at.is_some_and(|at| at >= since));
-            ended.filter(|run| is_told_of(run)).for_each(|run| self.begin(run.id));
+            ended.filter(|run| is_told_of(run)).for_each(|run| self.consider(run.id));
             if page.len() < PAGE {
                 break;
             }
@@ -120,7 +114,8 @@ impl FollowUps {
         }
     }
 
-    fn begin(self: &Arc<Self>, run: RunId) {
+    /// Tells how a run ended, if it did and somebody waits for it.
+    pub(super) fn consider(self: &Arc<Self>, run: RunId) {
         {
             let mut begun = self.begun();
             if begun.len() >= MOST_BEGUN {

@@ -36,8 +36,8 @@ pub(super) async fn keep(app: Arc<App>, run: RunId, mut lines: mpsc::Receiver<Lo
         loop {
             match app.store.append_log(run, stored.clone()).await {
                 Ok(last) => {
-                    let first = (last + 1).saturating_sub(stored.len() as u64);
-                    app.activity.tell(|| Notice::Log(run, first, Arc::new(stored)));
+                    let before = last.saturating_sub(stored.len() as u64);
+                    app.activity.tell(|| Notice::Log { run, after: before, lines: stored.len() });
                     break;
                 }
                 Err(error) => {

@@ -48,7 +48,7 @@ impl Dispatcher {
         let took = run.started_at.map(|started| finish.at.since(started)).unwrap_or_default();
         self.app.metrics.count_attempt(&run.agent, &finish.ended, finish.transition.state.as_str(), took);
         self.store_end(&run, finish).await;
-        self.follow_ups.consider(run.id, None);
+        self.follow_ups.consider(run.id);
         Ok(())
     }
 }

@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
 use serde::Deserialize;
 
 use super::Shared;
@@ -15,6 +16,19 @@ use super::error::Failure;
 use crate::ops;
 
 type Answer<T> = Result<Json<T>, Failure>;
+
+/// What a path names. What is not UTF-8 names nothing.
+#[derive(Debug)]
+pub(super) struct Named(pub(super) String);
+
+impl FromRequestParts<Shared> for Named {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        let path = Path::<String>::from_request_parts(parts, shared).await;
+        path.map(|Path(name)| Self(name)).map_err(|_| Failure::not_found())
+    }
+}
 
 /// The parameters, or what is wrong with them.
 pub(super) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
@@ -42,7 +56,7 @@ pub(super) async fn list_events(
 pub(super) async fn show_event(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Answer<api::EventDetail> {
     Ok(Json(ops::events::show(&shared.app, &caller, &id).await?))
 }
@@ -50,7 +64,7 @@ pub(super) async fn show_event(
 pub(super) async fn event_body(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Result<Response, Failure> {
     let bytes = ops::events::body(&shared.app, &caller, &id).await?;
     // Whatever it is, no browser shall take it for a page.
@@ -60,7 +74,7 @@ pub(super) async fn event_body(
 pub(super) async fn explain_event(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Answer<api::Explanation> {
     Ok(Json(ops::events::explain(&shared.app, &caller, &id).await?))
 }
@@ -73,18 +87,14 @@ pub(super) async fn list_runs(
     Ok(Json(ops::runs::list(&shared.app, &caller, read_query(query)?).await?))
 }
 
-pub(super) async fn show_run(
-    State(shared): State<Shared>,
-    By(caller): By,
-    Path(id): Path<String>,
-) -> Answer<api::RunDetail> {
+pub(super) async fn show_run(State(shared): State<Shared>, By(caller): By, Named(id): Named) -> Answer<api::RunDetail> {
     Ok(Json(ops::runs::get(&shared.app, &caller, &id).await?))
 }
 
 pub(super) async fn cancel_run(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Answer<api::Cancelled> {
     Ok(Json(ops::runs::cancel(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
@@ -92,7 +102,7 @@ pub(super) async fn cancel_run(
 pub(super) async fn release_run(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Answer<api::Released> {
     Ok(Json(ops::runs::release(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
@@ -100,7 +110,7 @@ pub(super) async fn release_run(
 pub(super) async fn forget_event(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
     query: Result<Query<ops::forget::Query>, QueryRejection>,
 ) -> Answer<api::Forgotten> {
     Ok(Json(ops::forget::forget(&shared.app, &shared.dispatcher, &caller, &id, read_query(query)?).await?))
@@ -132,7 +142,7 @@ pub(super) struct DeliveriesQuery {
 pub(super) async fn list_deliveries(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(source): Path<String>,
+    Named(source): Named,
     query: Result<Query<DeliveriesQuery>, QueryRejection>,
 ) -> Answer<api::DeliveryList> {
     Ok(Json(ops::agents::deliveries(&shared.app, &caller, &source, read_query(query)?.limit).await?))
@@ -182,6 +192,18 @@ pub(super) async fn create_key(
 ) -> Result<(StatusCode, Json<api::CreatedKey>), Failure> {
     let created = ops::keys::create(&shared.app, &caller, read_json(body)?).await?;
     Ok((StatusCode::CREATED, Json(created)))
+}
+
+pub(super) async fn list_keys(State(shared): State<Shared>, By(caller): By) -> Answer<api::KeyList> {
+    Ok(Json(ops::keys::list(&shared.app, &caller).await?))
+}
+
+pub(super) async fn remove_key(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Path(id): Path<String>,
+) -> Answer<api::RemovedKey> {
+    Ok(Json(ops::keys::remove(&shared.app, &caller, &id).await?))
 }
 
 /// Says which gateway it is, so that `doctor` knows whether a public URL leads here.

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use doorbell_core::delivery::bearer_token;
-use http::StatusCode;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::error::Failure;
-use crate::app::Caller;
+use crate::app::{Caller, hash_key};
 
 /// Who asks, as a handler takes it.
 #[derive(Debug)]
@@ -25,10 +26,36 @@ impl FromRequestParts<Shared> for By {
             Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
         })?;
         let presented = header.to_str().ok().and_then(bearer_token);
-        presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(|| {
-            Failure::new(StatusCode::UNAUTHORIZED, "key_invalid", "no such key, or the run of this token has ended")
-        })
+        presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(invalid)
     }
+}
+
+fn invalid() -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "key_invalid", "no such key, or the run of this token has ended")
+}
+
+/// What is cancelled when the caller's key is removed: for what outlives the request.
+#[derive(Debug)]
+pub(super) struct KeyRemoved(pub(super) CancellationToken);
+
+impl FromRequestParts<Shared> for KeyRemoved {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        let presented = parts.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).and_then(bearer_token);
+        let presented = presented.ok_or_else(invalid)?;
+        match shared.app.access.removal(presented) {
+            Some(removed) => Ok(Self(removed)),
+            // A run's token cannot be removed; a key that was a moment ago is nobody's.
+            None if shared.app.access.identify(presented).is_some() => Ok(Self(CancellationToken::new())),
+            None => Err(invalid()),
+        }
+    }
+}
+
+/// The hash of the key or token that a request shows.
+pub(super) fn shown_hash(headers: &HeaderMap) -> Option<Vec<u8>> {
+    headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token).map(hash_key)
 }
 
 /// A caller on this machine, or one with a key: metrics are open on loopback only.

@@ -1,6 +1,8 @@
 //! Errors as HTTP says them: `application/problem+json` (RFC 9457) with a stable code. The only map from errors to
 //! statuses.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api::Problem;
@@ -24,9 +26,22 @@ pub(super) struct Failure {
 /// Seconds after which a sender may try again.
 const RETRY_SOON: u32 = 5;
 
+/// The longest detail that is answered, logged and kept, in bytes: it may quote what somebody sent.
+const LONGEST_DETAIL: usize = 500;
+
+/// As much of a detail as is answered, logged and kept.
+pub(super) fn brief(detail: &str) -> Cow<'_, str> {
+    if detail.len() <= LONGEST_DETAIL {
+        return Cow::Borrowed(detail);
+    }
+    Cow::Owned(format!("{}…", &detail[..detail.floor_char_boundary(LONGEST_DETAIL)]))
+}
+
 impl Failure {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None }
+        let detail = detail.into();
+        let detail = if detail.len() > LONGEST_DETAIL { brief(&detail).into_owned() } else { detail };
+        Self { status, code, detail, retry_after: None }
     }
 
     /// The same for everything that is not there or not the caller's.
@@ -91,6 +106,12 @@ impl From<ops::Error> for Failure {
             ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
             ops::Error::Conflict(code, detail) => Self::new(StatusCode::CONFLICT, code, detail),
             ops::Error::Gone(code, detail) => Self::new(StatusCode::GONE, code, detail),
+            // Damage does not go away by asking again. (A delivery is not answered by this: its sender comes again.)
+            ops::Error::Store(store::Error::Corrupt(what)) => {
+                tracing::error!(error = what, "store.damaged");
+                let detail = "what is stored of it cannot be read; the gateway's log says more";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_damaged", detail)
+            }
             ops::Error::Store(error) => error.into(),
         }
     }
@@ -106,20 +127,14 @@ impl From<Unreadable> for Failure {
     }
 }
 
-impl From<Unread> for Failure {
-    fn from(unread: Unread) -> Self {
+/// Why a body was not read, and what is said of it.
+impl From<(Unread, String)> for Failure {
+    fn from((unread, detail): (Unread, String)) -> Self {
         match unread {
-            Unread::TooLarge => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is over this gateway's `max_body`")
-            }
-            Unread::OverBudget => {
-                let detail = "too many large bodies are in flight; try again";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_budget", detail).retry_later()
-            }
-            Unread::TooSlow => {
-                Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not arrive in time")
-            }
-            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "body_broken", "the body did not arrive whole"),
+            Unread::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail),
+            Unread::OverBudget => Self::new(StatusCode::SERVICE_UNAVAILABLE, "over_budget", detail).retry_later(),
+            Unread::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail),
+            Unread::Broken => Self::new(StatusCode::BAD_REQUEST, "body_broken", detail),
         }
     }
 }
@@ -132,4 +147,29 @@ pub(super) async fn not_found() -> Failure {
 /// The answer to a method that the path does not have.
 pub(super) async fn method_not_allowed() -> Failure {
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take that method")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_is_not_said_to_work_at_the_next_try() {
+        let damaged = Failure::from(ops::Error::Store(store::Error::Corrupt("a row".to_owned())));
+        assert_eq!((damaged.status().as_u16(), damaged.code()), (500, "store_damaged"));
+        assert!(damaged.retry_after.is_none() && !damaged.detail.contains("a row"));
+        let delivery = Failure::from(store::Error::Corrupt("a row".to_owned()));
+        assert_eq!(delivery.status().as_u16(), 503, "senders come again");
+    }
+
+    #[test]
+    fn a_detail_is_not_endless_whatever_it_quotes() {
+        assert_eq!(brief("the body did not arrive whole"), "the body did not arrive whole");
+        let long = "ä".repeat(5_000_000);
+        assert_eq!(brief(&long), format!("{}…", "ä".repeat(250)));
+        let odd = format!("x{long}");
+        assert_eq!(brief(&odd), format!("x{}…", "ä".repeat(249)));
+        let failure = Failure::new(StatusCode::BAD_REQUEST, "body_unreadable", long);
+        assert_eq!(failure.detail.chars().count(), 251);
+    }
 }

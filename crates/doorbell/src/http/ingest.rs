@@ -243,21 +243,24 @@ async fn collect(
         received_at: clock::now(),
         certificate: None,
     };
-    let coded = |name, plain: &str| delivery.headers.get_all(name).iter().any(|value| value != plain);
+    let is_plain = |value: &HeaderValue, plain: &str| {
+        value.is_empty() || value.as_bytes().trim_ascii().eq_ignore_ascii_case(plain.as_bytes())
+    };
+    let coded = |name, plain: &str| delivery.headers.get_all(name).iter().any(|value| !is_plain(value, plain));
     if coded(CONTENT_ENCODING, "identity") || coded(TRANSFER_ENCODING, "chunked") {
         let detail = "send the body without a coding (Content-Encoding, Transfer-Encoding): the signature is over the bytes as they are sent";
         let failure = Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", detail);
         return Err(refuse(shared, sources, remote, &delivery, failure, detail, false).await);
     }
     let limit = in_force.config.gateway.max_body;
-    match shared.budget.read(&delivery.headers, body, limit).await {
+    match shared.budget.read(remote.ip(), &delivery.headers, body, limit).await {
         Ok((bytes, share)) => {
             delivery.body = bytes;
             Ok((Arc::new(delivery), share))
         }
         Err(unread) => {
-            let failure = Failure::from(unread);
-            let detail = format!("the body was not read: {}", failure.code());
+            let detail = unread.explain(limit, &delivery.headers);
+            let failure = Failure::from((unread, detail.clone()));
             Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await)
         }
     }

@@ -3,25 +3,31 @@
 //! Our own, because `axum::serve` sets no time-out for reading headers, so that a few slow senders could hold every
 //! connection.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 /// What a connection may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a request's headers may take, and a connection may be idle.
+    /// How long a request's headers may take, and a connection may be idle (at most twice as long).
     pub header_timeout: Duration,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
@@ -59,6 +65,70 @@ async fn speaks(stream: &TcpStream) -> bool {
     }
 }
 
+/// The requests of one connection.
+#[derive(Debug, Default)]
+struct Requests {
+    under_way: AtomicUsize,
+    /// Beginnings and ends so far.
+    changes: AtomicUsize,
+}
+
+impl Requests {
+    /// Comes back when none was under way for `limit`, or a while after.
+    async fn are_over(&self, limit: Duration) {
+        let mut before = self.changes.load(Ordering::Acquire);
+        loop {
+            tokio::time::sleep(limit).await;
+            let now = self.changes.load(Ordering::Acquire);
+            if now == before && self.under_way.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            before = now;
+        }
+    }
+}
+
+/// A request, until its answer is sent or nobody wants it.
+struct UnderWay(Arc<Requests>);
+
+impl UnderWay {
+    fn begin(requests: &Arc<Requests>) -> Self {
+        requests.under_way.fetch_add(1, Ordering::AcqRel);
+        requests.changes.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(requests))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.changes.fetch_add(1, Ordering::AcqRel);
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The body of an answer, which is under way until it is sent.
+struct Answer {
+    body: axum::body::Body,
+    _under_way: UnderWay,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Counts an open connection for as long as it lives.
 struct Open(Gauge);
 
@@ -78,7 +148,7 @@ impl Drop for Open {
 /// Serves until `closing` is cancelled, then lets the answers under way end. `open` counts the connections.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: Gauge, closing: CancellationToken) {
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -111,23 +181,132 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
         // Answers are small and wanted now.
         let _ = stream.set_nodelay(true);
         let router = router.clone();
-        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(address));
-            router.clone().oneshot(request)
-        });
-        let (builder, watcher, open) = (builder.clone(), graceful.watcher(), Open::count(&open));
-        tokio::spawn(async move {
+        let (builder, closing, open) = (builder.clone(), closing.clone(), Open::count(&open));
+        connections.spawn(async move {
             // Which version of HTTP it is shows in the first bytes, and hyper waits for those without a limit.
             if let Ok(true) = tokio::time::timeout(limits.header_timeout, speaks(&stream)).await {
-                let connection = builder.serve_connection(TokioIo::new(stream), service);
-                // Senders break connections all the time; nothing of it is ours to report.
-                let _ = watcher.watch(connection).await;
+                let served = serve_connection(&builder, stream, address, router, limits.header_timeout, closing);
+                served.await;
             }
             drop((slot, open));
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.close_timeout, graceful.shutdown()).await.is_err() {
+    connections.close();
+    if tokio::time::timeout(limits.close_timeout, connections.wait()).await.is_err() {
         tracing::warn!("connections.cut: some answers were still under way");
+    }
+}
+
+/// Serves a connection until it ends, is idle for longer than `idle`, or the gateway closes; then the answers that are
+/// under way are still sent.
+async fn serve_connection(
+    builder: &auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    address: SocketAddr,
+    router: Router,
+    idle: Duration,
+    closing: CancellationToken,
+) {
+    let requests = Arc::new(Requests::default());
+    let counted = Arc::clone(&requests);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        let under_way = UnderWay::begin(&counted);
+        request.extensions_mut().insert(ConnectInfo(address));
+        let answered = router.clone().oneshot(request);
+        async move {
+            let answer = answered.await?;
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // Senders break connections all the time; nothing of it is ours to report.
+        _ = connection.as_mut() => return,
+        () = closing.cancelled() => {}
+        // HTTP/2 keeps connections open by pings, which say nothing of whether anything is asked.
+        () = requests.are_over(idle) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::body::Body;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const FRAME_SETTINGS: u8 = 4;
+    const FRAME_PING: u8 = 6;
+    const ACKNOWLEDGED: u8 = 1;
+
+    async fn start(router: Router) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { header_timeout: Duration::from_millis(50), ..Limits::default() };
+        tokio::spawn(serve(listener, router, limits, Gauge::default(), CancellationToken::new()));
+        address
+    }
+
+    /// Speaks HTTP/2, answers every ping, and asks nothing, until the other side closes the connection.
+    async fn keep_open(address: SocketAddr) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        stream.write_all(preface).await.unwrap();
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            let (kind, flags) = (head[3], head[4]);
+            if flags & ACKNOWLEDGED != 0 || !matches!(kind, FRAME_SETTINGS | FRAME_PING) {
+                continue;
+            }
+            let payload = if kind == FRAME_PING { payload } else { Vec::new() };
+            let mut answer = vec![0, 0, payload.len() as u8, kind, ACKNOWLEDGED, 0, 0, 0, 0];
+            answer.extend(payload);
+            if stream.write_all(&answer).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn an_http2_connection_that_only_answers_pings_is_closed() {
+        let address = start(Router::new()).await;
+        tokio::time::timeout(LONG, keep_open(address)).await.expect("it was kept open");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_longer_than_a_connection_may_be_idle_is_sent_whole() {
+        let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(1);
+        let receiver = Arc::new(std::sync::Mutex::new(Some(receiver)));
+        let answer = move || {
+            let receiver = receiver.lock().unwrap().take().unwrap();
+            let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
+                receiver.recv().await.map(|piece| (piece, receiver))
+            });
+            std::future::ready(Body::from_stream(pieces))
+        };
+        let address = start(Router::new().route("/", get(answer))).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        sender.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
+        // As long as it takes to find two others idle.
+        for _ in 0..2 {
+            tokio::time::timeout(LONG, keep_open(address)).await.unwrap();
+        }
+        sender.send(Ok(Bytes::from_static(b"last"))).await.unwrap();
+        drop(sender);
+        let mut whole = String::new();
+        stream.read_to_string(&mut whole).await.unwrap();
+        assert!(whole.contains("first") && whole.contains("last"), "{whole}");
     }
 }

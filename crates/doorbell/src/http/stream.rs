@@ -1,25 +1,28 @@
 //! Server-sent events: what happens in the gateway, and a run's log as it grows.
 
 use std::convert::Infallible;
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
-use http::HeaderMap;
 use http::header::ACCEPT;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::api::read_query;
-use super::auth::By;
+use super::api::{Named, read_query};
+use super::auth::{By, KeyRemoved, shown_hash};
 use super::error::Failure;
-use crate::app::{Caller, Notice};
+use crate::app::{App, Caller, Notice};
 use crate::ops;
 
 /// Messages on their way to one watcher.
@@ -29,10 +32,34 @@ const BATCH: usize = 200;
 /// How often a log is looked at without being told to.
 const LOOK: Duration = Duration::from_secs(1);
 
-type Messages = mpsc::Sender<Event>;
-
 /// The watcher is gone, or what it watches has ended.
 struct Over;
+
+/// Messages to one watcher, who may see them for as long as the key or token is known that was shown at the start.
+struct Messages {
+    sender: mpsc::Sender<Event>,
+    app: Arc<App>,
+    shown: Vec<u8>,
+}
+
+impl Messages {
+    async fn send(&self, message: Event) -> Result<(), Over> {
+        if !self.app.access.knows(&self.shown) {
+            return Err(Over);
+        }
+        self.sender.send(message).await.map_err(|_| Over)
+    }
+}
+
+/// The place that a watcher goes on from, by `Last-Event-ID`.
+fn resumed<T: FromStr>(headers: &HeaderMap) -> Result<Option<T>, Failure> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let place = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    place.map(Some).ok_or_else(|| {
+        let detail = "`Last-Event-ID` must be the id of a message of this stream: a number";
+        Failure::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+    })
+}
 
 /// What a stream of activity shows.
 #[derive(Debug, Deserialize)]
@@ -49,14 +76,14 @@ pub(super) struct ActivityQuery {
 pub(super) async fn stream_activity(
     State(shared): State<Shared>,
     By(caller): By,
+    KeyRemoved(removed): KeyRemoved,
     headers: HeaderMap,
     query: Result<Query<ActivityQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let query = read_query(query)?;
-    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = resumed.or(query.after);
+    let after = resumed(&headers)?.or(query.after);
     ops::events::check_place(&shared.app, after.unwrap_or(0)).await?;
-    Ok(send(shared.clone(), move |messages| async move {
+    Ok(send(shared.clone(), &headers, removed, move |messages| async move {
         let _ = watch_activity(&shared, &caller, query.logs, after, &messages).await;
     }))
 }
@@ -122,17 +149,16 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
         Notice::Run(run) if caller.may_see(&run.agent) => {
             vec![api::Activity::Run { run: ops::view_run(run.as_ref().clone()) }]
         }
-        Notice::Log(run, first, lines)
-            if logs && ops::runs::get(&shared.app, caller, &run.to_string()).await.is_ok() =>
-        {
-            let lines = (first..).zip(lines.iter().cloned());
-            let log = |(n, line)| api::Activity::Log { run_id: run.to_string(), line: ops::view_line(n, line) };
-            lines.map(log).collect()
+        Notice::Log { run, after, lines } if logs => {
+            let run_id = run.to_string();
+            // Lines that cannot be read are seen in the run's log.
+            let lines = ops::runs::log(&shared.app, caller, &run_id, after, lines).await.unwrap_or_default();
+            lines.into_iter().map(|line| api::Activity::Log { run_id: run_id.clone(), line }).collect()
         }
         Notice::Config(reload) if caller.confined_to().is_none() => {
             vec![api::Activity::Config { reload: ops::view_reload(&reload) }]
         }
-        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log(..) | Notice::Config(_) => Vec::new(),
+        Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log { .. } | Notice::Config(_) => Vec::new(),
     }
 }
 
@@ -150,7 +176,7 @@ async fn say(messages: &Messages, activity: &api::Activity) -> Result<(), Over> 
         Some(id) => message.id(id.to_string()),
         None => message,
     };
-    messages.send(message).await.map_err(|_| Over)
+    messages.send(message).await
 }
 
 /// Which lines of a log.
@@ -168,7 +194,8 @@ pub(super) struct LogQuery {
 pub(super) async fn run_log(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    KeyRemoved(removed): KeyRemoved,
+    Named(id): Named,
     headers: HeaderMap,
     query: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
@@ -179,9 +206,8 @@ pub(super) async fn run_log(
         return Ok(Json(api::Log { lines }).into_response());
     }
     ops::runs::get(&shared.app, &caller, &id).await?;
-    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = resumed.unwrap_or(query.after);
-    Ok(send(shared.clone(), move |messages| async move {
+    let after = resumed(&headers)?.unwrap_or(query.after);
+    Ok(send(shared.clone(), &headers, removed, move |messages| async move {
         let _ = follow_log(&shared, &caller, &id, after, &messages).await;
     }))
 }
@@ -205,7 +231,7 @@ async fn follow_log(
                 after = line.n;
                 let message = Event::default().event("line").id(line.n.to_string());
                 let message = message.json_data(&line).map_err(|_| Over)?;
-                messages.send(message).await.map_err(|_| Over)?;
+                messages.send(message).await?;
             }
             if last {
                 break;
@@ -213,7 +239,7 @@ async fn follow_log(
         }
         if over {
             let message = Event::default().event("end").json_data(&run).map_err(|_| Over)?;
-            return messages.send(message).await.map_err(|_| Over);
+            return messages.send(message).await;
         }
         wait_for(&mut notices, id).await?;
     }
@@ -225,7 +251,7 @@ async fn wait_for(notices: &mut tokio::sync::broadcast::Receiver<Notice>, id: &s
         loop {
             match notices.recv().await {
                 Ok(Notice::Run(run)) if run.id.to_string() == id => return Ok(()),
-                Ok(Notice::Log(run, ..)) if run.to_string() == id => return Ok(()),
+                Ok(Notice::Log { run, .. }) if run.to_string() == id => return Ok(()),
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return Ok(()),
                 Err(RecvError::Closed) => return Err(Over),
@@ -235,19 +261,23 @@ async fn wait_for(notices: &mut tokio::sync::broadcast::Receiver<Notice>, id: &s
     tokio::time::timeout(LOOK, news).await.unwrap_or(Ok(()))
 }
 
-/// A stream of what `produce` sends, until it returns, the watcher goes or the gateway closes.
-fn send<P, F>(shared: Shared, produce: P) -> Response
+/// A stream of what `produce` sends, until it returns, the watcher goes, its key is removed, its token dies or the gateway
+/// closes.
+fn send<P, F>(shared: Shared, headers: &HeaderMap, removed: CancellationToken, produce: P) -> Response
 where
     P: FnOnce(Messages) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let (messages, received) = mpsc::channel(ON_THE_WAY);
-    let gone = messages.clone();
-    let producing = produce(messages);
+    let (sender, received) = mpsc::channel(ON_THE_WAY);
+    let gone = sender.clone();
+    // Whoever is let in has shown one.
+    let shown = shown_hash(headers).unwrap_or_default();
+    let producing = produce(Messages { sender, app: Arc::clone(&shared.app), shown });
     tokio::spawn(async move {
         tokio::select! {
             () = producing => {}
             () = gone.closed() => {}
+            () = removed.cancelled() => {}
             () = shared.closing.cancelled() => {}
         }
     });

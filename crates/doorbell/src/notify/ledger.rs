@@ -46,6 +46,9 @@ struct Entry {
     failures: u32,
     /// Nothing is sent before.
     next: Timestamp,
+    /// When the receiver took the last message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    taken: Option<Timestamp>,
 }
 
 impl Entry {
@@ -78,13 +81,22 @@ impl Ledger {
         ledger
     }
 
-    /// Drops the entries of receivers that are no longer told of that.
+    /// Drops the entries of receivers that are no longer told of that; what gathers for the others is due by their
+    /// `every` as it is now.
     pub(super) fn keep_only(&mut self, receivers: &[Notification]) {
         let wanted = |key: &Key| receivers.iter().any(|one| one.id == key.receiver && one.on.contains(&key.on));
         let dropped: Vec<Key> = self.entries.keys().filter(|key| !wanted(key)).cloned().collect();
         for key in dropped {
             self.entries.remove(&key);
             self.changed.insert(key);
+        }
+        for entry in self.entries.values_mut().filter(|entry| entry.message.is_none()) {
+            let every = receivers.iter().find(|one| one.id == entry.key.receiver).map(|one| one.every);
+            let Some(next) = entry.taken.zip(every).map(|(taken, every)| taken.after(every)) else { continue };
+            if next != entry.next {
+                entry.next = next;
+                self.changed.insert(entry.key.clone());
+            }
         }
     }
 
@@ -99,6 +111,7 @@ impl Ledger {
                 message: None,
                 failures: 0,
                 next: report.at,
+                taken: None,
             });
             // The end of what nobody was told of is no news.
             if report.ended && !entry.told && entry.gathered.is_none() && entry.message.is_none() {
@@ -151,6 +164,7 @@ impl Ledger {
         entry.told = key.on != Topic::DeadLetter && message.data.state == super::message::State::Problem;
         entry.failures = 0;
         entry.next = now.after(every);
+        entry.taken = Some(now);
         self.changed.insert(key.clone());
     }
 
@@ -169,10 +183,10 @@ impl Ledger {
         }
     }
 
-    /// How many messages of a receiver are on their way or wait for another try.
+    /// How many messages of a receiver are on their way, wait for another try, or gather until they are due.
     pub(super) fn waiting(&self, receiver: &str) -> u64 {
         let of = self.entries.values().filter(|entry| entry.key.receiver == receiver);
-        of.filter(|entry| entry.message.is_some()).count() as u64
+        of.map(|entry| u64::from(entry.message.is_some()) + u64::from(entry.gathered.is_some())).sum()
     }
 
     /// Keys and values that changed since they were stored, and keys to forget.

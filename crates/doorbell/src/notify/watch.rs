@@ -112,11 +112,16 @@ impl Watch {
         Some(report(Topic::Reload, false, text, now))
     }
 
-    /// Asks the store whether it takes writes; what there is to tell of that.
+    /// Asks the store whether it takes writes, which costs it one; what there is to tell of that. Where nobody is told, it is
+    /// not asked.
     ///
     /// # Errors
     /// If it does not: with what there is to tell.
     pub(super) async fn ask_the_store(&mut self, app: &App, now: Timestamp) -> Result<Vec<Report>, Vec<Report>> {
+        if app.current().config.notifications.is_empty() {
+            self.down = 0;
+            return Ok(Vec::new());
+        }
         let why = match tokio::time::timeout(PATIENCE, app.store.health(now)).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.with_causes()),
@@ -190,7 +195,24 @@ fn report(on: Topic, ended: bool, text: String, at: Timestamp) -> Report {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::{Environment, load};
+
+    #[tokio::test]
+    async fn a_gateway_that_tells_nobody_writes_nothing_to_find_out_whether_it_can() {
+        const RECEIVER: &str = "[[notifications]]\nto = { command = [\"true\"] }\n";
+        for (text, writes) in [("", false), (RECEIVER, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.toml"), text).unwrap();
+            let config = load(folder.path(), &Environment::default(), &[]).unwrap();
+            let store = crate::store::open("sqlite:doorbell.db", folder.path()).await.unwrap();
+            let app = App::new(config, store).await.unwrap();
+            let before = app.store.space().await.unwrap().log;
+            assert!(Watch::default().ask_the_store(&app, Timestamp::from_seconds(1)).await.is_ok());
+            assert_eq!(app.store.space().await.unwrap().log != before, writes, "{text}");
+        }
+    }
 
     #[test]
     fn a_refused_configuration_is_reported_and_one_that_is_taken_over_ends_it() {

@@ -1,6 +1,7 @@
 //! Agents and sources, as they are configured, and what came to the sources.
 
 use doorbell_client::api;
+use doorbell_core::source::Source;
 
 use super::{Error, page_size, view_rejection};
 use crate::app::{App, Caller, Snapshot};
@@ -26,17 +27,21 @@ pub fn list(app: &App, caller: &Caller) -> api::AgentList {
     api::AgentList { agents: agents.collect() }
 }
 
-/// The sources, by name. An agent sees those it listens to.
+/// The sources, by name. An agent sees those it listens to, and not how much comes to them.
 pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
     let in_force = app.current();
     let visible = in_force.config.sources.values().filter(|source| may_see_source(&in_force, caller, source.name()));
+    let uses_of = |source: &Source| match caller.confined_to() {
+        None => source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
+        Some(_) => Vec::new(),
+    };
     let sources = visible.map(|source| api::Source {
         name: source.name().to_owned(),
         provider: source.provider().name().to_owned(),
         url: format!("{}/v1/webhooks/{}/{}", app.public_url(&in_force), source.provider().name(), source.name()),
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
-        credential_uses: source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
+        credential_uses: uses_of(source),
         ignored_senders: source.ignored_senders().to_vec(),
     });
     api::SourceList { sources: sources.collect() }

@@ -1,6 +1,7 @@
-//! API keys.
+//! API keys: made, listed, removed.
 
 use doorbell_client::api;
+use doorbell_core::id::KeyId;
 
 use super::{Error, require_owner};
 use crate::app::{App, Caller, hash_key, make_key};
@@ -48,6 +49,54 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
         created_at: key.created_at.to_string(),
     };
     Ok((key, created))
+}
+
+/// All keys, oldest first, without the secrets.
+///
+/// # Errors
+/// If the caller is no owner, or the store is unavailable.
+pub async fn list(app: &App, caller: &Caller) -> Result<api::KeyList, Error> {
+    require_owner(caller)?;
+    all(app.store.as_ref()).await
+}
+
+/// All keys of a store: for projects whose gateway does not run, too.
+///
+/// # Errors
+/// If the store is unavailable.
+pub async fn all(store: &dyn Store) -> Result<api::KeyList, Error> {
+    let view = |key: ApiKey| api::Key {
+        key_id: key.id.to_string(),
+        name: key.name,
+        role: key.role,
+        agent: key.agent,
+        created_at: key.created_at.to_string(),
+    };
+    Ok(api::KeyList { keys: store.keys().await?.into_iter().map(view).collect() })
+}
+
+/// Removes a key: nothing is answered to it any more, and the streams that it has open end.
+///
+/// # Errors
+/// If the caller is no owner, there is no such key, or the store is unavailable.
+pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<api::RemovedKey, Error> {
+    require_owner(caller)?;
+    let (id, removed) = remove_from(app.store.as_ref(), id).await?;
+    app.access.expel(id);
+    tracing::info!(key = %id, by = caller.name(), "key.removed");
+    Ok(removed)
+}
+
+/// Removes a key from a store: for projects whose gateway does not run.
+///
+/// # Errors
+/// If there is no such key, or the store is unavailable.
+pub async fn remove_from(store: &dyn Store, id: &str) -> Result<(KeyId, api::RemovedKey), Error> {
+    let id: KeyId = id.parse().map_err(|_| Error::NotFound("key"))?;
+    if !store.remove_key(id).await? {
+        return Err(Error::NotFound("key"));
+    }
+    Ok((id, api::RemovedKey { key_id: id.to_string(), removed_at: clock::now().to_string() }))
 }
 
 fn check(wish: &api::NewKey, agents: &[&str]) -> Result<(), Error> {

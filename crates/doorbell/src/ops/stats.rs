@@ -14,7 +14,7 @@ use crate::app::{App, Caller, Telling};
 use crate::clock;
 use crate::telemetry::{Door, Snapshot};
 
-/// What is going on.
+/// What is going on. Who is confined to an agent sees that agent, and no counts of the whole.
 ///
 /// # Errors
 /// If the store is unavailable.
@@ -45,18 +45,23 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         entry(&mut agents, &agent).oldest_queued_at = Some(since.to_string());
     }
     agents.retain(|name, _| caller.may_see(name));
+    let agents = agents.into_values().collect();
+    if caller.confined_to().is_some() {
+        let (notifications, config, last_sweep) = (Vec::new(), None, None);
+        return Ok(api::Stats { events: None, deliveries: None, agents, notifications, config, last_sweep });
+    }
     let totals = app.metrics.totals();
     Ok(api::Stats {
-        events: stats.events,
-        deliveries: api::DeliveryCounts {
+        events: Some(stats.events),
+        deliveries: Some(api::DeliveryCounts {
             accepted: totals.accepted.load(Ordering::Relaxed),
             duplicate: totals.duplicate.load(Ordering::Relaxed),
             rejected: totals.rejected.load(Ordering::Relaxed),
-        },
-        agents: agents.into_values().collect(),
-        config: caller.confined_to().is_none().then_some(config),
+        }),
+        agents,
+        config: Some(config),
         last_sweep: app.store.swept().await?.last.map(view_sweep),
-        notifications: if caller.confined_to().is_none() { receivers(app) } else { Vec::new() },
+        notifications: receivers(app),
     })
 }
 

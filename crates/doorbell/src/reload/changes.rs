@@ -63,6 +63,11 @@ pub(super) fn list(old: &Config, new: &Config) -> Vec<String> {
         }
     }
     said("provider", "providers", &old.providers, &new.providers, &mut keys, &mut changes);
+    // The path of a URL is hidden in what is shown of it.
+    let told = |config: &Config| config.notifications.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+    if told(old) != told(new) && !keys.keys().any(|path| path.starts_with("notifications")) {
+        keys.entry("notifications".to_owned()).or_default();
+    }
     said("source", "webhooks", &old.sources, &new.sources, &mut keys, &mut changes);
     said("agent", "agents", &old.agents, &new.agents, &mut keys, &mut changes);
     let named = |owner: &str| ["agents.", "webhooks.", "providers."].iter().any(|section| owner.starts_with(section));
@@ -173,6 +178,20 @@ mod tests {
         ];
         assert_eq!(list(&old, &new), expected);
         assert_eq!(list(&new, &new), Vec::<String>::new());
+    }
+
+    #[test]
+    fn another_path_of_a_receivers_url_is_a_change_though_it_is_shown_to_nobody() {
+        let told = |path: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("https://chat.example.com/{path}");
+            let text = format!("[[notifications]]\nto = {{ url = \"{url}\", credential = \"ops\" }}\n");
+            std::fs::write(folder.path().join("config.toml"), text).unwrap();
+            let secret = [("DOORBELL_CREDENTIAL_NOTIFICATION_SECRET__OPS__SECRET", "x")];
+            load(folder.path(), &secret.into_iter().collect(), &[]).unwrap()
+        };
+        assert_eq!(list(&told("hunter1"), &told("hunter2")), ["notifications changed"]);
+        assert_eq!(list(&told("hunter1"), &told("hunter1")), Vec::<String>::new());
     }
 
     #[test]

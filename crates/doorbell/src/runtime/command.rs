@@ -133,17 +133,22 @@ impl Prepared {
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Only if we are dropped half-way: otherwise the whole group is ended.
         command.kill_on_drop(true);
-        orphans::start(|| command.spawn(), Child::id).map_err(|error| explain(&self.program, &self.cwd, &error))
+        let is_own = self.cwd == self.folder.path();
+        orphans::start(|| command.spawn(), Child::id).map_err(|error| explain(&self.program, &self.cwd, is_own, &error))
     }
 }
 
-/// Why a program did not start, and what to do about it.
-fn explain(program: &str, cwd: &Path, error: &io::Error) -> Outcome {
+/// Why a program did not start, and what to do about it. `is_own`: it ran in the run's own folder.
+fn explain(program: &str, cwd: &Path, is_own: bool, error: &io::Error) -> Outcome {
     let is_path = program.contains('/');
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     match errno {
         Errno::ENOENT if is_path && cwd.join(program).exists() => Outcome::Failed(format!(
             "`{program}` cannot start: the interpreter that its first line (`#!`) names is not there: install it"
+        )),
+        Errno::ENOENT if is_path && is_own && Path::new(program).is_relative() => Outcome::Failed(format!(
+            "there is no program `{program}` in the run's own folder, which is new and empty for each run: set `cwd` in \
+             [runtime] (\".\" is the project), or write the whole path"
         )),
         Errno::ENOENT if is_path => Outcome::Failed(format!(
             "there is no program `{program}`: install it, or change `[runtime] command` (a relative path counts from {})",
@@ -177,7 +182,7 @@ mod tests {
     use super::*;
 
     fn reason(program: &str, errno: Errno) -> Outcome {
-        explain(program, Path::new("/"), &io::Error::from(errno))
+        explain(program, Path::new("/"), false, &io::Error::from(errno))
     }
 
     #[test]
@@ -204,5 +209,12 @@ mod tests {
         let Outcome::Failed(there) = reason("/proc/self/exe", Errno::ENOENT) else { panic!() };
         let Outcome::Failed(missing) = reason("./no-such", Errno::ENOENT) else { panic!() };
         assert!(there.contains("interpreter") && missing.contains("counts from /"), "{there} {missing}");
+    }
+
+    #[test]
+    fn a_relative_program_of_a_run_without_a_cwd_is_told_to_set_one() {
+        let reason = explain("./no-such", Path::new("/"), true, &io::Error::from(Errno::ENOENT));
+        let Outcome::Failed(reason) = reason else { panic!() };
+        assert!(reason.contains("set `cwd`") && !reason.contains("install"), "{reason}");
     }
 }

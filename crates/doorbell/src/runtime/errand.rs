@@ -53,11 +53,19 @@ pub async fn run_errand(errand: Errand, guard: &Guard, closing: &CancellationTok
     command.args(arguments).current_dir(&errand.folder).process_group(0).kill_on_drop(true);
     command.env_clear().envs(errand.environment.iter().map(|(name, value)| (name, value))).envs(errand.variables);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let started = orphans::start(|| command.spawn(), Child::id);
-    let (mut child, own) = started.map_err(|error| format!("`{program}` cannot start: {error}"))?;
-    let leader = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
     // The guard and the search for processes go by ids of runs; no run has this one.
     let id: RunId = clock::new_id();
+    command.env("DOORBELL_RUN_ID", id.to_string()).env("DOORBELL_ATTEMPT", "1");
+    // Before the start: there is no moment at which a process runs and the guard does not know of it.
+    guard.watch_over(id, 1, None);
+    let (mut child, own) = match orphans::start(|| command.spawn(), Child::id) {
+        Ok(started) => started,
+        Err(error) => {
+            guard.release(id, 1);
+            return Err(format!("`{program}` cannot start: {error}"));
+        }
+    };
+    let leader = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
     guard.watch_over(id, 1, leader.as_ref());
     leader.iter().for_each(|leader| own.is_try(leader));
     let mut pipes = JoinSet::new();
@@ -119,6 +127,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::processes::tests::lives;
     use super::*;
 
     async fn run(script: &str, timeout: Duration, closing: &CancellationToken) -> Result<String, String> {
@@ -150,6 +159,13 @@ mod tests {
         let closing = CancellationToken::new();
         let ended = run("sleep 100 & echo $!; wait", Duration::from_millis(300), &closing).await;
         assert_eq!(ended, Err("it took longer than 300ms and was ended".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_left_the_group_of_its_command_is_found_and_ended() {
+        let script = "setsid sleep 1000 < /dev/null > /dev/null 2>&1 & echo $!";
+        let printed = run(script, LONG, &CancellationToken::new()).await.unwrap();
+        assert!(!lives(printed.parse().unwrap()), "{printed}");
     }
 
     #[tokio::test]

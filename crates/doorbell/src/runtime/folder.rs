@@ -21,8 +21,12 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder, for its owner only, and takes away what an earlier attempt left as a result.
+    /// Makes the folder, for its owner only, and takes away what an earlier attempt left as a result. What an earlier
+    /// attempt put in the folder's place goes: a link would lead to files that are not the run's.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()) {
+            fs::remove_file(path)?;
+        }
         files::make_private_folder(path)?;
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
         let folder = Self { path: path.to_owned() };
@@ -148,6 +152,24 @@ mod tests {
         let folder = Folder::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(!folder.output_file().exists() && path.join("notes").exists());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_replaced_and_not_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let (outside, path) = (home.path().join("outside"), home.path().join("run_1"));
+        fs::create_dir(&outside).unwrap();
+        fs::set_permissions(&outside, Permissions::from_mode(0o755)).unwrap();
+        fs::write(outside.join("output.json"), "precious").unwrap();
+        std::os::unix::fs::symlink(&outside, &path).unwrap();
+        let folder = Folder::open(&path).unwrap();
+        write_anew(&folder.event_file(), b"{}").unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_dir() && path.join("event.json").exists());
+        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "what was there is still there, and nothing else");
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, "a file").unwrap();
+        assert!(Folder::open(&path).unwrap().path().is_dir());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use doorbell_core::id::{EventId, RunId};
+use doorbell_core::id::{EventId, KeyId, RunId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
@@ -48,8 +48,16 @@ use super::{
 };
 use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes};
 
-/// Bodies larger than this are packed on a thread that may take its time.
+/// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
+
+/// Does what takes as long as these bytes: beside the threads that carry requests, if they are many.
+async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    if bytes <= LARGE {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Unavailable(Box::new(error)))
+}
 
 /// The store in a SQLite file.
 #[derive(Debug)]
@@ -138,13 +146,8 @@ impl SqliteStore {
             let packed = body::pack_body(&headers, &body, dictionaries.of(&event.source).as_deref());
             (event, packed)
         };
-        let packed: Vec<accept::Packed> = if events.iter().map(|event| event.body.len()).sum::<usize>() <= LARGE {
-            events.into_iter().map(pack).collect()
-        } else {
-            tokio::task::spawn_blocking(move || events.into_iter().map(pack).collect())
-                .await
-                .map_err(|error| Error::Unavailable(Box::new(error)))?
-        };
+        let bytes = events.iter().map(|event| event.body.len()).sum();
+        let packed: Vec<accept::Packed> = beside(bytes, move || events.into_iter().map(pack).collect()).await?;
         let packed = Arc::new(packed);
         let stored = Arc::clone(&packed);
         let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
@@ -155,18 +158,33 @@ impl SqliteStore {
     async fn claim_runs(&self, claim: Claim) -> Result<Vec<Claimed>, Error> {
         let now = claim.now;
         let packed = self.writer.write(move |work| runs::claim(work, &claim)).await?;
-        let mut claimed = Vec::with_capacity(packed.len());
-        for runs::PackedClaim { run, lease, event, body } in packed {
-            match body::unpack_body(body, &self.dictionaries) {
-                Ok(body) => claimed.push(Claimed { run, lease, event, body }),
-                // As with rows that cannot be read: it must not keep the others from being carried out.
-                Err(fault) => {
-                    let why = fault.to_string();
-                    self.writer.write(move |work| runs::give_up(work, run.seq, now, &why)).await?;
+        let bytes = packed.iter().map(|claim| claim.body.packed.size).fold(0, usize::saturating_add);
+        let dictionaries = Arc::clone(&self.dictionaries);
+        let unpack = move |runs::PackedClaim { run, lease, event, body }| match body::unpack_body(body, &dictionaries) {
+            Ok(body) => Ok(Claimed { run, lease, event, body }),
+            Err(fault) => Err((run.seq, fault.to_string())),
+        };
+        let unpacked: Vec<_> = beside(bytes, move || packed.into_iter().map(unpack).collect()).await?;
+        let mut claimed = Vec::with_capacity(unpacked.len());
+        for one in unpacked {
+            match one {
+                Ok(one) => claimed.push(one),
+                // As with rows that cannot be read: it must not keep the others from being carried out, whether its own
+                // end can be stored or not. If not, it is found by the end of its lease.
+                Err((seq, why)) => {
+                    if let Err(error) = self.writer.write(move |work| runs::give_up(work, seq, now, &why)).await {
+                        tracing::error!(run_seq = seq, error = error.with_causes(), "run.not_given_up");
+                    }
                 }
             }
         }
         Ok(claimed)
+    }
+
+    async fn append_lines(&self, run: RunId, lines: Vec<LogLine>) -> Result<u64, Error> {
+        let bytes = lines.iter().map(|line| line.text.len()).sum();
+        let chunks = beside(bytes, move || logs::pack_lines(&lines)).await?;
+        self.writer.write(move |work| logs::append(work, run, &chunks)).await
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
@@ -217,7 +235,12 @@ impl SqliteStore {
     }
 
     async fn forget_event(&self, event: EventId, now: Timestamp) -> Result<Forgetting, Error> {
-        let done = self.writer.write(move |work| history::forget(work, event, now)).await?;
+        let sent = match self.body(event).await {
+            // What cannot be read any more can be forgotten all the same.
+            Err(Error::Corrupt(_)) => None,
+            sent => sent?.map(|body| body.bytes),
+        };
+        let done = self.writer.write(move |work| history::forget(work, event, sent.as_deref(), now)).await?;
         if matches!(done, Forgetting::Forgotten(_)) {
             self.checkpoints.scrub();
         }
@@ -281,8 +304,7 @@ impl Store for SqliteStore {
     }
 
     fn append_log(&self, run: RunId, lines: Vec<LogLine>) -> Answer<'_, u64> {
-        let chunks = logs::pack_lines(&lines);
-        Box::pin(self.writer.write(move |work| logs::append(work, run, &chunks)))
+        Box::pin(self.append_lines(run, lines))
     }
 
     fn read_log(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<(u64, LogLine)>> {
@@ -349,6 +371,10 @@ impl Store for SqliteStore {
 
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()> {
         Box::pin(self.writer.write(move |work| records::put_key(work, &key)))
+    }
+
+    fn remove_key(&self, key: KeyId) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| records::remove_key(work, key)))
     }
 
     fn keys(&self) -> Answer<'_, Vec<ApiKey>> {

@@ -308,7 +308,7 @@ impl Metrics {
         );
         to.register(
             "outcomes",
-            "What events meant to agents: started (a run), absorbed (into another run), skipped or dropped",
+            "What events meant to agents: started (a run), absorbed (into another run), skipped, dropped or filter_error (nobody knows)",
             self.outcomes.clone(),
         );
         to.register(

@@ -178,3 +178,31 @@ fn children(parent: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
+
+#[tokio::test]
+async fn a_second_gateway_of_a_project_is_refused_also_with_a_database_of_its_own() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    let (address, key) = (project.read(".doorbell/gateway.json"), project.read(".doorbell/key"));
+    let mut second = project.doorbell(&["serve", "--listen", "127.0.0.1:0"]);
+    let output = second.env("DOORBELL_STORE__URL", "sqlite:.doorbell/two.db").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("another gateway runs for this project") && said.contains(&gateway.url), "{said}");
+    assert_eq!((project.read(".doorbell/gateway.json"), project.read(".doorbell/key")), (address, key));
+    assert!(!project.path(".doorbell/two.db").exists());
+    assert!(gateway.client.stats().await.is_ok(), "the first is as it was");
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_leaves_the_address_of_another_one() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    let another = r#"{"url":"http://127.0.0.1:1","pid":7,"instance":"another"}"#;
+    project.write(".doorbell/gateway.json", another);
+    assert_eq!(gateway.terminate(), Some(0));
+    assert_eq!(project.read(".doorbell/gateway.json"), another);
+    let gateway = project.serve();
+    assert_eq!(gateway.terminate(), Some(0));
+    assert!(!project.path(".doorbell/gateway.json").exists(), "its own it takes away");
+}

@@ -1,6 +1,7 @@
 //! Agents: how they are started, limited, ended and believed.
 
 use doorbell_client::{Answer, RunQuery};
+use futures_util::StreamExt as _;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -286,6 +287,7 @@ async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
         token.into_iter().find(|token| token.starts_with("dbr_"))
     });
     let client = doorbell_client::Client::new(&gateway.url, Some(&token)).unwrap();
+    let mut stream = Box::pin(client.event_stream(None).await.unwrap());
     assert_eq!(client.run(&own).await.unwrap().run.agent, "triage");
     assert_eq!(client.event(&receipt.delivery_id).await.unwrap().event.outcomes.len(), 1);
     let status = |error: doorbell_client::Error| match error {
@@ -299,4 +301,19 @@ async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
     std::fs::remove_file(project.path("home/hold")).unwrap();
     gateway.finished(&own).await;
     assert_eq!(status(client.run(&own).await.unwrap_err()), 401);
+    // What it has open ends with it, too.
+    let later = gateway.ring(sample("issues.opened")).await;
+    while let Some(Ok(told)) = stream.next().await {
+        assert!(!format!("{told:?}").contains(&later.delivery_id), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_result_was_ignored_says_so() {
+    let project = project("", "echo nonsense > $DOORBELL_OUTPUT_FILE");
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let done = gateway.finished(&run).await.run;
+    assert_eq!((done.state.as_str(), &done.result), ("succeeded", &None));
+    assert!(done.reason.unwrap().contains("DOORBELL_OUTPUT_FILE is not JSON"));
 }

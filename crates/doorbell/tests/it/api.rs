@@ -73,6 +73,35 @@ async fn what_is_not_ones_own_does_not_exist() {
 }
 
 #[tokio::test]
+async fn an_agents_key_is_told_no_counts_of_the_whole_project() {
+    let project = project();
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("push")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    let two = client_with(&gateway, "agent", Some("two")).await;
+    let stats = two.stats().await.unwrap();
+    assert_eq!((stats.events, stats.deliveries, stats.last_sweep, stats.config), (None, None, None, None));
+    assert_eq!(stats.agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["two"]);
+    let source = two.sources().await.unwrap().sources.remove(0);
+    assert_eq!((source.credentials, source.credential_uses), (vec!["acme".to_owned()], vec![]));
+    let whole = gateway.client.stats().await.unwrap();
+    assert_eq!((whole.events, whole.deliveries.map(|counts| counts.accepted)), (Some(1), Some(1)));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_text_is_not_found_as_every_other() {
+    let project = project();
+    let gateway = project.serve();
+    for path in ["events/%ff", "events/%ff/body", "runs/%ff", "runs/%ff/logs", "sources/%ff/deliveries"] {
+        let url = format!("{}/v1/{path}", gateway.url);
+        let response = reqwest::Client::new().get(url).bearer_auth(&gateway.key).send().await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+        assert_eq!(response.json::<api::Problem>().await.unwrap().code, "not_found", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_viewer_looks_and_touches_nothing() {
     let project = project();
     let gateway = project.serve();
@@ -103,6 +132,12 @@ async fn a_wish_that_is_not_clear_is_refused_with_what_to_do() {
         assert_eq!(response.status(), 400, "{path}");
         let problem: api::Problem = response.json().await.unwrap();
         assert!(problem.detail.contains(says), "{path}: {}", problem.detail);
+    }
+    let run = gateway.ring(sample_as("issues.opened", "one")).await.runs.remove(0);
+    for path in ["events/stream".to_owned(), format!("runs/{run}/logs?follow=true")] {
+        let request = http.get(format!("{}/v1/{path}", gateway.url)).bearer_auth(&gateway.key);
+        let response = request.header("last-event-id", "x").send().await.unwrap();
+        assert_eq!(response.status(), 400, "it does not mean from now on: {path}");
     }
     let keys = format!("{}/v1/keys", gateway.url);
     for body in [
@@ -251,5 +286,76 @@ async fn metrics_count_what_happened() {
         "doorbell_accept_seconds_count{source=\"acme\"} 2",
     ] {
         assert!(metrics.contains(line), "{line} is missing in:\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_removed_key_is_refused_at_once_and_what_it_has_open_ends() {
+    let project = project();
+    project.agent("slow", ANY, "sleep 1000");
+    let gateway = project.serve();
+    let wish = api::NewKey { name: "ops".to_owned(), role: "viewer".to_owned(), agent: None };
+    let created = gateway.client.create_key(&wish).await.unwrap();
+    let client = Client::new(&gateway.url, Some(&created.key)).unwrap();
+    let kept = client_with(&gateway, "viewer", None).await;
+    let runs = gateway.ring(sample("issues.opened")).await.runs;
+    let slow = gateway.runs().await.into_iter().find(|run| run.agent == "slow" && runs.contains(&run.id)).unwrap();
+    let mut activity = client.event_stream(None).await.unwrap();
+    let mut log = client.follow_log(&slow.id, 0).await.unwrap();
+    let mut others = kept.event_stream(None).await.unwrap();
+    gateway.client.remove_key(&created.key_id).await.unwrap();
+    assert_eq!(problem(client.stats().await.unwrap_err()), (401, "key_invalid".to_owned()));
+    tokio::time::timeout(PATIENCE, async {
+        while activity.next().await.is_some() {}
+        while let Some(Ok(_)) = log.next().await {}
+    })
+    .await
+    .expect("its streams end");
+    let missed = gateway.ring(sample("push")).await.delivery_id;
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            match others.next().await {
+                Some(Ok(api::Activity::Event { event })) if event.id == missed => break,
+                Some(Ok(_)) => {}
+                other => panic!("another key's stream goes on: {other:?}"),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    let again = gateway.client.remove_key(&created.key_id).await.unwrap_err();
+    assert_eq!(problem(again), (404, "not_found".to_owned()));
+}
+
+#[tokio::test]
+async fn keys_are_listed_and_removed_by_owners_only_and_never_shown_again() {
+    let project = project();
+    let gateway = project.serve();
+    let viewer = client_with(&gateway, "viewer", None).await;
+    let agent = client_with(&gateway, "agent", Some("one")).await;
+    let list = gateway.client.keys().await.unwrap().keys;
+    let shown: Vec<_> = list.iter().map(|key| (key.name.as_str(), key.role.as_str(), key.agent.as_deref())).collect();
+    let wanted = [("local", "owner", None), ("viewer", "viewer", None), ("agent", "agent", Some("one"))];
+    assert_eq!(shown, wanted);
+    assert!(!serde_json::to_string(&list).unwrap().contains("dbk_"));
+    for client in [&viewer, &agent] {
+        assert_eq!(problem(client.keys().await.unwrap_err()).0, 403);
+        assert_eq!(problem(client.remove_key(&list[0].key_id).await.unwrap_err()).0, 403);
+    }
+    for unknown in ["key_00000000000000000000000000", "nonsense"] {
+        assert_eq!(problem(gateway.client.remove_key(unknown).await.unwrap_err()).0, 404, "{unknown}");
+    }
+}
+
+#[tokio::test]
+async fn events_are_found_by_the_name_that_they_are_shown_by() {
+    let project = project();
+    let gateway = project.serve();
+    let issue = gateway.ring(sample("issues.opened")).await;
+    let push = gateway.ring(sample("push")).await;
+    for receipt in [issue, push] {
+        let query = EventQuery { event: Some(receipt.event.clone()), ..EventQuery::default() };
+        let found: Vec<_> = gateway.client.events(&query).await.unwrap().events.into_iter().map(|e| e.id).collect();
+        assert_eq!(found, [receipt.delivery_id], "{}", receipt.event);
     }
 }

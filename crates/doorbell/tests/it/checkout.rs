@@ -132,12 +132,15 @@ async fn the_branch_of_the_event_is_checked_out_whatever_it_is_called() {
         (pull_request("main", Some("../../etc/app")), "not the name of a repository"),
         (pull_request("main", Some("acme/../app")), "not the name of a repository"),
         (pull_request("main", Some("acme/..")), "not the name of a repository"),
+        (pull_request("main", Some("acme/.")), "not the name of a repository"),
         (pull_request("main", Some("acme/$(touch pwned)")), "not the name of a repository"),
     ] {
         let (ended, stdout, stderr) = ring(&gateway, signed).await;
         assert_eq!((ended.attempts[0].exit_code, stdout.as_str()), (Some(1), ""), "{says}: {stderr}");
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
+    let (_, _, stderr) = ring(&gateway, pull_request("main", Some("acme/.github"))).await;
+    assert!(stderr.contains("cannot clone acme/.github"), "a name may begin with a dot: {stderr}");
     let (ended, _, stderr) = ring(&gateway, pull_request("main", Some("acme/missing"))).await;
     assert!(ended.attempts[0].exit_code == Some(75) && stderr.contains("cannot clone acme/missing"), "{stderr}");
     assert!(!project.path("pwned").exists());

@@ -218,3 +218,105 @@ async fn what_senders_write_cannot_play_with_the_terminal() {
         assert!(!shown.contains('\u{1b}') && !shown.contains('\u{202e}'), "{args:?}: {shown}");
     }
 }
+
+#[test]
+fn a_key_can_be_taken_away_with_and_without_a_running_gateway() {
+    let project = project();
+    let make = || project.json(&["keys", "create", "--name", "ci", "--role", "viewer"]);
+    let offline = make();
+    let listed = project.json(&["keys", "ls"]);
+    assert_eq!(listed["keys"][0]["keyId"], offline["keyId"]);
+    project.json(&["keys", "rm", offline["keyId"].as_str().unwrap()]);
+    assert_eq!(project.json(&["keys", "ls"])["keys"].as_array().unwrap().len(), 0);
+    let gateway = project.serve();
+    let online = make();
+    let (id, key) = (online["keyId"].as_str().unwrap(), online["key"].as_str().unwrap());
+    assert!(text(&project.run(&["keys", "ls"])).contains(id));
+    assert!(project.run(&["keys", "rm", id]).status.success());
+    assert_eq!(project.run(&["stat", "--url", &gateway.url, "--key", key]).status.code(), Some(4));
+    assert_eq!(project.run(&["keys", "rm", id]).status.code(), Some(3), "it is gone");
+}
+
+#[tokio::test]
+async fn a_filter_by_a_name_that_nothing_has_is_an_error_and_a_removed_one_is_not() {
+    let project = project();
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    gateway.finished(&receipt.runs[0]).await;
+    for args in [
+        vec!["events", "--source", "acmee"],
+        vec!["events", "--source", "acmee", "--json"],
+        vec!["events", "rm", "--source", "acmee", "--yes"],
+        vec!["runs", "--agent", "triag"],
+    ] {
+        let output = project.run(&args);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains("there is no ") && text(&output).contains("did you mean"), "{}", text(&output));
+    }
+    let none = project.run(&["events", "--source", "acme", "--event", "push"]);
+    assert!(none.status.success() && text(&none).contains("no such events"), "{}", text(&none));
+    drop(gateway);
+    std::fs::remove_dir_all(project.path("agents/triage")).unwrap();
+    project.write("config.toml", "[gateway]\nlisten = \"127.0.0.1:0\"\n");
+    let _gateway = project.serve();
+    for args in
+        [vec!["events", "--source", "acme", "--event", "push"], vec!["runs", "--agent", "triage", "--dead-letter"]]
+    {
+        assert!(project.run(&args).status.success(), "{args:?}");
+    }
+}
+
+#[test]
+fn with_json_errors_are_json_on_standard_error() {
+    let project = project();
+    let error = |args: &[&str]| -> Value {
+        let output = project.run(args);
+        assert!(output.stdout.is_empty() && !output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stderr).unwrap_or_else(|_| panic!("{output:?}"))["error"].clone()
+    };
+    let nobody = error(&["events", "--json"]);
+    assert!(nobody["code"] == "unreachable" && nobody["message"].is_string(), "{nobody}");
+    assert_eq!(error(&["events", "--limit", "1000", "--json"])["code"], "usage");
+    let gateway = project.serve();
+    let wrong = error(&["events", "--url", &gateway.url, "--key", "dbk_wrong", "--json"]);
+    assert!(wrong["code"] == "key_invalid" && wrong["hint"].is_string(), "{wrong}");
+    assert_eq!(error(&["why", "evt_00000000000000000000000000", "--json"])["code"], "not_found");
+    project.write("config.toml", "nonsense");
+    assert_eq!(error(&["config", "--json"])["code"], "config_invalid");
+}
+
+#[test]
+fn dev_that_is_told_to_end_warns_of_nothing() {
+    let project = project();
+    let mut command = project.doorbell(&["dev", "--json"]);
+    let log = std::fs::File::create(project.path("dev.log")).unwrap();
+    let child = command.stdout(std::fs::File::create(project.path("dev.out")).unwrap()).stderr(log).spawn();
+    let mut child = child.unwrap();
+    wait_for("the gateway", || project.path(".doorbell/gateway.json").exists().then_some(()));
+    assert!(project.run(&["ring", "github", "issues.opened"]).status.success());
+    wait_for("what came to be shown", || project.read("dev.out").contains("succeeded").then_some(()));
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().success());
+    let said = project.read("dev.log");
+    assert!(said.contains("closing") && !said.contains("warning"), "{said}");
+}
+
+#[test]
+fn ring_explains_what_may_surprise() {
+    let project = Project::new(&format!("{ONE_SOURCE}[webhooks.lab]\ntype = \"generic\"\nallow_unsigned = true\n"));
+    let limits = "work_queue_size = 1\nwhen_full = \"drop_oldest\"";
+    project.agent("triage", &format!("{limits}\n{ANY}"), "sleep 1000");
+    let gateway = project.serve();
+    project.write("own.json", "{}");
+    for wrong in ["--unsigned", "--tamper"] {
+        let open = text(&project.run(&["ring", "generic", "deployed", "--file", "own.json", wrong]));
+        assert!(open.contains("`lab` has `allow_unsigned = true`"), "{open}");
+    }
+    let nowhere = format!("{}/webhooks/nothing", gateway.url);
+    let lost = project.run(&["ring", "github", "issues.opened", "--to", &nowhere]);
+    assert!(!lost.status.success() && text(&lost).contains("`doorbell sources` prints"), "{}", text(&lost));
+    let many = project.run(&["ring", "github", "issues.opened", "--count", "20"]);
+    assert!(many.status.success(), "{}", text(&many));
+    assert!(text(&many).contains("runs of `triage` were dropped"), "{}", text(&many));
+}

@@ -341,6 +341,11 @@ async fn triggers_are_tested_from_agents_files_and_standard_input() {
     assert_eq!(missing.status.code(), Some(3), "{missing:?}");
     let none = project.run(&["triggers", "test", "triage", "--trigger", "3"]);
     assert_eq!(none.status.code(), Some(2), "{none:?}");
+    project.write("wrong.toml", "source = \"acme\"\nwhere = 'event.body.'\n");
+    let wrong = project.run(&["triggers", "test", "wrong.toml"]);
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(said.contains("--> wrong.toml, trigger 1") && !said.contains("invalid_request"), "{said}");
+    assert_eq!(said.matches("error:").count(), 1, "{said}");
     let mut piped = project.doorbell(&["triggers", "test", "-", "--json"]);
     piped.stdin(std::fs::File::open(project.path("idea.toml")).unwrap());
     let piped: Value = serde_json::from_slice(&piped.output().unwrap().stdout).unwrap();

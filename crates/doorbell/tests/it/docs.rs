@@ -98,6 +98,8 @@ fn configuration_examples_load() {
             }
             let output = project.run(&["config"]);
             assert!(output.status.success(), "{document}: {file}: {output:?}");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains("empty for each run"), "{document}: {file} cannot work as it is written: {said}");
             seen += 1;
         }
     }

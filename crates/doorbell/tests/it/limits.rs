@@ -52,6 +52,11 @@ async fn a_body_over_the_limit_is_413_announced_or_not() {
     }
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 413");
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.contains("more than this gateway's `max_body` of 65536 bytes"), "{answer}");
+    let deliveries = gateway.client.deliveries("acme", None).await.unwrap().deliveries;
+    let told: Vec<_> = deliveries.into_iter().filter_map(|delivery| delivery.detail).collect();
+    assert!(told.iter().any(|detail| detail.contains("has 65537 bytes, more than")), "{told:?}");
 }
 
 #[tokio::test]
@@ -60,6 +65,25 @@ async fn a_compressed_body_is_415() {
     let gateway = project.serve();
     let signed = crate::support::with_header(sample("issues.opened"), "Content-Encoding", "gzip");
     assert_eq!(status(&gateway.send("/webhooks/github", signed).await), 415);
+}
+
+#[tokio::test]
+async fn codings_that_change_nothing_are_taken_however_they_are_spelled() {
+    let project = project();
+    let gateway = project.serve();
+    for coding in ["identity", "Identity", ""] {
+        let signed = crate::support::with_header(sample("issues.opened"), "Content-Encoding", coding);
+        assert_eq!(status(&gateway.send("/webhooks/github", signed).await), 200, "{coding:?}");
+    }
+    let signed = sample("issues.opened");
+    let mut request = "POST /webhooks/github HTTP/1.1\r\nhost: x\r\ntransfer-encoding: Chunked\r\n".to_owned();
+    signed.headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+    let body = String::from_utf8(signed.body.to_vec()).unwrap();
+    request.push_str(&format!("connection: close\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
+    let mut stream = connect(&gateway).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
@@ -96,6 +120,29 @@ async fn senders_that_stop_sending_are_let_go() {
     assert_eq!((silent.as_str(), preface.as_str()), ("", ""));
     assert!(headers.is_empty() || headers.starts_with("HTTP/1.1 408"), "{headers}");
     assert_eq!(body, "HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_delivery_that_ends_after_the_gateway_closed_its_door_counts_for_its_secret() {
+    let project = project();
+    let gateway = project.serve();
+    let signed = sample("issues.opened");
+    let mut head = format!("POST /webhooks/github HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n", signed.body.len());
+    signed.headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    let mut stream = connect(&gateway).await;
+    stream.write_all(format!("{head}expect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    let mut begun = [0; 25];
+    stream.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 100 Continue\r\n\r\n");
+    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    let address = gateway.url.strip_prefix("http://").unwrap();
+    wait_until("the door to be closed", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    stream.write_all(&signed.body).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(gateway.ended(), Some(0));
+    let sources = project.serve().client.sources().await.unwrap().sources;
+    assert_eq!(sources[0].credential_uses[0].deliveries, 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::support::{ONE_SOURCE, PROGRAM, Project, sample};
 
 fn project() -> Project {
     let project = Project::new(ONE_SOURCE);
-    project.agent("triage", "[[webhooks]]\nsource = \"acme\"", "true");
+    project.agent("triage", "[[webhooks]]\nsource = \"acme\"\nkey = 'event.context.repo'", "true");
     project
 }
 
@@ -30,9 +30,16 @@ async fn a_shell_completes_commands_names_and_ids() {
     assert_eq!(offered(&project, &["doorbell", "runs", "--agent", ""]), ["triage"]);
     assert_eq!(offered(&project, &["doorbell", "sources", "deliveries", "a"]), ["acme"]);
     assert!(offered(&project, &["doorbell", "ring", "github", "issues.o"]).contains(&"issues.opened".to_owned()));
+    assert!(offered(&project, &["doorbell", "triggers", "test", ""]).contains(&"triage".to_owned()));
+    assert_eq!(offered(&project, &["doorbell", "triggers", "test", "--agent", ""]), ["triage"]);
+    let paths = offered(&project, &["doorbell", "config", "agents.triage.r"]);
+    assert!(paths.contains(&"agents.triage.runtime".to_owned()), "{paths:?}");
     let gateway = project.serve();
     let receipt = gateway.ring(sample("issues.opened")).await;
-    assert_eq!(offered(&project, &["doorbell", "why", "evt_"]), [receipt.delivery_id]);
+    assert_eq!(offered(&project, &["doorbell", "why", "evt_"]), [receipt.delivery_id.as_str()]);
+    assert_eq!(offered(&project, &["doorbell", "events", "rm", "evt_"]), [receipt.delivery_id.as_str()]);
+    assert_eq!(offered(&project, &["doorbell", "runs", "--with-key", "acme"]), ["acme/app"]);
+    assert_eq!(offered(&project, &["doorbell", "keys", "rm", "key_"]).len(), 1);
     assert_eq!(offered(&project, &["doorbell", "logs", "run_"]), [receipt.runs[0].as_str()]);
 }
 

@@ -6,8 +6,8 @@ use super::input;
 use super::shape::{Kind, Shape, text_of};
 use crate::delivery::Delivery;
 use crate::event::Context;
-use crate::provider::identity::content_id;
 use crate::provider::paths::{Found, Paths};
+use crate::provider::proof::content_id;
 use crate::provider::{Reading, Unreadable, is_name};
 
 static INTERACTION: LazyLock<Paths> = LazyLock::new(|| {
@@ -63,7 +63,7 @@ static EVENT: LazyLock<Paths> = LazyLock::new(|| {
 pub(super) fn read(delivery: &Delivery) -> Result<Reading, Unreadable> {
     let text = text_of(delivery)?;
     let shape = Shape::of(text)?;
-    let broken = |error: serde_json::Error| Unreadable::broken(format!("the body: {error}"));
+    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body: {error}"));
     Ok(match shape {
         Shape::Event(name) => event(&name, &EVENT.find(text).map_err(broken)?),
         Shape::Interaction(kind) => interaction(kind, text, &INTERACTION.find(text).map_err(broken)?),
@@ -78,7 +78,7 @@ pub(super) fn read(delivery: &Delivery) -> Result<Reading, Unreadable> {
 }
 
 fn id_of(found: &Found<'_, '_>, text: &str) -> String {
-    found.id("/id").map_or_else(|| content_id(&[text.as_bytes()]), std::borrow::Cow::into_owned)
+    found.id("/id").map_or_else(|| content_id([text.as_bytes()]), std::borrow::Cow::into_owned)
 }
 
 fn interaction(kind: Kind, text: &str, found: &Found<'_, '_>) -> Reading {
@@ -139,6 +139,6 @@ fn event(name: &str, found: &Found<'_, '_>) -> Reading {
     context.set_some("happened_at", found.text("/event/timestamp"));
     let application = found.raw("/application_id").unwrap_or_default();
     let event = found.raw("/event").unwrap_or_default();
-    let delivery_id = content_id(&[application.as_bytes(), event.as_bytes()]);
+    let delivery_id = content_id([application.as_bytes(), event.as_bytes()]);
     Reading { context, delivery_id: Some(delivery_id), handshake: false }
 }

@@ -21,15 +21,23 @@ pub(in crate::provider) struct Fields<'a> {
 }
 
 /// Reads the top level of a body. One that is neither a JSON object nor a form has no fields.
+///
+/// JSON that is said to be a form is JSON: `curl -d` calls everything a form.
 pub(in crate::provider) fn fields(delivery: &Delivery) -> Fields<'_> {
+    let object = || json::text_of(&delivery.body).ok().and_then(|text| json::read(text).ok());
     if delivery.is_form() {
+        if delivery.body.trim_ascii_start().starts_with(b"{")
+            && let Some(fields) = object()
+        {
+            return fields;
+        }
         let mut fields = Fields::default();
         for (name, text) in form_urlencoded::parse(&delivery.body) {
             fields.take_text(&name, text);
         }
         return fields;
     }
-    json::text_of(&delivery.body).ok().and_then(|text| json::read(text).ok()).unwrap_or_default()
+    object().unwrap_or_default()
 }
 
 impl<'de> json::Object<'de> for Fields<'de> {

@@ -53,7 +53,7 @@ pub(super) fn read(delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
     }
     let text =
         json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
-    let broken = |error: serde_json::Error| Unreadable::broken(format!("the body is not JSON: {error}"));
+    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body is not JSON: {error}"));
     match text.trim_start().chars().next() {
         Some('[') => several(&paths::elements(text).map_err(broken)?),
         Some('{') => {
@@ -78,7 +78,8 @@ fn several(texts: &[&str]) -> Result<Vec<Reading>, Unreadable> {
         if !proof::is_object(text) {
             return Err(Unreadable::broken("an event in the body is not a JSON object"));
         }
-        let broken = |error: serde_json::Error| Unreadable::broken(format!("an event in the body: {error}"));
+        let broken =
+            |error: crate::provider::json::NotJson| Unreadable::broken(format!("an event in the body: {error}"));
         let found = EVENT.find(text).map_err(broken)?;
         let kind = found.text("/subscriptionType").or_else(|| found.text("/eventType")).filter(|kind| is_name(kind));
         let kind = kind.ok_or_else(|| Unreadable::broken("an event in the body has no `subscriptionType`"))?;

@@ -94,7 +94,7 @@ impl<'de> json::Object<'de> for Lasting {
 }
 
 /// The id of the delivery: a digest of the body without the time of sending.
-pub(super) fn id_of(text: &str) -> Result<String, serde_json::Error> {
+pub(super) fn id_of(text: &str) -> Result<String, crate::provider::json::NotJson> {
     let Lasting(digest) = json::read(text)?;
     let digest = digest.unwrap_or_else(|| digest::Context::new(&digest::SHA256)).finish();
     Ok(format!("sha256:{}", encode_hex(digest.as_ref())))

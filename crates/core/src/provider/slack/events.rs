@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use crate::event::Context;
-use crate::provider::identity::content_id;
 use crate::provider::paths::{Found, Paths};
+use crate::provider::proof::content_id;
 use crate::provider::{Reading, Unreadable, is_name};
 
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {
@@ -75,7 +75,7 @@ pub(super) fn read(text: &str) -> Result<Reading, Unreadable> {
     content(&found, &mut context);
     let delivery_id = match found.text("/event_id") {
         Some(id) => id.into_owned(),
-        None => content_id(&[text.as_bytes()]),
+        None => content_id([text.as_bytes()]),
     };
     Ok(Reading { context, delivery_id: Some(delivery_id), handshake: envelope == "url_verification" })
 }

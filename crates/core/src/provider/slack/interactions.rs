@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use super::COMMAND;
 use super::product::Form;
 use crate::event::Context;
-use crate::provider::identity::content_id;
 use crate::provider::paths::Paths;
+use crate::provider::proof::content_id;
 use crate::provider::{Reading, Unreadable, is_name};
 
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {
@@ -66,7 +66,7 @@ pub(super) fn read_command(form: &Form<'_>, body: &[u8]) -> Reading {
         context.set_some(field, form.field(name));
     }
     context.set_some("sender_type", form.field("user_id").map(|_| "user"));
-    let delivery_id = form.field("trigger_id").map_or_else(|| content_id(&[body]), str::to_owned);
+    let delivery_id = form.field("trigger_id").map_or_else(|| content_id([body]), str::to_owned);
     Reading { context, delivery_id: Some(delivery_id), handshake: false }
 }
 
@@ -99,7 +99,7 @@ pub(super) fn read(payload: &str) -> Result<Reading, Unreadable> {
     context.set_some("view", found.text("/view/id"));
     let delivery_id = match found.text("/trigger_id") {
         Some(id) => id.into_owned(),
-        None => content_id(&[payload.as_bytes()]),
+        None => content_id([payload.as_bytes()]),
     };
     Ok(Reading { context, delivery_id: Some(delivery_id), handshake: false })
 }

@@ -85,7 +85,7 @@ pub(super) fn read(delivery: &Delivery, id: impl Fn() -> String) -> Result<Vec<R
     }
     let text =
         json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
-    let broken = |error: serde_json::Error| Unreadable::broken(format!("the body is not JSON: {error}"));
+    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body is not JSON: {error}"));
     let texts = match text.trim_start().chars().next() {
         Some('[') => paths::elements(text).map_err(broken)?,
         Some('{') => vec![text],

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use crate::event::Context;
-use crate::provider::identity::content_id;
 use crate::provider::paths::{Found, Paths, elements};
+use crate::provider::proof::content_id;
 use crate::provider::{Reading, Unreadable, is_name};
 
 /// Up to so many elements of a body get the names of their senders, which stand in a map beside the list.
@@ -82,7 +82,12 @@ pub(super) fn link(name: Option<&str>, id: &str) -> Option<String> {
     is_id.then(|| format!("https://x.com/{by}/status/{id}"))
 }
 
-fn describe(list: &str, user: Option<&str>, element: &str, users: Option<&str>) -> Result<Reading, serde_json::Error> {
+fn describe(
+    list: &str,
+    user: Option<&str>,
+    element: &str,
+    users: Option<&str>,
+) -> Result<Reading, crate::provider::json::NotJson> {
     let found = ELEMENT.find(element)?;
     let first = |pointers: &[&str]| pointers.iter().find_map(|pointer| found.id(pointer));
     let sender = first(&[
@@ -109,7 +114,7 @@ fn describe(list: &str, user: Option<&str>, element: &str, users: Option<&str>) 
     let identity = match first(&["/id_str", "/id", "/status/id"]) {
         Some(id) => id.into_owned(),
         None => {
-            moment(&found, sender.as_deref(), target.as_deref()).unwrap_or_else(|| content_id(&[element.as_bytes()]))
+            moment(&found, sender.as_deref(), target.as_deref()).unwrap_or_else(|| content_id([element.as_bytes()]))
         }
     };
     // Two users who are subscribed and write to each other are told of it once each.

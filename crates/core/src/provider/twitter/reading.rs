@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use super::account;
 use crate::delivery::Delivery;
 use crate::event::Context;
-use crate::provider::identity::content_id;
 use crate::provider::paths::{Found, Paths, names};
+use crate::provider::proof::content_id;
 use crate::provider::{Reading, Unreadable, is_name, json};
 
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {
@@ -90,7 +90,7 @@ fn activity(text: &str, found: &Found<'_, '_>) -> Reading {
     context.set_some("before", found.text("/data/payload/before"));
     context.set_some("after", found.text("/data/payload/after"));
     let id = found.id("/data/event_uuid");
-    whole(context, id.map_or_else(|| content_id(&[text.as_bytes()]), Cow::into_owned))
+    whole(context, id.map_or_else(|| content_id([text.as_bytes()]), Cow::into_owned))
 }
 
 /// The filtered stream: a post, with the rules that it matched (<https://docs.x.com/x-api/webhooks/stream/quickstart>).
@@ -123,7 +123,7 @@ fn user_event(text: &str, found: &Found<'_, '_>) -> Reading {
     let at = found.text("/user_event/revoke/date_time");
     let id = match (&user, &app, &at) {
         (Some(user), Some(app), Some(at)) => format!("revoke:{user}:{app}:{at}"),
-        _ => content_id(&[text.as_bytes()]),
+        _ => content_id([text.as_bytes()]),
     };
     context.set_some("user", user.clone());
     context.set_some("sender", user);
@@ -139,7 +139,7 @@ fn other(text: &str, found: &Found<'_, '_>, names: &[Cow<'_, str>]) -> Reading {
     context.set_some("user", found.id("/for_user_id"));
     context.set_some("state", found.text("/replay_job_status/job_state"));
     context.set_some("id", found.id("/replay_job_status/job_id"));
-    whole(context, content_id(&[text.as_bytes()]))
+    whole(context, content_id([text.as_bytes()]))
 }
 
 fn whole(context: Context, delivery_id: String) -> Reading {

@@ -4,13 +4,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{Finding, Subject, fail, ok, warn};
-use crate::config::Agent;
+use crate::config::{Agent, script_of};
 use crate::runtime::{find_program, variable};
 
 const CHECK: &str = "commands";
-
-/// Programs whose first argument is the file that they run.
-const INTERPRETERS: [&str; 8] = ["sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby"];
 
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let Some(config) = subject.config() else { return Vec::new() };
@@ -50,7 +47,7 @@ fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
     let path = own.map(OsString::from).or_else(|| path.cloned());
     let Some(program) = runtime.command.first() else { return Vec::new() };
     match find_program(program, cwd, path.as_deref()) {
-        Ok(file) => check_script(agent, &file).into_iter().collect(),
+        Ok(_) => check_script(agent).into_iter().collect(),
         Err(why) => {
             let (what, advice) = why.split_once(": ").unwrap_or((&why, "change `[runtime] command`"));
             vec![fail(CHECK, format!("agent `{name}`: {what}"), advice)]
@@ -59,12 +56,8 @@ fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
 }
 
 /// `sh agent.sh`: whether the script is there.
-fn check_script(agent: &Agent, program: &Path) -> Option<Finding> {
-    let name = program.file_name()?.to_str()?;
-    let script = agent.runtime.command.get(1).filter(|script| !script.starts_with('-'))?;
-    if !INTERPRETERS.contains(&name) {
-        return None;
-    }
+fn check_script(agent: &Agent) -> Option<Finding> {
+    let script = script_of(&agent.runtime.command)?;
     let advice = "`cwd = \".\"` runs it in the project; `[runtime] command` names the script";
     let what = match &agent.runtime.cwd {
         Some(cwd) if !cwd.join(script).exists() => format!("there is no {} in {}", script, cwd.display()),

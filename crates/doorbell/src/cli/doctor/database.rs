@@ -14,22 +14,29 @@ const LONG_LOG: u64 = 256 << 20;
 /// A file that is mostly empty, if it is large.
 const LARGE: u64 = 1 << 30;
 
-pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
-    let Some(config) = subject.config() else { return Vec::new() };
-    let (url, root, now) = (config.store_url.clone(), subject.root.clone(), subject.now);
+/// What the database looks like; none if there is none yet.
+pub(super) type Inspected = std::io::Result<Option<Inspection>>;
+
+/// Looks at the database; none if the configuration does not say where it is.
+pub(super) async fn inspect(subject: &Subject) -> Option<Inspected> {
+    let (url, root, now) = (subject.config()?.store_url.clone(), subject.root.clone(), subject.now);
     let inspected = tokio::task::spawn_blocking(move || store::inspect(&url, &root, now, LIMIT)).await;
+    Some(inspected.unwrap_or_else(|error| Err(std::io::Error::other(error))))
+}
+
+pub(super) fn check(subject: &Subject, inspected: &Inspected) -> Vec<Finding> {
     match inspected {
-        Ok(Ok(Some(found))) => judge(subject, &found),
-        Ok(Ok(None)) if subject.gateway.is_some() => {
+        Ok(Some(found)) => judge(subject, found),
+        Ok(None) if subject.gateway.is_some() => {
             let advice = "stop the gateway, put the file back (or restore a backup), and start it again";
             vec![fail(CHECK, "its file is gone, while the gateway runs", advice)]
         }
-        Ok(Ok(None)) => vec![ok(CHECK, "is made by the first start")],
-        Ok(Err(error)) => {
-            let advice = "run `doorbell doctor` as the user that runs the gateway";
+        Ok(None) => vec![ok(CHECK, "is made by the first start")],
+        Err(error) => {
+            let advice =
+                "run `doorbell doctor` as the user that runs the gateway; if something keeps it busy, try again";
             vec![fail(CHECK, format!("cannot be looked at: {error}"), advice)]
         }
-        Err(error) => vec![fail(CHECK, format!("could not be looked at: {error}"), "try again")],
     }
 }
 
@@ -72,7 +79,8 @@ fn judge(subject: &Subject, found: &Inspection) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let (size, log) = (bytes(found.bytes), bytes(found.log_bytes));
-        findings.push(ok(CHECK, format!("is sound: {size}, {} of it free, log {log}", bytes(found.free_bytes))));
+        let free = bytes(found.free_bytes);
+        findings.push(ok(CHECK, format!("is sound: {size} ({free} of it free), and {log} that wait in its log")));
     }
     findings
 }

@@ -67,7 +67,8 @@ pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
         left.map(|process| format!("{} ({}, {})", process.pid, process.command, process.run)).collect();
     if left.is_empty() {
         let running = marked.len();
-        return vec![ok(CHECK, format!("none is left over ({running} of running agents)"))];
+        // One that left its group, cleared its environment and outlived the gateway bears no sign of its run.
+        return vec![ok(CHECK, format!("none bears the mark of a run that is over ({running} of running agents)"))];
     }
     let advice = match subject.gateway {
         Some(_) => "the gateway ends them with their run; if they stay: `kill` them, and say how they got away",

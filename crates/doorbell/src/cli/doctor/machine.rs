@@ -1,7 +1,5 @@
 //! What the machine has to give: disk, open files, watches.
 
-use std::time::Duration;
-
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::resource::{Resource, getrlimit};
@@ -9,7 +7,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::{Finding, Subject, bytes, fail, ok, warn};
 use crate::gateway::STATE_FOLDER;
-use crate::store;
+use crate::store::Inspection;
 
 /// Less than this, and a few large deliveries fill the disk.
 const LITTLE: u64 = 64 << 20;
@@ -22,8 +20,8 @@ const FILES_WANTED: u64 = 8704;
 /// With less, it cannot keep its own files, an agent's pipes and some connections.
 const FILES_NEEDED: u64 = 640;
 
-/// Free space, and how long it lasts.
-pub(super) fn check_disk(subject: &Subject) -> Vec<Finding> {
+/// Free space, and how long it lasts by what the database looks like.
+pub(super) fn check_disk(subject: &Subject, database: Option<&Inspection>) -> Vec<Finding> {
     const CHECK: &str = "disk";
     let state = subject.root.join(STATE_FOLDER);
     let folder = if state.is_dir() { &state } else { &subject.root };
@@ -36,7 +34,7 @@ pub(super) fn check_disk(subject: &Subject) -> Vec<Finding> {
     if found.files() > 0 && found.files_available() == 0 {
         return vec![fail(CHECK, "no file can be made any more: the disk is out of inodes", advice)];
     }
-    let days = days_left(subject, free);
+    let days = database.and_then(|database| days_left(database, free));
     let lasts = match days {
         Some(days) if days < 10_000.0 => format!("; at the present growth it lasts {days:.0} days"),
         Some(_) => "; at the present growth it lasts for years".to_owned(),
@@ -51,11 +49,9 @@ pub(super) fn check_disk(subject: &Subject) -> Vec<Finding> {
     }]
 }
 
-fn days_left(subject: &Subject, free: u64) -> Option<f64> {
-    // The pages are another check's matter.
-    let found = store::inspect(&subject.config()?.store_url, &subject.root, subject.now, Duration::ZERO).ok()??;
-    let growth = found.growth?.bytes_a_day;
-    (growth > 0.0).then(|| (free + found.free_bytes) as f64 / growth)
+fn days_left(database: &Inspection, free: u64) -> Option<f64> {
+    let growth = database.growth?.bytes_a_day;
+    (growth > 0.0).then(|| (free + database.free_bytes) as f64 / growth)
 }
 
 /// How many files the gateway may open.

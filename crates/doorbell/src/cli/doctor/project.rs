@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Subject, fail, ok, some, warn};
+use crate::config::Receiver;
 
 /// Whether the configuration can be used, and what it warns of.
 pub(super) fn check_config(subject: &Subject) -> Vec<Finding> {
@@ -66,10 +67,15 @@ pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
     let mut findings = Vec::new();
     let disabled = names(|agent| agent.scale == 0);
     if !disabled.is_empty() {
-        let advice = "their runs wait until `scale` is 1 or more";
+        let advice = "what comes now is skipped for them, for good; runs that wait go on once `scale` is 1 or more";
         findings.push(warn(CHECK, format!("disabled by `scale = 0`: {}", some(&disabled)), advice));
     }
-    let idle = names(|agent| agent.triggers.is_empty());
+    let told = |name: &str| {
+        let agents = config.notifications.iter().map(|notification| &notification.receiver);
+        agents.into_iter().any(|receiver| matches!(receiver, Receiver::Agent(agent) if agent == name))
+    };
+    let mut idle = names(|agent| agent.triggers.is_empty());
+    idle.retain(|name| !told(name));
     if !idle.is_empty() {
         findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), "give them [[webhooks]] with a source"));
     }

@@ -16,10 +16,10 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
         }
     };
     let mut findings: Vec<Finding> = stored.iter().filter_map(|stored| check_one(&credentials, stored)).collect();
-    findings.extend(check_use(subject, &stored));
     if findings.is_empty() {
         findings.push(ok(CHECK, format!("{} stored, nothing odd about them", stored.len())));
     }
+    findings.extend(check_use(subject, &stored));
     findings
 }
 
@@ -30,8 +30,17 @@ fn check_one(credentials: &Credentials, stored: &Stored) -> Option<Finding> {
         Ok(found) => found?,
         Err(error) => return Some(warn(CHECK, format!("{kind}:{instance} ({field}) cannot be read: {error}"), keep)),
     };
-    let odd = oddity(secret.expose())?;
+    let odd = oddity(secret.expose()).or_else(|| looks_cut(kind, secret.expose()))?;
     Some(warn(CHECK, format!("{kind}:{instance} ({origin}) {odd}"), keep))
+}
+
+/// A secret of Standard Webhooks that is probably not all of it: they have 24 bytes at least, as base64 after `whsec_`. The
+/// prefix may be left out, so that whatever looks like base64 is taken.
+pub(in crate::cli) fn looks_cut(kind: &str, secret: &[u8]) -> Option<&'static str> {
+    const SHORTEST: usize = 32;
+    let secret = secret.trim_ascii();
+    let is_short = kind == "standard_webhook_secret" && !secret.starts_with(b"whsec_") && secret.len() < SHORTEST;
+    is_short.then_some("does not begin with `whsec_` and is short for a secret of Standard Webhooks: is it all of it?")
 }
 
 /// What a person did not mean to store; one line end at the end is none of it.
@@ -57,7 +66,7 @@ fn oddity(secret: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Those of the home folder are shared by all projects of a user, so this is a hint only.
+/// Those of the home folder are shared by all projects of a user, so this is said and nothing is to be done.
 fn check_use(subject: &Subject, stored: &[Stored]) -> Option<Finding> {
     let config = subject.config()?;
     let used: BTreeSet<&str> = config.settings.iter().map(|setting| setting.path.as_str()).collect();
@@ -76,13 +85,21 @@ fn check_use(subject: &Subject, stored: &[Stored]) -> Option<Finding> {
     if names.is_empty() {
         return None;
     }
-    let advice = "if no other project of yours does either: `doorbell creds rm TYPE:INSTANCE`";
-    Some(warn(CHECK, format!("this project does not use {}", some(&names)), advice))
+    Some(ok(CHECK, format!("this project does not use {}; another one of yours may", some(&names))))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::oddity;
+    use super::{looks_cut, oddity};
+
+    #[test]
+    fn a_standard_secret_that_is_short_and_has_no_prefix_is_odd() {
+        assert!(looks_cut("standard_webhook_secret", b"nowhsec").is_some());
+        for fine in ["whsec_c2VjcmV0", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+            assert_eq!(looks_cut("standard_webhook_secret", fine.as_bytes()), None, "{fine}");
+        }
+        assert_eq!(looks_cut("github_webhook_secret", b"nowhsec"), None);
+    }
 
     #[test]
     fn what_nobody_means_to_store_is_odd() {

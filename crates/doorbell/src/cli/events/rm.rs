@@ -8,8 +8,10 @@ use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::cli::completions;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::known;
 use crate::cli::output::{self, escape_terminal};
 use crate::cli::time::When;
 use crate::clock;
@@ -22,10 +24,14 @@ use crate::clock;
 #[command(after_help = EXAMPLES)]
 pub(super) struct RmArgs {
     /// The events' ids
-    #[arg(required_unless_present_any = ["source", "before"], conflicts_with_all = ["source", "before"])]
+    #[arg(
+        required_unless_present_any = ["source", "before"],
+        conflicts_with_all = ["source", "before"],
+        add = completions::events()
+    )]
     ids: Vec<String>,
     /// All events of this source
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = completions::sources())]
     source: Option<String>,
     /// All events received before: an RFC 3339 time, or how long ago (`90s`, `15m`, `1h`, `2d`)
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
@@ -71,6 +77,9 @@ pub(super) async fn run(context: &Context, args: RmArgs) -> anyhow::Result<()> {
         };
     }
     let ids = if args.ids.is_empty() { find(&client, &args).await? } else { args.ids.clone() };
+    if ids.is_empty() {
+        known::check_source(&client, args.source.as_deref()).await?;
+    }
     if args.ids.is_empty() && !ids.is_empty() && !agrees(&args, ids.len())? {
         return Err(Failure::new(Exit::Failed, "nothing was forgotten").into());
     }

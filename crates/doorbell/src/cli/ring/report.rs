@@ -1,5 +1,6 @@
 //! What became of the deliveries, for people and for scripts.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use doorbell_client::api::{Problem, Receipt};
@@ -150,6 +151,19 @@ pub(super) fn many(context: &Context, expectation: Expectation, volley: &Volley)
         (_, false) => output::note("error: not all of them were refused with 401"),
     }
     Ok(exit(good))
+}
+
+/// Says which agents dropped runs meanwhile: the deliveries were accepted all the same.
+pub(super) fn drops(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
+    for (agent, count) in after {
+        let count = count.saturating_sub(before.get(agent).copied().unwrap_or_default());
+        if count > 0 {
+            output::note(escape_terminal(&format!(
+                "warning: {count} runs of `{agent}` were dropped meanwhile, because its queue was full: \
+                 `doorbell runs --state dropped --agent {agent}`"
+            )));
+        }
+    }
 }
 
 #[cfg(test)]

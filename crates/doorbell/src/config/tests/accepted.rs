@@ -227,3 +227,27 @@ fn things_are_kept_for_a_time_or_for_ever() {
         assert!(problems.contains(said) && problems.contains("keeps everything"), "{wrong}: {problems}");
     }
 }
+
+#[test]
+fn a_relative_command_without_a_cwd_is_warned_of() {
+    let warnings = |runtime: &str| {
+        agent(&format!("[[webhooks]]\nsource = \"acme-github\"\n[runtime]\ntype = \"command\"\n{runtime}"))
+            .load()
+            .unwrap()
+            .warnings
+    };
+    for runtime in
+        ["command = [\"./agent.sh\"]", "command = [\"bin/agent\", \"x\"]", "command = [\"sh\", \"agent.sh\"]"]
+    {
+        let warned = warnings(runtime);
+        assert!(warned.len() == 1 && warned[0].contains("`cwd = \".\"`"), "{runtime}: {warned:?}");
+    }
+    for runtime in [
+        "command = [\"./agent.sh\"]\ncwd = \".\"",
+        "command = [\"/opt/agent.sh\"]",
+        "command = [\"agent\", \"./x\"]",
+        "command = [\"sh\", \"-c\", \"./agent.sh\"]",
+    ] {
+        assert_eq!(warnings(runtime), [""; 0], "{runtime}");
+    }
+}

@@ -51,6 +51,7 @@ fn what_is_wrong_says_what_to_do() {
         ("to = { command = [\"x\"], credential = \"ops\" }", "signs what is sent to a `url`"),
         ("to = { url = \"https://a.example\" }", "needs a `credential`"),
         ("to = { url = \"https://a.example\", credential = \"nope\" }", "no credential notification_secret:nope"),
+        ("to = { url = \"https://a.example\", credential = \"nope\" }", "creds add notification_secret:nope`"),
         ("to = { url = \"https://a.example\", credential = \"bad\" }", "not base64 after `whsec_`"),
         ("to = { url = \"https://me:pw@a.example\", credential = \"ops\" }", "not a URL"),
         ("to = { url = \"ftp://a.example\", credential = \"ops\" }", "not a URL"),
@@ -65,5 +66,36 @@ fn what_is_wrong_says_what_to_do() {
         let problems = project(notification).problems();
         assert!(problems.contains(wanted), "{notification}: {problems}");
         assert!(!problems.contains("me:pw"), "{problems}");
+    }
+}
+
+#[test]
+fn an_empty_list_is_told_beside_other_problems() {
+    let problems = project("to = { agent = \"ops\" }\non = []\nagents = []\nevery = \"10ms\"").problems();
+    for wanted in ["an empty list tells nothing", "without `agents`, it is all of them", "too short"] {
+        assert!(problems.contains(wanted), "{problems}");
+    }
+}
+
+#[test]
+fn the_secret_path_of_a_url_is_in_nothing_that_is_shown() {
+    let url = "https://hooks.chat.example.com/services/T0/B0/hunter2";
+    let both =
+        format!("to = {{ url = \"{url}\", credential = \"ops\" }}\n[[notifications]]\nto = {{ agent = \"ops\" }}");
+    let told = project(&both).load().unwrap();
+    let shown = told.settings.iter().find(|setting| setting.path == "notifications[0].to.url").unwrap();
+    assert_eq!(shown.value, "\"https://hooks.chat.example.com\" (the rest is hidden)");
+    for slip in [
+        format!("to = {{ url = \"{url}\", credentail = \"ops\" }}"),
+        format!("to = {{ url = \"{url}\", credential = \"nope\" }}"),
+        format!("to = {{ url = \"{url}, credential = \"ops\" }}"),
+        format!("to = {{ url = {url}, credential = \"ops\" }}"),
+        format!("to = {{ url = [\"{url}\"], credential = \"ops\" }}"),
+        format!("to.url = \"{url}\"\nto.credential = 1"),
+        format!("url = \"{url}\""),
+        format!("[notifications.to]\nURL = \"{url}\""),
+    ] {
+        let problems = project(&slip).problems();
+        assert!(!problems.contains("hunter2") && problems.contains("config.toml:"), "{slip}: {problems}");
     }
 }

@@ -147,6 +147,7 @@ error: agent `triage` has no [runtime]: how it is carried out
               [runtime]
               type = "command"
               command = ["./agent", "--fast"]
+              cwd = "."    # the project; without it, a new folder for each run
 
 error: `debounce` is not supported yet
  --> agents/triage/config.toml:3:1

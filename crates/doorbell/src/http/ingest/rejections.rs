@@ -10,7 +10,7 @@ use doorbell_core::provider::visible_headers;
 use doorbell_core::source::Source;
 
 use super::super::Shared;
-use super::super::error::Failure;
+use super::super::error::{self, Failure};
 use crate::app::Notice;
 use crate::store::Rejection;
 
@@ -24,6 +24,7 @@ pub(super) async fn refuse(
     detail: &str,
     verified: bool,
 ) -> Failure {
+    let detail = error::brief(detail);
     for source in sources {
         shared.app.metrics.count_rejected(source.name(), failure.code());
         if failure.is_the_senders() {
@@ -33,13 +34,13 @@ pub(super) async fn refuse(
             shared.app.metrics.count_suppressed(source.name());
             continue;
         };
-        tracing::warn!(source = source.name(), code = failure.code(), detail, %remote, suppressed, "delivery.rejected");
+        tracing::warn!(source = source.name(), code = failure.code(), detail = &*detail, %remote, suppressed, "delivery.rejected");
         let headers = visible_headers(source.provider(), &delivery.headers);
         let rejection = Rejection {
             at: delivery.received_at,
             source: source.name().to_owned(),
             code: failure.code().to_owned(),
-            detail: detail.to_owned(),
+            detail: detail.to_string(),
             remote: remote.ip().to_canonical().to_string(),
             headers: serde_json::to_string(&headers).unwrap_or_default(),
             body: verified.then(|| delivery.body.clone()),

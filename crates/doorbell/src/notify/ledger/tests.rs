@@ -97,6 +97,23 @@ fn an_end_is_told_to_whoever_was_told_of_the_problem() {
 }
 
 #[test]
+fn a_shorter_every_counts_for_what_gathers_already() {
+    let (mut ledger, mut all) = (Ledger::default(), [receiver("a")]);
+    ledger.add(&report(Topic::DeadLetter, false, "triage", 0), &all);
+    assert_eq!(take(&mut ledger, 0).len(), 1);
+    ledger.add(&report(Topic::DeadLetter, false, "triage", 1), &all);
+    assert_eq!(ledger.waiting("a"), 1, "it gathers");
+    all[0].every = Duration::from_secs(30);
+    let mut ledger = Ledger::load(&ledger.changes().0, &all);
+    assert_eq!(ledger.next_due(&BTreeSet::new()), Some(at(30)), "also after a restart");
+    all[0].every = Duration::from_secs(60);
+    ledger.keep_only(&all);
+    assert_eq!(take(&mut ledger, 59), []);
+    assert_eq!(take(&mut ledger, 60).len(), 1);
+    assert_eq!(ledger.waiting("a"), 0);
+}
+
+#[test]
 fn what_a_receiver_does_not_want_any_more_is_forgotten() {
     let (mut ledger, mut all) = (Ledger::default(), [receiver("a")]);
     ledger.add(&report(Topic::Silent, false, "acme", 0), &all);

@@ -16,6 +16,8 @@ every_store_keeps! {
     trigger_sets_go_when_nothing_names_them,
     sweeps_are_remembered,
     what_is_forgotten_is_gone_and_its_place_stays,
+    what_runs_were_about_is_forgotten_with_their_event,
+    refusals_of_what_is_forgotten_are_forgotten,
     a_redelivery_of_what_is_forgotten_starts_nothing,
     nothing_is_forgotten_before_it_is_over,
     lines_that_come_after_forgetting_are_dropped,
@@ -267,6 +269,52 @@ async fn what_is_forgotten_is_gone_and_its_place_stays(store: Arc<dyn Store>) {
     assert_eq!(store.read_log(run_id(2), 0, 9).await.unwrap().len(), 1);
     assert_eq!(store.forget(event_id(1), at(400)).await.unwrap(), Forgetting::Forgotten(at(300)), "once");
     assert_eq!(store.forget(event_id(9), at(400)).await.unwrap(), Forgetting::Unknown);
+}
+
+async fn what_runs_were_about_is_forgotten_with_their_event(store: Arc<dyn Store>) {
+    for n in [1, 2] {
+        let about = Start { key: Some("ann@example.com".to_owned()), ..start("triage", n, Admission::Grow) };
+        accept(&*store, NewEvent { starts: vec![about], ..event(n) }).await;
+        claim(&*store, "triage", &[lease(1)]).await;
+        assert!(store.finish(finish(run_id(n), lease(1), State::Succeeded)).await.unwrap());
+    }
+    store.forget(event_id(1), at(300)).await.unwrap();
+    assert_eq!(run(&*store, 1).await.key, None);
+    let query = RunQuery { key: Some("ann@example.com".to_owned()), limit: 9, ..RunQuery::default() };
+    let found: Vec<_> = store.runs(query).await.unwrap().into_iter().map(|run| run.id).collect();
+    assert_eq!(found, [run_id(2)]);
+}
+
+async fn refusals_of_what_is_forgotten_are_forgotten(store: Arc<dyn Store>) {
+    let sent = NewEvent { delivery_id: Some("id \"1\"".to_owned()), ..event(1) };
+    let refused = |n: i64, source: &str, id: &str, body: Option<&[u8]>| Rejection {
+        at: at(n),
+        source: source.to_owned(),
+        code: "queue_full".to_owned(),
+        detail: String::new(),
+        remote: "192.0.2.1".to_owned(),
+        headers: serde_json::json!({"x-delivery": id}).to_string(),
+        body: body.map(|body| body.to_vec().into()),
+        suppressed: 0,
+    };
+    let mut other = sent.body.to_vec();
+    other[0] ^= 1;
+    let same_body = refused(1, &sent.source, "2", Some(&sent.body));
+    let same_id = refused(2, &sent.source, "id \"1\"", Some(b"as another text"));
+    let kept = [
+        refused(3, &sent.source, "3", Some(&other)),
+        refused(4, "another", "id \"1\"", Some(&sent.body)),
+        refused(5, &sent.source, "id", Some(b"")),
+        refused(6, &sent.source, "id \"1\"", None),
+    ];
+    for rejection in [same_body, same_id].iter().chain(&kept) {
+        store.reject(rejection.clone()).await.unwrap();
+    }
+    accept(&*store, sent).await;
+    store.forget(event_id(1), at(300)).await.unwrap();
+    let mut left = store.rejections(None, 9).await.unwrap();
+    left.reverse();
+    assert_eq!(left, kept);
 }
 
 async fn a_redelivery_of_what_is_forgotten_starts_nothing(store: Arc<dyn Store>) {

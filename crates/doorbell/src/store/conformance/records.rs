@@ -102,6 +102,11 @@ async fn events_are_found_by_source_and_name(store: Arc<dyn Store>) {
     assert_eq!(find(Some("b"), Some("issues.opened"), 9).await, ids([5, 4]));
     assert_eq!(find(Some("b"), Some("push"), 9).await, ids([]));
     assert_eq!(find(Some("c"), None, 9).await, ids([]));
+    // With the provider before it, as events are shown.
+    assert_eq!(find(None, Some("github.push"), 9).await, ids([3]));
+    assert_eq!(find(None, Some("github.issues"), 9).await, ids([5, 2, 1]));
+    assert_eq!(find(Some("b"), Some("github.issues.opened"), 9).await, ids([5, 4]));
+    assert_eq!(find(None, Some("gitlab.push"), 9).await, ids([]));
 }
 
 async fn events_are_found_by_time(store: Arc<dyn Store>) {
@@ -337,6 +342,9 @@ async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
     store.put_key(key(2, Some("triage"))).await.unwrap();
     store.put_key(key(1, None)).await.unwrap();
     assert_eq!(store.keys().await.unwrap(), [key(1, None), key(2, Some("triage"))]);
+    assert!(store.remove_key(key(1, None).id).await.unwrap());
+    assert!(!store.remove_key(key(1, None).id).await.unwrap(), "it is gone");
+    assert_eq!(store.keys().await.unwrap(), [key(2, Some("triage"))]);
 }
 
 async fn uses_of_secrets_add_up(store: Arc<dyn Store>) {

@@ -250,7 +250,9 @@ impl Decided<'_> {
     }
 
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
-        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
+        // OR FAIL: as triggers follow, SQLite would else copy every page that this changes, to undo it alone. Nobody does: an
+        // operation that fails takes its batch with it. See also `tally`.
+        let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let created = self.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.start.agent);

@@ -15,6 +15,11 @@ const WORTH_COMPRESSING: usize = 200;
 /// zstd's. Lower ones (down to -5) save a fifth of the time and cost a quarter to a half more bytes, and so more pages
 /// to write; higher ones cost time and save next to nothing.
 pub(super) const LEVEL: i32 = 1;
+/// The same for data up to so many bytes that has a dictionary. With level 1, zstd copies a dictionary's tables for each
+/// body over 8 KiB, which costs as much as the rest; with this one it looks them up in place up to here.
+pub(super) const LEVEL_SHORT: i32 = 3;
+/// See [`LEVEL_SHORT`].
+pub(super) const SHORT: usize = 16 * 1024;
 
 // How data is encoded; from 2 on, with the dictionary of that number.
 pub(super) const RAW: i64 = 0;
@@ -117,6 +122,9 @@ fn compress(data: &[u8], dictionary: Option<&Dictionary>) -> Option<Vec<u8>> {
         room.clear();
         room.try_reserve(compress_bound(data.len())).ok()?;
         match dictionary {
+            Some(dictionary) if data.len() <= SHORT => {
+                context.compress_using_cdict(room, data, dictionary.packing_short.as_cdict())
+            }
             Some(dictionary) => context.compress_using_cdict(room, data, dictionary.packing.as_cdict()),
             None => context.compress(room, data, LEVEL),
         }

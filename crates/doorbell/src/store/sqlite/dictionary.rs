@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 
-use super::body::{self, LEVEL};
+use super::body::{self, LEVEL, LEVEL_SHORT};
 use super::checkpoint::Checkpointer;
 use super::fault::{Fault, Outcome};
 use super::rows::{all, value};
@@ -43,6 +43,8 @@ pub(super) struct Dictionary {
     /// How it is named in rows.
     pub(super) number: i64,
     pub(super) packing: EncoderDictionary<'static>,
+    /// The same for data up to [`body::SHORT`].
+    pub(super) packing_short: EncoderDictionary<'static>,
     pub(super) unpacking: DecoderDictionary<'static>,
 }
 
@@ -55,7 +57,8 @@ impl std::fmt::Debug for Dictionary {
 impl Dictionary {
     fn prepare(number: i64, data: &[u8]) -> std::io::Result<Self> {
         let packing = EncoderDictionary::try_copy(data, LEVEL)?;
-        Ok(Self { number, packing, unpacking: DecoderDictionary::try_copy(data)? })
+        let packing_short = EncoderDictionary::try_copy(data, LEVEL_SHORT)?;
+        Ok(Self { number, packing, packing_short, unpacking: DecoderDictionary::try_copy(data)? })
     }
 }
 
@@ -248,20 +251,30 @@ fn leave_common(dictionary: &[u8], samples: &[&[u8]]) -> Vec<u8> {
     common
 }
 
-/// The newest bodies of a source, cut.
+/// The beginnings of the newest bodies of a source; of those that can be read and are not forgotten.
 fn collect(sql: &Connection, dictionaries: &Dictionaries, source: &str) -> Outcome<Vec<Vec<u8>>> {
-    let statement = "SELECT seq FROM (SELECT seq, source FROM events ORDER BY seq DESC LIMIT ?2) WHERE source = ?1 \
-                     LIMIT ?3";
+    let statement = "SELECT seq FROM (SELECT seq, source, forgotten_at FROM events ORDER BY seq DESC LIMIT ?2) \
+                     WHERE source = ?1 AND forgotten_at IS NULL LIMIT ?3";
     let seqs: Vec<i64> = all(sql, statement, params![source, LOOK_BACK, SAMPLES], |row| Ok(row.get(0)?))?;
     let mut samples = Vec::with_capacity(seqs.len());
     for seq in seqs {
-        let packed = super::rows::body(sql, seq)?.packed;
-        let dictionary = dictionaries.get(packed.encoding);
-        let mut sample = body::unpack(packed, dictionary.as_deref())?;
-        sample.truncate(SAMPLE);
-        samples.push(sample);
+        match head_of(sql, dictionaries, seq) {
+            Ok(sample) => samples.push(sample),
+            Err(fault) if fault.is_bad_row() => {}
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(samples)
+}
+
+fn head_of(sql: &Connection, dictionaries: &Dictionaries, seq: i64) -> Outcome<Vec<u8>> {
+    let packed = super::rows::body(sql, seq)?.packed;
+    let dictionary = dictionaries.get(packed.encoding);
+    let mut sample = body::unpack(packed, dictionary.as_deref())?;
+    sample.truncate(SAMPLE);
+    // The rest of it may be megabytes, and many samples are held at once.
+    sample.shrink_to_fit();
+    Ok(sample)
 }
 
 #[cfg(test)]
@@ -312,6 +325,31 @@ mod tests {
         }
         fill(&store, 1002..1003).await;
         assert_eq!(encoding(&store, 1002).await.0, FIRST_NUMBER, "it is in use after a restart too");
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_event_and_a_damaged_body_do_not_keep_their_source_from_learning() {
+        let place = Place::new();
+        let store = place.open().await;
+        fill(&store, 1..FIRST as u32).await;
+        store.forget(event_id(7), crate::store::conformance::at(1)).await.unwrap();
+        let other = Connection::open(&place.path).unwrap();
+        other.execute("UPDATE bodies SET size = size + 1 WHERE event_seq = 9", ()).unwrap();
+        fill(&store, FIRST as u32..FIRST as u32 + 1).await;
+        eventually(|| store.dictionaries.of(&event(1).source).is_some());
+    }
+
+    #[tokio::test]
+    async fn samples_of_large_bodies_take_no_more_room_than_is_looked_at() {
+        let place = Place::new();
+        let store = place.open().await;
+        for n in 1..4 {
+            accept(&store, NewEvent { body: vec![b'a'; 4 << 20].into(), ..event(n) }).await;
+        }
+        let sql = Connection::open(&place.path).unwrap();
+        let samples = collect(&sql, &store.dictionaries, &event(1).source).unwrap();
+        assert_eq!(samples.iter().map(Vec::len).collect::<Vec<_>>(), [SAMPLE; 3]);
+        assert!(samples.iter().all(|sample| sample.capacity() < 2 * SAMPLE));
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ fn is_conversion(error: &rusqlite::Error) -> bool {
 }
 
 /// The file is no database, or a broken one.
-fn is_damage(error: &rusqlite::Error) -> bool {
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 

@@ -193,14 +193,16 @@ pub(super) fn remembered(sql: &Connection, id: EventId) -> Outcome<Option<i64>> 
     value(sql, "SELECT seq FROM events WHERE id = ?1 AND forgotten_at IS NULL", [id.to_bytes()])
 }
 
-/// Removes what an event said and what its runs said, unless a run is not over.
-pub(super) fn forget(work: &Work<'_>, id: EventId, now: Timestamp) -> Outcome<Forgetting> {
+/// Removes what an event said (`sent`: its body) and what its runs said, unless a run is not over.
+pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Timestamp) -> Outcome<Forgetting> {
     let sql = work.sql;
     let found = sql
-        .prepare_cached("SELECT seq, forgotten_at FROM events WHERE id = ?1")?
-        .query_row([id.to_bytes()], |row| Ok((row.get::<_, i64>(0)?, rows::time_if_any(row, 1)?)))
+        .prepare_cached("SELECT seq, forgotten_at, source, delivery_id FROM events WHERE id = ?1")?
+        .query_row([id.to_bytes()], |row| {
+            Ok((row.get::<_, i64>(0)?, rows::time_if_any(row, 1)?, row.get(2)?, row.get(3)?))
+        })
         .optional()?;
-    let Some((seq, forgotten)) = found else {
+    let Some((seq, forgotten, source, delivery_id)) = found else {
         return Ok(Forgetting::Unknown);
     };
     if let Some(at) = forgotten {
@@ -215,11 +217,27 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, now: Timestamp) -> Outcome<Fo
         remove_traces(sql, run.seq)?;
         // Reasons may quote what the agent said.
         change(sql, "UPDATE attempts SET reason = NULL WHERE run_seq = ?1", [run.seq])?;
-        change(sql, "UPDATE runs SET reason = NULL, follow_up_error = NULL WHERE seq = ?1", [run.seq])?;
+        // A key is what the trigger took from the event.
+        change(sql, "UPDATE runs SET reason = NULL, follow_up_error = NULL, key = NULL WHERE seq = ?1", [run.seq])?;
     }
     change(sql, "UPDATE outcomes SET reason = NULL WHERE event_seq = ?1", [seq])?;
     change(sql, "DELETE FROM bodies WHERE event_seq = ?1", [seq])?;
+    forget_refusals(sql, source, delivery_id, sent)?;
     let empty = "UPDATE events SET context = '{}', body_size = 0, forgotten_at = ?2 WHERE seq = ?1";
     change(sql, empty, params![seq, now.as_millis()])?;
     Ok(Forgetting::Forgotten(now))
+}
+
+/// Removes the refusals that kept the same content: a delivery that was refused for a full queue, say, and came again.
+fn forget_refusals(sql: &Connection, source: String, id: Option<String>, sent: Option<&[u8]>) -> Outcome<()> {
+    let same_body = "DELETE FROM rejections WHERE source = ?1 AND length(body) = length(?2) AND body = ?2";
+    if let Some(body) = sent.filter(|body| !body.is_empty()) {
+        change(sql, same_body, params![source, body])?;
+    }
+    let same_id = "DELETE FROM rejections WHERE source = ?1 AND body IS NOT NULL AND instr(headers, ?2) > 0";
+    if let Some(id) = id {
+        // As the value of a header stands in their JSON.
+        change(sql, same_id, params![source, format!(":{}", serde_json::Value::from(id))])?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use super::{lock, schema};
+use super::{fault, lock, schema};
 use crate::store::{Growth, Inspection, Soundness};
 
 /// How long to wait for a lock that somebody else has.
@@ -20,7 +20,7 @@ const FEWEST: i64 = 100;
 const SHORTEST: Duration = Duration::from_secs(3600);
 
 /// Looks at the database at `path`; none if there is none. `limit`: how long the check of its pages may take;
-/// zero: they are not looked at.
+/// zero: they are not looked at. An error if it cannot be read, which says nothing of whether it is whole.
 pub(crate) fn inspect(path: &Path, now: Timestamp, limit: Duration) -> std::io::Result<Option<Inspection>> {
     let file = match std::fs::metadata(path) {
         Ok(file) => file,
@@ -41,15 +41,16 @@ pub(crate) fn inspect(path: &Path, now: Timestamp, limit: Duration) -> std::io::
         growth: None,
     };
     if let Err(error) = look(path, now, limit, &mut inspection) {
-        inspection.soundness = judge(&error);
+        inspection.soundness = judge(error)?;
     }
     Ok(Some(inspection))
 }
 
-fn judge(error: &rusqlite::Error) -> Soundness {
+fn judge(error: rusqlite::Error) -> std::io::Result<Soundness> {
     match error.sqlite_error_code() {
-        Some(ErrorCode::OperationInterrupted) => Soundness::Unfinished,
-        _ => Soundness::Damaged(vec![error.to_string()]),
+        Some(ErrorCode::OperationInterrupted) => Ok(Soundness::Unfinished),
+        _ if fault::is_damage(&error) => Ok(Soundness::Damaged(vec![error.to_string()])),
+        _ => Err(std::io::Error::other(error)),
     }
 }
 
@@ -158,10 +159,22 @@ mod tests {
         let sql = Connection::open_in_memory().unwrap();
         let endless = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
         let ended = within(&sql, Duration::from_millis(1), || sql.query_row(endless, (), |row| row.get::<_, i64>(0)));
-        assert_eq!(judge(&ended.unwrap_err()), Soundness::Unfinished);
+        assert_eq!(judge(ended.unwrap_err()).unwrap(), Soundness::Unfinished);
         let (_folder, path) = database(10, Duration::from_secs(1));
         let found = inspect(&path, Timestamp::from_millis(1), Duration::ZERO).unwrap().unwrap();
         assert_eq!(found.soundness, Soundness::Unfinished, "nothing was looked at");
+    }
+
+    #[test]
+    fn a_database_that_is_busy_or_cannot_be_opened_is_not_called_damaged() {
+        use rusqlite::ffi;
+        let failed = |code| judge(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_BUSY, ffi::SQLITE_CANTOPEN, ffi::SQLITE_IOERR, ffi::SQLITE_PERM] {
+            assert!(failed(code).is_err(), "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
+            assert!(matches!(failed(code), Ok(Soundness::Damaged(_))), "{code}");
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Lists of events and runs, by key.
 //!
-//! A filter must not make a list read everything there is. So each index holds groups of rows in the order of commits
+//! A filter should not make a list read everything there is. So each index holds groups of rows in the order of commits
 //! (one source and event; one agent and state), and a list merges the newest of each group that the filter admits.
+//!
+//! What has no index, because one would cost every delivery a write: events by agent. A list of those walks the events,
+//! newest first, until its page is full. So it is slow for an agent that has few or only old ones among many of others.
 
 use std::collections::HashMap;
 
@@ -124,7 +127,8 @@ fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) 
     let statement = format!(
         "SELECT {seq} FROM {from} WHERE {condition} AND {seq} > ?1 AND {seq} < ?2 \
          AND (?3 IS NULL OR e.source = ?3) \
-         AND (?4 IS NULL OR e.event = ?4 OR e.event || '.' || e.action = ?4) \
+         AND (?4 IS NULL OR ?4 IN (e.event, e.event || '.' || e.action, e.provider || '.' || e.event, \
+              e.provider || '.' || e.event || '.' || e.action)) \
          AND (?5 IS NULL OR e.received_at >= ?5) AND (?6 IS NULL OR e.received_at < ?6) \
          AND (?8 IS NULL OR EXISTS (SELECT 1 FROM outcomes a WHERE a.event_seq = e.seq AND a.agent = ?8)) \
          GROUP BY {seq} ORDER BY {seq} {} LIMIT ?7",
@@ -181,10 +185,18 @@ fn named(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64
     Ok(seqs)
 }
 
-/// The events that `issues.opened` may stand for: `issues` with an action, and one of that whole name.
+/// The events that `issues.opened` may stand for: `issues` with an action, and one of that whole name; and, should its
+/// first part be a provider, what the rest may stand for.
 fn event_names(wanted: &str) -> Vec<String> {
-    let parts = wanted.match_indices('.').map(|(dot, _)| wanted[..dot].to_owned());
-    parts.chain([wanted.to_owned()]).collect()
+    let starts = |name: &str| {
+        let parts = name.match_indices('.').map(|(dot, _)| name[..dot].to_owned());
+        parts.chain([name.to_owned()]).collect::<Vec<_>>()
+    };
+    let mut names = starts(wanted);
+    names.extend(wanted.split_once('.').map(|(_, rest)| starts(rest)).unwrap_or_default());
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// The values that a statement with `min` finds, each greater than the one before: one seek a value.

@@ -19,8 +19,7 @@ pub(super) struct Exclusive(#[expect(dead_code, reason = "held, never read")] Fl
 pub(super) fn take(database: &Path) -> anyhow::Result<Exclusive> {
     try_take(database)?.with_context(|| {
         format!(
-            "another gateway uses {}: stop it first (`fuser {}` shows its process), or give this one a database of its \
-             own with `[store] url`",
+            "another gateway uses {}: stop it first (`fuser {}` shows its process)",
             database.display(),
             file_of(database).display()
         )

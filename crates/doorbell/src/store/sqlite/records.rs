@@ -2,12 +2,14 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use doorbell_core::id::KeyId;
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::{Fault, Outcome};
-use super::rows::{self, QUEUED, all, change, state_of, value};
+use super::rows::{self, all, change, state_of, value};
+use super::tally;
 use super::writer::Work;
 use crate::store::{ApiKey, MOST_REJECTIONS, Rejection, Stats};
 
@@ -85,6 +87,11 @@ pub(super) fn put_key(work: &Work<'_>, key: &ApiKey) -> Outcome<()> {
     change(work.sql, put, params).map(drop)
 }
 
+/// Removes an API key; whether there was one.
+pub(super) fn remove_key(work: &Work<'_>, key: KeyId) -> Outcome<bool> {
+    change(work.sql, "DELETE FROM api_keys WHERE id = ?1", params![key.to_bytes()]).map(|removed| removed > 0)
+}
+
 /// All API keys, oldest first.
 pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
     let keys = "SELECT id, name, role, agent, hash, created_at FROM api_keys ORDER BY created_at, id";
@@ -105,16 +112,12 @@ pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
     // Sequences have no gaps but those of events that were removed.
     let events = "SELECT coalesce((SELECT max(seq) FROM events), 0) - events_gone FROM sweep";
     let events = value(sql, events, ())?.unwrap_or(0);
+    // Reads the index of all runs that are kept: for a person who asks. What is asked every few seconds is in `tally`.
     let counts = "SELECT agent, state, count(*) FROM runs GROUP BY agent, state";
     let runs = all(sql, counts, (), |row| Ok((row.get::<_, String>(0)?, state_of(row.get(1)?)?, row.get(2)?)))?;
-    let oldest = "SELECT created_at FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT 1";
-    let mut oldest_queued = Vec::new();
-    for (agent, _, _) in runs.iter().filter(|(_, state, _)| *state == State::Queued) {
-        if let Some(millis) = value(sql, oldest, params![agent, QUEUED])? {
-            oldest_queued.push((agent.clone(), Timestamp::from_millis(millis)));
-        }
-    }
-    Ok(Stats { events, runs, oldest_queued })
+    let queued = runs.iter().filter(|(_, state, _)| *state == State::Queued);
+    let queued: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
+    Ok(Stats { events, runs, oldest_queued: tally::oldest_queued(sql, &queued)? })
 }
 
 /// Writes something.

@@ -1,6 +1,7 @@
 //! Rows and what they mean.
 
 use aws_lc_rs::digest;
+use doorbell_core::event::event_type;
 use doorbell_core::id::{EventId, Id, RunId};
 use doorbell_core::run::{Progress, State};
 use doorbell_core::time::Timestamp;
@@ -194,12 +195,13 @@ const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.act
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
     let (number, mut run) = sql.prepare_cached(RUN)?.query_row([seq], |row| {
+        let action: Option<String> = row.get(6)?;
         let run = StoredRun {
             seq: row.get(0)?,
             id: id(row, 1)?,
             agent: row.get(2)?,
             event: id(row, 3)?,
-            event_type: event_type(row)?,
+            event_type: event_type(&row.get::<_, String>(4)?, &row.get::<_, String>(5)?, action.as_deref()),
             state: State::Held,
             reason: row.get(8)?,
             dead_letter: row.get(9)?,
@@ -226,14 +228,6 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
 fn follow_up(row: &Row<'_>) -> rusqlite::Result<Option<FollowedUp>> {
     let Some(at) = time_if_any(row, 20)? else { return Ok(None) };
     Ok(Some(FollowedUp { at, error: row.get(21)? }))
-}
-
-fn event_type(row: &Row<'_>) -> rusqlite::Result<String> {
-    let (provider, event, action): (String, String, Option<String>) = (row.get(4)?, row.get(5)?, row.get(6)?);
-    Ok(match action {
-        Some(action) => format!("{provider}.{event}.{action}"),
-        None => format!("{provider}.{event}"),
-    })
 }
 
 /// The sequence of the run with this id.

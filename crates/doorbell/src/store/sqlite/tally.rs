@@ -19,7 +19,9 @@ const DEAD_LETTERS: i64 = -1;
 /// `kind` is a state's number, below 4 for runs that are in it now, from 4 on for those that came to it since the
 /// connection was opened; or -1 for those that became dead letters since.
 const INSTALL: &str = "
-CREATE TEMP TABLE tally (agent TEXT NOT NULL, kind INTEGER NOT NULL, count INTEGER NOT NULL,
+-- `count` is never NULL, and not declared so: a constraint that could stop the update below would have SQLite prepare to undo
+-- each new run alone, by a copy of every page that it changes.
+CREATE TEMP TABLE tally (agent TEXT NOT NULL, kind INTEGER NOT NULL, count INTEGER,
                          PRIMARY KEY (agent, kind)) WITHOUT ROWID;
 
 -- One seek an agent, and one walk over the index for what is not over.

@@ -104,6 +104,21 @@ async fn what_was_answered_survives_the_end_of_the_process() {
 }
 
 #[tokio::test]
+async fn a_damaged_run_that_cannot_be_given_up_does_not_take_the_others_of_its_claim_with_it() {
+    let place = Place::new();
+    let store = place.open().await;
+    for n in 1..3 {
+        accept(&store, starting("triage", n)).await;
+    }
+    let damage = "UPDATE bodies SET size = size + 1 WHERE event_seq = 1;
+                  CREATE TRIGGER stubborn BEFORE UPDATE OF state ON runs WHEN new.state = 5
+                  BEGIN SELECT RAISE(ABORT, 'for the test'); END";
+    meddle(&store, damage).await;
+    let claimed = claim(&store, "triage", &[lease(1), lease(2)]).await;
+    assert_eq!(claimed.iter().map(|one| one.run.id).collect::<Vec<_>>(), [run_id(2)]);
+}
+
+#[tokio::test]
 async fn closing_leaves_one_file_with_everything_in_it() {
     let place = Place::new();
     let store = place.open().await;

@@ -279,5 +279,11 @@ async fn an_old_event_that_cannot_be_read_does_not_keep_the_others() {
     meddle(&store, "UPDATE runs SET id = x'0102' WHERE seq = 1").await;
     let found = store.expired(Expiry { before: at(900), after: 0 }).await.unwrap();
     assert_eq!(found.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
-    assert_eq!(store.remove(vec![2, 3], at(900)).await.unwrap().events, 2);
+    // On a slow machine one step does only the first of them.
+    let mut left = vec![2, 3];
+    while !left.is_empty() {
+        let removed = store.remove(left.clone(), at(900)).await.unwrap();
+        assert_eq!((removed.events, removed.runs), (removed.looked_at as u64, removed.looked_at as u64));
+        left.drain(..removed.looked_at);
+    }
 }

@@ -1,0 +1,68 @@
+//! API keys.
+
+use serde::{Deserialize, Serialize};
+
+/// A wish for an API key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewKey {
+    /// A label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+}
+
+/// A new API key: the only time that the key itself is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedKey {
+    /// `key_…`.
+    pub key_id: String,
+    /// `dbk_…`: the secret.
+    pub key: String,
+    /// The label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    pub agent: Option<String>,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// All API keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyList {
+    /// Oldest first.
+    pub keys: Vec<Key>,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Key {
+    /// `key_…`.
+    pub key_id: String,
+    /// The label.
+    pub name: String,
+    /// `owner`, `viewer` or `agent`.
+    pub role: String,
+    /// The agent, for role `agent`.
+    pub agent: Option<String>,
+    /// When it was made.
+    pub created_at: String,
+}
+
+/// An API key that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedKey {
+    /// `key_…`.
+    pub key_id: String,
+    /// When it was removed.
+    pub removed_at: String,
+}
