@@ -214,7 +214,7 @@ impl Bell {
         let key = signing::key_of(&source)?;
         let signer = Signer { source, key, event, body, url };
         if !args.unsigned {
-            signer.check()?;
+            signer.check(expectation)?;
         }
         Ok(Self { signer, expectation })
     }

@@ -16,9 +16,10 @@ const SECTIONS: [&str; 4] = ["gateway", "store", "telemetry", "defaults"];
 
 const KEYS: Keys<'static> = Keys {
     known: &["gateway", "store", "telemetry", "defaults", "webhooks", "notifications"],
-    planned: &["providers"],
+    planned: &[],
     hints: &[
         ("hot_reload", "it stands in [gateway]"),
+        ("providers", "providers are files: providers/<name>.toml"),
         ("agents", "agents are folders: agents/<name>/config.toml"),
         ("runtime", "for all agents it is [defaults.runtime]"),
         ("scale", "for all agents it is `scale` in [defaults]"),

@@ -113,3 +113,23 @@ pub fn providers() -> Vec<Arc<dyn Provider>> {
     let generic = Generic::new(GenericOptions::default()).map(|generic| Arc::new(generic) as Arc<dyn Provider>);
     built_in().into_iter().chain(generic).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_providers_share_a_name_and_every_credential_has_one_form() {
+        let all = providers();
+        let mut seen = BTreeSet::new();
+        for name in all.iter().flat_map(|provider| names_of(provider.as_ref())) {
+            assert!(names::is_name(name) && seen.insert(name.to_owned()), "{name}");
+        }
+        for provider in &all {
+            let credential = provider.credential();
+            assert!(names::is_name(&credential.name) && names::is_name(&credential.field), "{}", provider.name());
+        }
+    }
+}

@@ -177,9 +177,7 @@ async fn take(
     trace.step("match");
     let events = match read(&verified) {
         Ok(events) => events,
-        Err((failure, detail)) => {
-            return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await);
-        }
+        Err((failure, detail)) => return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await),
     };
     let mut new = new_events(&shared.app, &in_force, &events).await;
     new.iter_mut().for_each(|event| event.trace = trace.context());

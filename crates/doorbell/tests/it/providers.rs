@@ -1,8 +1,10 @@
 //! Providers from outside: what is known of each, who is ignored, and what is rung.
 
 use doorbell_client::Answer;
+use doorbell_core::provider::{Key, Unsent, built_in, encode_hex, find_sample};
+use doorbell_core::secret::Secret;
 
-use crate::support::{ONE_SOURCE, Project, issue, sample, sign};
+use crate::support::{ONE_SOURCE, Project, issue, sample, sign, wait_until};
 
 #[test]
 fn every_provider_is_listed_shown_and_tested() {
@@ -14,6 +16,7 @@ fn every_provider_is_listed_shown_and_tested() {
     for name in &names {
         let shown = project.run(&["providers", "show", name]);
         let text = String::from_utf8(shown.stdout).unwrap();
+        let text = text.split("\nDeclared as\n").next().unwrap().to_owned();
         assert!(
             shown.status.success() && text.contains("Set up") && text.contains("[webhooks.acme]"),
             "{name}: {text}"
@@ -95,6 +98,36 @@ async fn there_is_no_captured_secret_where_none_was_shown() {
     assert_eq!(project.run(&["sources", "show", "nobody"]).status.code(), Some(3));
 }
 
+/// What somebody does to set a webhook of Notion up.
+#[tokio::test]
+async fn the_secret_that_notion_shows_becomes_the_credential() {
+    let project = Project::new("[webhooks.wiki]\ntype = \"notion\"\ncredential = \"wiki\"\n");
+    project.credential("notion_webhook_secret", "wiki", "some text until then");
+    let gateway = project.serve();
+    let notion = built_in().into_iter().find(|provider| provider.name() == "notion").unwrap();
+    let key = notion.prepare(&Secret::new("secret_abc")).unwrap();
+    let body = r#"{"verification_token":"secret_abc"}"#;
+    let shown = notion.sign(Some(&key), Unsent::new("page.created", body, "1", doorbell::clock::now()));
+    let sent = gateway.sender("/v1/webhooks/notion/wiki").post(&shown.headers, shown.body).await.unwrap();
+    assert_eq!(sent.status, 200, "{sent:?}");
+    let said = String::from_utf8(project.run(&["sources", "captured", "wiki"]).stdout).unwrap();
+    assert!(said.contains("| doorbell creds add notion_webhook_secret:wiki --stdin"), "{said}");
+    assert!(!project.run(&["ring", "notion", "page.created"]).stdout.is_empty());
+    let secret = project.run(&["sources", "captured", "wiki", "--secret"]);
+    assert_eq!(secret.stdout, b"secret_abc\n");
+    assert!(!project.read("gateway.log").contains("secret_abc"), "it is in no log");
+    project.credential("notion_webhook_secret", "wiki", "secret_abc");
+    let page = find_sample(notion.samples(), "page.created").unwrap();
+    wait_until("the secret to verify", async || {
+        let unsent = Unsent::new("page.created", page.body.to_string(), "2", doorbell::clock::now());
+        let signed = notion.sign(Some(&key), unsent);
+        matches!(gateway.send("/v1/webhooks/notion/wiki", signed).await, Answer::Receipt(_)).then_some(())
+    })
+    .await;
+    assert!(project.run(&["sources", "captured", "wiki", "--forget"]).status.success());
+    assert_eq!(project.run(&["sources", "captured", "wiki"]).status.code(), Some(3));
+}
+
 /// Every provider's samples, rung at a gateway that has a public name: what can be signed here is taken.
 #[tokio::test]
 async fn every_sample_of_every_provider_can_be_rung() {
@@ -119,4 +152,70 @@ async fn every_sample_of_every_provider_can_be_rung() {
         }
     }
     assert!(seen > 10);
+}
+
+/// Protocols that sign the URL sign the public one, whatever the gateway is reached by.
+#[tokio::test]
+async fn the_public_url_is_what_is_signed() {
+    let project = Project::new(
+        "public_url = \"https://hooks.example.com\"\n[webhooks.phone]\ntype = \"twilio\"\ncredential = \"acme\"\n\
+         [webhooks.crm]\ntype = \"hubspot\"\ncredential = \"acme\"\n",
+    );
+    let listed = project.json(&["providers"]);
+    for name in ["twilio", "hubspot"] {
+        let provider = listed["providers"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        let credential = &provider["credential"];
+        let (kind, field) = (credential["type"].as_str().unwrap(), credential["field"].as_str().unwrap());
+        project.write(&format!("credentials/{kind}/acme/{field}"), "12345678901234567890123456789012");
+    }
+    let _gateway = project.serve();
+    for name in ["twilio", "hubspot"] {
+        let provider = listed["providers"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        for sample in provider["samples"].as_array().unwrap() {
+            let event = sample["event"].as_str().unwrap();
+            let rung = project.run(&["ring", name, event]);
+            assert!(rung.status.success(), "{name} {event}: {rung:?}");
+            assert!(project.run(&["ring", name, event, "--tamper"]).status.success(), "{name} {event}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_provider_whose_key_only_verifies_is_rung_with_a_test_key() {
+    let project = Project::new("[webhooks.bot]\ntype = \"discord\"\ncredential = \"acme\"\n");
+    let pair = Key::ed25519_pair(&[7; 32]).unwrap();
+    project.write("credentials/discord_bot/acme/public_key", &encode_hex(pair.public().unwrap()));
+    project.agent("deploys", "[[webhooks]]\nsource = \"bot\"\ncommands = [\"deploy\"]", "true");
+    let _gateway = project.serve();
+    let nobody = project.run(&["ring", "discord", "application_command.deploy"]);
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(
+        !nobody.status.success() && said.contains("doorbell creds add discord_bot:acme --field private_key"),
+        "{said}"
+    );
+    project.write("credentials/discord_bot/acme/private_key", &encode_hex(&[7; 32]));
+    let rung = project.json(&["ring", "discord", "application_command.deploy"]);
+    assert_eq!(rung["body"], r#"{"type":5}"#, "its protocol's own answer: {rung}");
+    for wrong in ["--tamper", "--stale", "--unsigned"] {
+        let refused = project.run(&["ring", "discord", "application_command.deploy", wrong]);
+        assert!(refused.status.success(), "{wrong}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_challenge_of_x_is_answered_with_the_key() {
+    let project = Project::new("[webhooks.x]\ntype = \"x\"\ncredential = \"acme\"\n");
+    let listed = project.json(&["providers"]);
+    let twitter = listed["providers"].as_array().unwrap().iter().find(|one| one["name"] == "twitter").unwrap();
+    let credential = &twitter["credential"];
+    let (kind, field) = (credential["type"].as_str().unwrap(), credential["field"].as_str().unwrap());
+    project.write(&format!("credentials/{kind}/acme/{field}"), "consumer secret");
+    let gateway = project.serve();
+    for path in ["/v1/webhooks/twitter/x", "/v1/webhooks/x/x", "/webhooks/x"] {
+        let answer = reqwest::get(format!("{}{path}?crc_token=abc", gateway.url)).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "{path}");
+        assert!(answer.text().await.unwrap().starts_with(r#"{"response_token":"sha256="#));
+        assert_eq!(reqwest::get(format!("{}{path}", gateway.url)).await.unwrap().status().as_u16(), 401);
+    }
+    assert_eq!(gateway.client.events(&doorbell_client::EventQuery::default()).await.unwrap().events, []);
 }

@@ -82,8 +82,8 @@ impl About {
             methods: provider.methods().iter().map(ToString::to_string).collect(),
             tolerance_seconds: provider.tolerance().map(|tolerance| tolerance.as_secs()),
             filters: filters.collect(),
-            identity: guide.identity.into_owned(),
-            setup: guide.setup.into_owned(),
+            identity: guide.identity.trim().to_owned(),
+            setup: guide.setup.trim().to_owned(),
             samples: provider.samples().iter().map(|sample| show_sample(provider, sample)).collect(),
         }
     }

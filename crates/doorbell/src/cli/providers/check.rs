@@ -37,7 +37,7 @@ pub(super) fn samples(provider: &Arc<dyn Provider>, by_its_maker: bool) -> Vec<R
         return vec![Report { provider: name, sample, events: Vec::new(), problem, skipped }];
     }
     let keys = test_keys(provider.as_ref());
-    provider.samples().iter().map(|sample| one(provider, sample, keys.clone(), by_its_maker)).collect()
+    provider.samples().iter().map(|sample| one(provider, sample, &keys, by_its_maker)).collect()
 }
 
 /// Why a sample is not as it should be, or was only read.
@@ -46,7 +46,7 @@ enum Not {
     Signed(String),
 }
 
-fn one(provider: &Arc<dyn Provider>, sample: &Sample, keys: Option<(Key, Key)>, by_its_maker: bool) -> Report {
+fn one(provider: &Arc<dyn Provider>, sample: &Sample, keys: &[(Key, Key)], by_its_maker: bool) -> Report {
     let mut events = Vec::new();
     let tried = try_sample(provider, sample, keys, &mut events);
     let (problem, skipped) = match tried {
@@ -60,43 +60,41 @@ fn one(provider: &Arc<dyn Provider>, sample: &Sample, keys: Option<(Key, Key)>, 
 fn try_sample(
     provider: &Arc<dyn Provider>,
     sample: &Sample,
-    keys: Option<(Key, Key)>,
+    keys: &[(Key, Key)],
     events: &mut Vec<String>,
 ) -> Result<(), Not> {
-    let wrong = |error: String| Not::Right(error);
-    let unsigned = signer(provider, sample, None)?;
-    *events = read(&unsigned).map_err(wrong)?;
-    let Some((signing, verifying)) = keys else {
-        return Err(Not::Signed("read only: its secrets are of a form that is not known here".to_owned()));
-    };
-    let genuine = Signer { key: Some(signing), ..signer(provider, sample, Some(verifying))? };
-    let refusal = |expectation| {
-        let delivery = genuine.delivery(genuine.sign(expectation, &random::uuid()));
-        verify(&genuine.source, &Arc::new(delivery)).err()
-    };
-    match refusal(Expectation::Accepted) {
-        None => {}
+    *events = read(&signer(provider, sample, None)?).map_err(Not::Right)?;
+    let (mut taken, mut aged) = (false, false);
+    let mut refused = None;
+    for (signing, verifying) in keys {
+        let signer = Signer { key: Some(signing.clone()), ..signer(provider, sample, Some(verifying.clone()))? };
+        let refusal = |expectation| signer.refusal(signer.sign(expectation, &random::uuid()));
+        if let Some(rejection) = refusal(Expectation::Accepted) {
+            refused = Some(rejection);
+            continue;
+        }
+        taken = true;
+        *events = read(&signer).map_err(Not::Right)?;
+        if refusal(Expectation::TamperedIsRefused).is_none() {
+            return Err(Not::Right("it was changed after it was signed, and verified".to_owned()));
+        }
+        if refusal(Expectation::UnsignedIsRefused).is_none() {
+            return Err(Not::Right("it was not signed, and verified".to_owned()));
+        }
+        let stale = refusal(Expectation::StaleIsRefused).map(|rejection| rejection.code);
+        aged |= stale == Some(RejectionCode::TimestampOutOfRange);
+    }
+    match refused {
+        _ if taken && provider.tolerance().is_some() && !aged => {
+            Err(Not::Right("it was signed too long ago, and not refused for that".to_owned()))
+        }
+        _ if taken => Ok(()),
+        None => Err(Not::Signed("read only: its secrets are of a form that is not known here".to_owned())),
         Some(rejection) if rejection.code == RejectionCode::SignatureMissing => {
-            return Err(Not::Signed(format!("read only: nobody but {} can sign", provider.guide().title)));
+            Err(Not::Signed(format!("read only: nobody but {} can sign", provider.guide().title)))
         }
-        Some(rejection) => return Err(Not::Right(format!("signed, and refused: {rejection}"))),
+        Some(rejection) => Err(Not::Right(format!("signed, and refused: {rejection}"))),
     }
-    *events = read(&genuine).map_err(wrong)?;
-    for (expectation, what) in [
-        (Expectation::TamperedIsRefused, "changed after it was signed"),
-        (Expectation::UnsignedIsRefused, "not signed"),
-    ] {
-        if refusal(expectation).is_none() {
-            return Err(Not::Right(format!("it was {what}, and verified")));
-        }
-    }
-    if provider.tolerance().is_some()
-        && refusal(Expectation::StaleIsRefused).map(|rejection| rejection.code)
-            != Some(RejectionCode::TimestampOutOfRange)
-    {
-        return Err(Not::Right("it was signed too long ago, and not refused for that".to_owned()));
-    }
-    Ok(())
 }
 
 fn signer(provider: &Arc<dyn Provider>, sample: &Sample, key: Option<Key>) -> Result<Signer, Not> {
@@ -123,19 +121,29 @@ fn read(signer: &Signer) -> Result<Vec<String>, String> {
     Ok(events.iter().map(Event::event_type).collect())
 }
 
-/// A key to sign with and the one that verifies it, of a secret of whichever form the provider takes.
-fn test_keys(provider: &dyn Provider) -> Option<(Key, Key)> {
+/// Keys to sign with, each with the one that verifies it, of secrets of every form that the provider takes.
+fn test_keys(provider: &dyn Provider) -> Vec<(Key, Key)> {
     let bytes = clock::random::<32>();
     let texts = [encode_hex(&bytes), encode_base64(&bytes), format!("whsec_{}", encode_base64(&bytes))];
+    let prepared = texts.iter().filter_map(|text| provider.prepare(&Secret::new(text.as_str())).ok());
+    let mut keys: Vec<(Key, Key)> =
+        prepared.filter(|key| !matches!(key, Key::Ed25519(_))).map(|key| (key.clone(), key)).collect();
     if provider.signing_field().is_some() {
-        let signing = texts.iter().find_map(|text| provider.prepare_signing(&Secret::new(text.as_str())).ok())?;
-        let public = signing.public()?;
-        let halves = [encode_hex(public), encode_base64(public), format!("whpk_{}", encode_base64(public))];
-        let verifying = halves.iter().find_map(|text| provider.prepare(&Secret::new(text.as_str())).ok())?;
-        return Some((signing, verifying));
+        keys.extend(test_pair(provider, &bytes));
     }
-    let key = texts.iter().find_map(|text| provider.prepare(&Secret::new(text.as_str())).ok())?;
-    Some((key.clone(), key))
+    keys
+}
+
+/// A pair of keys of which one verifies only.
+fn test_pair(provider: &dyn Provider, seed: &[u8]) -> Option<(Key, Key)> {
+    let public = Key::ed25519_pair(seed).ok()?.public()?.to_vec();
+    let both = [seed, &public].concat();
+    let privates = [encode_hex(seed), encode_base64(seed), format!("whsk_{}", encode_base64(&both))];
+    let publics = [encode_hex(&public), encode_base64(&public), format!("whpk_{}", encode_base64(&public))];
+    let mut signing = privates.iter().filter_map(|text| provider.prepare_signing(&Secret::new(text.as_str())).ok());
+    let mut verifying = publics.iter().filter_map(|text| provider.prepare(&Secret::new(text.as_str())).ok());
+    let signing = signing.find(|key| matches!(key, Key::Ed25519Pair(_)))?;
+    Some((signing, verifying.find(|key| matches!(key, Key::Ed25519(_)))?))
 }
 
 #[cfg(test)]

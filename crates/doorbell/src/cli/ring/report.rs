@@ -70,7 +70,7 @@ fn describe(expectation: Expectation, sent: &Sent, handshake: Option<&str>) -> S
     let answer = match &sent.answer {
         Answer::Receipt(receipt) => taken(receipt, &short(sent.latency), handshake),
         Answer::Problem(problem) => refused(problem),
-        Answer::Other(body) => format!("answered with {}: {}", sent.status, escape_terminal(body)),
+        Answer::Other(body) => other(sent.status, body),
     };
     match what {
         None => answer,
@@ -79,6 +79,13 @@ fn describe(expectation: Expectation, sent: &Sent, handshake: Option<&str>) -> S
         }
         Some(what) => format!("it was {what}, and not refused with 401: {answer}"),
     }
+}
+
+/// What is neither a receipt nor an error: a protocol's own answer, or somebody else's.
+fn other(status: u16, body: &str) -> String {
+    let said = if body.is_empty() { String::new() } else { format!(": {}", escape_terminal(body)) };
+    let next = if (200..300).contains(&status) { "\n  `doorbell events` shows what became of it" } else { "" };
+    format!("answered with {status}{said}{next}")
 }
 
 fn taken(receipt: &Receipt, latency: &str, handshake: Option<&str>) -> String {

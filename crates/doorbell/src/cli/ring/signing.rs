@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::provider::{Key, Provider, Signed, Unsent};
-use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 use doorbell_core::time::Timestamp;
-use doorbell_core::verify;
+use doorbell_core::verify::{self, Rejection};
 
 use super::report::Expectation;
 use crate::cli::context;
@@ -35,7 +34,8 @@ pub(in crate::cli) struct Signer {
 /// What deliveries to a source are signed with: its first secret, or the private half of a test key beside it.
 pub(super) fn key_of(source: &Source) -> anyhow::Result<Option<Key>> {
     let Some(named) = source.keys().first() else { return Ok(None) };
-    let Some(field) = source.provider().signing_field() else { return Ok(Some(named.key.clone())) };
+    let field = source.provider().signing_field().filter(|_| matches!(named.key, Key::Ed25519(_)));
+    let Some(field) = field else { return Ok(Some(named.key.clone())) };
     let (kind, instance) = (source.provider().credential().name, &named.instance);
     let credential = format!("{kind}:{instance}");
     let found = context::credentials().find(&kind, instance, field);
@@ -60,16 +60,24 @@ pub(super) fn key_of(source: &Source) -> anyhow::Result<Option<Key>> {
 }
 
 impl Signer {
-    /// Whether what it signs is what the source takes.
+    /// Whether what it signs is what the source takes, or refuses as expected.
     ///
     /// # Errors
-    /// If it is not: nobody but the provider can sign, or the two halves of a test key do not belong together.
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        let signed = self.sign(Expectation::Accepted, "1");
-        let Err(rejection) = verify::verify(&self.source, &Arc::new(self.delivery(signed))) else { return Ok(()) };
+    /// If it is not: nobody but the provider can sign, the two halves of a test key do not belong together, or what is signed
+    /// with this secret has no time.
+    pub(super) fn check(&self, expectation: Expectation) -> Result<(), Failure> {
         let provider = self.source.provider();
+        let Some(rejection) = self.refusal(self.sign(Expectation::Accepted, "1")) else {
+            let stale = expectation == Expectation::StaleIsRefused;
+            if stale && self.refusal(self.sign(expectation, "1")).is_none() {
+                let message =
+                    format!("with this secret, `{}` signs no time, so no delivery of it is too old", provider.name());
+                return Err(Failure::usage(message).hint("`doorbell providers show` says which of its secrets does"));
+            }
+            return Ok(());
+        };
         let title = provider.guide().title;
-        if let Some(field) = provider.signing_field() {
+        if let Some(field) = provider.signing_field().filter(|_| matches!(self.key, Some(Key::Ed25519Pair(_)))) {
             let message = format!("what the `{field}` of the credential signs, its public key does not verify");
             return Err(Failure::new(Exit::Failed, message).hint("keep both halves of one pair"));
         }
@@ -94,19 +102,32 @@ impl Signer {
             (Expectation::StaleIsRefused, Some(tolerance)) => clock::now().before(tolerance + TOO_LATE_BY),
             _ => clock::now(),
         };
-        match (expectation, &self.key) {
-            (Expectation::Accepted | Expectation::StaleIsRefused, key) => self.sign_at(key.as_ref(), delivery_id, now),
-            (Expectation::UnsignedIsRefused, _) => self.sign_at(None, delivery_id, now),
-            // A token says nothing about the body, so it is the token that is changed.
-            (Expectation::TamperedIsRefused, Some(Key::Token(_))) => {
-                self.sign_at(Some(&Key::Token(Secret::new("tampered"))), delivery_id, now)
-            }
-            (Expectation::TamperedIsRefused, key) => {
-                let signed = self.sign_at(key.as_ref(), delivery_id, now);
-                // White space at the end: what it says is the same, and no signature may let it pass.
-                Signed { body: [&signed.body[..], b"\n"].concat().into(), ..signed }
-            }
+        match expectation {
+            Expectation::Accepted | Expectation::StaleIsRefused => self.sign_at(self.key.as_ref(), delivery_id, now),
+            Expectation::UnsignedIsRefused => self.sign_at(None, delivery_id, now),
+            Expectation::TamperedIsRefused => self.tamper(delivery_id, now),
         }
+    }
+
+    fn tamper(&self, delivery_id: &str, now: Timestamp) -> Signed {
+        let signed = self.sign_at(self.key.as_ref(), delivery_id, now);
+        // White space at the end: what it says is the same, and no signature may let it pass.
+        let changed = Signed { body: [&signed.body[..], b"\n"].concat().into(), ..signed.clone() };
+        if self.source.keys().is_empty() || self.refusal(changed.clone()).is_some() {
+            return changed;
+        }
+        // A token says nothing about the body, so it is the token that is changed.
+        let unsigned = self.sign_at(None, delivery_id, now).headers;
+        let spoil = |(name, value): (String, String)| match unsigned.contains(&(name.clone(), value.clone())) {
+            true => (name, value),
+            false => (name, format!("{value}x")),
+        };
+        Signed { headers: signed.headers.into_iter().map(spoil).collect(), body: signed.body }
+    }
+
+    /// Why the source would refuse it; none: it would not.
+    pub(in crate::cli) fn refusal(&self, signed: Signed) -> Option<Rejection> {
+        verify::verify(&self.source, &Arc::new(self.delivery(signed))).err()
     }
 
     fn sign_at(&self, key: Option<&Key>, delivery_id: &str, now: Timestamp) -> Signed {
@@ -135,8 +156,9 @@ mod tests {
     use super::*;
     use doorbell_core::provider::github::Github;
     use doorbell_core::provider::standard::Standard;
+    use doorbell_core::secret::Secret;
     use doorbell_core::source::{Dedup, NamedKey};
-    use doorbell_core::verify::{RejectionCode, verify};
+    use doorbell_core::verify::RejectionCode;
 
     fn signer() -> Signer {
         signer_of(Github, "It's a Secret to Everybody")
@@ -151,8 +173,7 @@ mod tests {
     }
 
     fn refusal(signer: &Signer, expectation: Expectation) -> Option<RejectionCode> {
-        let delivery = signer.delivery(signer.sign(expectation, "1"));
-        verify(&signer.source, &Arc::new(delivery)).err().map(|rejection| rejection.code)
+        signer.refusal(signer.sign(expectation, "1")).map(|rejection| rejection.code)
     }
 
     #[test]
@@ -177,9 +198,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_signed_here_is_said() {
-        assert!(signer().check().is_ok());
+        assert!(signer().check(Expectation::Accepted).is_ok());
         let nobody = Signer { key: None, ..signer() };
-        let failure = nobody.check().unwrap_err().to_string();
+        let failure = nobody.check(Expectation::Accepted).unwrap_err().to_string();
         assert!(failure.contains("nobody but GitHub can sign"), "{failure}");
     }
 

@@ -1,0 +1,101 @@
+//! Sources, and what came to them.
+
+use serde::{Deserialize, Serialize};
+
+/// A source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Its name.
+    pub name: String,
+    /// Its provider.
+    pub provider: String,
+    /// Where senders reach it.
+    pub url: String,
+    /// Whether it verifies signatures.
+    pub signed: bool,
+    /// The credential instances it verifies with.
+    pub credentials: Vec<String>,
+    /// What each of them verified so far, in the same order.
+    #[serde(default)]
+    pub credential_uses: Vec<CredentialUse>,
+    /// Whose events are stored and start nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_senders: Vec<String>,
+}
+
+/// What one credential of a source verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialUse {
+    /// The credential's instance.
+    pub credential: String,
+    /// How many deliveries it verified, redeliveries too.
+    pub deliveries: u64,
+    /// When the newest of them came; none: it never verified one.
+    pub last_verified_at: Option<String>,
+}
+
+/// The sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceList {
+    /// By name.
+    pub sources: Vec<Source>,
+}
+
+/// A secret that a sender showed when its webhook was set up. It verifies nothing before it is a credential.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CapturedSecret {
+    /// The source.
+    pub source: String,
+    /// The credential that it would be, e.g. `notion_webhook_secret:acme`.
+    pub credential: String,
+    /// The field of it.
+    pub field: String,
+    /// The secret.
+    pub secret: String,
+    /// When it was shown.
+    pub captured_at: String,
+    /// From where. Anybody who knows the URL can show one: take it only if this was the provider, when you asked for it.
+    pub remote: String,
+    /// The command that makes it the credential.
+    pub command: String,
+}
+
+impl std::fmt::Debug for CapturedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CapturedSecret").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// A delivery to a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// When.
+    pub at: String,
+    /// The source.
+    pub source: String,
+    /// `accepted` or `rejected`.
+    pub status: String,
+    /// The event, if it was accepted.
+    pub event_id: Option<String>,
+    /// Its type, if it was accepted.
+    pub event_type: Option<String>,
+    /// How many further deliveries of it came (accepted), or were refused alike and not kept (rejected).
+    pub repeated: u64,
+    /// The stable code, if it was rejected.
+    pub code: Option<String>,
+    /// What was wrong, if it was rejected.
+    pub detail: Option<String>,
+    /// The sender's address, if it was rejected.
+    pub remote: Option<String>,
+}
+
+/// Deliveries, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryList {
+    /// Newest first.
+    pub deliveries: Vec<Delivery>,
+}
