@@ -6,6 +6,7 @@
 
 mod api;
 mod conditions;
+mod declared;
 mod filters;
 mod project;
 mod prompts;
@@ -15,11 +16,12 @@ mod requests;
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("api", api::calls),
     ("conditions", conditions::conditions),
     ("config", project::config),
     ("credentials", project::credentials),
+    ("declared", declared::definitions),
     ("deliveries", requests::deliveries),
     ("filters", filters::filters),
     ("forms", requests::forms),

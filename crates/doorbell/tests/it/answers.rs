@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::outside::{Outside, Seen, Signer};
 use crate::senders::{PUBLIC_URL, Request};
-use crate::support::{Gateway, Project, wait_until};
+use crate::support::{Gateway, Project, fresh_id, wait_until};
 
 /// A source of this type, with this secret, and an agent `helper` that wants `events` of it.
 fn project(kind: &str, secret: &str, events: &str, script: &str) -> Project {
@@ -42,7 +42,8 @@ fn signed(kind: &str, secret: &str, event: &str, body: String) -> Request {
     let secret = Secret::new(secret);
     let key =
         if provider.signing_field().is_some() { provider.prepare_signing(&secret) } else { provider.prepare(&secret) };
-    let unsent = Unsent::new(event, Bytes::from(body), "1", doorbell::clock::now());
+    let id = fresh_id();
+    let unsent = Unsent::new(event, Bytes::from(body), &id, doorbell::clock::now());
     request(provider.sign(Some(&key.unwrap()), unsent))
 }
 
@@ -138,11 +139,12 @@ const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:orders";
 /// A message of SNS, signed as `kind` (Notification or SubscriptionConfirmation).
 fn sns(signer: &Signer, kind: &str, topic: &str, certificate: &str, id: &str) -> Request {
     let confirm = format!("https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription&Token=t{id}");
+    let now = doorbell::clock::now().to_string();
     let mut fields = vec![("Message", "An order came in"), ("MessageId", id)];
     if kind == "SubscriptionConfirmation" {
         fields.push(("SubscribeURL", &confirm));
     }
-    fields.push(("Timestamp", "2026-11-21T08:00:00.000Z"));
+    fields.push(("Timestamp", now.as_str()));
     if kind == "SubscriptionConfirmation" {
         fields.push(("Token", "t"));
     }

@@ -110,7 +110,8 @@ impl Played {
 
     /// Whether changing the body is not seen: a token was shown, and nothing was signed.
     pub fn shows_a_token(&self) -> bool {
-        matches!(self.key, Some(Key::Token(_)))
+        let is_secret = |name: &HeaderName| self.provider.secret_headers().iter().any(|secret| secret == name.as_str());
+        matches!(self.key, Some(Key::Token(_))) && self.proofs().iter().any(is_secret)
     }
 }
 
@@ -126,6 +127,19 @@ pub fn project(played: &[Played]) -> Project {
         project.write(&file, &played.secret);
     }
     project
+}
+
+/// The status for a body of this size, which is announced and not sent: who sends it all may find the connection closed before
+/// the answer is read.
+pub async fn announce(gateway: &Gateway, path: &str, size: usize) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = gateway.url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {size}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    std::str::from_utf8(&status[9..]).unwrap().parse().unwrap()
 }
 
 /// Sends a request, and answers its status with its `code`, if it is a problem.

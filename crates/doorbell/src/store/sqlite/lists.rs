@@ -18,7 +18,7 @@ use crate::store::{AgentOutcome, EventQuery, OutcomeKind, RunQuery, StoredEvent,
 
 /// How far the order of commits and the times of receipt may disagree, in milliseconds: by the time an event takes to
 /// be stored, and by what a clock was set back.
-pub(super) const DISORDER: i64 = 3_600_000;
+pub(super) const DISORDER: i64 = 600_000;
 
 /// Events that a query asks for.
 pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<StoredEvent>> {
