@@ -23,8 +23,8 @@ const REQUIREMENTS: &[Requirement] = &[
         debian: &["gcc", "libc6-dev"],
     },
     Requirement {
-        what: "Node.js and npm (for the SDKs that judge signatures)",
-        seen: || starts("node") && starts("npm"),
+        what: "Node.js 18 or newer, and npm (for the SDKs that judge signatures)",
+        seen: || runs("node", &["-e", "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)"]) && starts("npm"),
         debian: &["nodejs", "npm"],
     },
     Requirement {

@@ -65,7 +65,8 @@ fn main() {
     tokio::runtime::Runtime::new().unwrap().block_on(deliver(server.port, &payloads));
     drop(server);
     let database = rusqlite::Connection::open(folder.path().join(".doorbell/doorbell.db")).unwrap();
-    let sums = "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(length(data)), 0) FROM bodies WHERE encoding >= 2";
+    let sums =
+        "SELECT count(*), coalesce(sum(size), 0), coalesce(sum(length(data)), 0) FROM bodies WHERE encoding >= 2";
     let (count, size, taken): (u64, f64, f64) =
         database.query_row(sums, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
     assert!(count > 0, "no dictionary was learnt");
