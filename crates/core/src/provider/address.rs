@@ -1,13 +1,17 @@
 //! URLs that a sender names: only the plainest form is taken, so that whoever fetches it can only read it as we did.
 
-/// The host of an `https` URL, and what follows it. None for a port, a user, escapes in the host, a fragment, or any
-/// character that URL parsers disagree about.
+/// The host of an `https` URL, and what follows it. None for a port, a user, escapes in the host, a fragment, segments that
+/// lead elsewhere (`..`), or any character that URL parsers disagree about.
 pub(super) fn https(url: &str) -> Option<(&str, &str)> {
     let rest = url.strip_prefix("https://")?;
     let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/?&=%+:,".contains(&byte);
     let in_host = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-    let good = !host.is_empty() && host.bytes().all(in_host) && path.bytes().all(plain);
+    let labels = host.split('.').all(|label| !label.is_empty());
+    let folders = path.split(['?', '&']).next().unwrap_or_default();
+    let leads_away = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    let straight = !folders.split('/').any(leads_away);
+    let good = labels && straight && host.bytes().all(in_host) && path.bytes().all(plain);
     good.then_some((host, path))
 }
 
@@ -34,6 +38,10 @@ mod tests {
             "https://a.exämple/",
             " https://a.example/",
             "https://a.example/\n",
+            "https://a..example/",
+            "https://a.example/certs/../x",
+            "https://a.example/certs/%2e%2E/x",
+            "https://a.example/./x?y",
         ] {
             assert_eq!(https(odd), None, "{odd}");
         }

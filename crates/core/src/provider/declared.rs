@@ -38,6 +38,9 @@ use crate::secret::Secret;
 use crate::source::NamedKey;
 use crate::verify::{Rejection, RejectionCode};
 
+/// The longest text that a sender may show as its secret, in bytes.
+const LONGEST_SECRET: usize = 4096;
+
 mod definition;
 mod handshake;
 mod place;
@@ -121,6 +124,10 @@ impl Provider for Declared {
     fn greet(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<Option<Greeting>, Rejection> {
         let greeting = self.definition.handshakes.iter().find_map(|handshake| handshake.greet(delivery));
         let Some(Greeting::Secret { secret, answer }) = greeting else { return Ok(greeting) };
+        let text = secret.expose();
+        if text.is_empty() || text.len() > LONGEST_SECRET || !text.iter().all(u8::is_ascii_graphic) {
+            return Err(Rejection::mismatch("what is shown as a secret is none"));
+        }
         if !keys.is_empty() && self.verify(keys, delivery).is_ok() {
             // It is the source's already.
             return Ok(Some(Greeting::Answer(answer)));
@@ -128,7 +135,8 @@ impl Provider for Declared {
         let key =
             self.prepare(&secret).map_err(|error| Rejection::mismatch(format!("the secret that is shown {error}")))?;
         let shown = [NamedKey { instance: String::new(), key }];
-        // The sender has it, and signs with it from here on: nobody else's request is kept.
+        // The sender has it, and may sign with it already. Anybody can show a secret and sign with it: this only drops what
+        // contradicts itself.
         match self.verify(&shown, delivery) {
             Err(rejection) if rejection.code != RejectionCode::SignatureMissing => return Err(rejection),
             _ => {}

@@ -212,14 +212,22 @@ impl Provider for Paypal {
 /// The URL of the certificate, if it is PayPal's.
 fn certificate_url(delivery: &Delivery) -> Result<&str, Rejection> {
     let url = proof::header(delivery, CERTIFICATE)?;
-    let place = address::https(url);
-    match place.is_some_and(|(host, path)| is_host(host) && path.starts_with("/v1/notifications/certs/")) {
+    // No chain is checked: this host and this path are what makes the certificate PayPal's.
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let is_path = |path: &str| path.strip_prefix("/v1/notifications/certs/").is_some_and(is_name);
+    match address::https(url).is_some_and(|(host, path)| CERTIFICATE_HOSTS.contains(&host) && is_path(path)) {
         true => Ok(url),
         false => Err(Rejection::mismatch(format!("{CERTIFICATE} is not the URL of a certificate of PayPal"))),
     }
 }
 
-/// Whether a host, or a name in a certificate, is one of PayPal.
+/// The hosts that give certificates out: live and sandbox.
+const CERTIFICATE_HOSTS: [&str; 4] =
+    ["api.paypal.com", "api.sandbox.paypal.com", "api-m.paypal.com", "api-m.sandbox.paypal.com"];
+
+/// Whether a name in a certificate is one of PayPal.
 fn is_host(name: &str) -> bool {
     name.strip_suffix(".paypal.com").is_some_and(|part| !part.is_empty())
 }

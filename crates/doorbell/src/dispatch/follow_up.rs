@@ -33,7 +33,7 @@ const MOST_BEGUN: usize = 1000;
 /// Of these, how many are being sent or read.
 const MOST_SENT_AT_ONCE: usize = 8;
 /// How long ago a run may have ended whose follow-up the last start of the gateway did not send.
-const LOOK_BACK: Duration = Duration::from_secs(15 * 60);
+const LOOK_BACK: Duration = Duration::from_secs(30 * 60);
 /// The newest runs that are looked at for that.
 const MOST_LOOKED_AT: usize = 2000;
 const PAGE: usize = 200;

@@ -208,7 +208,8 @@ impl Identity {
         line(action.unwrap_or_default());
         let mut named = false;
         for place in &self.digest.0 {
-            for raw in said.raw(place) {
+            // `null` identifies nothing.
+            for raw in said.raw(place).into_iter().filter(|raw| &**raw != "null") {
                 named = true;
                 line(&raw);
             }

@@ -21,7 +21,8 @@ pub(super) struct Form<'d>(Vec<(Cow<'d, str>, Cow<'d, str>)>);
 impl<'d> Product<'d> {
     /// Tells the products apart by content type and fields.
     pub(super) fn of(delivery: &'d Delivery) -> Result<Self, Unreadable> {
-        if delivery.is_form() {
+        // The content type is not signed: JSON that is called a form would let a replayer choose what its texts mean.
+        if delivery.is_form() && !delivery.body.trim_ascii_start().starts_with(b"{") {
             let mut form = Form(form_urlencoded::parse(&delivery.body).collect());
             return match form.0.iter().position(|(name, _)| name == "payload") {
                 Some(at) => Ok(Self::Interaction(form.0.swap_remove(at).1)),

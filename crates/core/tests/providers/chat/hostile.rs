@@ -151,7 +151,7 @@ fn bodies_that_say_nothing_are_unreadable() {
         let text = sender.sends_at(&sender.signing_key(false), &time, "text/plain", sender.usual().as_bytes());
         assert!(sender.unreadable(&text), "{sender:?}");
         let form = sender.sends_form(sender.usual());
-        assert_eq!(sender.unreadable(&form), sender != Sender::Slack, "{sender:?}");
+        assert!(sender.unreadable(&form), "{sender:?}");
     }
 }
 

@@ -67,8 +67,8 @@ impl Certificates {
         if let Some(found) = found.as_ref().filter(|found| Instant::now() < found.until) {
             return found.what.clone();
         }
-        // One bucket for all URLs: they are strangers' words.
-        if self.asked.admit("", Instant::now()).is_none() {
+        // One bucket for all URLs of a maker: they are strangers' words, and must not keep another maker's out.
+        if self.asked.admit(maker(url), Instant::now()).is_none() {
             return Err("too many certificates were asked for in a short time".to_owned());
         }
         let what = fetch(url).await.and_then(|bytes| match bytes.trim_ascii_start().starts_with(PEM) {
@@ -108,6 +108,13 @@ impl Certificates {
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The last two labels of a URL's host. Providers take certificates of few hosts only, so there are few of these.
+fn maker(url: &str) -> &str {
+    let host = url.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let at = host.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
+    &host[at..]
 }
 
 #[cfg(test)]

@@ -22,12 +22,10 @@ pub(super) fn confirm(
     accepted: &[Accepted],
     took: Duration,
 ) -> (Receipt, Option<Answer>) {
-    let mut answer = None;
     let mut receipts = Vec::with_capacity(accepted.len());
     for (event, accepted) in events.iter().zip(accepted) {
         let receipt = tell(shared, event, accepted, took);
         let provider = event.source().provider();
-        answer = answer.or_else(|| provider.answer(event, !receipt.runs.is_empty()));
         // Who is not proved has no say in what this gateway asks for.
         if event.verified_by().is_some()
             && let Some(url) = provider.confirmation_url(event)
@@ -36,6 +34,9 @@ pub(super) fn confirm(
         }
         receipts.push(receipt);
     }
+    // Whoever of several sources starts something, it is started.
+    let started = receipts.iter().any(|receipt| !receipt.runs.is_empty());
+    let answer = events.iter().find_map(|event| event.source().provider().answer(event, started));
     // There is an event for each source that verified, and at least one did.
     let first = receipts[0].clone();
     let deliveries = if receipts.len() > 1 { receipts } else { Vec::new() };

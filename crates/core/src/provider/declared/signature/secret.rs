@@ -28,6 +28,11 @@ pub(in super::super) fn prepare(schemes: &[Scheme], secret: &Secret) -> Result<K
             kinds.push(scheme);
         }
     }
+    let is_public = |scheme: &&Scheme| scheme.signature().is_some_and(|one| one.algorithm == Signing::Ed25519);
+    if kinds.len() > 1 && kinds.iter().any(is_public) {
+        let message = "cannot be used: its provider declares `ed25519` beside another scheme, and a public key must never be a secret";
+        return Err(InvalidKey::Malformed(message.to_owned()));
+    }
     // Where there are several kinds, `whsec_` tells which one a secret is for: a signing secret is never taken as a token.
     let is_whsec = |scheme: &Scheme| scheme.signature().is_some_and(|signature| signature.form == Form::Whsec);
     if kinds.len() > 1 && kinds.iter().any(|scheme| is_whsec(scheme)) {
