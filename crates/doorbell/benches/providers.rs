@@ -13,7 +13,7 @@ use std::time::Instant;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
 use doorbell_core::provider::generic::{Generic, GenericOptions};
-use doorbell_core::provider::{Key, Provider, Sample, Unsent, built_in};
+use doorbell_core::provider::{Key, Provider, Unsent, built_in};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::verify::verify;
@@ -43,15 +43,15 @@ struct Measured {
     delivery: Arc<Delivery>,
 }
 
-/// The sample with so much text in it that it has the size.
-fn padded(sample: &Sample) -> String {
-    let body = sample.body.as_ref();
+/// The body of a sample, as it is sent, with so much text in it that it has the size.
+fn padded(body: &str) -> String {
     let padding = "As people write them. ".repeat(BODY / 20);
     let missing = BODY.saturating_sub(body.len() + 12);
     match body.find('{') {
         Some(0 | 1) => {
             let (before, after) = body.split_at(body.find('{').unwrap() + 1);
-            format!("{before}\"padding\":\"{}\",{after}", &padding[..missing.min(padding.len())])
+            let comma = if after.trim_start().starts_with('}') { "" } else { "," };
+            format!("{before}\"padding\":\"{}\"{comma}{after}", &padding[..missing.min(padding.len())])
         }
         _ => format!("{body}&padding={}", "x".repeat(missing)),
     }
@@ -62,8 +62,10 @@ fn prepare(provider: Arc<dyn Provider>) -> Option<Measured> {
     let (public, signing) = keys(provider.as_ref());
     let sample = provider.samples().first()?;
     let now = doorbell::clock::now();
-    let unsent = Unsent { event: &sample.event, body: padded(sample).into(), delivery_id: "1", now, url: URL };
-    let signed = provider.sign(Some(&signing), unsent);
+    let unsent = |body| Unsent { event: &sample.event, body, delivery_id: "1", now, url: URL };
+    let filled = provider.sign(Some(&signing), unsent(sample.body.to_string().into())).body;
+    let body = padded(std::str::from_utf8(&filled).unwrap());
+    let signed = provider.sign(Some(&signing), unsent(body.into()));
     let mut headers = HeaderMap::new();
     for (name, value) in &signed.headers {
         headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
@@ -117,7 +119,8 @@ fn main() {
         let (proving, ..) = measure(|| drop(black_box(verify(&source, &delivery).unwrap())));
         let (all, allocated, count) = measure(|| {
             let verified = verify(&source, &delivery).unwrap();
-            drop(black_box(Event::read(&verified).unwrap()));
+            let read = Event::read(&verified).unwrap_or_else(|error| panic!("{name}: {error}"));
+            drop(black_box(read));
         });
         let size = delivery.body.len();
         rows.push(vec![
