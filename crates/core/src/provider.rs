@@ -19,6 +19,17 @@ use crate::source::NamedKey;
 use crate::time::Timestamp;
 use crate::verify::Rejection;
 
+/// A sample whose body stands in `samples/<folder>/<event>.json`.
+macro_rules! sample {
+    ($folder:literal, $event:literal, $about:literal) => {
+        $crate::provider::Sample::new(
+            $event,
+            $about,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/", $folder, "/", $event, ".json")),
+        )
+    };
+}
+
 mod address;
 mod answer;
 mod certificate;

@@ -72,25 +72,15 @@ static FILTERS: [FilterField; 4] = [
     ),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/discord/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 8] = [
-    sample!("application_command.deploy", "somebody used the command `/deploy` in a server"),
-    sample!("application_command.Summarize", "somebody used an app command on a message"),
-    sample!("message_component.approve", "somebody pressed a button"),
-    sample!("modal_submit.incident", "somebody submitted a modal"),
-    sample!("autocomplete.deploy", "somebody is typing an option of `/deploy`"),
-    sample!("application_authorized", "somebody added the application to a server"),
-    sample!("entitlement_create", "somebody bought something of the application"),
-    sample!("ping", "the interactions endpoint was just saved"),
+    sample!("discord", "application_command.deploy", "somebody used the command `/deploy` in a server"),
+    sample!("discord", "application_command.Summarize", "somebody used an app command on a message"),
+    sample!("discord", "message_component.approve", "somebody pressed a button"),
+    sample!("discord", "modal_submit.incident", "somebody submitted a modal"),
+    sample!("discord", "autocomplete.deploy", "somebody is typing an option of `/deploy`"),
+    sample!("discord", "application_authorized", "somebody added the application to a server"),
+    sample!("discord", "entitlement_create", "somebody bought something of the application"),
+    sample!("discord", "ping", "the interactions endpoint was just saved"),
 ];
 
 impl Provider for Discord {

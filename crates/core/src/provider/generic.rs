@@ -6,9 +6,9 @@ use http::HeaderName;
 
 use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
-    decode_base64, decode_hex, encode_base64, encode_hex, filter, is_name,
+    decode_base64, decode_hex, encode_base64, encode_hex, filter, is_name, proof,
 };
-use crate::delivery::{Delivery, HeaderFault, bearer_token};
+use crate::delivery::{Delivery, bearer_token};
 use crate::event::Context;
 use crate::secret::Secret;
 use crate::source::NamedKey;
@@ -82,11 +82,7 @@ impl Provider for Generic {
 
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
         let name = self.header.as_str();
-        let header = match delivery.header(name) {
-            Ok(header) => header,
-            Err(HeaderFault::Missing) => return Err(Rejection::missing(&format!("the header {name}"))),
-            Err(fault) => return Err(Rejection::mismatch(format!("{name} {fault}"))),
-        };
+        let header = proof::header(delivery, name)?;
         let index = match self.scheme {
             Scheme::Hmac => {
                 let signature = self.signature_in(header)?;

@@ -9,9 +9,9 @@ use aws_lc_rs::{digest, hmac};
 
 use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
-    decode_hex, encode_hex, filter, json,
+    decode_hex, encode_hex, filter, json, proof,
 };
-use crate::delivery::{Delivery, HeaderFault};
+use crate::delivery::Delivery;
 use crate::secret::Secret;
 use crate::source::NamedKey;
 use crate::verify::Rejection;
@@ -53,26 +53,16 @@ static FILTERS: [FilterField; 10] = [
     filter("conclusions", &[Cow::Borrowed("conclusion")], CONCLUDED),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/github/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 9] = [
-    sample!("issues.opened", "somebody opened an issue, labelled `bug`"),
-    sample!("issues.labeled", "a maintainer labelled an issue `help wanted`"),
-    sample!("issue_comment.created", "somebody commented on another one's issue"),
-    sample!("pull_request.opened", "somebody opened a pull request"),
-    sample!("pull_request_review.submitted", "a reviewer asked for changes"),
-    sample!("push", "a commit was pushed to `main`"),
-    sample!("workflow_run.completed", "a workflow failed on a pull request's branch"),
-    sample!("release.published", "a version was released"),
-    sample!("ping", "the webhook was just created"),
+    sample!("github", "issues.opened", "somebody opened an issue, labelled `bug`"),
+    sample!("github", "issues.labeled", "a maintainer labelled an issue `help wanted`"),
+    sample!("github", "issue_comment.created", "somebody commented on another one's issue"),
+    sample!("github", "pull_request.opened", "somebody opened a pull request"),
+    sample!("github", "pull_request_review.submitted", "a reviewer asked for changes"),
+    sample!("github", "push", "a commit was pushed to `main`"),
+    sample!("github", "workflow_run.completed", "a workflow failed on a pull request's branch"),
+    sample!("github", "release.published", "a version was released"),
+    sample!("github", "ping", "the webhook was just created"),
 ];
 
 impl Provider for Github {
@@ -106,11 +96,7 @@ impl Provider for Github {
 
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
         // Never the SHA-1 beside it: whoever can forge that one would choose it.
-        let header = match delivery.header(SIGNATURE) {
-            Ok(header) => header,
-            Err(HeaderFault::Missing) => return Err(Rejection::missing(&format!("the header {SIGNATURE}"))),
-            Err(fault) => return Err(Rejection::mismatch(format!("{SIGNATURE} {fault}"))),
-        };
+        let header = proof::header(delivery, SIGNATURE)?;
         let signature = header.strip_prefix("sha256=").and_then(decode_hex).ok_or_else(|| {
             Rejection::mismatch(format!("{SIGNATURE} is not `sha256=` and the hex digits of a signature"))
         })?;

@@ -60,23 +60,13 @@ static FILTERS: [FilterField; 6] = [
     filter("apps", &[Cow::Borrowed("app")], &[]),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/hubspot/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 6] = [
-    sample!("contact.creation", "two contacts were made"),
-    sample!("contact.propertyChange", "a contact's e-mail address changed"),
-    sample!("contact.deletion", "a contact was deleted"),
-    sample!("deal.creation", "a deal was made"),
-    sample!("deal.propertyChange", "a deal moved to another stage"),
-    sample!("workflow_action", "a workflow runs a custom action"),
+    sample!("hubspot", "contact.creation", "two contacts were made"),
+    sample!("hubspot", "contact.propertyChange", "a contact's e-mail address changed"),
+    sample!("hubspot", "contact.deletion", "a contact was deleted"),
+    sample!("hubspot", "deal.creation", "a deal was made"),
+    sample!("hubspot", "deal.propertyChange", "a deal moved to another stage"),
+    sample!("hubspot", "workflow_action", "a workflow runs a custom action"),
 ];
 
 impl Provider for Hubspot {

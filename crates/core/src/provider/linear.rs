@@ -61,23 +61,13 @@ static FILTERS: [FilterField; 6] = [
     filter("author", AUTHOR, &[]),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/linear/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 6] = [
-    sample!("issues.create", "somebody filed an issue, labelled `bug`"),
-    sample!("issues.update", "an issue was assigned and moved to another state"),
-    sample!("issue_comment.create", "somebody commented on an issue"),
-    sample!("issue_label.create", "a label was made"),
-    sample!("project.update", "a project was moved to another date"),
-    sample!("agent_session_event.created", "somebody delegated an issue to an agent"),
+    sample!("linear", "issues.create", "somebody filed an issue, labelled `bug`"),
+    sample!("linear", "issues.update", "an issue was assigned and moved to another state"),
+    sample!("linear", "issue_comment.create", "somebody commented on an issue"),
+    sample!("linear", "issue_label.create", "a label was made"),
+    sample!("linear", "project.update", "a project was moved to another date"),
+    sample!("linear", "agent_session_event.created", "somebody delegated an issue to an agent"),
 ];
 
 static TIME: LazyLock<Paths> = LazyLock::new(|| Paths::known(&[SENT_AT]));

@@ -54,22 +54,12 @@ static FILTERS: [FilterField; 3] = [
     filter("resources", &[Cow::Borrowed("resource_type")], &[]),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/paypal/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 5] = [
-    sample!("PAYMENT.CAPTURE.COMPLETED", "a payment was captured"),
-    sample!("PAYMENT.CAPTURE.REFUNDED", "a payment was refunded"),
-    sample!("CHECKOUT.ORDER.APPROVED", "a buyer approved an order"),
-    sample!("BILLING.SUBSCRIPTION.CANCELLED", "somebody cancelled a subscription"),
-    sample!("CUSTOMER.DISPUTE.CREATED", "a buyer opened a dispute"),
+    sample!("paypal", "PAYMENT.CAPTURE.COMPLETED", "a payment was captured"),
+    sample!("paypal", "PAYMENT.CAPTURE.REFUNDED", "a payment was refunded"),
+    sample!("paypal", "CHECKOUT.ORDER.APPROVED", "a buyer approved an order"),
+    sample!("paypal", "BILLING.SUBSCRIPTION.CANCELLED", "somebody cancelled a subscription"),
+    sample!("paypal", "CUSTOMER.DISPUTE.CREATED", "a buyer opened a dispute"),
 ];
 
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {

@@ -47,23 +47,13 @@ static FILTERS: [FilterField; 4] = [
     filter("projects", PROJECTS, &[]),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/sentry/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 6] = [
-    sample!("issue.created", "a new kind of error was seen"),
-    sample!("issue.resolved", "somebody resolved an issue"),
-    sample!("event_alert.triggered", "an alert rule found an error"),
-    sample!("metric_alert.critical", "a measure went over its critical threshold"),
-    sample!("error.created", "an error was recorded"),
-    sample!("comment.created", "somebody commented on an issue"),
+    sample!("sentry", "issue.created", "a new kind of error was seen"),
+    sample!("sentry", "issue.resolved", "somebody resolved an issue"),
+    sample!("sentry", "event_alert.triggered", "an alert rule found an error"),
+    sample!("sentry", "metric_alert.critical", "a measure went over its critical threshold"),
+    sample!("sentry", "error.created", "an error was recorded"),
+    sample!("sentry", "comment.created", "somebody commented on an issue"),
 ];
 
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {

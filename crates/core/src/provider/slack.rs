@@ -66,26 +66,16 @@ static FILTERS: [FilterField; 4] = [
     filter("commands", &[Cow::Borrowed("command")], &[]),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/slack/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 9] = [
-    sample!("app_mention", "somebody mentioned the app in a channel"),
-    sample!("message", "somebody wrote to the app"),
-    sample!("message.message_changed", "somebody edited a message"),
-    sample!("reaction_added", "somebody reacted to a message with :eyes:"),
-    sample!("member_joined_channel", "somebody joined a channel"),
-    sample!("slash_command.deploy", "somebody typed `/deploy staging`"),
-    sample!("block_actions.approve_deploy", "somebody pressed a button"),
-    sample!("view_submission.incident_form", "somebody submitted a modal"),
-    sample!("url_verification", "the request URL was just saved"),
+    sample!("slack", "app_mention", "somebody mentioned the app in a channel"),
+    sample!("slack", "message", "somebody wrote to the app"),
+    sample!("slack", "message.message_changed", "somebody edited a message"),
+    sample!("slack", "reaction_added", "somebody reacted to a message with :eyes:"),
+    sample!("slack", "member_joined_channel", "somebody joined a channel"),
+    sample!("slack", "slash_command.deploy", "somebody typed `/deploy staging`"),
+    sample!("slack", "block_actions.approve_deploy", "somebody pressed a button"),
+    sample!("slack", "view_submission.incident_form", "somebody submitted a modal"),
+    sample!("slack", "url_verification", "the request URL was just saved"),
 ];
 
 /// Kinds of interactions, which are sent as a form with JSON in it.

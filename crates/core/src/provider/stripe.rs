@@ -52,24 +52,14 @@ static FILTERS: [FilterField; 4] = [
     filter("livemode", &[Cow::Borrowed("livemode")], &[]),
 ];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/stripe/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 7] = [
-    sample!("payment_intent.succeeded", "a payment went through"),
-    sample!("charge.dispute.created", "a customer disputed a charge"),
-    sample!("checkout.session.completed", "a customer finished a checkout"),
-    sample!("customer.subscription.updated", "a subscription became past due"),
-    sample!("invoice.payment_failed", "an invoice could not be collected"),
-    sample!("invoice.paid", "an invoice of a connected account was paid"),
-    sample!("v1.billing.meter.error_report_triggered", "a thin event: a meter's usage could not be counted"),
+    sample!("stripe", "payment_intent.succeeded", "a payment went through"),
+    sample!("stripe", "charge.dispute.created", "a customer disputed a charge"),
+    sample!("stripe", "checkout.session.completed", "a customer finished a checkout"),
+    sample!("stripe", "customer.subscription.updated", "a subscription became past due"),
+    sample!("stripe", "invoice.payment_failed", "an invoice could not be collected"),
+    sample!("stripe", "invoice.paid", "an invoice of a connected account was paid"),
+    sample!("stripe", "v1.billing.meter.error_report_triggered", "a thin event: a meter's usage could not be counted"),
 ];
 
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {

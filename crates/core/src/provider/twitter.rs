@@ -49,26 +49,16 @@ static ALIASES: [Cow<'static, str>; 1] = [Cow::Borrowed("x")];
 static FILTERS: [FilterField; 2] =
     [filter("events", &[Cow::Borrowed("event")], &[]), filter("users", &[Cow::Borrowed("user")], &[])];
 
-macro_rules! sample {
-    ($event:literal, $about:literal) => {
-        Sample::new(
-            $event,
-            $about,
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/twitter/", $event, ".json")),
-        )
-    };
-}
-
 static SAMPLES: [Sample; 9] = [
-    sample!("tweet_create_events", "somebody mentioned the account"),
-    sample!("favorite_events", "somebody liked a post of the account"),
-    sample!("follow_events.follow", "somebody followed the account"),
-    sample!("direct_message_events.message_create", "somebody sent the account a message"),
-    sample!("tweet_delete_events", "the account deleted a post"),
-    sample!("user_event.revoke", "the account took the app's permission away"),
-    sample!("post.create", "X Activity: an account posted"),
-    sample!("profile.update.bio", "X Activity: an account changed its profile"),
-    sample!("filtered_stream", "a post matched a rule of the filtered stream"),
+    sample!("twitter", "tweet_create_events", "somebody mentioned the account"),
+    sample!("twitter", "favorite_events", "somebody liked a post of the account"),
+    sample!("twitter", "follow_events.follow", "somebody followed the account"),
+    sample!("twitter", "direct_message_events.message_create", "somebody sent the account a message"),
+    sample!("twitter", "tweet_delete_events", "the account deleted a post"),
+    sample!("twitter", "user_event.revoke", "the account took the app's permission away"),
+    sample!("twitter", "post.create", "X Activity: an account posted"),
+    sample!("twitter", "profile.update.bio", "X Activity: an account changed its profile"),
+    sample!("twitter", "filtered_stream", "a post matched a rule of the filtered stream"),
 ];
 
 /// What is another one in each delivery of a sample.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use http::HeaderName;
 
 use crate::delivery::{Delivery, HeaderFault, bearer_token};
 use crate::provider::generic::{Algorithm, Encoding};
 use crate::provider::key::equal;
+use crate::provider::proof;
 use crate::provider::{Key, decode_base64, decode_hex, encode_base64, encode_hex};
 use crate::secret::Secret;
 use crate::source::NamedKey;
@@ -248,12 +248,7 @@ impl Signature {
         text: &str,
     ) -> Result<usize, Rejection> {
         let (signatures, beside) = self.in_header(header, text)?;
-        let other = |name: Option<&HeaderName>| match name.map(|name| (name, delivery.header(name.as_str()))) {
-            None => Ok(None),
-            Some((_, Ok(text))) => Ok(Some(text)),
-            Some((name, Err(HeaderFault::Missing))) => Err(Rejection::missing(&format!("the header {name}"))),
-            Some((name, Err(fault))) => Err(Rejection::mismatch(format!("{name} {fault}"))),
-        };
+        let other = |name: Option<&HeaderName>| name.map(|name| proof::header(delivery, name.as_str())).transpose();
         let time = other(self.time.as_ref().and_then(|time| time.header.as_ref()))?.or(beside).unwrap_or_default();
         let id = other(self.id.as_ref())?.unwrap_or_default();
         let parts = self.parts(time, id, &delivery.body);
@@ -336,14 +331,5 @@ impl Signature {
                 format!("{}{signature}{assign}{text}", beside.unwrap_or_default())
             }
         })
-    }
-}
-
-/// The HMAC of an algorithm.
-fn hmac_of(algorithm: Algorithm) -> hmac::Algorithm {
-    match algorithm {
-        Algorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        Algorithm::Sha256 => hmac::HMAC_SHA256,
-        Algorithm::Sha512 => hmac::HMAC_SHA512,
     }
 }

@@ -86,7 +86,7 @@ impl fmt::Display for Encoding {
 }
 
 impl Algorithm {
-    pub(super) fn hmac(self) -> hmac::Algorithm {
+    pub(in crate::provider) fn hmac(self) -> hmac::Algorithm {
         match self {
             Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Self::Sha256 => hmac::HMAC_SHA256,

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-use super::{Form, Proof, Scheme, Signature, Signing, hmac_of};
+use super::{Form, Proof, Scheme, Signature, Signing};
 use crate::delivery::bearer_token;
 use crate::provider::{InvalidKey, Key, decode_hex};
 use crate::secret::Secret;
@@ -80,7 +80,7 @@ fn key_of(schemes: &[Scheme], scheme: &Scheme, secret: &Secret) -> Result<Key, I
 fn signing_key(signature: &Signature, secret: &Secret) -> Result<Key, InvalidKey> {
     let bytes = decoded(signature.form, secret)?;
     match signature.algorithm {
-        Signing::Hmac(algorithm) => Key::hmac(hmac_of(algorithm), &bytes),
+        Signing::Hmac(algorithm) => Key::hmac(algorithm.hmac(), &bytes),
         Signing::Ed25519 => Key::ed25519(bytes.expose()),
     }
 }

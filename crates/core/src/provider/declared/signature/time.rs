@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::provider::proof;
 use crate::time::Timestamp;
-use crate::verify::{Rejection, RejectionCode};
+use crate::verify::Rejection;
 
 /// The time that is signed.
 #[derive(Debug, Clone)]
@@ -34,10 +35,9 @@ impl Time {
     }
 
     fn read(&self, text: &str) -> Option<Timestamp> {
-        let number = || text.parse::<i64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
         match self.unit {
-            Unit::Seconds => number().map(Timestamp::from_seconds),
-            Unit::Milliseconds => number().map(Timestamp::from_millis),
+            Unit::Seconds => proof::digits(text).map(Timestamp::from_seconds),
+            Unit::Milliseconds => proof::digits(text).map(Timestamp::from_millis),
             Unit::Rfc3339 => text.parse().ok(),
         }
     }
@@ -63,19 +63,6 @@ impl Time {
             // Both in whole seconds.
             Unit::Seconds | Unit::Rfc3339 => Timestamp::from_seconds(received.as_seconds()),
         };
-        let (early, late) = (received.since(signed), signed.since(received));
-        if early.max(late) <= tolerance {
-            return Ok(());
-        }
-        let (distance, direction) = if early > late { (early, "old") } else { (late, "ahead of this machine's clock") };
-        Err(Rejection {
-            code: RejectionCode::TimestampOutOfRange,
-            detail: format!(
-                "the signature is right, but the time in {name} is {} seconds {direction}, and {} are tolerated: a delivery \
-                 sent again by somebody else, or a clock that is wrong",
-                distance.as_secs(),
-                tolerance.as_secs()
-            ),
-        })
+        proof::check_age(&format!("the time in {name}"), signed, received, tolerance)
     }
 }
