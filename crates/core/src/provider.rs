@@ -1,8 +1,8 @@
 //! Providers: what is known about each kind of sender.
 //!
-//! A provider is a value behind one object-safe trait. `github` is a constant; `generic` and `standard` are built from
-//! the keys of their source; [`declared`] ones from a text, shipped or a project's own. ARCHITECTURE.md says how each
-//! protocol of the field fits.
+//! A provider is a value behind one object-safe trait. Most are built in ([`built_in`]): as code, or ([`declared`]) from a text,
+//! as a project's own are; `generic` is built from the keys of its source. ARCHITECTURE.md says how each protocol of the field
+//! fits.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //! v3 is required. Older signatures come beside it, and a delivery with a v3 that is wrong is never given a second
 //! chance by them: v1 and v2 are bare SHA-256 over the secret and what follows, which can be made longer without the
 //! secret, and they sign no time. One thing of v2 is taken: a `GET` without a body, where HubSpot's documentation has no other
-//! signature; there is nothing to make longer, and a second one is the same event.
+//! signature: the URI stands last, and what SHA-256 would have to be made longer by (a byte 0x80, zeros) cannot stand in one.
 //!
 //! The documentation asks to percent-decode some characters of the URI before it is signed, HubSpot's SDK does not: either
 //! way of writing it passes. (<https://developers.hubspot.com/docs/api/webhooks/validating-requests>,

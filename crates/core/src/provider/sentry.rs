@@ -77,7 +77,6 @@ static PATHS: LazyLock<Paths> = LazyLock::new(|| {
         "/data/web_url",
         "/data/metric_alert/projects/*",
         "/data/metric_alert/title",
-        "/data/metric_alert/id",
         "/data/issue/id",
         "/data/issue/shortId",
         "/data/issue/title",

@@ -65,7 +65,6 @@ static SAMPLES: [Sample; 7] = [
 static PATHS: LazyLock<Paths> = LazyLock::new(|| {
     Paths::known(&[
         "/id",
-        "/object",
         "/type",
         "/account",
         "/context",

@@ -26,7 +26,6 @@ static INTERACTION: LazyLock<Paths> = LazyLock::new(|| {
         "/user/bot",
         "/message/id",
         "/message/content",
-        "/message/author/id",
         "/data/name",
         "/data/custom_id",
         "/data/target_id",

@@ -22,7 +22,6 @@ static EVENT: LazyLock<Paths> = LazyLock::new(|| {
         "/appId",
         "/objectId",
         "/objectTypeId",
-        "/occurredAt",
         "/propertyName",
         "/propertyValue",
         "/changeSource",

@@ -44,7 +44,6 @@ pub(super) static PATHS: LazyLock<Paths> = LazyLock::new(|| {
         "/data/team/key",
         "/data/team/name",
         "/data/project/name",
-        "/data/issue/id",
         "/data/issue/number",
         "/data/issue/identifier",
         "/data/issue/title",

@@ -52,7 +52,6 @@ static STREAM: LazyLock<Paths> = LazyLock::new(|| {
         "/id",
         "/type",
         "/source",
-        "/subject",
         "/data/accountSid",
         "/data/messageSid",
         "/data/callSid",
