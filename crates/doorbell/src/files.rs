@@ -1,9 +1,13 @@
 //! Files that only their owner may read.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 /// Makes a folder, and those above it, for its owner only. A folder that is there stays as it is.
 ///
@@ -24,6 +28,21 @@ pub fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
     written.write_all(content)?;
     written.sync_all()?;
     fs::rename(&draft, file)
+}
+
+/// Takes a lock by its file, which is made if it is not there; does not wait. None if a process has it in a way that does
+/// not go together with `how`. The system gives it back when the process ends, however it ends.
+///
+/// # Errors
+/// If the file cannot be made or locked.
+pub fn take_lock(path: &Path, how: FlockArg) -> anyhow::Result<Option<Flock<File>>> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+    match Flock::lock(file, how) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }
 
 /// Removes a folder with all that is in it; one that is not there is removed already. Links are removed, not followed.

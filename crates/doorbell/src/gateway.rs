@@ -1,17 +1,15 @@
 //! A running gateway: everything put together, started and closed in order.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -95,7 +93,7 @@ impl Gateway {
         let state = root.join(STATE_FOLDER);
         files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
         // Before anything in the folder is written: another one with a database of its own is in the way, too.
-        let project = take_project(&state)?;
+        let project = take_project(&state).await?;
         let store = store::open(&config.store_url, &root).await?;
         let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
         let address = listener.local_addr()?;
@@ -230,21 +228,25 @@ const FILES_KEPT: u64 = 512;
 /// Connections to `admin_listen` at once: some of the files that are kept.
 const ADMIN_CONNECTIONS: usize = 256;
 
-/// Takes the project for this process: the files in its folder are one gateway's. The system gives it back when the process
-/// ends, however it ends.
-fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
+/// Takes the project for this process: the files in its folder are one gateway's.
+async fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
     let path = state.join("gateway.lock");
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => {
-            let (state, lock) = (state.display(), path.display());
-            anyhow::bail!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)")
+    let begun = Instant::now();
+    loop {
+        if let Some(lock) = files::take_lock(&path, FlockArg::LockExclusiveNonblock)? {
+            return Ok(lock);
         }
-        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        if begun.elapsed() > GRACE {
+            let (state, lock) = (state.display(), path.display());
+            anyhow::bail!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)");
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
+
+/// How long a gateway that was killed may seem to live: a process that it was about to start holds its files until then.
+const GRACE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Takes the address away that was written, unless somebody put another one there.
 fn forget_address(app: &App) {

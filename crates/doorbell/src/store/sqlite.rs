@@ -70,7 +70,7 @@ pub struct SqliteStore {
     figures: Figures,
     path: PathBuf,
     checkpoints: checkpoint::Running,
-    _exclusive: lock::Exclusive,
+    _exclusive: lock::Lock,
 }
 
 /// What tests change.

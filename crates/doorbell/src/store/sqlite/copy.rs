@@ -111,7 +111,7 @@ fn open_target(file: &Path) -> rusqlite::Result<Connection> {
     Ok(target)
 }
 
-/// Copies a database that no gateway uses, and keeps gateways away meanwhile. `progress` is told bytes copied and bytes
+/// Copies a database that no gateway uses; one that starts waits meanwhile. `progress` is told bytes copied and bytes
 /// in all. None, and nothing was done, if a gateway uses it.
 ///
 /// # Errors
@@ -121,7 +121,7 @@ pub fn copy_unused(path: &Path, file: &Path, mut progress: impl FnMut(u64, u64))
         bail!("there is no database {}", path.display());
     }
     let path = &path.canonicalize()?;
-    let Some(_exclusive) = lock::try_take(path)? else { return Ok(None) };
+    let Some(_shared) = lock::share(path)? else { return Ok(None) };
     let source = schema::open_writer(path, std::time::Duration::ZERO)?;
     let page: u64 = source.query_row("PRAGMA page_size", (), |row| row.get(0))?;
     let mut target = open_target(file)?;

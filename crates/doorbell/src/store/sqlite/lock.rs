@@ -1,49 +1,55 @@
 //! One gateway a database.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use nix::errno::Errno;
+use anyhow::bail;
 use nix::fcntl::{Flock, FlockArg};
+
+use crate::files::take_lock;
+
+/// How long a gateway that was killed may seem to live: a process that it was about to start holds its files until then.
+const GRACE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Held as long as the database is ours.
 #[derive(Debug)]
-pub(super) struct Exclusive(#[expect(dead_code, reason = "held, never read")] Flock<File>);
+pub(super) struct Lock(#[expect(dead_code, reason = "held, never read")] Flock<File>);
 
-/// Takes the database for this process. The system gives it back when the process ends, however it ends.
+/// Takes the database for this gateway. Waits for copies that are being made, however long they take.
 ///
 /// # Errors
-/// If another process has it, or the lock's file cannot be made.
-pub(super) fn take(database: &Path) -> anyhow::Result<Exclusive> {
-    try_take(database)?.with_context(|| {
-        format!(
-            "another gateway uses {}: stop it first (`fuser {}` shows its process)",
-            database.display(),
-            file_of(database).display()
-        )
-    })
+/// If another gateway has it, or the lock's file cannot be made.
+pub(super) fn take(database: &Path) -> anyhow::Result<Lock> {
+    let path = file_of(database);
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        if let Some(lock) = take_lock(&path, FlockArg::LockExclusiveNonblock)? {
+            return Ok(Lock(lock));
+        }
+        let is_copied = share(database)?.is_some();
+        if is_copied && !told {
+            tracing::info!(database = %database.display(), "store.waits_for_backup");
+            told = true;
+        }
+        if !is_copied && begun.elapsed() > GRACE {
+            let (database, path) = (database.display(), path.display());
+            bail!("another gateway uses {database}: stop it first (`fuser {path}` shows its process)");
+        }
+        #[expect(clippy::disallowed_methods, reason = "nothing tells when another process gives a lock back in time")]
+        std::thread::sleep(LOOK); // tidy: allow sleep: the pace of looking
+    }
 }
 
-/// The same; none if another process has it.
+/// Keeps gateways away while the database is copied; none if one has it.
 ///
 /// # Errors
 /// If the lock's file cannot be made.
-pub(super) fn try_take(database: &Path) -> anyhow::Result<Option<Exclusive>> {
-    let path = file_of(database);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(Exclusive(lock))),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
+pub(super) fn share(database: &Path) -> anyhow::Result<Option<Lock>> {
+    Ok(take_lock(&file_of(database), FlockArg::LockSharedNonblock)?.map(Lock))
 }
 
 /// The process that has the database, by the system's list of locks; asking takes no lock that a starting gateway could
@@ -84,6 +90,21 @@ mod tests {
         assert_eq!(holder(&database), Some(i32::try_from(std::process::id()).unwrap()));
         drop(lock);
         assert_eq!(holder(&database), None);
+    }
+
+    #[test]
+    fn a_gateway_waits_for_backups_and_backups_leave_a_gateway_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("d");
+        let copies = [share(&database).unwrap().unwrap(), share(&database).unwrap().unwrap()];
+        let (taken, waited) = std::sync::mpsc::channel();
+        let of_gateway = database.clone();
+        std::thread::spawn(move || taken.send(take(&of_gateway)));
+        assert!(waited.recv_timeout(GRACE * 2).is_err(), "it did not wait, or gave up");
+        drop(copies);
+        let lock = waited.recv().unwrap().unwrap();
+        assert!(share(&database).unwrap().is_none());
+        drop(lock);
     }
 
     #[test]
