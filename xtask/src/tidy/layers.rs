@@ -43,7 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ops", &["app", "clock", "conditions", "dispatch", "files", "notify", "store", "telemetry"]),
     ("reload", &["app", "clock", "config"]),
     ("runtime", &["clock", "config", "files", "store"]),
-    ("store", &[]),
+    ("store", &["files"]),
     ("sweep", &["app", "clock", "dispatch", "files", "store"]),
     ("telemetry", &["config", "store"]),
 ];

@@ -30,13 +30,17 @@ const SAMPLES: usize = 128;
 const LOOK_BACK: i64 = 4096;
 /// Bytes of each that are looked at.
 const SAMPLE: usize = 16 * 1024;
-/// Bytes of a dictionary. Which one is best depends on what the bodies have in common, so all are tried.
+/// Bytes of a dictionary. Which one is best depends on what the bodies have in common, so they are tried for as long as a
+/// larger one is better.
 const SIZES: [usize; 3] = [8 * 1024, 16 * 1024, 32 * 1024];
 /// A dictionary has no run of this many bytes that is not in so many of its samples.
 const RUN: usize = 8;
 const COMMON: u32 = 4;
 /// A new dictionary must save this much, in percent, of what bodies take now.
 const WORTH: usize = 10;
+
+/// As `nice` counts.
+const LOWEST: i32 = 5;
 
 /// A dictionary, ready for use.
 pub(super) struct Dictionary {
@@ -150,6 +154,10 @@ impl Learner {
         let (sources, due) = mpsc::channel::<String>();
         let known = Arc::clone(&dictionaries);
         let serve = move || {
+            // Nobody waits for it, so it has the processor when nobody else wants it.
+            if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOWEST) {
+                tracing::debug!(%error, "dictionaries are made at the same priority as everything else");
+            }
             for source in due {
                 let learnt = schema::open_writer(&path, patience)
                     .map_err(Fault::from)
@@ -209,7 +217,13 @@ fn learn(
         let fresh = Dictionary::prepare(number, &data).ok()?;
         Some((size_with(Some(&fresh)), fresh, data))
     };
-    let best = SIZES.into_iter().filter_map(attempt).min_by_key(|(size, ..)| *size);
+    let mut best: Option<(usize, Dictionary, Vec<u8>)> = None;
+    for tried in SIZES.into_iter().filter_map(attempt) {
+        if best.as_ref().is_some_and(|(size, ..)| *size <= tried.0) {
+            break;
+        }
+        best = Some(tried);
+    }
     let now = size_with(dictionaries.of(source).as_deref());
     let Some((then, fresh, data)) = best.filter(|(then, ..)| then * 100 <= now * (100 - WORTH)) else {
         return Ok(None);
