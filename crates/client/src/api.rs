@@ -5,9 +5,13 @@ use serde_json::{Map, Value};
 
 mod keys;
 mod sources;
+mod starts;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
+pub use starts::{
+    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+};
 
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,6 +370,12 @@ pub struct Agent {
     pub timeout_seconds: u64,
     /// The sources it listens to.
     pub sources: Vec<String>,
+    /// When the clock starts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
+    /// Its pause, or that of all agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
 }
 
 /// The agents.
@@ -526,6 +536,9 @@ pub struct AgentStats {
     pub dropped: u64,
     /// When the oldest queued run was made.
     pub oldest_queued_at: Option<String>,
+    /// Its pause, or that of all agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
 }
 
 /// A trigger to be held against stored events.

@@ -33,6 +33,7 @@ mod providers;
 mod random;
 mod reference;
 mod ring;
+mod run;
 mod runs;
 mod serve;
 mod settings;
@@ -97,6 +98,9 @@ enum Command {
     Events(events::EventsArgs),
     Why(why::WhyArgs),
     Runs(runs::RunsArgs),
+    Run(run::RunArgs),
+    Pause(run::PauseArgs),
+    Resume(run::ResumeArgs),
     Logs(logs::LogsArgs),
     Stat(stat::StatArgs),
     Doctor(doctor::DoctorArgs),
@@ -191,6 +195,9 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Events(args) => events::run(context, args).await?,
         Command::Why(args) => why::run(context, args).await?,
         Command::Runs(args) => runs::run(context, args).await?,
+        Command::Run(args) => run::run(context, args).await?,
+        Command::Pause(args) => run::pause(context, args).await?,
+        Command::Resume(args) => run::resume(context, args).await?,
         Command::Logs(args) => logs::run(context, args).await?,
         Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::prompt::Template;
 use doorbell_core::run::Policy;
+use doorbell_core::schedule::Schedule;
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
@@ -34,6 +35,7 @@ mod quantity;
 mod result;
 mod retries;
 mod runtime;
+mod schedules;
 mod skill;
 mod sources;
 mod telemetry;
@@ -144,6 +146,8 @@ pub struct Agent {
     pub when_full: WhenFull,
     /// Its triggers, in file order.
     pub triggers: Vec<Trigger>,
+    /// When the clock starts it, in file order.
+    pub schedules: Vec<Schedule>,
     /// How it is carried out.
     pub runtime: CommandRuntime,
     /// How it is tried.

@@ -21,15 +21,19 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Body, Cancel, Error, Lease, Release, StoredEvent};
+use crate::store::{Body, Cancel, Error, Lease, Release, Retry, StoredEvent};
 
 mod carry;
 mod desks;
 mod follow_up;
 mod journal;
+mod own;
 mod recovery;
+mod resume;
 #[cfg(test)]
 mod tests;
+
+pub use own::{Cause, Caused, admission};
 
 use desks::Desks;
 use follow_up::FollowUps;
@@ -51,6 +55,8 @@ pub struct Dispatcher {
     desks: Desks,
     follow_ups: Arc<FollowUps>,
     due: Notify,
+    /// An agent comes back slowly.
+    resumed: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
     /// What still runs is to end now.
@@ -97,6 +103,7 @@ impl Dispatcher {
             inherited,
             desks: Desks::default(),
             due: Notify::new(),
+            resumed: Notify::new(),
             in_flight: Mutex::default(),
             closing: CancellationToken::new(),
             handing_back: CancellationToken::new(),
@@ -123,6 +130,8 @@ impl Dispatcher {
             this.takers.spawn(async move { following.follow_configuration().await });
             let releasing = Arc::clone(&this);
             this.takers.spawn(async move { releasing.release_due_runs().await });
+            let resuming = Arc::clone(&this);
+            this.takers.spawn(async move { resuming.resume_slowly().await });
             let keeping = Arc::clone(&this);
             this.keepers.spawn(async move { keeping.keep_leases().await });
         });
@@ -141,7 +150,7 @@ impl Dispatcher {
 
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
-        self.desks.ring(&self.app.current(), agent);
+        self.desks.ring(&self.app.current(), agent, self.app.pauses.holds(agent).is_some());
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -172,6 +181,20 @@ impl Dispatcher {
         if let Release::Released(agent) = &done {
             self.wake(agent);
             self.due.notify_one();
+            self.tell_of(run).await;
+        }
+        Ok(done)
+    }
+
+    /// Queues a run that ended badly once more.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn retry(&self, run: RunId, by: &str) -> Result<Retry, Error> {
+        let done = self.app.store.retry(run, by.to_owned()).await?;
+        if let Retry::Queued(agent) = &done {
+            tracing::info!(%run, by, "run.retried");
+            self.wake(agent);
             self.tell_of(run).await;
         }
         Ok(done)

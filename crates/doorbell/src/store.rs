@@ -89,10 +89,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Agents that have queued runs.
     fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
 
-    /// Holds the queued and waiting runs of agents that are not among `agents`, and queues those that were held so
-    /// and whose agent is back; those that waited for a time that has not come go on waiting. Many are moved in several
-    /// transactions.
-    fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()>;
+    /// Holds the queued and waiting runs of agents that are paused, or not among `agents`, and queues those that were
+    /// held so and whose agent is back and active; those that waited for a time that has not come go on waiting. Many are
+    /// moved in several transactions.
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()>;
+
+    /// The same for up to `most` runs that are held because their agent was gone or paused: the oldest first. Answers how
+    /// many.
+    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize>;
 
     /// Cancels a run that does not run, at once; notes the request for one that does.
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel>;
@@ -208,10 +212,27 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Lets a held run go on: queues it, or has it wait for its time.
     fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
 
+    /// Queues a run that failed, was cancelled, superseded or dropped once more, as the same run with all its tries.
+    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry>;
+
     /// Copies everything, as it is when the copy is finished, to a file that is there and empty. Events are stored
     /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
     fn copy(&self, file: PathBuf) -> Answer<'_, ()>;
 }
+
+/// How an agent of the configuration stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Its runs go on.
+    Active,
+    /// Its runs are held, for this reason: it begins with [`PAUSED`].
+    Paused(String),
+    /// It was paused: what is held since then goes on little by little, by [`Store::give_back`].
+    Resuming,
+}
+
+/// How the reason of runs begins that are held because somebody paused their agent.
+pub const PAUSED: &str = "paused by ";
 
 /// How many rejections of one source are kept.
 pub const MOST_REJECTIONS: usize = 1000;
@@ -470,6 +491,19 @@ pub enum Cancel {
     Requested,
     /// It had ended before.
     AlreadyFinal(State),
+    /// There is no such run.
+    Unknown,
+}
+
+/// What [`Store::retry`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retry {
+    /// It is queued for this agent.
+    Queued(String),
+    /// It is in this state, in which there is nothing to try again.
+    NotFailed(State),
+    /// What its event said was removed for good.
+    Forgotten,
     /// There is no such run.
     Unknown,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorbell_core::envelope::{Envelope, encode_body};
-use doorbell_core::event::{Context, OWN};
+use doorbell_core::event::{Context, MANUAL, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
 use serde_json::{Map, Value};
@@ -217,7 +217,7 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
     let context = read_again(in_force, event, body);
     let (body, body_encoding) = encode_body(&body.bytes);
     Envelope {
-        webhook: event.provider != OWN,
+        webhook: !is_own(&event.provider),
         source: event.provider.clone(),
         integration_id: event.source.clone(),
         event_type: run.event_type.clone(),
@@ -238,6 +238,9 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
 /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source is no
 /// longer configured.
 fn read_again(in_force: &Snapshot, event: &StoredEvent, body: &Body) -> Context {
+    if event.provider == MANUAL {
+        return Context::of_request(&serde_json::from_slice(&body.bytes).unwrap_or_default());
+    }
     let delivery = delivery_of(event, body);
     let source = in_force.config.sources.get(&event.source);
     let source = source.filter(|source| source.provider().name() == event.provider);

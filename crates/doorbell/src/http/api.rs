@@ -15,6 +15,12 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
+mod starts;
+
+pub(super) use starts::{
+    cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,
+};
+
 type Answer<T> = Result<Json<T>, Failure>;
 
 /// What a path names. What is not UTF-8 names nothing.
@@ -105,6 +111,10 @@ pub(super) async fn release_run(
     Named(id): Named,
 ) -> Answer<api::Released> {
     Ok(Json(ops::runs::release(&shared.app, &shared.dispatcher, &caller, &id).await?))
+}
+
+pub(super) async fn retry_run(State(shared): State<Shared>, By(caller): By, Named(id): Named) -> Answer<api::Retried> {
+    Ok(Json(ops::runs::retry(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
 pub(super) async fn forget_event(

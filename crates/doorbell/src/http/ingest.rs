@@ -30,7 +30,8 @@ use super::error::{Failure, method_not_allowed};
 use crate::app::{App, Snapshot};
 use crate::clock;
 use crate::conditions;
-use crate::config::{Agent, WhenFull, is_named};
+use crate::config::{Agent, is_named};
+use crate::dispatch::admission;
 use crate::store::{Acceptance, Admission, NewEvent, Start};
 use crate::telemetry::DeliveryTrace;
 
@@ -317,15 +318,4 @@ fn start(agent: &Agent, choice: Choice) -> Start {
         Err(reason) => (None, Admission::FilterError(reason)),
     };
     Start { agent: choice.agent, trigger: choice.trigger, run: clock::new_id(), key, admission }
-}
-
-fn admission(agent: &Agent) -> Admission {
-    if agent.scale == 0 {
-        return Admission::Skip("the agent is disabled: `scale = 0`".to_owned());
-    }
-    match agent.when_full {
-        WhenFull::DropOldest => Admission::DropOldest(agent.work_queue_size),
-        WhenFull::Reject => Admission::Reject(agent.work_queue_size),
-        WhenFull::Grow => Admission::Grow,
-    }
 }

@@ -14,7 +14,7 @@ use doorbell_core::time::Timestamp;
 
 use super::{
     Acceptance, Accepted, Admission, AgentOutcome, Claim, Claimed, Finish, Lease, NewEvent, OutcomeKind, SqliteStore,
-    Start, Store, StoredRun,
+    Standing, Start, Store, StoredRun,
 };
 
 /// Makes a test of each guarantee for each store.
@@ -87,6 +87,11 @@ pub(super) fn event(n: u32) -> NewEvent {
         trace: None,
         starts: Vec::new(),
     }
+}
+
+/// Agents of the configuration whose runs go on.
+pub(super) fn active(agents: &[&str]) -> Vec<(String, Standing)> {
+    agents.iter().map(|agent| ((*agent).to_owned(), Standing::Active)).collect()
 }
 
 /// That `agent` is to be started with run `n`.
