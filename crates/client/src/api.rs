@@ -7,7 +7,7 @@ mod keys;
 mod sources;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
-pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
+pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

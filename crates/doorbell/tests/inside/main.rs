@@ -48,9 +48,14 @@ async fn a_secret_that_the_sender_shows_is_for_the_owner_only() {
         assert_eq!(shown.0, 200);
     }
     let captured = house.client.captured_secret("talk").await.unwrap();
-    assert_eq!((captured.secret.as_str(), captured.remote.as_str()), ("second", "127.0.0.1"));
-    assert!(captured.command.ends_with("| doorbell creds add talk_secret:talk --stdin"), "{captured:?}");
-    assert!(!format!("{captured:?}").contains("second"));
+    assert_eq!((captured.secret.as_str(), captured.remote.as_str()), ("first", "127.0.0.1"));
+    let later: Vec<&str> = captured.later.iter().map(|later| later.secret.as_str()).collect();
+    assert_eq!(later, ["second"]);
+    assert!(
+        captured.command.ends_with("--secret --number N | doorbell creds add talk_secret:talk --stdin"),
+        "{captured:?}"
+    );
+    assert!(!format!("{captured:?}").contains("first") && !format!("{captured:?}").contains("second"));
     let file = house.path(".doorbell/captured/talk.json");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -61,12 +66,25 @@ async fn a_secret_that_the_sender_shows_is_for_the_owner_only() {
     // It verifies nothing before it is a credential.
     let signed = house.post(body(&json!({"kind": "x", "id": "1"})), Sign::With("second")).await;
     assert_eq!(signed.0, 401);
-    for _ in 0..200 {
-        house.post(body(&json!({"secret": "noise"})), Sign::Not).await;
-    }
-    assert_eq!(std::fs::read_dir(house.path(".doorbell/captured")).unwrap().count(), 1, "one a source");
     house.client.forget_captured_secret("talk").await.unwrap();
     assert_eq!(house.client.captured_secret("talk").await.unwrap_err().status(), Some(404));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_a_stranger_shows_later_pushes_out_no_earlier_one() {
+    let house = House::open("", "true").await;
+    assert_eq!(house.post(body(&json!({"secret": "the provider's"})), Sign::Not).await.0, 200);
+    let mut refused = 0;
+    for number in 0..30 {
+        let (status, _) = house.post(body(&json!({"secret": format!("noise {number}")})), Sign::Not).await;
+        refused += u32::from(status == 429);
+    }
+    assert!(refused >= 23, "{refused}");
+    let captured = house.client.captured_secret("talk").await.unwrap();
+    assert_eq!((captured.secret.as_str(), captured.later.len()), ("the provider's", 7));
+    assert_eq!(std::fs::read_dir(house.path(".doorbell/captured")).unwrap().count(), 1, "one file a source");
+    house.client.forget_captured_secret("talk").await.unwrap();
     house.close().await;
 }
 
