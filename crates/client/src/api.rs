@@ -81,7 +81,7 @@ pub struct Event {
     pub delivery_id: Option<String>,
     /// The credential instance whose secret verified it; none: the source takes unsigned deliveries.
     pub verified_by: Option<String>,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// How many further deliveries of it came.
     pub duplicates: u64,

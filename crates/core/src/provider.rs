@@ -91,7 +91,8 @@ pub struct Reading {
     pub context: Context,
     /// The provider's id of the delivery, stable over its retries.
     pub delivery_id: Option<String>,
-    /// Whether it is part of setting up the webhook (GitHub's `ping`): it starts only agents that name it.
+    /// Whether all it wants is an answer at once: it is part of setting up the webhook (GitHub's `ping`), or asks for
+    /// suggestions while somebody types (Discord's `autocomplete`). It starts only agents that name it.
     pub handshake: bool,
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use doorbell_core::condition::Conditions;
 use doorbell_core::event::Event;
+use doorbell_core::pattern::Pattern;
 use doorbell_core::provider::discord::Discord;
 use doorbell_core::provider::{Answer, Ended, FollowUp, InvalidKey, Key, Provider, decode_hex, encode_hex};
 use doorbell_core::secret::Secret;
+use doorbell_core::trigger::{Candidate, Clause, Trigger};
 use doorbell_core::verify::RejectionCode;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
@@ -137,6 +140,29 @@ fn who_waits_is_told_at_once_whether_somebody_listens() {
         let choices = said(&answer(&interaction(4, &json!({})), started));
         assert_eq!(choices, json!({ "type": 8, "data": { "choices": [] } }));
     }
+}
+
+#[test]
+fn an_option_that_is_typed_is_answered_and_is_work_for_agents_that_name_it_only() {
+    let typed = Sender::Discord.of_sample("autocomplete.deploy");
+    assert!(typed.is_handshake());
+    assert!(!Sender::Discord.of_sample("application_command.deploy").is_handshake());
+    let commands = Clause {
+        field: "commands".to_owned(),
+        context: vec!["command".to_owned()],
+        any_of: vec![Pattern::new("deploy").unwrap()],
+        only_for: vec!["application_command".to_owned(), "autocomplete".to_owned()],
+    };
+    let conditions = Conditions::default();
+    let (agent, source) = ("deploys".to_owned(), "bot".to_owned());
+    let trigger = Trigger { agent, position: 0, source, clauses: vec![commands], conditions };
+    let candidate = |event| {
+        let handshake = Event::is_handshake(event);
+        Candidate { source: "bot", handshake, context: event.context() }
+    };
+    let sent = Sender::Discord.of_sample("application_command.deploy");
+    assert!(trigger.matches(candidate(&sent)));
+    assert!(!trigger.matches(candidate(&typed)), "the command was not sent yet");
 }
 
 #[test]

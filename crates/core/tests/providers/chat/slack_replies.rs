@@ -67,6 +67,16 @@ fn events_and_interactions_are_answered_with_nothing_and_a_menu_with_no_options(
 }
 
 #[test]
+fn a_menu_that_asks_for_its_options_is_no_work_for_agents_that_do_not_name_it() {
+    let is_handshake = |kind: &str| {
+        let delivery = interaction(&json!({ "type": kind, "action_id": "who", "value": "ro" }));
+        Event::read(&verify(&Sender::Slack.source(), &delivery).unwrap()).unwrap()[0].is_handshake()
+    };
+    assert!(is_handshake("block_suggestion") && is_handshake("dialog_suggestion"));
+    assert!(!is_handshake("block_actions") && !is_handshake("view_submission"));
+}
+
+#[test]
 fn the_result_is_posted_to_the_response_url_for_half_an_hour() {
     let follow_up = follow_up(&command("https://hooks.slack.com/commands/T1/2/x"), "Deployed 1.4.2").unwrap();
     assert_eq!(follow_up.method, Method::POST);
