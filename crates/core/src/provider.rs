@@ -263,6 +263,11 @@ pub trait Provider: Debug + Send + Sync {
         None
     }
 
+    /// Whether [`Provider::follow_up`] ever tells anybody.
+    fn follows_up(&self) -> bool {
+        false
+    }
+
     /// Tells those who wait where the event came from how its run ended (Discord, Slack's commands). `delivery` is made
     /// of what was stored.
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {

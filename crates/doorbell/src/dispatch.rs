@@ -208,17 +208,23 @@ impl Dispatcher {
         }
     }
 
-    /// Tells of runs that a full queue dropped, without keeping the caller.
+    /// Tells watchers, and who waits for them, of runs that a full queue dropped, without keeping the caller.
     pub fn tell_of_dropped(self: &Arc<Self>, runs: &[RunId]) {
         if runs.is_empty() {
             return;
         }
         tracing::warn!(runs = ?runs.iter().map(ToString::to_string).collect::<Vec<_>>(), "runs.dropped");
-        if self.app.activity.is_watched() {
+        let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
+        if watched || followed_up {
             let (this, runs) = (Arc::clone(self), runs.to_vec());
             tokio::spawn(async move {
                 for run in runs {
-                    this.tell_of(run).await;
+                    if watched {
+                        this.tell_of(run).await;
+                    }
+                    if followed_up {
+                        this.follow_ups.consider_dropped(run).await;
+                    }
                 }
             });
         }

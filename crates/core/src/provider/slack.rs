@@ -165,6 +165,10 @@ impl Provider for Slack {
         Some(replies::at_once(event.delivery(), started))
     }
 
+    fn follows_up(&self) -> bool {
+        true
+    }
+
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
         replies::later(delivery, ended)
     }

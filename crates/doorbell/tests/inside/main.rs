@@ -163,8 +163,50 @@ async fn who_waits_is_told_how_the_run_ended() {
 }
 
 #[tokio::test]
+async fn of_several_agents_of_one_event_only_the_first_that_ends_takes_the_message_that_was_promised() {
+    let house = House::open_all(&["one", "two", "three"], "", "", "echo $DOORBELL_AGENT").await;
+    let asks = body(&json!({"kind": "asks", "id": "1", "tell": house.listener.url()}));
+    let (_, answer) = house.post(asks, Sign::Well).await;
+    let Answer::Receipt(receipt) = answer else { panic!("{answer:?}") };
+    assert_eq!(receipt.runs.len(), 3);
+    for run in &receipt.runs {
+        assert_eq!(house.told(run).await.error, None);
+    }
+    // The first answer is an error, and nobody overtakes the one who asks again.
+    let asked = house.listener.asked();
+    let bodies: Vec<&str> = asked.iter().filter_map(|asked| Some(asked.split_once("\r\n\r\n")?.1)).collect();
+    let later: Vec<bool> = bodies.iter().map(|body| body.contains(r#""later":true"#)).collect();
+    assert_eq!(later, [false, false, true, true], "{bodies:?}");
+    for agent in ["one", "two", "three"] {
+        let said = format!(r#"{{"{agent}":"{agent}","ok":true"#);
+        assert!(bodies.iter().any(|body| body.starts_with(&said)), "{agent}: {bodies:?}");
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_run_that_a_full_queue_dropped_is_told_so() {
+    let house = House::open("work_queue_size = 1\nwhen_full = \"drop_oldest\"\n", "exec sleep 600").await;
+    let ask = async |id: &str| {
+        let asks = body(&json!({"kind": "asks", "id": id, "tell": house.listener.url()}));
+        let (_, answer) = house.post(asks, Sign::Well).await;
+        let Answer::Receipt(receipt) = answer else { panic!("{answer:?}") };
+        receipt.runs[0].clone()
+    };
+    let running = ask("1").await;
+    wait_until(async || house.client.run(&running).await.unwrap().run.state == "running").await;
+    let dropped = ask("2").await;
+    ask("3").await;
+    assert_eq!(house.told(&dropped).await.error, None);
+    let asked = house.listener.asked().pop().unwrap();
+    let wanted = format!(r#"{{"triage":"It was not started: too much waits already ({dropped}).","ok":false}}"#);
+    assert!(asked.ends_with(&wanted), "{asked}");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_failure_is_told_without_what_is_inside() {
-    let house = House::open("[retries]\nattempts = 1\n", "echo token=hunter2 >&2; exit 3").await;
+    let house = House::open("retries = { attempts = 1 }\n", "echo token=hunter2 >&2; exit 3").await;
     let asks = body(&json!({"kind": "asks", "id": "1", "tell": house.listener.url()}));
     let (_, answer) = house.post(asks, Sign::Well).await;
     let Answer::Receipt(receipt) = answer else { panic!("{answer:?}") };

@@ -37,7 +37,7 @@ fn said(answer: &Answer) -> Value {
 }
 
 fn follow_up(body: &str, text: &str) -> Option<FollowUp> {
-    let ended = Ended { agent: "triage", succeeded: true, text };
+    let ended = Ended { agent: "triage", succeeded: true, text, first: true };
     Discord::default().follow_up(&Sender::Discord.sends(body), &ended)
 }
 
@@ -174,6 +174,17 @@ fn the_result_becomes_the_message_that_was_promised() {
         assert_eq!(follow_up.until, NOW.after(Duration::from_secs(900)));
         let said: Value = serde_json::from_str(&follow_up.body).unwrap();
         assert_eq!(said, json!({ "content": "Deployed @everyone", "flags": 4, "allowed_mentions": { "parse": [] } }));
+    }
+}
+
+#[test]
+fn the_results_of_further_agents_are_messages_of_their_own() {
+    for kind in [2, 3, 5] {
+        let delivery = Sender::Discord.sends(interaction(kind, &json!({})));
+        let ended = Ended { agent: "second", succeeded: true, text: "Deployed", first: false };
+        let follow_up = Discord::default().follow_up(&delivery, &ended).unwrap();
+        assert_eq!(follow_up.method, Method::POST, "{kind}");
+        assert_eq!(follow_up.url, "https://discord.com/api/v10/webhooks/1100/aTokenOf-15_minutes");
     }
 }
 

@@ -33,7 +33,7 @@ fn answer(delivery: &Arc<Delivery>, started: bool) -> Answer {
 }
 
 fn follow_up(delivery: &Delivery, text: &str) -> Option<FollowUp> {
-    Slack::default().follow_up(delivery, &Ended { agent: "triage", succeeded: true, text })
+    Slack::default().follow_up(delivery, &Ended { agent: "triage", succeeded: true, text, first: true })
 }
 
 fn text_of(body: &str) -> String {
@@ -159,6 +159,6 @@ fn a_result_mentions_nobody_and_is_cut_where_slack_would_cut_it() {
 #[test]
 fn a_failure_names_the_agent() {
     let delivery = command("https://hooks.slack.com/commands/T1/2/x");
-    let ended = Ended { agent: "triage", succeeded: false, text: "timed out" };
+    let ended = Ended { agent: "triage", succeeded: false, text: "timed out", first: true };
     assert_eq!(text_of(&Slack::default().follow_up(&delivery, &ended).unwrap().body), "`triage` failed: timed out");
 }
