@@ -204,6 +204,11 @@ pub trait Provider: Debug + Send + Sync {
         Cow::Borrowed(value)
     }
 
+    /// Whether the sender of an event is the one that `ignore_senders` calls `ignored`.
+    fn is_sender(&self, ignored: &str, sender: &str) -> bool {
+        ignored == sender
+    }
+
     /// Prepares a secret for verification.
     ///
     /// # Errors

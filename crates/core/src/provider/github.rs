@@ -90,6 +90,12 @@ impl Provider for Github {
         &FILTERS
     }
 
+    /// Logins have no case, and the account of an app is its name with `[bot]` behind it.
+    fn is_sender(&self, ignored: &str, sender: &str) -> bool {
+        let rest = sender.split_at_checked(ignored.len()).filter(|(name, _)| name.eq_ignore_ascii_case(ignored));
+        rest.is_some_and(|(_, rest)| rest.is_empty() || rest.eq_ignore_ascii_case("[bot]"))
+    }
+
     fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey> {
         Key::hmac(hmac::HMAC_SHA256, secret)
     }
