@@ -4,7 +4,7 @@
 //! table of runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,6 @@ use std::time::Duration;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
-use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -62,17 +61,8 @@ pub struct Dispatcher {
 
 /// A delivery as its provider reads it again, made of what was stored.
 fn delivery_of(event: &StoredEvent, body: &Body) -> Delivery {
-    let headers: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&body.headers).unwrap_or_default();
-    let text = |value: &serde_json::Value| HeaderValue::from_str(value.as_str()?).ok();
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
-    Delivery {
-        method: Method::POST,
-        url: String::new(),
-        headers: pairs.collect::<HeaderMap>(),
-        body: body.bytes.clone(),
-        received_at: event.received_at,
-        certificate: None,
-    }
+    let kept: BTreeMap<String, String> = serde_json::from_str(&body.headers).unwrap_or_default();
+    Delivery::stored(&kept, body.bytes.clone(), event.received_at)
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde::de::MapAccess;
 
+use super::signed_url;
 use crate::delivery::Delivery;
 use crate::event::Context;
 use crate::provider::paths::{self, Found, Paths};
@@ -59,7 +60,7 @@ pub(super) fn read(delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
             let found = EVENT.find(text).map_err(broken)?;
             let id = match found.text("/callbackId") {
                 Some(id) => id.into_owned(),
-                None => proof::content_id([delivery.url.as_bytes(), &*delivery.body]),
+                None => proof::content_id([signed_url(&delivery.url).as_bytes(), &*delivery.body]),
             };
             Ok(vec![Reading { context: of_workflow(&found), delivery_id: Some(id), handshake: false }])
         }
@@ -144,9 +145,11 @@ fn of_workflow(found: &Found<'_, '_>) -> Context {
     context
 }
 
-/// A `GET` says everything in its query.
+/// A `GET` says everything in its query. Whoever saw one can escape characters of its URL without another signature, so it is
+/// read and known as it is signed.
 fn of_query(delivery: &Delivery) -> Reading {
-    let query = delivery.url.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    let url = signed_url(&delivery.url);
+    let query = url.split_once('?').map(|(_, query)| query).unwrap_or_default();
     let field = |wanted: &[&str]| {
         let mut fields = form_urlencoded::parse(query.as_bytes());
         fields.find(|(name, value)| wanted.contains(&&**name) && !value.is_empty()).map(|(_, value)| value)
@@ -157,5 +160,5 @@ fn of_query(delivery: &Delivery) -> Reading {
     context.set_some("object", field(&["associatedObjectId", "objectId", "hs_object_id"]));
     context.set_some("object_type", field(&["associatedObjectType", "objectType"]));
     context.set_some("sender", field(&["userEmail", "userId"]).map(Cow::into_owned));
-    Reading { context, delivery_id: Some(proof::content_id([delivery.url.as_bytes()])), handshake: false }
+    Reading { context, delivery_id: Some(proof::content_id([url.as_bytes()])), handshake: false }
 }
