@@ -57,20 +57,34 @@ pub(super) fn check_age(
     received: Timestamp,
     tolerance: Duration,
 ) -> Result<(), Rejection> {
-    let (early, late) = (received.since(signed), signed.since(received));
-    if early.max(late) <= tolerance {
-        return Ok(());
-    }
-    let (distance, direction) = if early > late { (early, "old") } else { (late, "ahead of this machine's clock") };
-    Err(Rejection {
-        code: RejectionCode::TimestampOutOfRange,
-        detail: format!(
-            "the signature is right, but {name} is {} seconds {direction}, and {} are tolerated: a delivery sent \
-             again by somebody else, or a clock that is wrong",
-            distance.as_secs(),
-            tolerance.as_secs()
-        ),
+    too_far(signed, received, tolerance).map_or(Ok(()), |distance| {
+        let detail = format!(
+            "the signature is right, but {name} is {distance}: a delivery sent again by somebody else, or a clock that is wrong"
+        );
+        Err(Rejection { code: RejectionCode::TimestampOutOfRange, detail })
     })
+}
+
+/// The same for a time that would be refused whatever the signature is: for protocols in which more than arithmetic would be
+/// needed to know the signature to be right.
+pub(super) fn check_claimed_age(
+    name: &str,
+    claimed: Timestamp,
+    received: Timestamp,
+    tolerance: Duration,
+) -> Result<(), Rejection> {
+    too_far(claimed, received, tolerance).map_or(Ok(()), |distance| {
+        let detail = format!("{name} is {distance}, so the certificate of the signature was not fetched");
+        Err(Rejection { code: RejectionCode::TimestampOutOfRange, detail })
+    })
+}
+
+/// How far a signed time is from the time of receipt, in words, if that is too far.
+fn too_far(signed: Timestamp, received: Timestamp, tolerance: Duration) -> Option<String> {
+    let (early, late) = (received.since(signed), signed.since(received));
+    let (distance, direction) = if early > late { (early, "old") } else { (late, "ahead of this machine's clock") };
+    (distance > tolerance)
+        .then(|| format!("{} seconds {direction}, and {} are tolerated", distance.as_secs(), tolerance.as_secs()))
 }
 
 /// The id of an event that has none: a digest of what identifies it. The parts cannot run into each other.
