@@ -17,7 +17,8 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The key of a secret: of one kind if it can be of one only, else of several.
+/// The key of a secret: of one kind if it can be of one only, else of several. A definition has no public key beside another
+/// kind ([`super::schemes`]), so none is ever taken as a secret.
 pub(in super::super) fn prepare(schemes: &[Scheme], secret: &Secret) -> Result<Key, InvalidKey> {
     if secret.is_blank() {
         return Err(InvalidKey::Blank);
@@ -27,11 +28,6 @@ pub(in super::super) fn prepare(schemes: &[Scheme], secret: &Secret) -> Result<K
         if !kinds.iter().any(|known| known.kind() == scheme.kind()) {
             kinds.push(scheme);
         }
-    }
-    let is_public = |scheme: &&Scheme| scheme.signature().is_some_and(|one| one.algorithm == Signing::Ed25519);
-    if kinds.len() > 1 && kinds.iter().any(is_public) {
-        let message = "cannot be used: its provider declares `ed25519` beside another scheme, and a public key must never be a secret";
-        return Err(InvalidKey::Malformed(message.to_owned()));
     }
     // Where there are several kinds, `whsec_` tells which one a secret is for: a signing secret is never taken as a token.
     let is_whsec = |scheme: &Scheme| scheme.signature().is_some_and(|signature| signature.form == Form::Whsec);
