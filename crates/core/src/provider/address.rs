@@ -17,6 +17,12 @@ pub(super) fn https(url: &str) -> Option<(&str, &str)> {
     good.then_some((host, path))
 }
 
+/// The fields of a URL's query.
+pub(super) fn query(url: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let query = url.split_once('?').map(|(_, query)| query.split('#').next().unwrap_or_default());
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+}
+
 /// A URL as messages show it: without its query, which may carry secrets and is long.
 pub(super) fn shown(url: &str) -> Cow<'_, str> {
     match url.split_once('?') {

@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 
 use super::paths::{Found, Paths};
-use super::{Signed, Unreadable, encode_hex, json};
+use super::{NotJson, Signed, Unreadable, encode_hex, json};
 use crate::delivery::{Delivery, HeaderFault};
 use crate::source::NamedKey;
 use crate::time::Timestamp;
@@ -97,13 +97,22 @@ pub(super) fn content_id<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Strin
     format!("sha256:{}", encode_hex(digest.finish().as_ref()))
 }
 
+/// The text of a body that must be JSON.
+pub(super) fn text_of(delivery: &Delivery) -> Result<&str, Unreadable> {
+    json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))
+}
+
+/// What is said of a body that is no JSON.
+pub(super) fn not_json(error: NotJson) -> Unreadable {
+    Unreadable::broken(format!("the body is not JSON: {error}"))
+}
+
 /// The text of a body that must be one JSON object.
 pub(super) fn object_text(delivery: &Delivery) -> Result<&str, Unreadable> {
     if delivery.is_form() {
         return Err(Unreadable::wrong_type("the content type is a form; this provider sends JSON"));
     }
-    let text =
-        json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
+    let text = text_of(delivery)?;
     match is_object(text) {
         true => Ok(text),
         false => Err(Unreadable::broken("the body is not a JSON object")),
@@ -122,7 +131,7 @@ pub(super) fn find<'d>(paths: &'static Paths, delivery: &'d Delivery) -> Result<
 
 /// Finds `paths` in a text that must be JSON.
 pub(super) fn find_in<'t>(paths: &'static Paths, text: &'t str) -> Result<Found<'static, 't>, Unreadable> {
-    paths.find(text).map_err(|error| Unreadable::broken(format!("the body is not JSON: {error}")))
+    paths.find(text).map_err(not_json)
 }
 
 /// The event and the action of a name that is both: `invoice.paid`.

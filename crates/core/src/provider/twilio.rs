@@ -161,7 +161,7 @@ impl Provider for Twilio {
 
 /// What is signed behind the URL: nothing if the URL has the digest of the body.
 fn signed_fields(delivery: &Delivery) -> Result<String, Rejection> {
-    let digests: Vec<_> = reading::query(&delivery.url).filter(|(name, _)| name == BODY_DIGEST).collect();
+    let digests: Vec<_> = address::query(&delivery.url).filter(|(name, _)| name == BODY_DIGEST).collect();
     let body = &delivery.body;
     match &digests[..] {
         [] if delivery.is_form() => {

@@ -9,7 +9,7 @@ use super::signed_url;
 use crate::delivery::Delivery;
 use crate::event::Context;
 use crate::provider::paths::{self, Found, Paths};
-use crate::provider::{Reading, Unreadable, is_name, json, proof};
+use crate::provider::{Reading, Unreadable, address, is_name, json, proof};
 
 /// HubSpot puts at most a hundred into one body.
 const MOST_EVENTS: usize = 1_000;
@@ -51,13 +51,11 @@ pub(super) fn read(delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
     if delivery.is_form() {
         return Err(Unreadable::wrong_type("the content type is a form; HubSpot sends JSON"));
     }
-    let text =
-        json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
-    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body is not JSON: {error}"));
+    let text = proof::text_of(delivery)?;
     match text.trim_start().chars().next() {
-        Some('[') => several(&paths::elements(text).map_err(broken)?),
+        Some('[') => several(&paths::elements(text).map_err(proof::not_json)?),
         Some('{') => {
-            let found = EVENT.find(text).map_err(broken)?;
+            let found = proof::find_in(&EVENT, text)?;
             let id = match found.text("/callbackId") {
                 Some(id) => id.into_owned(),
                 None => proof::content_id([signed_url(&delivery.url).as_bytes(), &*delivery.body]),
@@ -149,10 +147,10 @@ fn of_workflow(found: &Found<'_, '_>) -> Context {
 /// read and known as it is signed.
 fn of_query(delivery: &Delivery) -> Reading {
     let url = signed_url(&delivery.url);
-    let query = url.split_once('?').map(|(_, query)| query).unwrap_or_default();
     let field = |wanted: &[&str]| {
-        let mut fields = form_urlencoded::parse(query.as_bytes());
-        fields.find(|(name, value)| wanted.contains(&&**name) && !value.is_empty()).map(|(_, value)| value)
+        address::query(&url)
+            .find(|(name, value)| wanted.contains(&&**name) && !value.is_empty())
+            .map(|(_, value)| value)
     };
     let mut context = Context::default();
     context.set("event", "request");
