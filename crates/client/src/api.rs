@@ -8,7 +8,7 @@ mod sources;
 mod starts;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
-pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
+pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
 };
@@ -85,7 +85,7 @@ pub struct Event {
     pub delivery_id: Option<String>,
     /// The credential instance whose secret verified it; none: the source takes unsigned deliveries.
     pub verified_by: Option<String>,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// How many further deliveries of it came.
     pub duplicates: u64,

@@ -4,7 +4,7 @@
 //! table of runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,6 @@ use std::time::Duration;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
-use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,17 +67,8 @@ pub struct Dispatcher {
 
 /// A delivery as its provider reads it again, made of what was stored.
 fn delivery_of(event: &StoredEvent, body: &Body) -> Delivery {
-    let headers: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&body.headers).unwrap_or_default();
-    let text = |value: &serde_json::Value| HeaderValue::from_str(value.as_str()?).ok();
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
-    Delivery {
-        method: Method::POST,
-        url: String::new(),
-        headers: pairs.collect::<HeaderMap>(),
-        body: body.bytes.clone(),
-        received_at: event.received_at,
-        certificate: None,
-    }
+    let kept: BTreeMap<String, String> = serde_json::from_str(&body.headers).unwrap_or_default();
+    Delivery::stored(&kept, body.bytes.clone(), event.received_at)
 }
 
 #[derive(Debug)]
@@ -231,17 +221,23 @@ impl Dispatcher {
         }
     }
 
-    /// Tells of runs that a full queue dropped, without keeping the caller.
+    /// Tells watchers, and who waits for them, of runs that a full queue dropped, without keeping the caller.
     pub fn tell_of_dropped(self: &Arc<Self>, runs: &[RunId]) {
         if runs.is_empty() {
             return;
         }
         tracing::warn!(runs = ?runs.iter().map(ToString::to_string).collect::<Vec<_>>(), "runs.dropped");
-        if self.app.activity.is_watched() {
+        let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
+        if watched || followed_up {
             let (this, runs) = (Arc::clone(self), runs.to_vec());
             tokio::spawn(async move {
                 for run in runs {
-                    this.tell_of(run).await;
+                    if watched {
+                        this.tell_of(run).await;
+                    }
+                    if followed_up {
+                        this.follow_ups.consider_dropped(run).await;
+                    }
                 }
             });
         }

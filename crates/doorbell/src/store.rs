@@ -258,7 +258,7 @@ pub struct NewEvent {
     pub verified_by: Option<String>,
     /// When it was received.
     pub received_at: Timestamp,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// The context as JSON, long texts cut.
     pub context: String,
@@ -578,7 +578,7 @@ pub struct StoredEvent {
     pub verified_by: Option<String>,
     /// When it was received first.
     pub received_at: Timestamp,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// The context as JSON, long texts cut.
     pub context: String,

@@ -167,7 +167,7 @@ fn facts(detail: &EventDetail, clock: &Clock) -> Table {
         None => table.row(["Body", &format!("{} bytes", event.body_size)]),
     }
     if event.handshake {
-        table.row(["Handshake", "yes: it sets the webhook up"]);
+        table.row(["Handshake", "yes: it is answered at once, and starts only agents whose `events` name it"]);
     }
     for (name, value) in &event.context {
         table.row([name.as_str(), &text_of(value)]);

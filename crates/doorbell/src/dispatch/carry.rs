@@ -53,8 +53,7 @@ impl Dispatcher {
             self.stop(run.id, None, Stop::Shutdown);
         }
         self.heed_cancel(run.id).await;
-        // Who waits sends a few kilobytes; what is large is not read on the threads that carry requests.
-        let awaited = body.bytes.len() <= LARGE && self.follow_ups.is_awaited(&event, &body);
+        let awaited = self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");

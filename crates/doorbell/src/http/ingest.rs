@@ -17,7 +17,7 @@ use doorbell_client::api::Receipt;
 use doorbell_core::condition::Choice;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
-use doorbell_core::provider::{Answer, Unreadable, visible_headers};
+use doorbell_core::provider::{Answer, Unreadable, kept_headers};
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Candidate;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -289,7 +289,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
             None => start,
         })
     });
-    let headers = visible_headers(source.provider(), &delivery.headers);
+    let headers = kept_headers(source.provider(), delivery);
     NewEvent {
         id: clock::new_id(),
         source: source.name().to_owned(),
