@@ -4,10 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod keys;
+mod replays;
 mod sources;
 mod starts;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
+pub use replays::{
+    NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
+};
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
@@ -98,6 +102,9 @@ pub struct Event {
     /// When what it said was removed for good: headers, body and context, logs and results of its runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten_at: Option<String>,
+    /// What it says again, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayOf>,
 }
 
 /// What a `DELETE` of an event did.

@@ -14,6 +14,7 @@ use crate::error::{Error, excerpt, refusal};
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
+mod replays;
 mod starts;
 
 /// How long a single question may take; streams have no end.

@@ -21,11 +21,13 @@ use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
 mod pauses;
+mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
 
 pub use pauses::{Pause, Paused, Pauses, Rate};
+pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
@@ -52,6 +54,8 @@ pub struct App {
     pub secret_uses: SecretUses,
     /// What somebody paused.
     pub pauses: Pauses,
+    /// Events that are carried out once more.
+    pub replays: Replays,
     /// What happens, for those who watch.
     pub activity: Activity,
     /// What may be worth telling.
@@ -94,6 +98,7 @@ impl App {
             access,
             secret_uses,
             pauses,
+            replays: Replays::default(),
             activity: Activity::default(),
             signs: Signs::default(),
             metrics,

@@ -32,6 +32,7 @@ mod output;
 mod providers;
 mod random;
 mod reference;
+mod replay;
 mod ring;
 mod run;
 mod runs;
@@ -101,6 +102,7 @@ enum Command {
     Run(run::RunArgs),
     Pause(run::PauseArgs),
     Resume(run::ResumeArgs),
+    Replay(replay::ReplayArgs),
     Logs(logs::LogsArgs),
     Stat(stat::StatArgs),
     Doctor(doctor::DoctorArgs),
@@ -198,6 +200,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Run(args) => run::run(context, args).await?,
         Command::Pause(args) => run::pause(context, args).await?,
         Command::Resume(args) => run::resume(context, args).await?,
+        Command::Replay(args) => replay::run(context, args).await?,
         Command::Logs(args) => logs::run(context, args).await?,
         Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,

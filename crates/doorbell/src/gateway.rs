@@ -129,6 +129,7 @@ impl Gateway {
         }
         let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
         files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
+        ops::replays::resume(&app, &dispatcher).await?;
         let reloading = Reloader::start(Arc::clone(&app))?;
         let in_force = app.current();
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
@@ -157,6 +158,7 @@ impl Gateway {
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
         self.sweeping.cancel();
+        self.app.replays.close().await;
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
         self.dispatcher.close(limit).await;

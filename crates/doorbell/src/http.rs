@@ -65,6 +65,10 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/agents/{name}/run", post(api::run_agent))
         .route("/v1/agents/{name}/pause", post(api::pause_agent))
         .route("/v1/agents/{name}/resume", post(api::resume_agent))
+        .route("/v1/events/{id}/replay", post(api::replay_event))
+        .route("/v1/replays", get(api::list_replays).post(api::replay_events))
+        .route("/v1/replays/{id}", get(api::show_replay))
+        .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
         .route("/v1/pause", post(api::pause_all))
         .route("/v1/resume", post(api::resume_all))
 }

@@ -14,6 +14,7 @@ pub mod events;
 pub mod forget;
 pub mod keys;
 pub mod notifications;
+pub mod replays;
 pub mod runs;
 pub mod starts;
 pub mod stats;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,11 +20,13 @@ mod conformance;
 mod figures;
 mod history;
 mod notes;
+mod queues;
 mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use notes::{DeadLetter, Notes};
+pub use queues::{PAUSED, Retry, Standing};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
 /// What a verb answers.
@@ -209,6 +211,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// that a redelivery starts nothing, not even agents that have no outcome for it.
     fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting>;
 
+    /// The events that say again what this one said, oldest first.
+    fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>>;
+
     /// Lets a held run go on: queues it, or has it wait for its time.
     fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
 
@@ -219,20 +224,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
     fn copy(&self, file: PathBuf) -> Answer<'_, ()>;
 }
-
-/// How an agent of the configuration stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// Its runs go on.
-    Active,
-    /// Its runs are held, for this reason: it begins with [`PAUSED`].
-    Paused(String),
-    /// It was paused: what is held since then goes on little by little, by [`Store::give_back`].
-    Resuming,
-}
-
-/// How the reason of runs begins that are held because somebody paused their agent.
-pub const PAUSED: &str = "paused by ";
 
 /// How many rejections of one source are kept.
 pub const MOST_REJECTIONS: usize = 1000;
@@ -270,8 +261,19 @@ pub struct NewEvent {
     pub trigger_set: i64,
     /// The trace that its runs go on with (a `traceparent` of W3C Trace Context); none while nothing is traced.
     pub trace: Option<String>,
+    /// What it says again, if it does.
+    pub replay: Option<Replay>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
+}
+
+/// That an event says again what another one said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    /// The replay that made it.
+    pub id: ReplayId,
+    /// The other one.
+    pub of: EventId,
 }
 
 /// What an event means to one agent.
@@ -495,19 +497,6 @@ pub enum Cancel {
     Unknown,
 }
 
-/// What [`Store::retry`] did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Retry {
-    /// It is queued for this agent.
-    Queued(String),
-    /// It is in this state, in which there is nothing to try again.
-    NotFailed(State),
-    /// What its event said was removed for good.
-    Forgotten,
-    /// There is no such run.
-    Unknown,
-}
-
 /// Where a log line comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -590,6 +579,8 @@ pub struct StoredEvent {
     pub duplicates: u64,
     /// When what it said was removed for good, by wish: headers, body and context, logs and results of its runs.
     pub forgotten_at: Option<Timestamp>,
+    /// What it says again, if it does.
+    pub replay: Option<Replay>,
 }
 
 /// Headers and raw body of an event.

@@ -11,7 +11,7 @@ use super::Dispatcher;
 use crate::app::Notice;
 use crate::clock;
 use crate::config::{Agent, WhenFull};
-use crate::store::{Acceptance, Admission, AgentOutcome, Error, NewEvent, Start};
+use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Error, NewEvent, Start};
 
 /// What starts an agent without a webhook.
 #[derive(Debug, Clone)]
@@ -82,8 +82,20 @@ impl Dispatcher {
             body: Bytes::from(cause.body),
             trigger_set: self.app.current().trigger_set,
             trace: None,
+            replay: None,
             starts: vec![start],
         };
+        let Some(accepted) = self.begin(event).await? else { return Ok(None) };
+        let outcome = accepted.outcomes.into_iter().find(|outcome| outcome.agent == agent);
+        Ok(Some(Caused { event: accepted.event, duplicate: accepted.duplicate, outcome }))
+    }
+
+    /// Stores an event that no delivery brought, and has what it starts carried out. None, and nothing was stored, if every
+    /// agent that it would start has a full queue and rejects.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn begin(self: &Arc<Self>, event: NewEvent) -> Result<Option<Accepted>, Error> {
         let Acceptance::Stored(stored) = self.app.store.accept(vec![event]).await? else { return Ok(None) };
         let Some(accepted) = stored.into_iter().next() else { return Ok(None) };
         accepted.queued.iter().for_each(|agent| self.wake(agent));
@@ -92,7 +104,6 @@ impl Dispatcher {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),
         });
-        let outcome = accepted.outcomes.into_iter().find(|outcome| outcome.agent == agent);
-        Ok(Some(Caused { event: accepted.event, duplicate: accepted.duplicate, outcome }))
+        Ok(Some(accepted))
     }
 }

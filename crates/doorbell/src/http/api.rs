@@ -15,8 +15,10 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
+mod replays;
 mod starts;
 
+pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
     cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,
 };

@@ -306,6 +306,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         body: delivery.body.clone(),
         trigger_set: in_force.trigger_set,
         trace: None,
+        replay: None,
         starts: starts.collect(),
     }
 }

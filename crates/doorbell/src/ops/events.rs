@@ -175,7 +175,20 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
             verdicts.push(verdict);
         }
     }
+    if event.replay.is_some() {
+        verdicts.iter_mut().for_each(|verdict| say_if_named(verdict, &event.outcomes));
+    }
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
+}
+
+/// A replay may name an agent whose triggers want nothing of the event.
+fn say_if_named(verdict: &mut api::Verdict, outcomes: &[api::Outcome]) {
+    let started =
+        outcomes.iter().any(|one| one.agent == verdict.agent && one.trigger == verdict.trigger && one.run_id.is_some());
+    if started && !verdict.matched {
+        verdict.matched = true;
+        verdict.reason = format!("the replay names it; else: {}", verdict.reason);
+    }
 }
 
 /// Why an event that Doorbell made itself started its agent: no trigger did.

@@ -167,7 +167,7 @@ fn may_pause(app: &App, caller: &Caller, agent: Option<&str>) -> Result<Paused, 
 }
 
 /// A rate such as `10/1m`.
-fn parse_rate(text: &str) -> Result<Rate, Error> {
+pub(super) fn parse_rate(text: &str) -> Result<Rate, Error> {
     let read = || {
         let (count, time) = text.split_once('/')?;
         let time: Duration = crate::config::parse_duration(time).ok()?;

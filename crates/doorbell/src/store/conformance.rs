@@ -85,6 +85,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         body: Bytes::from(format!("body {n}")),
         trigger_set: 1,
         trace: None,
+        replay: None,
         starts: Vec::new(),
     }
 }

@@ -457,6 +457,10 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| queue::release(work, run, now)))
     }
 
+    fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>> {
+        Box::pin(self.readers.read(move |sql| rows::replays_of(sql, event)))
+    }
+
     fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry> {
         Box::pin(self.writer.write(move |work| runs::retry(work, run, &by)))
     }

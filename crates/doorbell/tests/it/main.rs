@@ -28,6 +28,7 @@ mod promql;
 mod providers;
 mod redelivery;
 mod reload;
+mod replays;
 mod retention;
 mod schedules;
 mod senders;

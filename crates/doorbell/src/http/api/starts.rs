@@ -14,7 +14,7 @@ use crate::ops;
 use crate::ops::bulk::Verb;
 
 /// What is asked for; nothing, if nothing is said.
-fn read_wish<T: Default>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+pub(super) fn read_wish<T: Default>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
     match json {
         Err(JsonRejection::MissingJsonContentType(_)) => Ok(T::default()),
         json => read_json(json),

@@ -319,8 +319,8 @@ fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i6
 
 fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Outcome<()> {
     let statement = "INSERT INTO events (seq, id, source, provider, event, action, delivery_id, verified_by, \
-                     received_at, handshake, trigger_set, body_size, duplicates, silent, context) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14)";
+                     received_at, handshake, trigger_set, body_size, duplicates, silent, context, replay, replay_of) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16)";
     change(
         sql,
         statement,
@@ -339,6 +339,8 @@ fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Ou
             body.packed.size - body.head,
             event.starts.is_empty(),
             event.context,
+            event.replay.map(|replay| replay.id.to_bytes()),
+            event.replay.map(|replay| replay.of.to_bytes()),
         ],
     )?;
     let statement = "INSERT INTO bodies (event_seq, encoding, head, size, data) VALUES (?1, ?2, ?3, ?4, ?5)";
