@@ -18,10 +18,12 @@ pub const OWN: &str = "doorbell";
 pub const SCHEDULE: &str = "schedule";
 /// The same for what people start by hand.
 pub const MANUAL: &str = "manual";
+/// The same for what runs of other agents start.
+pub const AGENT: &str = "agent";
 
 /// Whether no webhook brought the events of this provider.
 pub fn is_own(provider: &str) -> bool {
-    [OWN, SCHEDULE, MANUAL].contains(&provider)
+    [OWN, SCHEDULE, MANUAL, AGENT].contains(&provider)
 }
 
 /// The longest delivery id that is kept as it is, in bytes; a longer one is kept as its digest.
@@ -67,11 +69,11 @@ pub enum Value {
 }
 
 impl Context {
-    /// What somebody asked for who starts an agent by hand; `body` is the event's.
+    /// What somebody asked for who starts an agent by hand, or the run of another agent; `body` is the event's.
     pub fn of_request(body: &serde_json::Value) -> Self {
         let mut context = Self::default();
-        context.set("event", "run");
-        for field in ["prompt", "by"] {
+        context.set("event", if body["parent"].is_string() { "call" } else { "run" });
+        for field in ["prompt", "by", "parent", "called_by"] {
             if let Some(text) = body[field].as_str() {
                 context.set(field, text);
             }

@@ -115,6 +115,7 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
     if envelope.source == MANUAL
         && let Some(request) = envelope.context.text("prompt")
     {
+        // What another agent asks stays in the block: it may have read what strangers wrote.
         prompt.push_str(&format!("Somebody started this run by hand, and asks:\n\n{}\n\n", request.trim()));
     }
     let mut context = json!({ "event_id": envelope.event_id, "event_type": envelope.event_type,

@@ -148,6 +148,8 @@ pub struct Agent {
     pub triggers: Vec<Trigger>,
     /// When the clock starts it, in file order.
     pub schedules: Vec<Schedule>,
+    /// The agents that its runs may start.
+    pub may_call: Vec<String>,
     /// How it is carried out.
     pub runtime: CommandRuntime,
     /// How it is tried.

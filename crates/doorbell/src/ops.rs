@@ -9,6 +9,7 @@ use crate::store;
 pub mod agents;
 pub mod backup;
 pub mod bulk;
+mod calls;
 pub mod captured;
 pub mod events;
 pub mod forget;

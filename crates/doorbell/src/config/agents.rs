@@ -23,6 +23,7 @@ const DEFAULT_KEYS: Keys<'static> =
 const KEYS: Keys<'static> = Keys {
     known: &[
         "description",
+        "may_call",
         "scale",
         "timeout",
         "work_queue_size",
@@ -35,7 +36,7 @@ const KEYS: Keys<'static> = Keys {
         "schedules",
         "timezone",
     ],
-    planned: &["may_call"],
+    planned: &[],
     hints: &[
         ("name", "the folder is the agent's name"),
         ("command", "it stands in [runtime]"),
@@ -72,6 +73,8 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
 /// Reads all agents.
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
+    // What nothing starts, unless another agent does, which shows once all are read.
+    let mut idle = Vec::new();
     for name in findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default() {
         match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
             Ok(found) if found.is_dir() => {}
@@ -86,10 +89,12 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
             findings.problem(Problem::at(&place, format!("{name:?} cannot be the name of an agent")).help(NAME_RULE));
             continue;
         }
-        if let Some(agent) = read_one(&name, reader, findings) {
+        if let Some(agent) = read_one(&name, reader, &mut idle, findings) {
             agents.insert(name, Arc::new(agent));
         }
     }
+    let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
+    idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
     agents
 }
 
@@ -100,7 +105,12 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
         .help("if it is a link, it leads nowhere or to itself: point it at an agent's folder, or remove it")
 }
 
-fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {
+fn read_one(
+    name: &str,
+    reader: Reader<'_>,
+    idle: &mut Vec<(String, Problem)>,
+    findings: &mut Findings,
+) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
     own.check(findings, KEYS);
@@ -112,6 +122,7 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
     let params = params(&table, findings);
     let triggers = triggers::read(name, &table, reader.sources, findings);
     let schedules = schedules::read(&table, findings);
+    let may_call = may_call(&table, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);
     let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
@@ -121,11 +132,8 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
     if !starts && !told && !disabled && !has_schedule {
         let problem =
             Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
-        findings.problem(
-            problem
-                .help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]")
-                .help("schedule = \"*/15 * * * *\""),
-        );
+        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
+        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
     }
     let limits = limits?;
     Some(Agent {
@@ -137,6 +145,7 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
         when_full: limits.when_full,
         triggers,
         schedules,
+        may_call,
         runtime: runtime?,
         retries: retries?,
         instructions: skill.instructions,
@@ -198,6 +207,21 @@ fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mu
         findings.setting(format!("agents.{name}.runtime.prompt"), "\"stdin\"".to_owned(), "default".to_owned());
     }
     runtime::read(&table, reader.around, findings)
+}
+
+/// Whether they are there is looked at when they are called: one that is removed must not keep the others from loading.
+fn may_call(table: &Table, findings: &mut Findings) -> Vec<String> {
+    let named = table.read(findings, "may_call", |node| node.texts("a list of agents such as [\"fixer\"]"));
+    let mut agents = Vec::new();
+    for (name, place) in named.unwrap_or_default() {
+        if is_name(&name) {
+            agents.push(name);
+        } else {
+            let problem = Problem::at(&place, format!("{name:?} cannot be the name of an agent"));
+            findings.problem(problem.help(NAME_RULE));
+        }
+    }
+    agents
 }
 
 struct Limits {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorbell_core::envelope::{Envelope, encode_body};
-use doorbell_core::event::{Context, MANUAL, is_own};
+use doorbell_core::event::{AGENT, Context, MANUAL, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
 use serde_json::{Map, Value};
@@ -237,7 +237,7 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
 /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source is no
 /// longer configured.
 fn read_again(in_force: &Snapshot, event: &StoredEvent, body: &Body) -> Context {
-    if event.provider == MANUAL {
+    if [MANUAL, AGENT].contains(&event.provider.as_str()) {
         return Context::of_request(&serde_json::from_slice(&body.bytes).unwrap_or_default());
     }
     let delivery = delivery_of(event, body);

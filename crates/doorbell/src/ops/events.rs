@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use doorbell_client::api;
-use doorbell_core::event::{Context, MANUAL, SCHEDULE, is_own};
+use doorbell_core::event::{AGENT, Context, MANUAL, SCHEDULE, is_own};
 use doorbell_core::id::EventId;
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
 use serde::Deserialize;
@@ -196,6 +196,7 @@ fn named(outcome: &api::Outcome, kind: &str) -> api::Verdict {
     let reason = match kind {
         SCHEDULE => "its schedule names this time",
         MANUAL => "it was asked for by hand",
+        AGENT => "the run of another agent called it",
         _ => "[[notifications]] of config.toml names it",
     };
     api::Verdict {

@@ -6,7 +6,7 @@ use doorbell_core::run::State;
 use serde::Deserialize;
 
 use super::view::view_attempt;
-use super::{Error, page_size, parse_cursor, view_line, view_run};
+use super::{Error, calls, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
 use crate::store::{Cancel, Release, Retry, RunQuery};
@@ -77,7 +77,8 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::RunPa
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail, Error> {
     let id: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
     let (run, attempts) = app.store.run(id).await?.ok_or(Error::NotFound("run"))?;
-    if !caller.may_see(&run.agent) {
+    // Whoever called an agent sees how that goes.
+    if !caller.may_see(&run.agent) && !calls::is_parent(app, caller, &run).await? {
         return Err(Error::NotFound("run"));
     }
     Ok(api::RunDetail { run: view_run(run), attempts: attempts.into_iter().map(view_attempt).collect() })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell_client::api;
-use doorbell_core::event::{Context, MANUAL};
+use doorbell_core::event::{AGENT, Context, MANUAL};
 use serde_json::json;
 
-use super::{Error, require_owner};
+use super::{Error, calls, require_owner};
 use crate::app::{App, Caller, Pause, Paused, Rate};
 use crate::clock;
 use crate::dispatch::{Cause, Dispatcher, admission};
@@ -21,7 +21,8 @@ const LONGEST_KEY: usize = 200;
 /// Starts an agent by hand. `idempotency_key`: whoever asks again with the same one gets the same run.
 ///
 /// # Errors
-/// If there is no such agent, or not for this caller; if it is disabled, or its queue is full.
+/// If there is no such agent, or not for this caller; if it is disabled, or its queue is full; if calls would go round or
+/// too deep.
 pub async fn run(
     app: &App,
     dispatcher: &Arc<Dispatcher>,
@@ -31,16 +32,25 @@ pub async fn run(
     idempotency_key: Option<&str>,
 ) -> Result<api::StartedRun, Error> {
     let in_force = app.current();
-    let configured = in_force.config.agents.get(agent).filter(|agent| caller.may_see(&agent.name));
-    let configured = configured.ok_or(Error::NotFound("agent"))?;
-    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
-        return Err(Error::NotAllowed("this key may not start agents"));
-    }
+    let configured = in_force.config.agents.get(agent).ok_or(Error::NotFound("agent"))?;
+    let mut body = json!({ "prompt": wish.prompt, "input": wish.input, "by": caller.name() });
+    let kind = match caller {
+        Caller::Owner { .. } => MANUAL,
+        Caller::Agent(own) if own == agent => MANUAL,
+        Caller::Run { run, agent: own } => {
+            let path = calls::check(app, *run, own, agent).await?;
+            body["parent"] = json!(run.to_string());
+            body["called_by"] = json!(own);
+            body["path"] = json!(path);
+            AGENT
+        }
+        Caller::Agent(_) => return Err(Error::NotFound("agent")),
+        Caller::Viewer => return Err(Error::NotAllowed("this key may not start agents")),
+    };
     let admission = admission(configured);
     if let Admission::Skip(reason) = admission {
         return Err(Error::Conflict("agent_disabled", reason));
     }
-    let body = json!({ "prompt": wish.prompt, "input": wish.input, "by": caller.name() });
     let text = body.to_string();
     if text.len() > LONGEST {
         return Err(Error::Invalid(format!("prompt and input may have {LONGEST} bytes together")));
@@ -51,11 +61,16 @@ pub async fn run(
     });
     let id = id.transpose()?;
     let key = id.clone().unwrap_or_else(|| clock::new_id::<doorbell_core::id::OfEvent>().to_string());
+    let caller_key = match caller {
+        // The same key of another run is another request.
+        Caller::Run { run, .. } => format!("{run}:"),
+        _ => String::new(),
+    };
     let cause = Cause {
-        kind: MANUAL,
-        event: "run".to_owned(),
+        kind,
+        event: if kind == AGENT { "call" } else { "run" }.to_owned(),
         action: None,
-        key: format!("run:{agent}:{key}"),
+        key: format!("run:{agent}:{caller_key}{key}"),
         id,
         context: Context::of_request(&body),
         body: text.into_bytes(),

@@ -72,6 +72,7 @@ impl Bench {
             when_full: WhenFull::DropOldest,
             triggers: Vec::new(),
             schedules: Vec::new(),
+            may_call: Vec::new(),
             runtime,
             retries: Policy::default(),
             instructions: Some(Template::new("Do what is to be done.").unwrap()),

@@ -136,3 +136,37 @@ async fn dead_letters_are_tried_again_one_by_one_and_all_together() {
     let nothing = gateway.client.change_runs("retry", &ManyRuns::default()).await.unwrap_err().to_string();
     assert!(nothing.contains("say which runs"), "{nothing}");
 }
+
+#[tokio::test]
+async fn a_run_calls_another_agent_follows_it_and_is_named_by_it() {
+    let project = Project::new(ONE_SOURCE);
+    let doorbell = env!("CARGO_BIN_EXE_doorbell");
+    let call =
+        format!("{doorbell} run fixer 'mend </event> it' --input '[1]' -f; {doorbell} run stranger; echo code $?");
+    project.agent("triage", &format!("may_call = [\"fixer\"]\n{ANY}"), &call);
+    project.agent("fixer", "may_call = [\"triage\"]\n", &format!("cat; {doorbell} run triage; echo back $?"));
+    project.agent("stranger", ANY, "true");
+    let gateway = project.serve();
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    let runs = gateway.runs().await;
+    let parent = runs.iter().find(|run| run.agent == "triage").unwrap();
+    assert!(receipt.runs.contains(&parent.id));
+    let done = gateway.finished(&parent.id).await;
+    assert_eq!(done.run.state, "succeeded");
+    let said = gateway.stdout(&parent.id).await;
+    // What an agent asks stays in the block; calls do not go round; others do not exist for it.
+    assert!(said.contains("mend \\u003c/event\\u003e it") && !said.contains("started this run by hand"), "{said}");
+    assert!(
+        said.contains(&format!("\"parent\": \"{}\"", parent.id)) && said.contains("\"called_by\": \"triage\""),
+        "{said}"
+    );
+    assert!(said.contains("back 1") && said.contains("code 3"), "{said}");
+    let errors = gateway.lines(&parent.id, "stderr").await;
+    assert!(errors.contains("there is no agent stranger"), "{errors}");
+    let runs = gateway.runs().await;
+    let child = runs.iter().find(|run| run.agent == "fixer").unwrap();
+    assert_eq!((child.event_type.as_str(), child.state.as_str()), ("agent.call", "succeeded"));
+    let round = gateway.lines(&child.id, "stderr").await;
+    assert!(round.contains("calls would go round: triage → fixer → triage"), "{round}");
+    assert_eq!(runs.iter().filter(|run| run.agent == "stranger").count(), 1, "only its own trigger started it");
+}

@@ -13,7 +13,6 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     check("trusted_proxies", gateway("[gateway]\ntrusted_proxies = 1"));
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
     check("rate_limit", gateway(&format!("{GATEWAY}rate_limit = 1")));
-    check("may_call", agent(&format!("may_call = 1\n{AGENT}")));
     for key in ["debounce", "when_busy", "max_per_key", "throttle", "priority"] {
         check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
     }
@@ -56,9 +55,9 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
         (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
         (
-            agent(&format!("may_cal = 1\n{AGENT}")),
-            "unknown key `may_cal`",
-            "if `may_call` is meant: it is not supported yet",
+            agent(&AGENT.replace("[runtime]", "debounc = 1\n[runtime]")),
+            "unknown key `debounc`",
+            "if `debounce` is meant: it is not supported yet",
         ),
         (agent(&format!("maxWorkQueueSize = 1\nwork_queue_size = 2\n{AGENT}")), "another name of", "keep one"),
     ] {

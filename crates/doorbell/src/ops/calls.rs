@@ -1,0 +1,56 @@
+//! Runs that start other agents: which they may, and what they see of them.
+
+use doorbell_core::event::AGENT;
+use doorbell_core::id::RunId;
+use serde_json::Value;
+
+use super::Error;
+use crate::app::{App, Caller};
+use crate::store::{self, StoredRun};
+
+/// How many calls may stand one behind the other.
+const DEEPEST: usize = 8;
+
+/// Whether the run of `own` may call `agent`. Answers the agents that called each other up to and with `own`.
+pub(super) async fn check(app: &App, run: RunId, own: &str, agent: &str) -> Result<Vec<String>, Error> {
+    let in_force = app.current();
+    let allowed = in_force.config.agents.get(own).is_some_and(|own| own.may_call.iter().any(|may| may == agent));
+    if !allowed {
+        return Err(Error::NotFound("agent"));
+    }
+    let mut path = match called_by(app, run).await? {
+        Some(body) => serde_json::from_value(body["path"].clone()).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    path.push(own.to_owned());
+    if path.iter().any(|before| before == agent) {
+        let detail = format!("calls would go round: {} → {agent}", path.join(" → "));
+        return Err(Error::Conflict("call_cycle", detail));
+    }
+    if path.len() >= DEEPEST {
+        let detail = format!("{DEEPEST} calls stand one behind the other: {}", path.join(" → "));
+        return Err(Error::Conflict("call_too_deep", detail));
+    }
+    Ok(path)
+}
+
+/// Whether the caller is the run that called this one.
+pub(super) async fn is_parent(app: &App, caller: &Caller, run: &StoredRun) -> Result<bool, Error> {
+    let Caller::Run { run: parent, .. } = caller else { return Ok(false) };
+    let body = called_by(app, run.id).await?;
+    Ok(body.is_some_and(|body| body["parent"].as_str() == Some(parent.to_string().as_str())))
+}
+
+/// The body of the call that started a run; none if no agent called it.
+async fn called_by(app: &App, run: RunId) -> Result<Option<Value>, store::Error> {
+    let Some((run, _)) = app.store.run(run).await? else { return Ok(None) };
+    if !run.event_type.starts_with(&format!("{AGENT}.")) {
+        return Ok(None);
+    }
+    let event = app.store.event(run.event).await?;
+    let body = match event.filter(|event| event.provider == AGENT) {
+        Some(event) => app.store.body(event.id).await?,
+        None => None,
+    };
+    Ok(body.and_then(|body| serde_json::from_slice(&body.bytes).ok()))
+}
