@@ -33,20 +33,7 @@ pub async fn run(
 ) -> Result<api::StartedRun, Error> {
     let in_force = app.current();
     let configured = in_force.config.agents.get(agent).ok_or(Error::NotFound("agent"))?;
-    let mut body = json!({ "prompt": wish.prompt, "input": wish.input, "by": caller.name() });
-    let kind = match caller {
-        Caller::Owner { .. } => MANUAL,
-        Caller::Agent(own) if own == agent => MANUAL,
-        Caller::Run { run, agent: own } => {
-            let path = calls::check(app, *run, own, agent).await?;
-            body["parent"] = json!(run.to_string());
-            body["called_by"] = json!(own);
-            body["path"] = json!(path);
-            AGENT
-        }
-        Caller::Agent(_) => return Err(Error::NotFound("agent")),
-        Caller::Viewer => return Err(Error::NotAllowed("this key may not start agents")),
-    };
+    let (kind, body) = request(app, caller, agent, wish).await?;
     let admission = admission(configured);
     if let Admission::Skip(reason) = admission {
         return Err(Error::Conflict("agent_disabled", reason));
@@ -90,6 +77,29 @@ pub async fn run(
         state,
         duplicate: caused.duplicate,
     })
+}
+
+/// What is asked, as the event says it, and by whom.
+async fn request(
+    app: &App,
+    caller: &Caller,
+    agent: &str,
+    wish: api::NewRun,
+) -> Result<(&'static str, serde_json::Value), Error> {
+    let mut body = json!({ "prompt": wish.prompt, "input": wish.input, "by": caller.name() });
+    match caller {
+        Caller::Owner { .. } => Ok((MANUAL, body)),
+        Caller::Agent(own) if own == agent => Ok((MANUAL, body)),
+        Caller::Run { run, agent: own } => {
+            let path = calls::check(app, *run, own, agent).await?;
+            body["parent"] = json!(run.to_string());
+            body["called_by"] = json!(own);
+            body["path"] = json!(path);
+            Ok((AGENT, body))
+        }
+        Caller::Agent(_) => Err(Error::NotFound("agent")),
+        Caller::Viewer => Err(Error::NotAllowed("this key may not start agents")),
+    }
 }
 
 /// Holds what an agent has to do, or all agents without a name: nothing is lost, nothing starts.
