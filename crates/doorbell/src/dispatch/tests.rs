@@ -43,7 +43,14 @@ fn event(run: RunId) -> NewEvent {
         body: Bytes::from_static(b"{}"),
         trigger_set: 1,
         trace: None,
-        starts: vec![Start { agent: "triage".to_owned(), trigger: 0, run, key: None, admission: Admission::Grow }],
+        starts: vec![Start {
+            agent: "triage".to_owned(),
+            trigger: 0,
+            run,
+            key: None,
+            flow: None,
+            admission: Admission::Grow,
+        }],
     }
 }
 

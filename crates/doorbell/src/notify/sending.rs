@@ -112,7 +112,14 @@ impl Post {
             body: Bytes::from(message.body()),
             trigger_set: in_force.trigger_set,
             trace: None,
-            starts: vec![Start { agent: agent.to_owned(), trigger: 0, run: clock::new_id(), admission, key: None }],
+            starts: vec![Start {
+                agent: agent.to_owned(),
+                trigger: 0,
+                run: clock::new_id(),
+                admission,
+                key: None,
+                flow: None,
+            }],
         };
         let stored = self.app.store.accept(vec![event]).await.map_err(|error| error.with_causes())?;
         let Acceptance::Stored(accepted) = stored else { return Err("its queue is full".to_owned()) };

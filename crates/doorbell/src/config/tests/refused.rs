@@ -16,14 +16,33 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for key in ["schedule", "schedules", "timezone", "may_call"] {
         check(key, agent(&format!("{key} = 1\n{AGENT}")));
     }
-    for key in ["debounce", "when_busy", "max_per_key", "throttle", "priority"] {
-        check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
-    }
     for key in ["run_as", "url", "credential", "headers"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
     }
     for kind in ["http", "worker"] {
         check(kind, agent(&AGENT.replace("type = \"command\"", &format!("type = \"{kind}\"\nurl = \"x\""))));
+    }
+}
+
+#[test]
+fn flow_control_that_cannot_be_is_refused_with_an_example() {
+    for (line, message) in [
+        ("when_busy = \"wait\"", "expected \"queue\" or \"skip\" or \"replace\" or \"attach\", found \"wait\""),
+        ("debounce = \"30s\"", "expected a table, found a string"),
+        ("debounce = { max_wait = \"5m\" }", "`debounce` needs a `window`"),
+        ("debounce = { window = \"30s\", wait = \"5m\" }", "unknown key `wait`"),
+        ("debounce = { window = \"30s\", max_wait = \"5s\" }", "a burst cannot wait for 30s and for 5s at most"),
+        ("max_per_key = 10", "expected a rate such as \"10/1h\", found an integer"),
+        ("max_per_key = \"10\"", "\"10\" is not a rate: write how many, `/`, and a time"),
+        ("throttle = \"0/1m\"", "how many is 1 to 10000"),
+        ("throttle = \"3/1 minute\"", "is not a duration"),
+        ("throttle = \"3/8d\"", "the time is up to 7d"),
+        ("priority = 1001", "1001 is out of range"),
+    ] {
+        let problems = agent(&AGENT.replace("[runtime]", &format!("{line}\n[runtime]"))).problems();
+        assert!(problems.contains(message), "{line}: {problems}");
+        let problems = gateway(&format!("[defaults]\n{line}")).problems();
+        assert!(problems.contains(message), "{line} in [defaults]: {problems}");
     }
 }
 
