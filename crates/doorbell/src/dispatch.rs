@@ -241,6 +241,7 @@ impl Dispatcher {
         if effects.due.is_some() {
             self.due.notify_one();
         }
+        effects.superseded.iter().for_each(|run| self.follow_ups.consider(*run));
         self.tell_of_all(&effects.superseded);
     }
 

@@ -1,4 +1,4 @@
--- Flow control. A run of an agent without any has NULL in all of these, and costs no row or entry more.
+-- Flow control. A run of an agent without any has NULL in all of these, and costs no row and no entry of an index more.
 --
 -- Runs that share a key are in one lane. `turn` is the round in which a queued run is taken: each lane has one run in each
 -- round, and what comes gets a round after the one that is served. So whoever takes the lowest turn serves lanes fairly:
@@ -47,20 +47,8 @@ CREATE TABLE throttled (
 );
 CREATE INDEX throttled_by_gate ON throttled (agent, gate, at);
 
--- Turns follow the state of runs, whatever changes it: a lane can neither be forgotten nor be taken twice.
-CREATE TRIGGER runs_lane_made AFTER INSERT ON runs WHEN new.lane IS NOT NULL AND new.state = 2
-BEGIN
-    UPDATE runs SET turn = 1 + max(
-        coalesce((SELECT turn FROM turns WHERE agent = new.agent AND gate = new.gate AND priority = new.priority), 0),
-        coalesce((SELECT r.turn FROM runs r WHERE r.agent = new.agent AND r.lane = new.lane AND r.gate = new.gate
-                  AND r.priority = new.priority AND r.turn IS NOT NULL AND r.state = 2 ORDER BY r.turn DESC LIMIT 1), 0))
-    WHERE seq = new.seq AND (new.alone = 0 OR (
-        NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = new.agent AND r.lane = new.lane AND r.alone = 1
-                    AND r.state = 3)
-        AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = new.agent AND r.lane = new.lane AND r.alone = 1
-                        AND r.state = 2 AND r.turn IS NOT NULL)));
-END;
-
+-- Turns follow the state of runs, whatever changes it: a lane can neither be forgotten nor be taken twice. A new run gets
+-- its turn by whoever writes it, as most runs are in no lane and should not be asked.
 CREATE TRIGGER runs_lane_entered AFTER UPDATE OF state ON runs
 WHEN new.lane IS NOT NULL AND new.state = 2 AND old.state <> 2
 BEGIN

@@ -175,6 +175,7 @@ impl FollowUps {
             (State::Succeeded, None) => self.last_lines(&run).await?,
             // Why is for those who may see the run: it may say what is inside.
             (State::Cancelled, _) => format!("It was cancelled ({id})."),
+            (State::Superseded, _) => format!("What came later replaced it ({id})."),
             _ => format!("It failed ({id})."),
         });
         let ended = Ended { agent: &run.agent, succeeded, text: &text };
@@ -258,7 +259,8 @@ enum Told {
 }
 
 fn is_told_of(run: &StoredRun) -> bool {
-    matches!(run.state, State::Succeeded | State::Failed | State::Cancelled) && run.follow_up.is_none()
+    matches!(run.state, State::Succeeded | State::Failed | State::Cancelled | State::Superseded)
+        && run.follow_up.is_none()
 }
 
 /// A result as people read it.

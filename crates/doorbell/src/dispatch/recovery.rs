@@ -54,6 +54,8 @@ impl Dispatcher {
         let took = run.started_at.map(|started| finish.at.since(started)).unwrap_or_default();
         self.app.metrics.count_attempt(&run.agent, &finish.ended, finish.transition.state.as_str(), took);
         self.store_end(&run, finish).await;
+        // Another one of its key may have its turn now.
+        self.wake(&run.agent);
         self.follow_ups.consider(run.id);
         Ok(())
     }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows::{self, HELD, QUEUED, RUNNING, SUPERSEDED, WAITING, all, change, kind_number, state_number};
+use super::tally;
 use super::writer::Work;
 use crate::store::{Effects, OutcomeKind, Start, StoredEvent};
 
@@ -167,8 +168,26 @@ pub(super) fn insert(
             counted,
             flow.when_busy == Some(WhenBusy::Replace),
         ],
-    )
-    .map(drop)
+    )?;
+    if state == QUEUED { enter_lane(work.sql, start, seq) } else { Ok(()) }
+}
+
+/// Gives a new queued run its turn, unless it has to wait for another one of its key: as the trigger `runs_lane_entered` does
+/// for runs that are queued later.
+fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
+    let turn = "UPDATE runs SET turn = 1 + max(\
+                coalesce((SELECT t.turn FROM turns t WHERE t.agent = runs.agent AND t.gate = runs.gate \
+                          AND t.priority = runs.priority), 0), \
+                coalesce((SELECT r.turn FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane \
+                          AND r.gate = runs.gate AND r.priority = runs.priority AND r.turn IS NOT NULL AND r.state = 2 \
+                          ORDER BY r.turn DESC LIMIT 1), 0)) \
+                WHERE seq = ?1 AND (alone = 0 OR (\
+                NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
+                            AND r.state = 3) \
+                AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
+                                AND r.state = 2 AND r.turn IS NOT NULL)))";
+    change(sql, turn, [seq])?;
+    tally::count_in_lane(sql, &start.agent)
 }
 
 /// What becomes of an event that goes with a run: where events are gathered the newest one is the run's own, and those

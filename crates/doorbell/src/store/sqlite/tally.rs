@@ -9,7 +9,7 @@ use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
-use super::rows::{QUEUED, all, state_of, value};
+use super::rows::{QUEUED, all, change, state_of, value};
 use super::writer::Work;
 use crate::store::{Space, Tallies};
 
@@ -50,10 +50,6 @@ CREATE TEMP TRIGGER tally_moved AFTER UPDATE OF state ON main.runs WHEN new.stat
     INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
 END;
 
-CREATE TEMP TRIGGER tally_lane_made AFTER INSERT ON main.runs WHEN new.lane IS NOT NULL AND new.state = 2 BEGIN
-    INSERT INTO tally VALUES (new.agent, -2, 1) ON CONFLICT DO UPDATE SET count = count + 1;
-END;
-
 CREATE TEMP TRIGGER tally_lane_moved AFTER UPDATE OF state ON main.runs
 WHEN new.lane IS NOT NULL AND (new.state = 2) <> (old.state = 2) BEGIN
     INSERT INTO tally VALUES (new.agent, -2, iif(new.state = 2, 1, -1))
@@ -72,6 +68,12 @@ END;
 /// Counts what there is, and keeps count from now on. For the connection that writes, before its first operation.
 pub(super) fn install(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(INSTALL)
+}
+
+/// Counts a new run that is queued under flow control; the others keep count by themselves.
+pub(super) fn count_in_lane(sql: &Connection, agent: &str) -> Outcome<()> {
+    let count = "INSERT INTO temp.tally VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1";
+    change(sql, count, params![agent, IN_LANES]).map(drop)
 }
 
 /// The numbers, without the oldest queued runs.

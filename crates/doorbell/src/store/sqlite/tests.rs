@@ -19,6 +19,7 @@ use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Store, Stream};
 mod history;
 mod model;
 mod simulation;
+mod turns;
 
 /// A folder of its own, and the database in it.
 pub(super) struct Place {

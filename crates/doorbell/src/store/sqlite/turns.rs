@@ -21,6 +21,14 @@ use crate::store::Claim;
 /// triggers were edited, or where something else than a trigger starts it.
 const LOOKED_AT: usize = 1000;
 
+/// The first runs before a gate.
+pub(super) const FRONT: &str = "SELECT seq, attempt, priority, turn FROM runs WHERE agent = ?1 AND gate = ?2 \
+                                AND turn IS NOT NULL AND state = 2 ORDER BY priority DESC, turn, seq LIMIT ?3";
+
+/// The gate after this one.
+pub(super) const NEXT_GATE: &str =
+    "SELECT min(gate) FROM runs WHERE agent = ?1 AND gate > ?2 AND turn IS NOT NULL AND state = 2";
+
 /// A queued run.
 #[derive(Debug, Clone)]
 pub(super) struct Next {
@@ -70,15 +78,13 @@ fn counted(sql: &Connection, agent: &str, kind: i64) -> Outcome<i64> {
 
 /// Runs with a turn, as they come.
 fn in_turn(sql: &Connection, claim: &Claim, most: usize) -> Outcome<Vec<Next>> {
-    let front = "SELECT seq, attempt, priority, turn FROM runs WHERE agent = ?1 AND gate = ?2 AND turn IS NOT NULL \
-                 AND state = 2 ORDER BY priority DESC, turn, seq LIMIT ?3";
     let mut waiting: BTreeMap<Class, VecDeque<Next>> = BTreeMap::new();
     for gate in gates(sql, &claim.agent)? {
         let open = match rate_of(&gate)? {
             Some(rate) => allowance(rate, &starts(sql, &claim.agent, &gate, rate)?, claim.now).0 as usize,
             None => most,
         };
-        let found = all(sql, front, params![claim.agent, gate, open.min(most)], |row| {
+        let found = all(sql, FRONT, params![claim.agent, gate, open.min(most)], |row| {
             let turn = Turn { class: (row.get(2)?, gate.clone()), round: row.get(3)? };
             Ok(Next { seq: row.get(0)?, attempts: row.get(1)?, turn: Some(turn) })
         })?;
@@ -115,9 +121,8 @@ fn served(sql: &Connection, agent: &str) -> Outcome<BTreeMap<Class, i64>> {
 
 /// The gates before which runs of an agent wait: one seek a gate.
 fn gates(sql: &Connection, agent: &str) -> Outcome<Vec<String>> {
-    let next = "SELECT min(gate) FROM runs WHERE agent = ?1 AND gate > ?2 AND turn IS NOT NULL AND state = 2";
     let mut found: Vec<String> = Vec::new();
-    while let Some(gate) = rows::least(sql, next, params![agent, found.last().map_or("", |gate| gate)])? {
+    while let Some(gate) = rows::least(sql, NEXT_GATE, params![agent, found.last().map_or("", |gate| gate)])? {
         found.push(gate);
     }
     Ok(found)
