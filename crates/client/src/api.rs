@@ -225,6 +225,9 @@ pub struct Run {
     /// What it is about: the value of its trigger's `key`, if that has one.
     #[serde(default)]
     pub key: Option<String>,
+    /// How many events it took in beside its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub absorbed: u64,
     /// `held`, `waiting`, `queued`, `running`, `succeeded`, `failed`, `cancelled`, `superseded`, `dropped`.
     pub state: String,
     /// Why it stands there.
@@ -270,6 +273,25 @@ pub struct RunDetail {
     pub run: Run,
     /// Its tries, first one first.
     pub attempts: Vec<Attempt>,
+    /// The events that it has beside its own, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Companion>,
+}
+
+/// A further event of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Companion {
+    /// `evt_…`.
+    pub event_id: String,
+    /// `{provider}.{event}[.{action}]`.
+    pub event_type: String,
+    /// When it was received first.
+    pub received_at: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One try of a run.
@@ -546,6 +568,22 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// When the next of its runs may start, if they are throttled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_until: Option<String>,
+    /// Which of its running runs have which key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
+}
+
+/// A running run that has a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// The key.
+    pub key: String,
+    /// `run_…`.
+    pub run_id: String,
 }
 
 /// A trigger to be held against stored events.

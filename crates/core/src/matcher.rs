@@ -132,6 +132,7 @@ mod tests {
             source,
             clauses,
             conditions: crate::condition::Conditions::default(),
+            flow: crate::flow::Flow::default(),
         })
     }
 

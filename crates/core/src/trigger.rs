@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::condition::Conditions;
 use crate::event::{Context, Value};
+use crate::flow::Flow;
 use crate::pattern::Pattern;
 
 /// What one agent wants of one source.
@@ -21,6 +22,9 @@ pub struct Trigger {
     /// What is looked at once all filters passed.
     #[serde(flatten)]
     pub conditions: Conditions,
+    /// How much of what it starts may be started, and when.
+    #[serde(default, skip_serializing_if = "Flow::is_default")]
+    pub flow: Flow,
 }
 
 /// One filter of a trigger: the event's value must match any of the patterns.
@@ -253,6 +257,7 @@ mod tests {
             source: "acme".to_owned(),
             clauses,
             conditions: Conditions::default(),
+            flow: Flow::default(),
         }
     }
 

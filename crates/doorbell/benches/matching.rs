@@ -44,6 +44,7 @@ fn triggers(count: usize) -> Vec<Trigger> {
                 source: "acme".to_owned(),
                 clauses: vec![events, own],
                 conditions: Conditions::default(),
+                flow: Default::default(),
             }
         })
         .collect()

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::flow::Flow;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::prompt::Template;
 use doorbell_core::run::Policy;
@@ -23,6 +24,7 @@ mod credentials;
 mod document;
 mod environment;
 mod files;
+mod flow;
 mod gateway;
 mod layers;
 mod names;
@@ -365,6 +367,24 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
         origin: origin.clone(),
         survey,
     })
+}
+
+impl Agent {
+    /// The flow control of one of its triggers; none if none of them has any, so that its runs need not be kept in lanes.
+    ///
+    /// A `key` alone is flow control: an agent serves its keys in turn.
+    pub fn flow(&self, trigger: usize) -> Option<Flow> {
+        let controls = |trigger: &Trigger| !trigger.flow.is_default() || trigger.conditions.key.is_some();
+        if !self.triggers.iter().any(controls) {
+            return None;
+        }
+        self.triggers.iter().find(|other| other.position == trigger).map(|trigger| trigger.flow)
+    }
+
+    /// Whether starts of its runs are limited in time.
+    pub fn is_throttled(&self) -> bool {
+        self.triggers.iter().any(|trigger| trigger.flow.throttle.is_some())
+    }
 }
 
 impl Config {

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Body, Cancel, Error, Lease, Release, Retry, StoredEvent};
+use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Retry, StoredEvent};
 
 mod carry;
 mod desks;
@@ -156,6 +156,10 @@ impl Dispatcher {
                 tracing::info!(%run, by, "run.cancelled");
                 self.follow_ups.consider(run);
                 self.tell_of(run).await;
+                // Another one of its key may have its turn now.
+                if let Ok(Some((run, _))) = self.app.store.run(run).await {
+                    self.wake(&run.agent);
+                }
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
         }
@@ -227,8 +231,12 @@ impl Dispatcher {
             return;
         }
         tracing::warn!(runs = ?runs.iter().map(ToString::to_string).collect::<Vec<_>>(), "runs.dropped");
+        self.tell_of_all(runs);
+    }
+
+    fn tell_of_all(self: &Arc<Self>, runs: &[RunId]) {
         let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
-        if watched || followed_up {
+        if !runs.is_empty() && (watched || followed_up) {
             let (this, runs) = (Arc::clone(self), runs.to_vec());
             tokio::spawn(async move {
                 for run in runs {
@@ -241,6 +249,18 @@ impl Dispatcher {
                 }
             });
         }
+    }
+
+    /// Does what flow control asks for: ends runs that are replaced, and looks when what gathers events is due.
+    pub fn follow_flow(self: &Arc<Self>, effects: &Effects) {
+        for (run, by) in &effects.asked_to_end {
+            tracing::info!(%run, by, "run.replaced");
+            self.stop(*run, None, Stop::Cancel(by.clone()));
+        }
+        if effects.due.is_some() {
+            self.due.notify_one();
+        }
+        self.tell_of_all(&effects.superseded);
     }
 
     /// Has a run's attempt ended: that under this lease, or whichever is in flight.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use doorbell_core::flow::Flow;
 use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
@@ -130,6 +131,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
+
+    /// The events that a run has beside its own, oldest first: those that were gathered before its own one came, or were
+    /// added to it while it was queued.
+    fn companions(&self, run: RunId) -> Answer<'_, Vec<StoredEvent>>;
 
     /// One run with its attempts.
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>>;
@@ -287,6 +292,8 @@ pub struct Start {
     pub run: RunId,
     /// What the run is about: the value of the trigger's `key`.
     pub key: Option<String>,
+    /// Its flow control; none if the agent has none at all, which costs nothing then.
+    pub flow: Option<Flow>,
     /// How much may wait, and what happens beyond it; or why nothing is started.
     pub admission: Admission,
 }
@@ -331,6 +338,19 @@ pub struct Accepted {
     pub decided: Vec<(String, OutcomeKind)>,
     /// Runs that this call dropped, because a queue was full.
     pub dropped: Vec<RunId>,
+    /// What flow control did to runs.
+    pub effects: Effects,
+}
+
+/// What flow control did to runs when an event came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Runs that are replaced before they ran.
+    pub superseded: Vec<RunId>,
+    /// Running runs whose end is asked for, because they are replaced; with whom to name as the cause.
+    pub asked_to_end: Vec<(RunId, String)>,
+    /// When the first run is due that gathers events.
+    pub due: Option<Timestamp>,
 }
 
 /// What became of one event for one agent.
@@ -626,6 +646,8 @@ pub struct StoredRun {
     pub event_type: String,
     /// What it is about: the value of its trigger's `key`.
     pub key: Option<String>,
+    /// How many events it took in beside its own.
+    pub absorbed: u64,
     /// Where it stands.
     pub state: State,
     /// Why it stands there, in one sentence.
@@ -719,6 +741,10 @@ pub struct Stats {
     pub runs: Vec<(String, State, u64)>,
     /// Per agent: when its oldest queued run was made.
     pub oldest_queued: Vec<(String, Timestamp)>,
+    /// Per agent with runs that are throttled: when the next one may start. It may be over.
+    pub throttled: Vec<(String, Timestamp)>,
+    /// Running runs that have a key: agent, key and run.
+    pub holders: Vec<(String, String, RunId)>,
 }
 
 /// Opens the store of a URL: `sqlite:PATH`, relative to `root`.

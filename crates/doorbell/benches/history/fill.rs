@@ -79,7 +79,7 @@ fn event(n: u64, received_at: Timestamp, bodies: &[Vec<String>]) -> NewEvent {
     let delivery = id.to_string();
     let body = bodies[kind][usize::try_from(n / 3 % 256).unwrap()].replace(ID, &delivery);
     let run = RunId::new(received_at, clock::random());
-    let start = Start { agent: agent.to_owned(), trigger: 0, run, key: None, admission: Admission::Grow };
+    let start = Start { agent: agent.to_owned(), trigger: 0, run, key: None, flow: None, admission: Admission::Grow };
     let context = json!({"event": name, "action": action, "repo": "acme/app", "owner": "acme", "number": n,
         "title": format!("Report {n}: it fails on the {n}th try"), "author": "octocat", "sender": "octocat",
         "labels": ["bug", "area-api"], "url": format!("https://github.com/acme/app/issues/{n}")});

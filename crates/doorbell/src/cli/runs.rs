@@ -199,6 +199,14 @@ async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
         output::line("")?;
         attempts(&detail, &clock).print()?;
     }
+    if !detail.events.is_empty() {
+        output::line("")?;
+        let mut table = Table::new(&["WITH EVENT", "TYPE", "RECEIVED"]);
+        for event in &detail.events {
+            table.row([event.event_id.clone(), event.event_type.clone(), clock.show(&event.received_at)]);
+        }
+        table.print()?;
+    }
     if let Some(result) = &detail.run.result {
         output::line("\nResult")?;
         output::line(output::escape_text(&serde_json::to_string_pretty(result)?))?;
@@ -212,7 +220,12 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table.row(["Agent", &run.agent]);
     table.row(["State", &state(run)]);
     table.row(["Why", run.reason.as_deref().unwrap_or("-")]);
-    table.row(["Event", &format!("{} {}", run.event_id, run.event_type)]);
+    let more = match run.absorbed {
+        0 => String::new(),
+        1 => ", and one more".to_owned(),
+        more => format!(", and {more} more"),
+    };
+    table.row(["Event", &format!("{} {}{more}", run.event_id, run.event_type)]);
     if let Some(key) = &run.key {
         table.row(["Key", key]);
     }
@@ -220,7 +233,7 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table.row(["Started", &clock.show_some(run.started_at.as_deref())]);
     table.row(["Ended", &clock.show_some(run.finished_at.as_deref())]);
     if let Some(due) = &run.due_at {
-        table.row(["Next try", &clock.show(due)]);
+        table.row([if run.attempt == 0 { "Starts" } else { "Next try" }, &clock.show(due)]);
     }
     if let Some(follow_up) = &run.follow_up {
         let at = clock.show(&follow_up.at);

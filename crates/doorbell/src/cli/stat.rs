@@ -27,6 +27,7 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         output::line(swept(sweep, &Clock::here()))?;
     }
     show_agents(&stats)?;
+    show_flow(&stats)?;
     show_receivers(&stats)
 }
 
@@ -40,6 +41,24 @@ fn show_agents(stats: &Stats) -> anyhow::Result<()> {
         ["AGENT", "RUNNING", "QUEUED", "WAITING", "HELD", "SUCCEEDED", "FAILED", "CANCELLED", "DROPPED", "OLDEST"];
     let mut table = Table::new(&titles);
     stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
+    Ok(table.print()?)
+}
+
+/// What is throttled, and which runs have which keys.
+fn show_flow(stats: &Stats) -> anyhow::Result<()> {
+    let clock = Clock::here();
+    for agent in &stats.agents {
+        if let Some(until) = &agent.throttled_until {
+            output::line(escape_terminal(&format!("{} is throttled until {}", agent.name, clock.show(until))))?;
+        }
+    }
+    let holders = || stats.agents.iter().flat_map(|agent| agent.holders.iter().map(|holder| (&agent.name, holder)));
+    if holders().next().is_none() {
+        return Ok(());
+    }
+    output::line("")?;
+    let mut table = Table::new(&["KEY", "AGENT", "RUN"]);
+    holders().for_each(|(agent, holder)| table.row([holder.key.clone(), agent.clone(), holder.run_id.clone()]));
     Ok(table.print()?)
 }
 

@@ -12,13 +12,10 @@ use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
 use super::sources::Sources;
-use super::{Agent, CommandRuntime, WhenFull, presets, retries, schedules, triggers};
+use super::{Agent, CommandRuntime, WhenFull, flow, presets, retries, schedules, triggers};
 
 /// Keys that `[defaults]` may have.
 const DEFAULTS: [&str; 7] = ["scale", "timeout", "timezone", "work_queue_size", "when_full", "runtime", "retries"];
-
-const DEFAULT_KEYS: Keys<'static> =
-    Keys { known: &DEFAULTS, planned: &["priority", "debounce", "when_busy", "max_per_key", "throttle"], hints: &[] };
 
 const KEYS: Keys<'static> = Keys {
     known: &[
@@ -43,6 +40,12 @@ const KEYS: Keys<'static> = Keys {
         ("source", "it stands in [[webhooks]]"),
         ("events", "it stands in [[webhooks]]"),
         ("env", "it stands in [runtime]"),
+        ("key", "it stands in [[webhooks]]"),
+        ("when_busy", "it stands in [[webhooks]]"),
+        ("debounce", "it stands in [[webhooks]]"),
+        ("max_per_key", "it stands in [[webhooks]]"),
+        ("throttle", "it stands in [[webhooks]]"),
+        ("priority", "it stands in [[webhooks]]"),
     ],
 };
 
@@ -59,11 +62,13 @@ pub(super) struct Reader<'a> {
 
 /// Checks `[defaults]` by itself, so that its mistakes are found without any agent.
 pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, findings: &mut Findings) {
-    defaults.check(findings, DEFAULT_KEYS);
+    let known: Vec<&str> = DEFAULTS.into_iter().chain(flow::KEYS).collect();
+    defaults.check(findings, Keys { known: &known, planned: &["timezone"], hints: &[] });
     defaults.settle(findings, "defaults");
     let mut table = defaults.clone();
     presets::expand(&mut table, "NAME", around, findings);
     limits(&table, findings);
+    flow::read(&table, findings);
     retries::read(&mut table, findings);
     if let Some(runtime) = table.take_table(findings, "runtime", "[defaults.runtime] begins one") {
         runtime::read(&runtime, around, findings);
@@ -120,7 +125,7 @@ fn read_one(
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
     let limits = limits(&table, findings);
     let params = params(&table, findings);
-    let triggers = triggers::read(name, &table, reader.sources, findings);
+    let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
     let schedules = schedules::read(&table, findings);
     let may_call = may_call(&table, findings);
     let retries = retries::read(&mut table, findings);

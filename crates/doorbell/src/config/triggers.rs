@@ -4,30 +4,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use doorbell_core::condition::Conditions;
+use doorbell_core::flow::Flow;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::provider::{FilterField, Provider};
 use doorbell_core::source::Source;
 use doorbell_core::trigger::{Clause, Trigger};
 
-use super::conditions;
 use super::document::{Keys, Node, Table, parse};
 use super::names;
 use super::problem::{Findings, Layer, Place, Problem, Problems, Text};
 use super::sources::Sources;
-
-const PLANNED: [&str; 5] = ["debounce", "when_busy", "max_per_key", "throttle", "priority"];
+use super::{conditions, flow};
 
 const EXAMPLE: &str = "[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]";
 
 /// Reads the triggers of an agent. `sources` is none if nothing is known about them.
-pub(super) fn read(agent: &str, table: &Table, sources: Option<&Sources>, findings: &mut Findings) -> Vec<Trigger> {
+pub(super) fn read(
+    agent: &str,
+    table: &Table,
+    defaults: &Table,
+    sources: Option<&Sources>,
+    findings: &mut Findings,
+) -> Vec<Trigger> {
     let Some(node) = table.get("webhooks") else { return Vec::new() };
     let list = node.list("a list of triggers").map_err(|problem| problem.help(EXAMPLE));
     let mut triggers = Vec::new();
     for (position, node) in findings.take(list).unwrap_or_default().into_iter().enumerate() {
         let Some(table) = findings.take(node.into_table(EXAMPLE)) else { continue };
-        if let Some((source, clauses, conditions)) = read_one(&table, sources, findings) {
-            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses, conditions });
+        let table = flow::with_defaults(table, defaults);
+        if let Some((source, clauses, conditions, flow)) = read_one(&table, sources, findings) {
+            triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses, conditions, flow });
         }
     }
     triggers
@@ -46,8 +52,8 @@ pub(super) fn read_json(
     let table = findings.take(parse(&Arc::new(text)));
     let read = table.and_then(|table| read_one(&table, Some(&sources), &mut findings));
     match read {
-        Some((source, clauses, conditions)) if findings.problems.is_empty() => {
-            Ok(Trigger { agent: "test".to_owned(), position: 0, source, clauses, conditions })
+        Some((source, clauses, conditions, flow)) if findings.problems.is_empty() => {
+            Ok(Trigger { agent: "test".to_owned(), position: 0, source, clauses, conditions, flow })
         }
         _ => Err(Problems::new(findings.problems).to_string()),
     }
@@ -57,7 +63,7 @@ fn read_one(
     table: &Table,
     sources: Option<&Sources>,
     findings: &mut Findings,
-) -> Option<(String, Vec<Clause>, Conditions)> {
+) -> Option<(String, Vec<Clause>, Conditions, Flow)> {
     let Some(node) = table.get("source") else {
         let problem = Problem::at(&table.place, "a trigger needs a `source`");
         findings.problem(problem.help(available(sources)));
@@ -70,9 +76,9 @@ fn read_one(
     };
     let provider = provider.as_deref()?;
     let filters = provider.filters();
-    let known: Vec<&str> =
-        ["source", "where", "key"].into_iter().chain(filters.iter().map(|field| field.name.as_ref())).collect();
-    table.check(findings, Keys { known: &known, planned: &PLANNED, hints: &[] });
+    let own = ["source", "where", "key"].into_iter().chain(flow::KEYS);
+    let known: Vec<&str> = own.chain(filters.iter().map(|field| field.name.as_ref())).collect();
+    table.check(findings, Keys { known: &known, planned: &[], hints: &[] });
     let mut clauses = Vec::new();
     for entry in &table.entries {
         if let Some(field) = filters.iter().find(|field| field.name == entry.key)
@@ -82,7 +88,7 @@ fn read_one(
             clauses.push(clause);
         }
     }
-    Some((source, clauses, conditions::read(table, findings)))
+    Some((source, clauses, conditions::read(table, findings), flow::read(table, findings)))
 }
 
 fn available(sources: Option<&Sources>) -> String {

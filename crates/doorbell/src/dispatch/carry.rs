@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorbell_core::envelope::{Envelope, encode_body};
-use doorbell_core::event::{AGENT, Context, MANUAL, is_own};
+use doorbell_core::envelope::{Companion, Envelope, encode_body};
+use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinError;
 
 use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Snapshot};
@@ -64,7 +63,9 @@ impl Dispatcher {
         let trace = self.app.traces.begin_attempt(&run);
         let ended = match self.envelope(&run, event, body).await {
             Ok(envelope) => self.attempt(&agent, &run, lease, envelope, stopped, trace.variables()).await,
-            Err(error) => Ended::without_process(Outcome::Failed(format!("its event cannot be read: {error}"))),
+            Err(error) => {
+                Ended::without_process(Outcome::TryAgain(format!("its events cannot be read: {}", error.with_causes())))
+            }
         };
         let took = clock::now().since(started);
         self.finish(&agent, &run, lease, ended, took, trace).await;
@@ -182,6 +183,11 @@ impl Dispatcher {
         if finish.transition.dead_letter {
             self.app.signs.ring();
         }
+        if finish.transition.state == State::Cancelled {
+            // One that is replaced is superseded: only the store knows.
+            self.tell_of(run.id).await;
+            return;
+        }
         self.app.activity.tell(|| {
             let mut run = run.clone();
             run.state = finish.transition.state;
@@ -195,13 +201,16 @@ impl Dispatcher {
     }
 
     /// The event as the agent gets it. A large one is read on a thread that may take its time.
-    async fn envelope(&self, run: &StoredRun, event: StoredEvent, body: Body) -> Result<Envelope, JoinError> {
+    async fn envelope(&self, run: &StoredRun, event: StoredEvent, body: Body) -> Result<Envelope, Error> {
         let in_force = self.app.current();
+        let events = if run.absorbed > 0 { self.app.store.companions(run.id).await? } else { Vec::new() };
+        let events: Vec<Companion> = events.iter().map(companion_of).collect();
         if body.bytes.len() <= LARGE {
-            return Ok(envelope_of(&in_force, run, &event, &body));
+            return Ok(Envelope { events, ..envelope_of(&in_force, run, &event, &body) });
         }
         let run = run.clone();
-        tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await
+        let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
+        Ok(Envelope { events, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
     }
 
     /// What becomes of a run whose carrier died.
@@ -231,6 +240,16 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
         attempt: run.attempt,
         agent: run.agent.clone(),
         events: Vec::new(),
+    }
+}
+
+/// A further event of a run, as its agent gets it. Its body is fetched by its id, so long texts are cut as they are stored.
+fn companion_of(event: &StoredEvent) -> Companion {
+    Companion {
+        event_id: event.id,
+        event_type: event_type(&event.provider, &event.event, event.action.as_deref()),
+        timestamp: event.received_at.as_seconds(),
+        context: serde_json::from_str(&event.context).unwrap_or_default(),
     }
 }
 

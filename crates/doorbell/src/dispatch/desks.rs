@@ -166,6 +166,10 @@ impl Dispatcher {
             }
         };
         let count = claimed.len();
+        // What is throttled is queued and was not taken: somebody has to look when it may be.
+        if count < most && agent.is_throttled() {
+            self.due.notify_one();
+        }
         for claimed in claimed {
             let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk));
             self.carriers.spawn(async move {

@@ -65,7 +65,9 @@ impl Dispatcher {
     /// If the store is unavailable.
     pub async fn start_agent(self: &Arc<Self>, agent: &str, cause: Cause) -> Result<Option<Caused>, Error> {
         let run = clock::new_id();
-        let start = Start { agent: agent.to_owned(), trigger: 0, run, admission: cause.admission, key: None };
+        let admission = cause.admission;
+        // No trigger starts it, so none controls it.
+        let start = Start { agent: agent.to_owned(), trigger: 0, run, admission, key: None, flow: None };
         let event = NewEvent {
             id: clock::new_id(),
             source: cause.kind.to_owned(),
@@ -100,6 +102,7 @@ impl Dispatcher {
         let Some(accepted) = stored.into_iter().next() else { return Ok(None) };
         accepted.queued.iter().for_each(|agent| self.wake(agent));
         self.tell_of_dropped(&accepted.dropped);
+        self.follow_flow(&accepted.effects);
         self.app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),

@@ -4,7 +4,7 @@ use doorbell_core::time::Timestamp;
 
 use super::Dispatcher;
 use crate::clock;
-use crate::runtime;
+use crate::runtime::{self, Stop};
 use crate::store::{Error, Finish, LogLine, Running, Stream};
 
 impl Dispatcher {
@@ -12,6 +12,12 @@ impl Dispatcher {
     /// before `now`. What is left of their processes is ended first.
     pub(super) async fn recover_lost(&self, now: Option<Timestamp>) -> Result<(), Error> {
         let all = self.app.store.running().await?;
+        // Whoever asked for an end may have been gone before the run was told of it.
+        for asked in &all {
+            if let Some(by) = &asked.run.cancel_requested {
+                self.stop(asked.run.id, Some(asked.lease), Stop::Cancel(by.clone()));
+            }
+        }
         let lost = all.into_iter().filter(|running| {
             let ours = self.in_flight().contains_key(&running.run.id);
             !ours && now.is_none_or(|now| running.until < now)
@@ -48,6 +54,8 @@ impl Dispatcher {
         let took = run.started_at.map(|started| finish.at.since(started)).unwrap_or_default();
         self.app.metrics.count_attempt(&run.agent, &finish.ended, finish.transition.state.as_str(), took);
         self.store_end(&run, finish).await;
+        // Another one of its key may have its turn now.
+        self.wake(&run.agent);
         self.follow_ups.consider(run.id);
         Ok(())
     }

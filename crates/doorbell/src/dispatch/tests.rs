@@ -44,7 +44,14 @@ fn event(run: RunId) -> NewEvent {
         trigger_set: 1,
         trace: None,
         replay: None,
-        starts: vec![Start { agent: "triage".to_owned(), trigger: 0, run, key: None, admission: Admission::Grow }],
+        starts: vec![Start {
+            agent: "triage".to_owned(),
+            trigger: 0,
+            run,
+            key: None,
+            flow: None,
+            admission: Admission::Grow,
+        }],
     }
 }
 

@@ -285,7 +285,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
     let starts = choices.into_iter().filter_map(|choice| {
         let start = start(agents.get(&choice.agent)?, choice);
         Some(match &ignored {
-            Some(reason) => Start { admission: Admission::Skip(reason.clone()), key: None, ..start },
+            Some(reason) => Start { admission: Admission::Skip(reason.clone()), key: None, flow: None, ..start },
             None => start,
         })
     });
@@ -318,5 +318,6 @@ fn start(agent: &Agent, choice: Choice) -> Start {
         Err(_) if agent.scale == 0 => (None, admission(agent)),
         Err(reason) => (None, Admission::FilterError(reason)),
     };
-    Start { agent: choice.agent, trigger: choice.trigger, run: clock::new_id(), key, admission }
+    let flow = agent.flow(choice.trigger);
+    Start { agent: choice.agent, trigger: choice.trigger, run: clock::new_id(), key, flow, admission }
 }

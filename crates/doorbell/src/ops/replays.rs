@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use doorbell_client::api::{self, ReplayMode};
 use doorbell_core::event::{Context, is_own};
+use doorbell_core::flow::{Flow, WhenBusy};
 use doorbell_core::id::{EventId, ReplayId};
 use doorbell_core::trigger::{Candidate, Trigger};
 
@@ -87,7 +88,8 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
             // Whoever replays wants all of it.
             None => Admission::Grow,
         };
-        Some(Start { agent: agent.to_owned(), trigger, run: clock::new_id(), key, admission })
+        let flow = configured.flow(trigger).map(as_replayed);
+        Some(Start { agent: agent.to_owned(), trigger, run: clock::new_id(), key, flow, admission })
     };
     if plan.mode == ReplayMode::Agent {
         return Ok(plan.agents.iter().filter_map(|agent| start(agent, 0, None, None)).collect());
@@ -114,6 +116,12 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
         starts.retain(|start| !served.contains(&start.agent));
     }
     Ok(starts)
+}
+
+/// What is replayed is old, and wanted: it replaces nothing, gathers nothing, goes with nothing and is not held, but waits
+/// for its turn like everything else of its key.
+fn as_replayed(flow: Flow) -> Flow {
+    Flow { when_busy: flow.when_busy.map(|_| WhenBusy::Queue), debounce: None, max_per_key: None, ..flow }
 }
 
 fn context_of(event: &StoredEvent) -> Result<Context, store::Error> {
@@ -175,5 +183,6 @@ fn asking(event: &StoredEvent, conditions: &doorbell_core::condition::Conditions
         source: event.source.clone(),
         clauses: Vec::new(),
         conditions: conditions.clone(),
+        flow: Flow::default(),
     }
 }

@@ -5,7 +5,7 @@ use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use serde::Deserialize;
 
-use super::view::view_attempt;
+use super::view::{view_attempt, view_companion};
 use super::{Error, calls, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
@@ -81,7 +81,12 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     if !caller.may_see(&run.agent) && !calls::is_parent(app, caller, &run).await? {
         return Err(Error::NotFound("run"));
     }
-    Ok(api::RunDetail { run: view_run(run), attempts: attempts.into_iter().map(view_attempt).collect() })
+    let events = if run.absorbed > 0 { app.store.companions(run.id).await? } else { Vec::new() };
+    Ok(api::RunDetail {
+        run: view_run(run),
+        attempts: attempts.into_iter().map(view_attempt).collect(),
+        events: events.into_iter().map(view_companion).collect(),
+    })
 }
 
 /// Lines in one answer at most.
@@ -136,6 +141,9 @@ pub async fn retry(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str
                 state.as_str()
             );
             Err(Error::Conflict("not_failed", detail))
+        }
+        Retry::Overtaken(by) => {
+            Err(Error::Conflict("overtaken", format!("{by} is newer work of its key, which it would replace")))
         }
         Retry::Forgotten => Err(Error::Gone("forgotten", "what its event said was removed for good".to_owned())),
         Retry::Unknown => Err(Error::NotFound("run")),

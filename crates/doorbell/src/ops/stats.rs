@@ -45,6 +45,15 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     for (agent, since) in stats.oldest_queued {
         entry(&mut agents, &agent).oldest_queued_at = Some(since.to_string());
     }
+    for (agent, until) in stats.throttled.into_iter().filter(|(_, until)| *until > clock::now()) {
+        let row = entry(&mut agents, &agent);
+        // Of several triggers, the first that may go on.
+        let until = until.to_string();
+        row.throttled_until = Some(row.throttled_until.take().map_or(until.clone(), |other| other.min(until)));
+    }
+    for (agent, key, run) in stats.holders {
+        entry(&mut agents, &agent).holders.push(api::Holder { key, run_id: run.to_string() });
+    }
     agents.retain(|name, _| caller.may_see(name));
     let agents = agents.into_values().collect();
     if caller.confined_to().is_some() {

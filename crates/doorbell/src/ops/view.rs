@@ -52,6 +52,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         event_id: run.event.to_string(),
         event_type: run.event_type,
         key: run.key,
+        absorbed: run.absorbed,
         state: run.state.as_str().to_owned(),
         reason: run.reason,
         dead_letter: run.dead_letter,
@@ -63,6 +64,15 @@ pub fn view_run(run: StoredRun) -> api::Run {
         cancel_requested_by: run.cancel_requested,
         follow_up: run.follow_up.map(|note| api::FollowUp { at: note.at.to_string(), error: note.error }),
         result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
+    }
+}
+
+/// A further event of a run.
+pub(super) fn view_companion(event: StoredEvent) -> api::Companion {
+    api::Companion {
+        event_id: event.id.to_string(),
+        event_type: event_type(&event.provider, &event.event, event.action.as_deref()),
+        received_at: event.received_at.to_string(),
     }
 }
 

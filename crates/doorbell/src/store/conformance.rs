@@ -13,8 +13,8 @@ use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
 
 use super::{
-    Acceptance, Accepted, Admission, AgentOutcome, Claim, Claimed, Finish, Lease, NewEvent, OutcomeKind, SqliteStore,
-    Standing, Start, Store, StoredRun,
+    Acceptance, Accepted, Admission, AgentOutcome, Claim, Claimed, Effects, Finish, Lease, NewEvent, OutcomeKind,
+    RunQuery, SqliteStore, Standing, Start, Store, StoredRun,
 };
 
 /// Makes a test of each guarantee for each store.
@@ -33,8 +33,11 @@ macro_rules! every_store_keeps {
 
 mod accepting;
 mod duplicates;
+mod flow;
+mod gathering;
 mod history;
 mod queues;
+mod rates;
 mod records;
 mod running;
 
@@ -97,7 +100,7 @@ pub(super) fn active(agents: &[&str]) -> Vec<(String, Standing)> {
 
 /// That `agent` is to be started with run `n`.
 pub(super) fn start(agent: &str, n: u32, admission: Admission) -> Start {
-    Start { agent: agent.to_owned(), trigger: 0, run: run_id(n), key: None, admission }
+    Start { agent: agent.to_owned(), trigger: 0, run: run_id(n), key: None, flow: None, admission }
 }
 
 /// Event `n`, which starts `agent` with run `n`.

@@ -1,5 +1,6 @@
 //! Queues as a whole: agents that stand still, and runs that go on.
 
+use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 
 /// How an agent of the configuration stands.
@@ -23,6 +24,8 @@ pub enum Retry {
     Queued(String),
     /// It is in this state, in which there is nothing to try again.
     NotFailed(State),
+    /// This run of a newer event has taken its place.
+    Overtaken(RunId),
     /// What its event said was removed for good.
     Forgotten,
     /// There is no such run.

@@ -18,6 +18,7 @@ mod checkpoint;
 mod copy;
 mod dictionary;
 mod fault;
+mod flow;
 mod headers;
 mod history;
 mod inspect;
@@ -33,6 +34,7 @@ mod runs;
 mod schema;
 mod secret_uses;
 mod tally;
+mod turns;
 mod writer;
 
 #[cfg(test)]
@@ -208,8 +210,15 @@ impl SqliteStore {
             let all = released.len() < queue::STEP;
             agents.extend(released);
             if all {
-                let next = self.readers.read(queue::next_due).await?;
-                return Ok(Released { agents: agents.into_iter().collect(), next });
+                let due = self.readers.read(queue::next_due).await?;
+                let mut times: Vec<Timestamp> = due.into_iter().collect();
+                for (agent, opens) in self.readers.read(move |sql| turns::openings(sql, now)).await? {
+                    match opens {
+                        Some(opens) => times.push(opens),
+                        None => drop(agents.insert(agent)),
+                    }
+                }
+                return Ok(Released { agents: agents.into_iter().collect(), next: times.into_iter().min() });
             }
         }
     }
@@ -359,6 +368,10 @@ impl Store for SqliteStore {
 
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>> {
         Box::pin(self.readers.read(move |sql| runs::with_attempts(sql, id)))
+    }
+
+    fn companions(&self, run: RunId) -> Answer<'_, Vec<StoredEvent>> {
+        Box::pin(self.readers.read(move |sql| flow::companions(sql, run)))
     }
 
     fn rejections(&self, source: Option<String>, limit: usize) -> Answer<'_, Vec<Rejection>> {

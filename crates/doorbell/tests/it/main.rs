@@ -13,6 +13,7 @@ mod conditions;
 mod crash;
 mod docs;
 mod doctor;
+mod flow;
 mod hostile;
 mod ingest;
 mod judges;

@@ -13,14 +13,33 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     check("trusted_proxies", gateway("[gateway]\ntrusted_proxies = 1"));
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
     check("rate_limit", gateway(&format!("{GATEWAY}rate_limit = 1")));
-    for key in ["debounce", "when_busy", "max_per_key", "throttle", "priority"] {
-        check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
-    }
     for key in ["run_as", "url", "credential", "headers"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
     }
     for kind in ["http", "worker"] {
         check(kind, agent(&AGENT.replace("type = \"command\"", &format!("type = \"{kind}\"\nurl = \"x\""))));
+    }
+}
+
+#[test]
+fn flow_control_that_cannot_be_is_refused_with_an_example() {
+    for (line, message) in [
+        ("when_busy = \"wait\"", "expected \"queue\" or \"skip\" or \"replace\" or \"attach\", found \"wait\""),
+        ("debounce = \"30s\"", "expected a table, found a string"),
+        ("debounce = { max_wait = \"5m\" }", "`debounce` needs a `window`"),
+        ("debounce = { window = \"30s\", wait = \"5m\" }", "unknown key `wait`"),
+        ("debounce = { window = \"30s\", max_wait = \"5s\" }", "a burst cannot wait for 30s and for 5s at most"),
+        ("max_per_key = 10", "expected a rate such as \"10/1h\", found an integer"),
+        ("max_per_key = \"10\"", "\"10\" is not a rate: write how many, `/`, and a time"),
+        ("throttle = \"0/1m\"", "how many is 1 to 10000"),
+        ("throttle = \"3/1 minute\"", "is not a duration"),
+        ("throttle = \"3/8d\"", "the time is up to 7d"),
+        ("priority = 1001", "1001 is out of range"),
+    ] {
+        let problems = agent(&AGENT.replace("[runtime]", &format!("{line}\n[runtime]"))).problems();
+        assert!(problems.contains(message), "{line}: {problems}");
+        let problems = gateway(&format!("[defaults]\n{line}")).problems();
+        assert!(problems.contains(message), "{line} in [defaults]: {problems}");
     }
 }
 
@@ -54,11 +73,7 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (gateway(&format!("{GATEWAY}ignore_senders = [\"*bot\"]")), "is no exact name", "belong into triggers"),
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
         (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
-        (
-            agent(&AGENT.replace("[runtime]", "debounc = 1\n[runtime]")),
-            "unknown key `debounc`",
-            "if `debounce` is meant: it is not supported yet",
-        ),
+        (agent(&format!("{AGENT}run_a = 1")), "unknown key `run_a`", "if `run_as` is meant: it is not supported yet"),
         (agent(&format!("maxWorkQueueSize = 1\nwork_queue_size = 2\n{AGENT}")), "another name of", "keep one"),
     ] {
         let problems = project.problems();

@@ -149,11 +149,13 @@ error: agent `triage` has no [runtime]: how it is carried out
               command = ["./agent", "--fast"]
               cwd = "."    # the project; without it, a new folder for each run
 
-error: `debounce` is not supported yet
- --> agents/triage/config.toml:3:1
+error: expected a table, found a string
+ --> agents/triage/config.toml:3:12
   |
 3 | debounce = 'true'
-  | ^^^^^^^^
+  |            ^^^^^^
+  |
+  = help: debounce = { window = "30s", max_wait = "5m" }
 
 2 problems
 "#,

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 
+use doorbell_core::flow::Move;
 use doorbell_core::id::{EventId, RunId};
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
+use super::flow::{self, Arrival, Known};
 use super::rows::{self, DROPPED, QUEUED, change, delivery_digest, kind_number, value};
 use super::writer::{Memory, Work};
-use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, NewEvent, OutcomeKind, Start};
+use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Effects, NewEvent, OutcomeKind, Start};
 
 /// Runs that one accept drops at most: a bound that was lowered is reached over several.
 const MOST_DROPPED: u64 = 256;
@@ -133,29 +135,30 @@ impl<'a> Delivery<'a> {
         let Placed { seq, id, duplicate, forgotten, mut outcomes } = placed;
         let was_silent = outcomes.is_empty();
         let mut newly = Vec::new();
-        let (mut queued, mut dropped) = (Vec::new(), Vec::new());
+        let (mut queued, mut dropped, mut effects) = (Vec::new(), Vec::new(), Effects::default());
         let mut dropped_itself = false;
         for start in &event.starts {
             let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
             if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
-            let (kind, run, reason) = self.decide(work, start, part)?;
-            let decided = Decided { seq, event, start, kind, run, reason, duplicate };
+            let decided = self.decide(work, Place { seq, event, start, duplicate }, part)?;
             if !decided.record(work.sql)? {
                 continue;
             }
-            if let (OutcomeKind::Started, Some(run)) = (kind, run) {
-                decided.queue(work, run)?;
+            if let Some(run) = decided.run.filter(|_| decided.begins()) {
                 self.taken.insert((part, &start.agent), run);
                 self.started += 1;
-                dropped_itself |= make_room(work, start, id, event.received_at, &mut dropped)?;
-                queued.push(start.agent.clone());
+                decided.carry_out(work, run, &mut effects)?;
+                if matches!(decided.next, Move::Queue) {
+                    dropped_itself |= make_room(work, start, id, event.received_at, &mut dropped)?;
+                    queued.push(start.agent.clone());
+                }
             }
             if let Some(before) = before {
                 outcomes.remove(before);
             }
-            newly.push((start.agent.clone(), kind));
+            newly.push((start.agent.clone(), decided.counts_as()));
             outcomes.push(decided.outcome());
         }
         if duplicate && was_silent && !outcomes.is_empty() {
@@ -166,24 +169,30 @@ impl<'a> Delivery<'a> {
             queued.retain(|agent| outcomes.iter().any(|o| o.agent == *agent && o.kind == OutcomeKind::Started));
         }
         outcomes.sort_by(|a, b| a.agent.cmp(&b.agent));
-        Ok(Accepted { event: id, duplicate, outcomes, queued, dropped, decided: newly })
+        Ok(Accepted { event: id, duplicate, outcomes, queued, dropped, decided: newly, effects })
     }
 
-    fn decide(
-        &mut self,
-        work: &mut Work<'_>,
-        start: &Start,
-        part: usize,
-    ) -> Outcome<(OutcomeKind, Option<Run>, Option<String>)> {
-        if let Admission::Skip(reason) = &start.admission {
-            return Ok((OutcomeKind::Skipped, None, Some(reason.clone())));
-        }
-        if let Admission::FilterError(reason) = &start.admission {
-            return Ok((OutcomeKind::FilterError, None, Some(reason.clone())));
+    fn decide(&mut self, work: &mut Work<'_>, place: Place<'a>, part: usize) -> Outcome<Decided<'a>> {
+        let start = place.start;
+        let nothing =
+            |kind, run, reason| Ok(Decided { place, kind, run, reason: Some(reason), next: Move::Skip(String::new()) });
+        match &start.admission {
+            Admission::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason.clone()),
+            Admission::FilterError(reason) => return nothing(OutcomeKind::FilterError, None, reason.clone()),
+            Admission::Grow | Admission::DropOldest(_) | Admission::Reject(_) => {}
         }
         if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
             let reason = "another source took the same delivery".to_owned();
-            return Ok((OutcomeKind::Absorbed, Some(*run), Some(reason)));
+            return nothing(OutcomeKind::Absorbed, Some(*run), reason);
+        }
+        let next = match place.arrival() {
+            Some(arrival) => flow::decide(work.sql, arrival)?,
+            None => Move::Queue,
+        };
+        match next {
+            Move::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason),
+            Move::Absorb(into) => return Ok(Decided::absorbed(place, into)),
+            Move::Queue | Move::Gather { .. } | Move::Hold(_) => {}
         }
         if let Admission::Reject(most) = start.admission
             && fresh(work, &start.agent)? >= most
@@ -191,10 +200,11 @@ impl<'a> Delivery<'a> {
             if !self.refusing.contains(&start.agent) {
                 self.refusing.push(start.agent.clone());
             }
-            return Ok((OutcomeKind::Dropped, None, Some(format!("{most} runs were queued, which is the most"))));
+            let reason = format!("{most} runs were queued, which is the most");
+            return nothing(OutcomeKind::Dropped, None, reason);
         }
-        let seq = next(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
-        Ok((OutcomeKind::Started, Some(Run { seq, id: start.run }), None))
+        let seq = next_seq(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
+        Ok(Decided { place, kind: OutcomeKind::Started, run: Some(Run { seq, id: start.run }), reason: None, next })
     }
 }
 
@@ -210,21 +220,76 @@ fn parts_of(events: &[Packed]) -> Vec<usize> {
     parts
 }
 
-/// What an event means to one agent.
-struct Decided<'a> {
+/// An event and one agent that it is for.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     /// Of the stored event.
     seq: i64,
     /// As it came this time.
     event: &'a NewEvent,
     start: &'a Start,
-    kind: OutcomeKind,
-    run: Option<Run>,
-    reason: Option<String>,
     /// Whether the event was stored before, perhaps with other triggers.
     duplicate: bool,
 }
 
-impl Decided<'_> {
+impl<'a> Place<'a> {
+    /// For flow control, if the agent has any.
+    fn arrival(&self) -> Option<Arrival<'a>> {
+        let Self { seq, event, start, duplicate } = *self;
+        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, now: event.received_at, start, flow })
+    }
+}
+
+/// What an event means to one agent.
+struct Decided<'a> {
+    place: Place<'a>,
+    kind: OutcomeKind,
+    run: Option<Run>,
+    reason: Option<String>,
+    /// What becomes of the run.
+    next: Move<Known>,
+}
+
+impl<'a> Decided<'a> {
+    /// It goes with a run that is there.
+    fn absorbed(place: Place<'a>, into: Known) -> Self {
+        let kind = place.arrival().map_or(OutcomeKind::Absorbed, |arrival| flow::kind_of_absorbed(arrival, into));
+        let run = Some(Run { seq: into.seq, id: into.id });
+        let reason = Some(flow::absorbed_reason(into)).filter(|_| kind == OutcomeKind::Absorbed);
+        Self { place, kind, run, reason, next: Move::Absorb(into) }
+    }
+
+    /// Whether a run has the event by it.
+    fn begins(&self) -> bool {
+        !matches!(self.next, Move::Skip(_))
+    }
+
+    /// As it is counted: where events are gathered, each further one adds one that is absorbed.
+    fn counts_as(&self) -> OutcomeKind {
+        if matches!(self.next, Move::Absorb(_)) { OutcomeKind::Absorbed } else { self.kind }
+    }
+
+    /// Makes the run, or adds the event to the one that is there.
+    fn carry_out(&self, work: &mut Work<'_>, run: Run, effects: &mut Effects) -> Outcome<()> {
+        let Some(arrival) = self.place.arrival() else { return self.queue(work, run) };
+        if let Move::Absorb(into) = self.next {
+            return flow::absorb(work, arrival, into);
+        }
+        let trace = self.place.event.trace.as_deref();
+        flow::insert(work, arrival, (run.seq, run.id), trace, &self.next)?;
+        work.memory.next_run = Some(run.seq + 1);
+        match &self.next {
+            Move::Gather { due, .. } => effects.due = Some(effects.due.map_or(*due, |other| other.min(*due))),
+            Move::Queue => work.memory.count_fresh(&arrival.start.agent),
+            _ => {}
+        }
+        match self.next {
+            // What is held is not the newest work before somebody lets it go on.
+            Move::Hold(_) => Ok(()),
+            _ => flow::replace(work, arrival, (run.seq, run.id), effects),
+        }
+    }
+
     /// Writes the outcome. False, and nothing written, if the agent has one that stands.
     fn record(&self, sql: &Connection) -> Outcome<bool> {
         let statement = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason, trigger_set) \
@@ -236,14 +301,14 @@ impl Decided<'_> {
             sql,
             statement,
             params![
-                self.seq,
-                self.start.agent,
+                self.place.seq,
+                self.place.start.agent,
                 kind_number(self.kind),
                 self.run.map(|run| run.seq),
-                self.start.trigger,
-                self.event.received_at.as_millis(),
+                self.place.start.trigger,
+                self.place.event.received_at.as_millis(),
                 self.reason,
-                self.duplicate.then_some(self.event.trigger_set),
+                self.place.duplicate.then_some(self.place.event.trigger_set),
             ],
         )?;
         Ok(written == 1)
@@ -254,33 +319,31 @@ impl Decided<'_> {
         // operation that fails takes its batch with it. See also `tally`.
         let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let created = self.event.received_at.as_millis();
-        let (id, agent) = (run.id.to_bytes(), &self.start.agent);
-        let (trace, key) = (&self.event.trace, &self.start.key);
-        change(work.sql, statement, params![run.seq, id, agent, self.seq, QUEUED, created, trace, key])?;
+        let created = self.place.event.received_at.as_millis();
+        let (id, agent) = (run.id.to_bytes(), &self.place.start.agent);
+        let (trace, key) = (&self.place.event.trace, &self.place.start.key);
+        change(work.sql, statement, params![run.seq, id, agent, self.place.seq, QUEUED, created, trace, key])?;
         work.memory.next_run = Some(run.seq + 1);
-        if let Some(count) = work.memory.fresh.get_mut(agent) {
-            *count += 1;
-        }
+        work.memory.count_fresh(agent);
         Ok(())
     }
 
     fn outcome(self) -> AgentOutcome {
         AgentOutcome {
-            agent: self.start.agent.clone(),
+            agent: self.place.start.agent.clone(),
             kind: self.kind,
             run: self.run.map(|run| run.id),
-            trigger: self.start.trigger,
+            trigger: self.place.start.trigger,
             reason: self.reason,
-            at: self.event.received_at,
-            trigger_set: self.event.trigger_set,
+            at: self.place.event.received_at,
+            trigger_set: self.place.event.trigger_set,
         }
     }
 }
 
 /// Claims the event's keys, and stores it if none of them was known.
 fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
-    let seq = next(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")?;
+    let seq = next_seq(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")?;
     let Some(known) = claim_keys(work.sql, event, seq)? else {
         insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
@@ -386,7 +449,7 @@ fn make_room(
 }
 
 /// The sequence after the greatest, which is asked for once.
-fn next(sql: &Connection, memory: &mut Option<i64>, greatest: &str) -> Outcome<i64> {
+fn next_seq(sql: &Connection, memory: &mut Option<i64>, greatest: &str) -> Outcome<i64> {
     match *memory {
         Some(next) => Ok(next),
         None => {

@@ -42,6 +42,14 @@ fn own_runs(sql: &Connection, event: i64) -> Outcome<Vec<OwnRun>> {
     all(sql, OWN_RUNS, [event], |row| Ok(OwnRun { seq: row.get(0)?, id: rows::id(row, 1)?, over: row.get(2)? }))
 }
 
+/// The runs that were handed the event ?1: its own, and those that took it in.
+const RUNS_WITH: &str = "SELECT r.seq, r.id, r.state >= 4 FROM outcomes o JOIN runs r ON r.seq = o.run_seq \
+                         AND (r.event_seq = o.event_seq OR r.absorbed > 0) WHERE o.event_seq = ?1";
+
+fn runs_with(sql: &Connection, event: i64) -> Outcome<Vec<OwnRun>> {
+    all(sql, RUNS_WITH, [event], |row| Ok(OwnRun { seq: row.get(0)?, id: rows::id(row, 1)?, over: row.get(2)? }))
+}
+
 /// Events that may go, from the oldest on, as far as one go reaches.
 pub(super) fn expired(sql: &Connection, expiry: Expiry) -> Outcome<Expired> {
     let before = expiry.before.as_millis();
@@ -208,7 +216,7 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Tim
     if let Some(at) = forgotten {
         return Ok(Forgetting::Forgotten(at));
     }
-    let runs = own_runs(sql, seq)?;
+    let runs = runs_with(sql, seq)?;
     let unfinished: Vec<RunId> = runs.iter().filter(|run| !run.over).map(|run| run.id).collect();
     if !unfinished.is_empty() {
         return Ok(Forgetting::Unfinished(unfinished));
@@ -218,7 +226,9 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Tim
         // Reasons may quote what the agent said.
         change(sql, "UPDATE attempts SET reason = NULL WHERE run_seq = ?1", [run.seq])?;
         // A key is what the trigger took from the event.
-        change(sql, "UPDATE runs SET reason = NULL, follow_up_error = NULL, key = NULL WHERE seq = ?1", [run.seq])?;
+        let forget = "UPDATE runs SET reason = NULL, follow_up_error = NULL, key = NULL, lane = NULL, counted_at = NULL \
+                      WHERE seq = ?1";
+        change(sql, forget, [run.seq])?;
     }
     change(sql, "UPDATE outcomes SET reason = NULL WHERE event_seq = ?1", [seq])?;
     change(sql, "DELETE FROM bodies WHERE event_seq = ?1", [seq])?;

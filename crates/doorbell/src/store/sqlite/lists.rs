@@ -218,8 +218,8 @@ pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>
     let before = query.before.unwrap_or(i64::MAX);
     let mut seqs = match query.event {
         Some(event) => {
-            let of_event = "SELECT r.seq FROM outcomes o JOIN runs r ON r.seq = o.run_seq AND r.event_seq = o.event_seq \
-                            WHERE o.event_seq = (SELECT seq FROM events WHERE id = ?1)";
+            let of_event = "SELECT r.seq FROM outcomes o JOIN runs r ON r.seq = o.run_seq \
+                            AND (r.event_seq = o.event_seq OR r.absorbed > 0) WHERE o.event_seq = (SELECT seq FROM events WHERE id = ?1)";
             all(sql, of_event, [event.to_bytes()], |row| Ok(row.get(0)?))?
         }
         None if query.key.is_some() => with_key(sql, query, before)?,

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use doorbell_core::id::RunId;
+use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Outcome;
-use super::rows::{self, HELD, QUEUED, WAITING, all, change, value};
+use super::flow;
+use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
 use super::writer::Work;
 use crate::store::{PAUSED, Release, Standing};
 
@@ -23,7 +25,9 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
     let due = all(work.sql, due, params![now.as_millis(), STEP], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
     })?;
-    let queue = "UPDATE runs SET state = ?2, due = NULL WHERE seq = ?1";
+    // What it gathered is complete; why it was to be tried again still holds.
+    let queue = "UPDATE runs SET state = ?2, due = NULL, reason = iif(gathers_until IS NULL, reason, NULL) \
+                 WHERE seq = ?1";
     let mut agents = Vec::with_capacity(due.len());
     for (seq, agent) in due {
         change(work.sql, queue, params![seq, QUEUED])?;
@@ -89,6 +93,11 @@ pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcom
     let Some((seq, agent, state)) = found else { return Ok(Release::Unknown) };
     if state != HELD {
         return Ok(Release::NotHeld(rows::state_of(state)?));
+    }
+    if let Some(by) = flow::overtaken(work.sql, seq)? {
+        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
+        change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), now.as_millis()])?;
+        return Ok(Release::NotHeld(State::Superseded));
     }
     let release = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL) \
                    WHERE seq = ?4";

@@ -2,15 +2,15 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use doorbell_core::id::KeyId;
+use doorbell_core::id::{KeyId, RunId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::{Fault, Outcome};
 use super::rows::{self, all, change, state_of, value};
-use super::tally;
 use super::writer::Work;
+use super::{tally, turns};
 use crate::store::{ApiKey, MOST_REJECTIONS, Rejection, Stats};
 
 /// Keeps a rejection and drops the oldest of its source beyond the bound.
@@ -117,7 +117,18 @@ pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
     let runs = all(sql, counts, (), |row| Ok((row.get::<_, String>(0)?, state_of(row.get(1)?)?, row.get(2)?)))?;
     let queued = runs.iter().filter(|(_, state, _)| *state == State::Queued);
     let queued: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
-    Ok(Stats { events, runs, oldest_queued: tally::oldest_queued(sql, &queued)? })
+    let (throttled, holders) = (turns::throttled(sql)?, holders(sql, &runs)?);
+    Ok(Stats { events, oldest_queued: tally::oldest_queued(sql, &queued)?, runs, throttled, holders })
+}
+
+/// Running runs that have a key.
+fn holders(sql: &Connection, counts: &[(String, State, u64)]) -> Outcome<Vec<(String, String, RunId)>> {
+    let running = "SELECT key, id FROM runs WHERE agent = ?1 AND state = 3 AND key IS NOT NULL ORDER BY seq";
+    let mut found = Vec::new();
+    for (agent, ..) in counts.iter().filter(|(_, state, _)| *state == State::Running) {
+        found.append(&mut all(sql, running, [agent], |row| Ok((agent.clone(), row.get(0)?, rows::id(row, 1)?)))?);
+    }
+    Ok(found)
 }
 
 /// Writes something.

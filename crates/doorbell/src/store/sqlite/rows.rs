@@ -27,6 +27,7 @@ pub(super) const QUEUED: i64 = 2;
 pub(super) const RUNNING: i64 = 3;
 pub(super) const FAILED: i64 = 5;
 pub(super) const CANCELLED: i64 = 6;
+pub(super) const SUPERSEDED: i64 = 7;
 pub(super) const DROPPED: i64 = 8;
 
 /// The number that stands for a state; never changed.
@@ -39,7 +40,7 @@ pub(super) fn state_number(state: State) -> i64 {
         State::Succeeded => 4,
         State::Failed => FAILED,
         State::Cancelled => CANCELLED,
-        State::Superseded => 7,
+        State::Superseded => SUPERSEDED,
         State::Dropped => DROPPED,
     }
 }
@@ -202,7 +203,8 @@ pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
 
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
-                   r.cancel_requested, r.trace, r.key, r.followed_up_at, r.follow_up_error FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   r.cancel_requested, r.trace, r.key, r.followed_up_at, r.follow_up_error, \
+                   coalesce(r.absorbed, 0) FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -226,6 +228,7 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             cancel_requested: row.get(17)?,
             trace: row.get(18)?,
             key: row.get(19)?,
+            absorbed: row.get(22)?,
             follow_up: follow_up(row)?,
             result: None,
         };

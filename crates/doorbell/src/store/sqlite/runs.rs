@@ -7,7 +7,9 @@ use rusqlite::{OptionalExtension, params};
 
 use super::body::PackedBody;
 use super::fault::Outcome;
+use super::flow;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, change, state_number, state_of, value};
+use super::turns::{self, Next};
 use super::writer::Work;
 use crate::store::{
     Attempt, Cancel, Claim, Finish, FollowedUp, Lease, OutcomeKind, Process, Retry, Running, StoredEvent, StoredRun,
@@ -22,15 +24,13 @@ pub(super) struct PackedClaim {
     pub(super) body: PackedBody,
 }
 
-/// Makes the oldest queued runs of an agent running. One whose rows cannot be read fails, so that it does not keep the
+/// Makes the queued runs of an agent running whose turn it is. One whose rows cannot be read fails, so that it does not keep the
 /// others from being claimed.
 pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedClaim>> {
-    let oldest = "SELECT seq, attempt FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT ?3";
-    let found = rows::all(work.sql, oldest, params![claim.agent, QUEUED, claim.leases.len()], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?))
-    })?;
+    let found = turns::next(work, claim)?;
+    turns::take(work, claim, &found)?;
     let mut claimed = Vec::with_capacity(found.len());
-    for ((seq, attempts), lease) in found.into_iter().zip(&claim.leases) {
+    for (Next { seq, attempts, .. }, lease) in found.into_iter().zip(&claim.leases) {
         if attempts == 0
             && let Some(count) = work.memory.fresh.get_mut(&claim.agent)
         {
@@ -96,15 +96,17 @@ pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestam
 
 /// Ends an attempt and moves its run on.
 pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
-    let ours = "SELECT seq, attempt, cancel_requested FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2";
+    let ours = "SELECT seq, attempt, cancel_requested, (SELECT id FROM runs n WHERE n.seq = runs.replaced_by) \
+                FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2";
     let ours = work
         .sql
         .prepare_cached(ours)?
         .query_row(params![finish.run.to_bytes(), finish.lease.0], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, Option<String>>(2)?))
+            let replaced_by = row.get::<_, Option<_>>(3)?.map(RunId::from_bytes);
+            Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, Option<String>>(2)?, replaced_by))
         })
         .optional()?;
-    let Some((seq, attempt, cancel_requested)) = ours else {
+    let Some((seq, attempt, cancel_requested, replaced_by)) = ours else {
         return Ok(false);
     };
     let end = "UPDATE attempts SET ended_at = ?3, ended = ?4, reason = ?5, exit_code = ?6 \
@@ -112,7 +114,12 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
     let (at, next) = (finish.at.as_millis(), &finish.transition);
     change(work.sql, end, params![seq, attempt, at, finish.ended, next.reason, finish.exit_code])?;
     // Whoever asked for the end was told so: a run that would go on ends here.
+    let goes_on = !next.state.is_final() || next.state == State::Cancelled || finish.ended == "lost";
     let (state, due, reason) = match cancel_requested {
+        // It did not come to its own end, and whether it would have failed is no longer of interest.
+        Some(_) if let Some(by) = replaced_by.filter(|_| goes_on) => {
+            (State::Superseded, None, format!("replaced by {by}"))
+        }
         Some(by) if !next.state.is_final() => (State::Cancelled, None, format!("cancelled by {by}")),
         _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
         _ => (next.state, None, next.reason.clone()),
@@ -234,6 +241,9 @@ pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry>
     }
     if forgotten {
         return Ok(Retry::Forgotten);
+    }
+    if let Some(by) = flow::overtaken(work.sql, seq)? {
+        return Ok(Retry::Overtaken(by));
     }
     let queue = "UPDATE runs SET state = ?2, reason = ?3, finished_at = NULL, due = NULL, dead_letter = 0, failures = 0, \
                  losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL WHERE seq = ?1";

@@ -9,15 +9,17 @@ use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
-use super::rows::{QUEUED, all, state_of, value};
+use super::rows::{QUEUED, all, change, state_of, value};
 use super::writer::Work;
 use crate::store::{Space, Tallies};
 
+/// Stands for queued runs under flow control where a state's number stands otherwise.
+pub(super) const IN_LANES: i64 = -2;
 /// Stands for dead letters where a state's number stands otherwise.
 const DEAD_LETTERS: i64 = -1;
 
 /// `kind` is a state's number, below 4 for runs that are in it now, from 4 on for those that came to it since the
-/// connection was opened; or -1 for those that became dead letters since.
+/// connection was opened; or -1 for those that became dead letters since, and -2 for those that are queued under flow control.
 const INSTALL: &str = "
 -- `count` is never NULL, and not declared so: a constraint that could stop the update below would have SQLite prepare to undo
 -- each new run alone, by a copy of every page that it changes.
@@ -34,6 +36,10 @@ INSERT INTO temp.tally
 SELECT names.agent, states.column1,
        (SELECT count(*) FROM main.runs WHERE runs.agent = names.agent AND runs.state = states.column1)
 FROM names, (VALUES (0), (1), (2), (3)) AS states WHERE names.agent IS NOT NULL;
+INSERT INTO temp.tally
+SELECT tally.agent, -2, (SELECT count(*) FROM main.runs INDEXED BY runs_by_state
+                         WHERE runs.agent = tally.agent AND runs.state = 2 AND runs.lane IS NOT NULL)
+FROM temp.tally WHERE tally.kind = 2;
 
 CREATE TEMP TRIGGER tally_made AFTER INSERT ON main.runs BEGIN
     INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
@@ -42,6 +48,12 @@ END;
 CREATE TEMP TRIGGER tally_moved AFTER UPDATE OF state ON main.runs WHEN new.state <> old.state BEGIN
     UPDATE tally SET count = count - 1 WHERE agent = old.agent AND kind = old.state AND kind < 4;
     INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TEMP TRIGGER tally_lane_moved AFTER UPDATE OF state ON main.runs
+WHEN new.lane IS NOT NULL AND (new.state = 2) <> (old.state = 2) BEGIN
+    INSERT INTO tally VALUES (new.agent, -2, iif(new.state = 2, 1, -1))
+    ON CONFLICT DO UPDATE SET count = count + excluded.count;
 END;
 
 CREATE TEMP TRIGGER tally_died AFTER UPDATE OF dead_letter ON main.runs WHEN new.dead_letter > old.dead_letter BEGIN
@@ -56,6 +68,12 @@ END;
 /// Counts what there is, and keeps count from now on. For the connection that writes, before its first operation.
 pub(super) fn install(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(INSTALL)
+}
+
+/// Counts a new run that is queued under flow control; the others keep count by themselves.
+pub(super) fn count_in_lane(sql: &Connection, agent: &str) -> Outcome<()> {
+    let count = "INSERT INTO temp.tally VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1";
+    change(sql, count, params![agent, IN_LANES]).map(drop)
 }
 
 /// The numbers, without the oldest queued runs.

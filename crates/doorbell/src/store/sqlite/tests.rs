@@ -20,6 +20,8 @@ use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Store, Stream};
 
 mod history;
 mod model;
+mod simulation;
+mod turns;
 
 /// A folder of its own, and the database in it.
 pub(super) struct Place {
@@ -31,6 +33,13 @@ impl Place {
     pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state").join("doorbell.db");
+        Self { _folder: folder, path }
+    }
+
+    /// Where nothing is written to a disk, if the system has such a place.
+    fn in_memory() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let path = folder.path().join("doorbell.db");
         Self { _folder: folder, path }
     }
 

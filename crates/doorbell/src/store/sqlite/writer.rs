@@ -42,6 +42,15 @@ pub(super) struct Memory {
     pub(super) next_run: Option<i64>,
 }
 
+impl Memory {
+    /// Counts a further queued run of an agent that never started.
+    pub(super) fn count_fresh(&mut self, agent: &str) {
+        if let Some(count) = self.fresh.get_mut(agent) {
+            *count += 1;
+        }
+    }
+}
+
 /// Something to do in a transaction, and whom to answer. It may be run more than once: each time in a transaction that
 /// knows nothing of the earlier ones.
 trait Operation: Send {

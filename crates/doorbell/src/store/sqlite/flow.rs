@@ -1,0 +1,298 @@
+//! Flow control at the moment an event is stored: what its key is busy with, and what becomes of both.
+
+use std::fmt;
+use std::time::Duration;
+
+use doorbell_core::flow::{self, Debounce, Flow, Lane, MOST_ABSORBED, Move, WhenBusy};
+use doorbell_core::id::RunId;
+use doorbell_core::run::State;
+use doorbell_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+
+use super::fault::{Fault, Outcome};
+use super::rows::{self, HELD, QUEUED, RUNNING, SUPERSEDED, WAITING, all, change, kind_number, state_number};
+use super::tally;
+use super::writer::Work;
+use crate::store::{Effects, OutcomeKind, Start, StoredEvent};
+
+/// Runs that one event replaces at most: only those that waited before their trigger said `replace` can be so many.
+const MOST_REPLACED: usize = 5000;
+
+/// Why a run waits for further events.
+const GATHERS: &str = "gathers further events of its key: `debounce`";
+
+/// What throttles nothing.
+pub(super) const NO_GATE: &str = "-";
+
+/// A run of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub(super) seq: i64,
+    pub(super) id: RunId,
+    /// Its own event.
+    pub(super) event_seq: i64,
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+fn known(row: &Row<'_>) -> rusqlite::Result<Known> {
+    Ok(Known { seq: row.get(0)?, id: rows::id(row, 1)?, event_seq: row.get(2)? })
+}
+
+/// An event that is about to be decided on for one agent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    /// Its place in the order of commits.
+    pub(super) event_seq: i64,
+    /// Whether it was stored before, so that there may be newer ones.
+    pub(super) duplicate: bool,
+    pub(super) now: Timestamp,
+    pub(super) start: &'a Start,
+    pub(super) flow: &'a Flow,
+}
+
+impl Arrival<'_> {
+    /// What its runs share: the key, or without one, the agent as a whole.
+    fn lane(&self) -> &str {
+        self.start.key.as_deref().unwrap_or_default()
+    }
+}
+
+/// The key of an arrival, as the tables know it.
+struct Key<'a> {
+    sql: &'a Connection,
+    arrival: Arrival<'a>,
+}
+
+impl Key<'_> {
+    fn find(&self, statement: &str, params: impl rusqlite::Params) -> Outcome<Option<Known>> {
+        Ok(self.sql.prepare_cached(statement)?.query_row(params, known).optional()?)
+    }
+}
+
+impl Lane for Key<'_> {
+    type Run = Known;
+    type Error = Fault;
+
+    fn newer(&mut self) -> Outcome<Option<Known>> {
+        let Arrival { event_seq, duplicate, start, .. } = self.arrival;
+        // What was stored just now is the newest.
+        if duplicate { newer(self.sql, &start.agent, start.key.as_deref(), event_seq) } else { Ok(None) }
+    }
+
+    fn open(&mut self, queued: bool) -> Outcome<Option<Known>> {
+        let open = "SELECT seq, id, event_seq FROM runs INDEXED BY runs_in_lane WHERE agent = ?1 AND lane = ?2 \
+                    AND alone = ?3 AND state = ?4 AND attempt = 0 AND coalesce(absorbed, 0) < ?5 \
+                    AND (?6 OR state = 0 OR gathers_until IS NOT NULL) LIMIT 1";
+        let Arrival { start, flow, .. } = self.arrival;
+        let states = [QUEUED, WAITING, HELD];
+        for state in &states[usize::from(!queued)..] {
+            let params = params![start.agent, self.arrival.lane(), flow.is_alone(), state, MOST_ABSORBED, queued];
+            if let Some(run) = self.find(open, params)? {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
+    }
+
+    fn holder(&mut self) -> Outcome<Option<Known>> {
+        let holder = "SELECT seq, id, event_seq FROM runs WHERE agent = ?1 AND lane = ?2 AND alone = ?3 AND state < 4 \
+                      ORDER BY state DESC LIMIT 1";
+        let Arrival { start, flow, .. } = self.arrival;
+        self.find(holder, params![start.agent, self.arrival.lane(), flow.is_alone()])
+    }
+
+    fn made(&mut self, n: u32) -> Outcome<Option<Timestamp>> {
+        // What is later than now was made before the clock was set back.
+        let made = "SELECT counted_at FROM runs WHERE agent = ?1 AND lane = ?2 AND counted_at <= ?3 \
+                    ORDER BY counted_at DESC LIMIT 1 OFFSET ?4";
+        let Arrival { start, now, .. } = self.arrival;
+        let params = params![start.agent, self.arrival.lane(), now.as_millis(), n.saturating_sub(1)];
+        Ok(rows::value(self.sql, made, params)?.map(Timestamp::from_millis))
+    }
+}
+
+/// What becomes of the arrival.
+pub(super) fn decide(sql: &Connection, arrival: Arrival<'_>) -> Outcome<Move<Known>> {
+    flow::decide(arrival.flow, &mut Key { sql, arrival }, arrival.now)
+}
+
+/// Where a new run stands, with its reason, until when, and how long it may gather.
+fn entry(next: &Move<Known>) -> (i64, Option<&str>, Option<Timestamp>, Option<Timestamp>) {
+    match next {
+        Move::Gather { due, ends } => (WAITING, Some(GATHERS), Some(*due), Some(*ends)),
+        Move::Hold(reason) => (HELD, Some(reason), None, None),
+        Move::Queue | Move::Absorb(_) | Move::Skip(_) => (QUEUED, None, None, None),
+    }
+}
+
+/// Writes a new run under flow control.
+pub(super) fn insert(
+    work: &Work<'_>,
+    arrival: Arrival<'_>,
+    (seq, id): (i64, RunId),
+    trace: Option<&str>,
+    next: &Move<Known>,
+) -> Outcome<()> {
+    // OR FAIL: see where runs without flow control are written.
+    let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, reason, due, \
+                     gathers_until, lane, alone, priority, gate, counted_at, replaces) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+    let Arrival { event_seq, now, start, flow, .. } = arrival;
+    let (state, reason, due, ends) = entry(next);
+    let gate = flow.throttle.map_or(NO_GATE.to_owned(), |rate| format!("{}:{rate}", start.trigger));
+    let counted = flow.max_per_key.filter(|_| state != HELD).map(|_| now.as_millis());
+    change(
+        work.sql,
+        statement,
+        params![
+            seq,
+            id.to_bytes(),
+            start.agent,
+            event_seq,
+            state,
+            now.as_millis(),
+            trace,
+            start.key,
+            reason,
+            due.map(Timestamp::as_millis),
+            ends.map(Timestamp::as_millis),
+            arrival.lane(),
+            flow.is_alone(),
+            flow.priority,
+            gate,
+            counted,
+            flow.when_busy == Some(WhenBusy::Replace),
+        ],
+    )?;
+    if state == QUEUED { enter_lane(work.sql, start, seq) } else { Ok(()) }
+}
+
+/// Gives a new queued run its turn, unless it has to wait for another one of its key: as the trigger `runs_lane_entered` does
+/// for runs that are queued later.
+fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
+    let turn = "UPDATE runs SET turn = 1 + max(\
+                coalesce((SELECT t.turn FROM turns t WHERE t.agent = runs.agent AND t.gate = runs.gate \
+                          AND t.priority = runs.priority), 0), \
+                coalesce((SELECT r.turn FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane \
+                          AND r.gate = runs.gate AND r.priority = runs.priority AND r.turn IS NOT NULL AND r.state = 2 \
+                          ORDER BY r.turn DESC LIMIT 1), 0)) \
+                WHERE seq = ?1 AND (alone = 0 OR (\
+                NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
+                            AND r.state = 3) \
+                AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
+                                AND r.state = 2 AND r.turn IS NOT NULL)))";
+    change(sql, turn, [seq])?;
+    tally::count_in_lane(sql, &start.agent)
+}
+
+/// What becomes of an event that goes with a run: where events are gathered the newest one is the run's own, and those
+/// before it are absorbed.
+pub(super) fn kind_of_absorbed(arrival: Arrival<'_>, into: Known) -> OutcomeKind {
+    match arrival.flow.debounce.is_some() && arrival.event_seq > into.event_seq {
+        true => OutcomeKind::Started,
+        false => OutcomeKind::Absorbed,
+    }
+}
+
+/// Adds the arrival to a run that has not started.
+pub(super) fn absorb(work: &Work<'_>, arrival: Arrival<'_>, into: Known) -> Outcome<()> {
+    let Arrival { event_seq, now, start, flow, .. } = arrival;
+    if kind_of_absorbed(arrival, into) == OutcomeKind::Started {
+        let step_back =
+            "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
+        let (kind, reason) = (kind_number(OutcomeKind::Absorbed), absorbed_reason(into));
+        change(work.sql, step_back, params![into.event_seq, start.agent, into.seq, kind, reason])?;
+    }
+    let window = flow.debounce.map_or(Duration::ZERO, |Debounce { window, .. }| window);
+    let grow = "UPDATE runs SET absorbed = coalesce(absorbed, 0) + 1, event_seq = iif(?2, max(event_seq, ?3), event_seq), \
+                due = iif(state = 1 AND ?2, min(?4, coalesce(gathers_until, ?4)), due) WHERE seq = ?1";
+    let due = now.after(window).as_millis();
+    change(work.sql, grow, params![into.seq, flow.debounce.is_some(), event_seq, due]).map(drop)
+}
+
+/// Why an event is absorbed.
+pub(super) fn absorbed_reason(into: Known) -> String {
+    format!("it goes with {into}, which had not started")
+}
+
+/// Ends what the new run replaces: what waits at once, what runs by asking for its end.
+pub(super) fn replace(
+    work: &mut Work<'_>,
+    arrival: Arrival<'_>,
+    (seq, id): (i64, RunId),
+    effects: &mut Effects,
+) -> Outcome<()> {
+    if arrival.flow.when_busy != Some(WhenBusy::Replace) {
+        return Ok(());
+    }
+    let start = arrival.start;
+    let others = "SELECT seq, id, event_seq, state, attempt FROM runs WHERE agent = ?1 AND lane = ?2 AND alone = 1 \
+                  AND state < 4 AND seq <> ?3 LIMIT ?4";
+    let others = all(work.sql, others, params![start.agent, arrival.lane(), seq, MOST_REPLACED], |row| {
+        Ok((known(row)?, row.get::<_, i64>(3)?, row.get::<_, i64>(4)?))
+    })?;
+    let (by, reason) = (format!("{id}, which replaces it"), format!("replaced by {id}"));
+    // Those that wait first: when the one that has the turn is gone, no other of them must get it.
+    for (other, state, attempt) in others.iter().filter(|(_, state, _)| *state != RUNNING) {
+        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
+        change(work.sql, end, params![other.seq, SUPERSEDED, reason, arrival.now.as_millis()])?;
+        if (*state, *attempt) == (QUEUED, 0)
+            && let Some(count) = work.memory.fresh.get_mut(&start.agent)
+        {
+            *count = count.saturating_sub(1);
+        }
+        effects.superseded.push(other.id);
+    }
+    for (other, ..) in others.iter().filter(|(_, state, _)| *state == RUNNING) {
+        // Whom a person asked to end is cancelled by that person.
+        let ask = "UPDATE runs SET cancel_requested = ?2, replaced_by = ?3 WHERE seq = ?1 AND cancel_requested IS NULL";
+        if change(work.sql, ask, params![other.seq, by, seq])? == 1 {
+            effects.asked_to_end.push((other.id, by.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// A run of a key, or without one of the agent as a whole, whose event is newer than this one.
+fn newer(sql: &Connection, agent: &str, key: Option<&str>, event_seq: i64) -> Outcome<Option<Known>> {
+    let find = |statement: &str, params: &[&dyn ToSql]| -> Outcome<Option<Known>> {
+        Ok(sql.prepare_cached(statement)?.query_row(params, known).optional()?)
+    };
+    if let Some(key) = key {
+        let newer = "SELECT seq, id, event_seq FROM runs WHERE key = ?1 AND agent = ?2 AND lane = ?1 AND event_seq > ?3 \
+                     ORDER BY seq DESC LIMIT 1";
+        return find(newer, &[&key, &agent, &event_seq]);
+    }
+    let newest = "SELECT seq, id, event_seq FROM runs WHERE agent = ?1 AND state = ?2 AND lane = '' AND event_seq > ?3 \
+                  ORDER BY seq DESC LIMIT 1";
+    for state in State::ALL.map(state_number) {
+        if let Some(run) = find(newest, &[&agent, &state, &event_seq])? {
+            return Ok(Some(run));
+        }
+    }
+    Ok(None)
+}
+
+/// The run of a newer event that keeps a held one, which is let go on, from being carried out.
+pub(super) fn overtaken(sql: &Connection, seq: i64) -> Outcome<Option<RunId>> {
+    let held = "SELECT agent, key, event_seq FROM runs WHERE seq = ?1 AND replaces = 1";
+    let held = sql
+        .prepare_cached(held)?
+        .query_row([seq], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, i64>(2)?)))
+        .optional()?;
+    let Some((agent, key, event_seq)) = held else { return Ok(None) };
+    Ok(newer(sql, &agent, key.as_deref(), event_seq)?.map(|run| run.id))
+}
+
+/// The events that a run has beside its own, oldest first.
+pub(super) fn companions(sql: &Connection, run: RunId) -> Outcome<Vec<StoredEvent>> {
+    let absorbed = "SELECT o.event_seq FROM runs r JOIN outcomes o ON o.run_seq = r.seq AND o.kind = 1 \
+                    WHERE r.id = ?1 AND r.absorbed > 0 AND o.event_seq <> r.event_seq ORDER BY o.event_seq";
+    let seqs = all(sql, absorbed, [run.to_bytes()], |row| Ok(row.get::<_, i64>(0)?))?;
+    seqs.into_iter().map(|seq| rows::event(sql, seq)).collect()
+}
