@@ -146,7 +146,7 @@ fn check(source: &Source, event: &Event) {
     let _ = serde_json::to_string(&event.context().shortened()).expect("a context is JSON");
     let provider = source.provider();
     let _ = (provider.answer(event, true), provider.answer(event, false), provider.confirmation_url(event));
-    let _ = provider.follow_up(event.delivery(), &Ended { agent: "a", succeeded: true, text: "done" });
+    let _ = provider.follow_up(event.delivery(), &Ended { agent: "a", succeeded: true, text: "done", first: true });
     prompts::show(event);
 }
 

@@ -4,10 +4,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod keys;
+mod replays;
 mod sources;
+mod starts;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
-pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
+pub use replays::{
+    NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
+};
+pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
+pub use starts::{
+    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+};
 
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +89,7 @@ pub struct Event {
     pub delivery_id: Option<String>,
     /// The credential instance whose secret verified it; none: the source takes unsigned deliveries.
     pub verified_by: Option<String>,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// How many further deliveries of it came.
     pub duplicates: u64,
@@ -94,6 +102,9 @@ pub struct Event {
     /// When what it said was removed for good: headers, body and context, logs and results of its runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten_at: Option<String>,
+    /// What it says again, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayOf>,
 }
 
 /// What a `DELETE` of an event did.
@@ -388,6 +399,12 @@ pub struct Agent {
     pub timeout_seconds: u64,
     /// The sources it listens to.
     pub sources: Vec<String>,
+    /// When the clock starts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
+    /// Its pause, or that of all agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
 }
 
 /// The agents.
@@ -548,6 +565,9 @@ pub struct AgentStats {
     pub dropped: u64,
     /// When the oldest queued run was made.
     pub oldest_queued_at: Option<String>,
+    /// Its pause, or that of all agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// When the next of its runs may start, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<String>,

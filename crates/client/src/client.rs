@@ -14,6 +14,9 @@ use crate::error::{Error, excerpt, refusal};
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
+mod replays;
+mod starts;
+
 /// How long a single question may take; streams have no end.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -183,7 +186,7 @@ impl Client {
     /// # Errors
     /// 403 if the own key may not, 400 if the file is not fit for it.
     pub async fn copy_store(&self, wish: &api::NewCopy) -> Result<api::Copied, Error> {
-        let body = serde_json::to_vec(wish).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(wish)?;
         let request = self.http.post(self.url(&["v1", "backup"])?).headers(self.headers("application/json"));
         let request = request.header("content-type", "application/json").body(body);
         let response = self.check(request.send().await).await?;
@@ -246,7 +249,7 @@ impl Client {
     /// # Errors
     /// 400 if the trigger is none, 403 if the own key may not see all events.
     pub async fn test_trigger(&self, test: &api::TriggerTest) -> Result<api::TriggerTestResult, Error> {
-        let body = serde_json::to_vec(test).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(test)?;
         self.post(self.url(&["v1", "triggers", "test"])?, Some(body)).await
     }
 
@@ -255,7 +258,7 @@ impl Client {
     /// # Errors
     /// 403 if the own key may not.
     pub async fn create_key(&self, wish: &api::NewKey) -> Result<api::CreatedKey, Error> {
-        let body = serde_json::to_vec(wish).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(wish)?;
         self.post(self.url(&["v1", "keys"])?, Some(body)).await
     }
 
@@ -280,7 +283,7 @@ impl Client {
     /// # Errors
     /// 400 if nothing of that name is told, 403 if the own key may not.
     pub async fn test_notifications(&self, wish: &api::NotificationTest) -> Result<api::NotificationAnswers, Error> {
-        let body = serde_json::to_vec(wish).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(wish)?;
         self.post(self.url(&["v1", "notifications", "test"])?, Some(body)).await
     }
 
@@ -307,9 +310,22 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, url: Url, body: Option<Vec<u8>>) -> Result<Bytes, Error> {
+        self.ask_with(method, url, body, None).await
+    }
+
+    async fn ask_with(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<Vec<u8>>,
+        header: Option<(&str, &str)>,
+    ) -> Result<Bytes, Error> {
         let mut request = self.http.request(method, url).headers(self.headers("application/json")).timeout(TIMEOUT);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
+        }
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let response = self.check(request.send().await).await?;
         response.bytes().await.map_err(|error| unreachable(&self.base, error))
@@ -382,6 +398,10 @@ pub(crate) fn unreachable(url: &Url, source: reqwest::Error) -> Error {
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     Error::Unreachable { url: shown.as_str().trim_end_matches('/').to_owned(), source: source.without_url() }
+}
+
+fn encode(wish: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(wish).map_err(|error| Error::Unexpected(error.to_string()))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {

@@ -1,8 +1,11 @@
 //! One HTTP request to a source, as it was received: nothing decoded, nothing trusted.
 
-use bytes::Bytes;
-use http::{HeaderMap, Method};
+use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method};
+
+use crate::provider::kept_target;
 use crate::time::Timestamp;
 
 /// One HTTP request to a source.
@@ -37,6 +40,14 @@ pub enum HeaderFault {
 }
 
 impl Delivery {
+    /// What was received, made of what was stored of it (`kept`: what `kept_headers` kept).
+    pub fn stored(kept: &BTreeMap<String, String>, body: Bytes, received_at: Timestamp) -> Self {
+        let (method, url) = kept_target(|name| kept.get(name).map(String::as_str));
+        let pairs =
+            kept.iter().filter_map(|(name, value)| Some((name.parse().ok()?, HeaderValue::from_str(value).ok()?)));
+        Self { method, url, headers: pairs.collect(), body, received_at, certificate: None }
+    }
+
     /// The only value of a header, trimmed.
     ///
     /// # Errors

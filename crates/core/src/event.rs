@@ -14,6 +14,15 @@ use crate::verify::Verified;
 
 /// The provider, and the source, of events that Doorbell makes itself: no webhook brought them.
 pub const OWN: &str = "doorbell";
+/// The same for events of the clock.
+pub const SCHEDULE: &str = "schedule";
+/// The same for what people start by hand.
+pub const MANUAL: &str = "manual";
+
+/// Whether no webhook brought the events of this provider.
+pub fn is_own(provider: &str) -> bool {
+    [OWN, SCHEDULE, MANUAL].contains(&provider)
+}
 
 /// The longest delivery id that is kept as it is, in bytes; a longer one is kept as its digest.
 const LONGEST_DELIVERY_ID: usize = 200;
@@ -58,6 +67,23 @@ pub enum Value {
 }
 
 impl Context {
+    /// What somebody asked for who starts an agent by hand; `body` is the event's.
+    pub fn of_request(body: &serde_json::Value) -> Self {
+        let mut context = Self::default();
+        context.set("event", "run");
+        for field in ["prompt", "by"] {
+            if let Some(text) = body[field].as_str() {
+                context.set(field, text);
+            }
+        }
+        match &body["input"] {
+            serde_json::Value::Null => {}
+            serde_json::Value::String(text) => context.set("input", text.as_str()),
+            input => context.set("input", input.to_string()),
+        }
+        context
+    }
+
     /// Sets a field.
     pub fn set(&mut self, field: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
         let field = field.into();

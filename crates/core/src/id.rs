@@ -30,6 +30,9 @@ pub enum OfNotification {}
 /// Marker of [`KeyId`].
 #[derive(Debug)]
 pub enum OfKey {}
+/// Marker of [`ReplayId`].
+#[derive(Debug)]
+pub enum OfReplay {}
 
 impl Kind for OfEvent {
     const PREFIX: &'static str = "evt";
@@ -43,6 +46,9 @@ impl Kind for OfNotification {
 impl Kind for OfKey {
     const PREFIX: &'static str = "key";
 }
+impl Kind for OfReplay {
+    const PREFIX: &'static str = "rpl";
+}
 
 /// `evt_…`: a stored event.
 pub type EventId = Id<OfEvent>;
@@ -50,6 +56,8 @@ pub type EventId = Id<OfEvent>;
 pub type RunId = Id<OfRun>;
 /// `key_…`: an API key (its public name, not the key).
 pub type KeyId = Id<OfKey>;
+/// `rpl_…`: events that are carried out once more.
+pub type ReplayId = Id<OfReplay>;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const LENGTH: usize = 26;

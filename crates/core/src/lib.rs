@@ -24,6 +24,7 @@ pub mod prompt;
 pub mod provider;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 pub mod secret;
 pub mod source;
 pub mod time;

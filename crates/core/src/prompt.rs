@@ -9,6 +9,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 
 use crate::envelope::Envelope;
+use crate::event::MANUAL;
 
 /// The longest text field in a prompt, in characters; the whole event is in the event file.
 pub const LONGEST_TEXT: usize = 4000;
@@ -110,6 +111,11 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
     };
     if !prompt.is_empty() {
         prompt.push_str("\n\n");
+    }
+    if envelope.source == MANUAL
+        && let Some(request) = envelope.context.text("prompt")
+    {
+        prompt.push_str(&format!("Somebody started this run by hand, and asks:\n\n{}\n\n", request.trim()));
     }
     let mut context = json!({ "event_id": envelope.event_id, "event_type": envelope.event_type,
         "source": envelope.source, "integration_id": envelope.integration_id, "run_id": envelope.run_id, "context": envelope.context });

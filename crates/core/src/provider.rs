@@ -5,12 +5,11 @@
 //! fits.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use crate::delivery::Delivery;
 use crate::event::{Context, Event};
@@ -38,6 +37,7 @@ pub mod discord;
 mod encoding;
 pub mod generic;
 pub mod github;
+mod headers;
 pub mod hubspot;
 mod identity;
 mod json;
@@ -59,6 +59,8 @@ mod words;
 
 pub use answer::{Answer, Ended, FollowUp, Greeting};
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
+pub(crate) use headers::kept_target;
+pub use headers::{kept_headers, visible_headers};
 pub use json::NotJson;
 pub use key::{InvalidKey, Key};
 pub use registry::built_in;
@@ -91,7 +93,8 @@ pub struct Reading {
     pub context: Context,
     /// The provider's id of the delivery, stable over its retries.
     pub delivery_id: Option<String>,
-    /// Whether it is part of setting up the webhook (GitHub's `ping`): it starts only agents that name it.
+    /// Whether all it wants is an answer at once: it is part of setting up the webhook (GitHub's `ping`), or asks for
+    /// suggestions while somebody types (Discord's `autocomplete`). It starts only agents that name it.
     pub handshake: bool,
 }
 
@@ -203,6 +206,11 @@ pub trait Provider: Debug + Send + Sync {
         Cow::Borrowed(value)
     }
 
+    /// Whether the sender of an event is the one that `ignore_senders` calls `ignored`.
+    fn is_sender(&self, ignored: &str, sender: &str) -> bool {
+        ignored == sender
+    }
+
     /// Prepares a secret for verification.
     ///
     /// # Errors
@@ -226,8 +234,8 @@ pub trait Provider: Debug + Send + Sync {
     }
 
     /// The URL of the certificate that the delivery's signature is checked with, where the protocol has one: it is
-    /// fetched and handed to [`Provider::verify`] as [`Delivery::certificate`]. Whatever says that the delivery cannot
-    /// be meant for this source (host, topic) is checked before.
+    /// fetched and handed to [`Provider::verify`] as [`Delivery::certificate`]. All that can be checked without it (shape,
+    /// host, topic, algorithm, age) is checked before, so that strangers do not have us fetch for nothing.
     ///
     /// # Errors
     /// If nothing may be fetched for this delivery.
@@ -260,6 +268,11 @@ pub trait Provider: Debug + Send + Sync {
     fn confirmation_url(&self, event: &Event) -> Option<String> {
         let _ = event;
         None
+    }
+
+    /// Whether [`Provider::follow_up`] ever tells anybody.
+    fn follows_up(&self) -> bool {
+        false
     }
 
     /// Tells those who wait where the event came from how its run ended (Discord, Slack's commands). `delivery` is made
@@ -313,94 +326,10 @@ pub trait Provider: Debug + Send + Sync {
 /// The longest name of an event or an action that is taken from outside, in bytes.
 const LONGEST_NAME: usize = 200;
 
-/// Last words of names of headers that carry a secret whatever the provider is: tokens that senders share with their
-/// receivers, and what proxies say of the one they let in. Rather one too many: nothing here reads such a header.
-const SECRET_WORDS: [&str; 20] = [
-    "accesstoken",
-    "apikey",
-    "apitoken",
-    "assertion",
-    "auth",
-    "authentication",
-    "authorization",
-    "authtoken",
-    "cookie",
-    "credential",
-    "credentials",
-    "jwt",
-    "passphrase",
-    "passwd",
-    "password",
-    "pwd",
-    "secret",
-    "secretkey",
-    "session",
-    "token",
-];
-
-/// Words before `key` that make it a secret. Others name something: `X-Event-Key`, `Idempotency-Key`.
-const SECRET_KEYS: [&str; 17] = [
-    "access",
-    "account",
-    "admin",
-    "api",
-    "app",
-    "application",
-    "auth",
-    "client",
-    "functions",
-    "integration",
-    "master",
-    "private",
-    "secret",
-    "service",
-    "shared",
-    "subscription",
-    "webhook",
-];
-
-/// Names of headers that carry a secret and do not look like it.
-const SECRET_NAMES: [&str; 4] =
-    ["set-cookie2", "x-amzn-oidc-data", "x-ms-client-principal", "x-ms-token-aad-id-token-payload"];
-
-/// Whether a header (its name in lower case) carries a secret whatever the provider is.
-fn is_always_secret(name: &str) -> bool {
-    let mut words = name.rsplit(['-', '_', '.']);
-    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    match last {
-        // Twilio's I-Twilio-Idempotency-Token tells a repetition.
-        "token" => before != "idempotency",
-        "key" => SECRET_KEYS.contains(&before),
-        word => SECRET_WORDS.contains(&word) || SECRET_NAMES.contains(&name),
-    }
-}
-
 /// The sample for `event`: the one of that name, else the first one of that event (`issues` for `issues.opened`).
 pub fn find_sample<'a>(samples: &'a [Sample], event: &str) -> Option<&'a Sample> {
     let exact = samples.iter().find(|sample| sample.event == event);
     exact.or_else(|| samples.iter().find(|sample| sample.event.split('.').next() == Some(event)))
-}
-
-/// The headers that may be stored, shown and handed on: names in lower case, those with a secret left out, repeated
-/// ones joined with `, `, bytes that are not UTF-8 replaced.
-pub fn visible_headers(provider: &dyn Provider, headers: &HeaderMap) -> BTreeMap<String, String> {
-    let mut visible = BTreeMap::<String, String>::new();
-    for (name, value) in headers {
-        let name = name.as_str();
-        if is_always_secret(name) || provider.secret_headers().iter().any(|secret| secret == name) {
-            continue;
-        }
-        // Nearly all are text, which this sees faster than the lossy way does.
-        let value = value.to_str().map_or_else(|_| String::from_utf8_lossy(value.as_bytes()), Cow::Borrowed);
-        match visible.get_mut(name) {
-            Some(joined) => {
-                joined.push_str(", ");
-                joined.push_str(&value);
-            }
-            None => drop(visible.insert(name.to_owned(), value.into_owned())),
-        }
-    }
-    visible
 }
 
 /// Whether a text from outside can name an event or an action: not empty, not endless, no control characters.

@@ -73,7 +73,7 @@ impl Source {
         }
     }
 
-    /// The same source, whose events start nothing if one of these caused them: exact names, as the provider spells them.
+    /// The same source, whose events start nothing if one of these caused them: names, compared as the provider does.
     #[must_use]
     pub fn ignoring(mut self, senders: Vec<String>) -> Self {
         self.ignored = senders;
@@ -87,7 +87,9 @@ impl Source {
 
     /// Who caused an event with this context, if that is somebody whose events start nothing.
     pub fn ignored_sender<'a>(&'a self, context: &Context) -> Option<&'a str> {
-        let caused = |name: &&String| SENDERS.iter().any(|field| context.text(field) == Some(name.as_str()));
+        let is =
+            |name: &str, field: &str| context.text(field).is_some_and(|sender| self.provider.is_sender(name, sender));
+        let caused = |name: &&String| SENDERS.iter().any(|field| is(name, field));
         self.ignored.iter().find(caused).map(String::as_str)
     }
 

@@ -123,7 +123,9 @@ impl Trigger {
         }
         if candidate.handshake && !self.names_handshake(candidate.context) {
             let event = candidate.context.text("event").unwrap_or_default();
-            return Err(format!("`{event}` only sets the webhook up: it starts agents whose `events` name it"));
+            return Err(format!(
+                "`{event}` is answered at once, and is no work in itself: it starts only agents whose `events` name it"
+            ));
         }
         for clause in &self.clauses {
             let verdict = clause.explain(candidate.context);
@@ -142,10 +144,17 @@ impl Trigger {
         })
     }
 
+    /// As the event (`autocomplete`) or with its action (`autocomplete.deploy`); a glob names nothing.
     fn names_handshake(&self, context: &Context) -> bool {
         let event = context.text("event").unwrap_or_default();
+        let action = context.text("action");
+        let is_it = |name: &str| match name.strip_prefix(event) {
+            Some("") => true,
+            Some(rest) => action.is_some() && rest.strip_prefix('.') == action,
+            None => false,
+        };
         let events = self.clauses.iter().filter(|clause| clause.field == "events");
-        events.flat_map(|clause| &clause.any_of).any(|pattern| pattern.as_str() == event)
+        events.flat_map(|clause| &clause.any_of).any(|pattern| is_it(pattern.as_str()))
     }
 }
 
@@ -315,5 +324,19 @@ mod tests {
         assert!(!trigger(vec![]).explain(candidate).matched);
         assert!(!trigger(vec![clause("events", &["event"], &["**"], &[])]).matches(candidate));
         assert!(trigger(vec![clause("events", &["event"], &["ping"], &[])]).explain(candidate).matched);
+    }
+
+    #[test]
+    fn what_only_asks_for_suggestions_starts_agents_that_name_it_with_or_without_its_action() {
+        let mut context = Context::default();
+        context.set("event", "autocomplete");
+        context.set("action", "deploy");
+        let candidate = Candidate { source: "acme", handshake: true, context: &context };
+        let matches = |patterns: &[&str]| trigger(vec![clause("events", &["event"], patterns, &[])]).matches(candidate);
+        assert!(!trigger(vec![clause("commands", &["action"], &["deploy"], &[])]).matches(candidate));
+        assert!(matches(&["autocomplete"]) && matches(&["autocomplete.deploy"]));
+        for other in ["autocomplete.other", "autocomplete.*", "auto*", "autocompletedeploy"] {
+            assert!(!matches(&[other]), "{other}");
+        }
     }
 }

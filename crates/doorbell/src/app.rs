@@ -20,10 +20,14 @@ use crate::config::Config;
 use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
+mod pauses;
+mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
 
+pub use pauses::{Pause, Paused, Pauses, Rate};
+pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
@@ -48,6 +52,10 @@ pub struct App {
     pub access: Access,
     /// Which secrets verify deliveries.
     pub secret_uses: SecretUses,
+    /// What somebody paused.
+    pub pauses: Pauses,
+    /// Events that are carried out once more.
+    pub replays: Replays,
     /// What happens, for those who watch.
     pub activity: Activity,
     /// What may be worth telling.
@@ -77,6 +85,7 @@ impl App {
         let root = config.root.clone();
         let access = Access::new(store.keys().await?);
         let secret_uses = SecretUses::new(store.secret_uses().await?);
+        let pauses = Pauses::load(&store.notes().await?);
         let metrics = Metrics::new(clock::now());
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
         let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
@@ -88,6 +97,8 @@ impl App {
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
             access,
             secret_uses,
+            pauses,
+            replays: Replays::default(),
             activity: Activity::default(),
             signs: Signs::default(),
             metrics,

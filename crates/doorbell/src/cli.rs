@@ -32,7 +32,9 @@ mod output;
 mod providers;
 mod random;
 mod reference;
+mod replay;
 mod ring;
+mod run;
 mod runs;
 mod serve;
 mod settings;
@@ -97,6 +99,10 @@ enum Command {
     Events(events::EventsArgs),
     Why(why::WhyArgs),
     Runs(runs::RunsArgs),
+    Run(run::RunArgs),
+    Pause(run::PauseArgs),
+    Resume(run::ResumeArgs),
+    Replay(replay::ReplayArgs),
     Logs(logs::LogsArgs),
     Stat(stat::StatArgs),
     Doctor(doctor::DoctorArgs),
@@ -191,6 +197,10 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Events(args) => events::run(context, args).await?,
         Command::Why(args) => why::run(context, args).await?,
         Command::Runs(args) => runs::run(context, args).await?,
+        Command::Run(args) => run::run(context, args).await?,
+        Command::Pause(args) => run::pause(context, args).await?,
+        Command::Resume(args) => run::resume(context, args).await?,
+        Command::Replay(args) => replay::run(context, args).await?,
         Command::Logs(args) => logs::run(context, args).await?,
         Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,

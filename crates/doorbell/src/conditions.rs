@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use doorbell_core::condition::{Body, Choice, Conditions, Facts, Meter, Ruling, choose};
 use doorbell_core::event::Event;
-use doorbell_core::provider::visible_headers;
+use doorbell_core::provider::kept_headers;
 use doorbell_core::trigger::{Trigger, Verdict};
 
 mod pool;
@@ -20,7 +20,7 @@ const EXPLAINING: Duration = Duration::from_secs(5);
 /// What conditions see of an event.
 pub fn facts_of(event: &Event) -> Facts {
     let (source, delivery) = (event.source(), event.delivery());
-    let headers = visible_headers(source.provider(), &delivery.headers);
+    let headers = kept_headers(source.provider(), delivery);
     let content_type = headers.get("content-type").map(String::as_str);
     Facts {
         source: source.provider().name().to_owned(),

@@ -13,6 +13,7 @@ use doorbell_core::flow::Flow;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::prompt::Template;
 use doorbell_core::run::Policy;
+use doorbell_core::schedule::Schedule;
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
@@ -36,6 +37,7 @@ mod quantity;
 mod result;
 mod retries;
 mod runtime;
+mod schedules;
 mod skill;
 mod sources;
 mod telemetry;
@@ -146,6 +148,8 @@ pub struct Agent {
     pub when_full: WhenFull,
     /// Its triggers, in file order.
     pub triggers: Vec<Trigger>,
+    /// When the clock starts it, in file order.
+    pub schedules: Vec<Schedule>,
     /// How it is carried out.
     pub runtime: CommandRuntime,
     /// How it is tried.

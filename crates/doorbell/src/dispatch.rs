@@ -4,7 +4,7 @@
 //! table of runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,6 @@ use std::time::Duration;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
-use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,15 +20,19 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Body, Cancel, Effects, Error, Lease, Release, StoredEvent};
+use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Retry, StoredEvent};
 
 mod carry;
 mod desks;
 mod follow_up;
 mod journal;
+mod own;
 mod recovery;
+mod resume;
 #[cfg(test)]
 mod tests;
+
+pub use own::{Cause, Caused, admission};
 
 use desks::Desks;
 use follow_up::FollowUps;
@@ -51,6 +54,8 @@ pub struct Dispatcher {
     desks: Desks,
     follow_ups: Arc<FollowUps>,
     due: Notify,
+    /// An agent comes back slowly.
+    resumed: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
     /// What still runs is to end now.
@@ -62,17 +67,8 @@ pub struct Dispatcher {
 
 /// A delivery as its provider reads it again, made of what was stored.
 fn delivery_of(event: &StoredEvent, body: &Body) -> Delivery {
-    let headers: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&body.headers).unwrap_or_default();
-    let text = |value: &serde_json::Value| HeaderValue::from_str(value.as_str()?).ok();
-    let pairs = headers.iter().filter_map(|(name, value)| Some((name.parse().ok()?, text(value)?)));
-    Delivery {
-        method: Method::POST,
-        url: String::new(),
-        headers: pairs.collect::<HeaderMap>(),
-        body: body.bytes.clone(),
-        received_at: event.received_at,
-        certificate: None,
-    }
+    let kept: BTreeMap<String, String> = serde_json::from_str(&body.headers).unwrap_or_default();
+    Delivery::stored(&kept, body.bytes.clone(), event.received_at)
 }
 
 #[derive(Debug)]
@@ -97,6 +93,7 @@ impl Dispatcher {
             inherited,
             desks: Desks::default(),
             due: Notify::new(),
+            resumed: Notify::new(),
             in_flight: Mutex::default(),
             closing: CancellationToken::new(),
             handing_back: CancellationToken::new(),
@@ -123,6 +120,8 @@ impl Dispatcher {
             this.takers.spawn(async move { following.follow_configuration().await });
             let releasing = Arc::clone(&this);
             this.takers.spawn(async move { releasing.release_due_runs().await });
+            let resuming = Arc::clone(&this);
+            this.takers.spawn(async move { resuming.resume_slowly().await });
             let keeping = Arc::clone(&this);
             this.keepers.spawn(async move { keeping.keep_leases().await });
         });
@@ -141,7 +140,7 @@ impl Dispatcher {
 
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
-        self.desks.ring(&self.app.current(), agent);
+        self.desks.ring(&self.app.current(), agent, self.app.pauses.holds(agent).is_some());
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -181,6 +180,20 @@ impl Dispatcher {
         Ok(done)
     }
 
+    /// Queues a run that ended badly once more.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn retry(&self, run: RunId, by: &str) -> Result<Retry, Error> {
+        let done = self.app.store.retry(run, by.to_owned()).await?;
+        if let Retry::Queued(agent) = &done {
+            tracing::info!(%run, by, "run.retried");
+            self.wake(agent);
+            self.tell_of(run).await;
+        }
+        Ok(done)
+    }
+
     /// Stops taking runs, lets those that run end within `limit`, then ends the rest and hands them back.
     pub async fn close(&self, limit: Duration) {
         self.closing.cancel();
@@ -212,7 +225,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells of runs that a full queue dropped, without keeping the caller.
+    /// Tells watchers, and who waits for them, of runs that a full queue dropped, without keeping the caller.
     pub fn tell_of_dropped(self: &Arc<Self>, runs: &[RunId]) {
         if runs.is_empty() {
             return;
@@ -221,12 +234,19 @@ impl Dispatcher {
         self.tell_of_all(runs);
     }
 
+    /// Tells watchers, and who waits for them, of runs that ended before they ran, without keeping the caller.
     fn tell_of_all(self: &Arc<Self>, runs: &[RunId]) {
-        if !runs.is_empty() && self.app.activity.is_watched() {
+        let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
+        if !runs.is_empty() && (watched || followed_up) {
             let (this, runs) = (Arc::clone(self), runs.to_vec());
             tokio::spawn(async move {
                 for run in runs {
-                    this.tell_of(run).await;
+                    if watched {
+                        this.tell_of(run).await;
+                    }
+                    if followed_up {
+                        this.follow_ups.consider_dropped(run).await;
+                    }
                 }
             });
         }
@@ -241,7 +261,6 @@ impl Dispatcher {
         if effects.due.is_some() {
             self.due.notify_one();
         }
-        effects.superseded.iter().for_each(|run| self.follow_ups.consider(*run));
         self.tell_of_all(&effects.superseded);
     }
 

@@ -27,6 +27,7 @@ use crate::notify::Notifier;
 use crate::ops;
 use crate::reload::Reloader;
 use crate::runtime::{self, Guard};
+use crate::schedules;
 use crate::store::{self, Store};
 use crate::sweep;
 
@@ -78,6 +79,7 @@ pub struct Gateway {
     reloading: JoinHandle<()>,
     sweeping: CancellationToken,
     sweeper: JoinHandle<()>,
+    scheduler: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -91,8 +93,6 @@ impl Gateway {
     pub async fn start(config: Config, program: &Path, inherited: Vec<(String, OsString)>) -> anyhow::Result<Self> {
         let root = config.root.clone();
         let state = root.join(STATE_FOLDER);
-        files::make_private_folder(&state).with_context(|| format!("cannot make {}", state.display()))?;
-        // Before anything in the folder is written: another one with a database of its own is in the way, too.
         let project = take_project(&state).await?;
         let store = store::open(&config.store_url, &root).await?;
         let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
@@ -116,6 +116,7 @@ impl Gateway {
         notifier.start();
         let sweeping = CancellationToken::new();
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -128,6 +129,7 @@ impl Gateway {
         }
         let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
         files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
+        ops::replays::resume(&app, &dispatcher).await?;
         let reloading = Reloader::start(Arc::clone(&app))?;
         let in_force = app.current();
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
@@ -143,6 +145,7 @@ impl Gateway {
             reloading,
             sweeping,
             sweeper,
+            scheduler,
             _reaper: reaper,
             _project: project,
         })
@@ -155,7 +158,9 @@ impl Gateway {
         // No more deliveries; but agents and people reach the API until the last run is over.
         self.app.closing.store(true, Ordering::Relaxed);
         self.sweeping.cancel();
+        self.app.replays.close().await;
         let _ = self.sweeper.await;
+        let _ = self.scheduler.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);
@@ -229,7 +234,9 @@ const FILES_KEPT: u64 = 512;
 const ADMIN_CONNECTIONS: usize = 256;
 
 /// Takes the project for this process: the files in its folder are one gateway's.
+/// Before anything in the folder is written: another one with a database of its own is in the way, too.
 async fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
+    files::make_private_folder(state).with_context(|| format!("cannot make {}", state.display()))?;
     let path = state.join("gateway.lock");
     let begun = Instant::now();
     loop {

@@ -49,6 +49,30 @@ pub struct Routers {
     pub admin: Option<Router>,
 }
 
+/// What is done with agents and their runs.
+fn run_routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/runs", get(api::list_runs))
+        .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/cancel", post(api::cancel_runs))
+        .route("/v1/runs/release", post(api::release_runs))
+        .route("/v1/runs/retry", post(api::retry_runs))
+        .route("/v1/runs/{id}/logs", get(stream::run_log))
+        .route("/v1/runs/{id}/cancel", post(api::cancel_run))
+        .route("/v1/runs/{id}/release", post(api::release_run))
+        .route("/v1/runs/{id}/retry", post(api::retry_run))
+        .route("/v1/agents", get(api::list_agents))
+        .route("/v1/agents/{name}/run", post(api::run_agent))
+        .route("/v1/agents/{name}/pause", post(api::pause_agent))
+        .route("/v1/agents/{name}/resume", post(api::resume_agent))
+        .route("/v1/events/{id}/replay", post(api::replay_event))
+        .route("/v1/replays", get(api::list_replays).post(api::replay_events))
+        .route("/v1/replays/{id}", get(api::show_replay))
+        .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
+        .route("/v1/pause", post(api::pause_all))
+        .route("/v1/resume", post(api::resume_all))
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
 pub fn routers(
     app: Arc<App>,
@@ -75,13 +99,7 @@ pub fn routers(
         .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
         .route("/v1/events/{id}/body", get(api::event_body))
         .route("/v1/events/{id}/explain", get(api::explain_event))
-        .route("/v1/runs", get(api::list_runs))
-        .route("/v1/runs/{id}", get(api::show_run))
-        .route("/v1/runs/{id}/logs", get(stream::run_log))
-        .route("/v1/runs/{id}/cancel", post(api::cancel_run))
-        .route("/v1/runs/{id}/release", post(api::release_run))
         .route("/v1/backup", post(api::copy_store))
-        .route("/v1/agents", get(api::list_agents))
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
         .route("/v1/sources/{name}/captured", get(api::captured_secret).delete(api::forget_captured_secret))
@@ -90,7 +108,7 @@ pub fn routers(
         .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management.route("/readyz", get(api::readyz));
+    let management = management.merge(run_routes()).route("/readyz", get(api::readyz));
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))

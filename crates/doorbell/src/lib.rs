@@ -15,6 +15,7 @@ pub mod notify;
 pub mod ops;
 pub mod reload;
 pub mod runtime;
+pub mod schedules;
 pub mod store;
 pub mod sweep;
 pub mod telemetry;

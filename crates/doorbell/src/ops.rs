@@ -8,12 +8,15 @@ use crate::store;
 
 pub mod agents;
 pub mod backup;
+pub mod bulk;
 pub mod captured;
 pub mod events;
 pub mod forget;
 pub mod keys;
 pub mod notifications;
+pub mod replays;
 pub mod runs;
+pub mod starts;
 pub mod stats;
 pub mod triggers;
 mod view;

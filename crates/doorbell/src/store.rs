@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::flow::Flow;
-use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,13 @@ mod conformance;
 mod figures;
 mod history;
 mod notes;
+mod queues;
 mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use notes::{DeadLetter, Notes};
+pub use queues::{PAUSED, Retry, Standing};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
 /// What a verb answers.
@@ -90,10 +92,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Agents that have queued runs.
     fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
 
-    /// Holds the queued and waiting runs of agents that are not among `agents`, and queues those that were held so
-    /// and whose agent is back; those that waited for a time that has not come go on waiting. Many are moved in several
-    /// transactions.
-    fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()>;
+    /// Holds the queued and waiting runs of agents that are paused, or not among `agents`, and queues those that were
+    /// held so and whose agent is back and active; those that waited for a time that has not come go on waiting. Many are
+    /// moved in several transactions.
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()>;
+
+    /// The same for up to `most` runs that are held because their agent was gone or paused: the oldest first. Answers how
+    /// many.
+    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize>;
 
     /// Cancels a run that does not run, at once; notes the request for one that does.
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel>;
@@ -210,8 +216,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// that a redelivery starts nothing, not even agents that have no outcome for it.
     fn forget(&self, event: EventId, now: Timestamp) -> Answer<'_, Forgetting>;
 
+    /// The events that say again what this one said, oldest first.
+    fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>>;
+
     /// Lets a held run go on: queues it, or has it wait for its time.
     fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
+
+    /// Queues a run that failed, was cancelled, superseded or dropped once more, as the same run with all its tries.
+    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry>;
 
     /// Copies everything, as it is when the copy is finished, to a file that is there and empty. Events are stored
     /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
@@ -242,7 +254,7 @@ pub struct NewEvent {
     pub verified_by: Option<String>,
     /// When it was received.
     pub received_at: Timestamp,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// The context as JSON, long texts cut.
     pub context: String,
@@ -254,8 +266,19 @@ pub struct NewEvent {
     pub trigger_set: i64,
     /// The trace that its runs go on with (a `traceparent` of W3C Trace Context); none while nothing is traced.
     pub trace: Option<String>,
+    /// What it says again, if it does.
+    pub replay: Option<Replay>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
+}
+
+/// That an event says again what another one said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    /// The replay that made it.
+    pub id: ReplayId,
+    /// The other one.
+    pub of: EventId,
 }
 
 /// What an event means to one agent.
@@ -564,7 +587,7 @@ pub struct StoredEvent {
     pub verified_by: Option<String>,
     /// When it was received first.
     pub received_at: Timestamp,
-    /// Whether it sets the webhook up.
+    /// Whether it only wants an answer (it sets the webhook up, or asks for suggestions).
     pub handshake: bool,
     /// The context as JSON, long texts cut.
     pub context: String,
@@ -576,6 +599,8 @@ pub struct StoredEvent {
     pub duplicates: u64,
     /// When what it said was removed for good, by wish: headers, body and context, logs and results of its runs.
     pub forgotten_at: Option<Timestamp>,
+    /// What it says again, if it does.
+    pub replay: Option<Replay>,
 }
 
 /// Headers and raw body of an event.

@@ -43,7 +43,8 @@ pub struct SourceList {
     pub sources: Vec<Source>,
 }
 
-/// A secret that a sender showed when its webhook was set up. It verifies nothing before it is a credential.
+/// The secrets that senders showed when a webhook was set up, the first one and those after it. They verify nothing before
+/// one is the credential.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CapturedSecret {
@@ -53,14 +54,35 @@ pub struct CapturedSecret {
     pub credential: String,
     /// The field of it.
     pub field: String,
-    /// The secret.
+    /// The first secret.
     pub secret: String,
     /// When it was shown.
     pub captured_at: String,
     /// From where. Anybody who knows the URL can show one: take it only if this was the provider, when you asked for it.
     pub remote: String,
-    /// The command that makes it the credential.
+    /// The command that makes it the credential; where there are several, with an `N` for the number of the one to take.
     pub command: String,
+    /// Others that were shown after it. Not all of them are the provider's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<LaterSecret>,
+}
+
+/// A secret that was shown to a source after another one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaterSecret {
+    /// The secret.
+    pub secret: String,
+    /// When it was shown.
+    pub captured_at: String,
+    /// From where.
+    pub remote: String,
+}
+
+impl std::fmt::Debug for LaterSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LaterSecret").field("captured_at", &self.captured_at).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for CapturedSecret {

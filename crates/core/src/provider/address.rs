@@ -1,5 +1,7 @@
 //! URLs that a sender names: only the plainest form is taken, so that whoever fetches it can only read it as we did.
 
+use std::borrow::Cow;
+
 /// The host of an `https` URL, and what follows it. None for a port, a user, escapes in the host, a fragment, segments that
 /// lead elsewhere (`..`), or any character that URL parsers disagree about.
 pub(super) fn https(url: &str) -> Option<(&str, &str)> {
@@ -15,9 +17,29 @@ pub(super) fn https(url: &str) -> Option<(&str, &str)> {
     good.then_some((host, path))
 }
 
+/// The fields of a URL's query.
+pub(super) fn query(url: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let query = url.split_once('?').map(|(_, query)| query.split('#').next().unwrap_or_default());
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+}
+
+/// A URL as messages show it: without its query, which may carry secrets and is long.
+pub(super) fn shown(url: &str) -> Cow<'_, str> {
+    match url.split_once('?') {
+        Some((path, _)) => Cow::Owned(format!("{path}?…")),
+        None => Cow::Borrowed(url),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_query_of_a_url_is_not_shown() {
+        assert_eq!(shown("https://a.example/b?token=hunter2&c=?"), "https://a.example/b?…");
+        assert_eq!(shown("https://a.example/b"), "https://a.example/b");
+    }
 
     #[test]
     fn only_the_plainest_urls_have_a_host() {

@@ -53,6 +53,8 @@ pub struct Ended<'a> {
     pub succeeded: bool,
     /// Its result as text, or why it failed.
     pub text: &'a str,
+    /// Whether it is the first of the event's runs that is told of: where somebody was promised one message, it becomes this one.
+    pub first: bool,
 }
 
 /// A request that tells how a run ended.

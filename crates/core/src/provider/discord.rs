@@ -25,9 +25,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::identity::{number_for, with_values};
+use super::proof::{self, always};
 use super::{
     Answer, CredentialType, Ended, FilterField, FollowUp, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed,
-    Unreadable, Unsent, decode_hex, encode_hex, filter, proof,
+    Unreadable, Unsent, decode_hex, encode_hex, filter,
 };
 use crate::delivery::Delivery;
 use crate::event::Event;
@@ -131,7 +132,7 @@ impl Provider for Discord {
             Rejection::mismatch(format!("{SIGNATURE} is not the 128 hex digits of an Ed25519 signature"))
         })?;
         let parts = [timestamp.as_bytes(), &delivery.body];
-        let index = keys.iter().position(|named| named.key.signs(&parts, &signature)).ok_or_else(|| {
+        let index = proof::signer(keys, &parts, &signature).ok_or_else(|| {
             Rejection::mismatch(format!(
                 "{SIGNATURE} is not of this time and body with a key of this source. Discord sends such ones on purpose, \
                  to see that they are refused; if all are refused, the public key is that of another application, or \
@@ -148,6 +149,10 @@ impl Provider for Discord {
 
     fn answer(&self, event: &Event, started: bool) -> Option<Answer> {
         Some(replies::at_once(event.delivery(), started))
+    }
+
+    fn follows_up(&self) -> bool {
+        true
     }
 
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
@@ -178,15 +183,14 @@ impl Provider for Discord {
     fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
         let body = fresh(&unsent.body, unsent.delivery_id, unsent.now);
         let timestamp = unsent.now.as_seconds().to_string();
-        let mut headers = vec![
-            ("User-Agent", "Discord-Interactions/1.0 (+https://discord.com)".to_owned()),
-            ("Content-Type", "application/json".to_owned()),
+        let signature = key.and_then(|key| key.signature(&[timestamp.as_bytes(), &body]));
+        let headers = [
+            ("User-Agent", always("Discord-Interactions/1.0 (+https://discord.com)")),
+            ("Content-Type", always("application/json")),
+            (SIGNATURE, signature.map(|signature| encode_hex(&signature))),
+            (TIMESTAMP, Some(timestamp)),
         ];
-        if let Some(signature) = key.and_then(|key| key.signature(&[timestamp.as_bytes(), &body])) {
-            headers.push((SIGNATURE, encode_hex(&signature)));
-        }
-        headers.push((TIMESTAMP, timestamp));
-        Signed { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body }
+        proof::sent(headers, body)
     }
 }
 

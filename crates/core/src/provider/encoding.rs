@@ -2,7 +2,24 @@
 //! plain mismatches.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+
+use crate::secret::Secret;
+
+/// Before the base64 of a secret of Standard Webhooks.
+pub(super) const WHSEC: &str = "whsec_";
+
+/// Padding or not: both are in use for secrets.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Bytes of a secret that is written in base64, padded or not; none if it is not that.
+pub(super) fn decode_secret(text: &str) -> Option<Secret> {
+    LENIENT.decode(text).ok().map(Secret::new)
+}
 
 /// Bytes of a hex text in either case; none if it is not hex or of odd length.
 pub fn decode_hex(text: &str) -> Option<Vec<u8>> {

@@ -7,9 +7,10 @@ use std::borrow::Cow;
 
 use aws_lc_rs::{digest, hmac};
 
+use super::proof::{self, always};
 use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
-    decode_hex, encode_hex, filter, json, proof,
+    decode_hex, encode_hex, filter, json,
 };
 use crate::delivery::Delivery;
 use crate::secret::Secret;
@@ -90,6 +91,12 @@ impl Provider for Github {
         &FILTERS
     }
 
+    /// Logins have no case, and the account of an app is its name with `[bot]` behind it.
+    fn is_sender(&self, ignored: &str, sender: &str) -> bool {
+        let rest = sender.split_at_checked(ignored.len()).filter(|(name, _)| name.eq_ignore_ascii_case(ignored));
+        rest.is_some_and(|(_, rest)| rest.is_empty() || rest.eq_ignore_ascii_case("[bot]"))
+    }
+
     fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey> {
         Key::hmac(hmac::HMAC_SHA256, secret)
     }
@@ -100,7 +107,7 @@ impl Provider for Github {
         let signature = header.strip_prefix("sha256=").and_then(decode_hex).ok_or_else(|| {
             Rejection::mismatch(format!("{SIGNATURE} is not `sha256=` and the hex digits of a signature"))
         })?;
-        keys.iter().position(|named| named.key.signs(&[&delivery.body], &signature)).ok_or_else(|| {
+        proof::signer(keys, &[&delivery.body], &signature).ok_or_else(|| {
             Rejection::mismatch(format!(
                 "{SIGNATURE} was not made over this body with a secret of this source: the secrets differ, or the body \
                  was changed on its way"
@@ -126,20 +133,19 @@ impl Provider for Github {
     fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
         let Unsent { event, body, delivery_id, .. } = unsent;
         let name = event.split('.').next().unwrap_or(event);
-        let mut headers = vec![
-            ("User-Agent", "GitHub-Hookshot/0d00be1".to_owned()),
-            ("Accept", "*/*".to_owned()),
-            ("Content-Type", "application/json".to_owned()),
-            (EVENT, name.to_owned()),
-            (DELIVERY, delivery_id.to_owned()),
-            ("X-GitHub-Hook-ID", "510000001".to_owned()),
-            ("X-GitHub-Hook-Installation-Target-ID", "810000001".to_owned()),
-            ("X-GitHub-Hook-Installation-Target-Type", "repository".to_owned()),
+        let mac = key.and_then(|key| key.mac(&[&body]));
+        let headers = [
+            ("User-Agent", always("GitHub-Hookshot/0d00be1")),
+            ("Accept", always("*/*")),
+            ("Content-Type", always("application/json")),
+            (EVENT, always(name)),
+            (DELIVERY, always(delivery_id)),
+            ("X-GitHub-Hook-ID", always("510000001")),
+            ("X-GitHub-Hook-Installation-Target-ID", always("810000001")),
+            ("X-GitHub-Hook-Installation-Target-Type", always("repository")),
+            (SIGNATURE, mac.map(|mac| format!("sha256={}", encode_hex(mac.as_ref())))),
         ];
-        if let Some(signature) = key.and_then(|key| key.mac(&[&body])) {
-            headers.push((SIGNATURE, format!("sha256={}", encode_hex(signature.as_ref()))));
-        }
-        Signed { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body }
+        proof::sent(headers, body)
     }
 }
 

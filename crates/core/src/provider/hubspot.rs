@@ -20,7 +20,7 @@ use super::key::equal;
 use super::proof::{self, always};
 use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
-    decode_base64, decode_hex, encode_base64, filter,
+    address, decode_base64, decode_hex, encode_base64, filter,
 };
 use crate::delivery::Delivery;
 use crate::secret::Secret;
@@ -171,7 +171,8 @@ fn foreign(name: &str, delivery: &Delivery) -> Rejection {
     Rejection::mismatch(format!(
         "{name} was not made over {} `{}`, this body and time with a secret of this source: the secrets or the URLs differ \
          (is `public_url` the one that HubSpot was told?), or something was changed on its way",
-        delivery.method, delivery.url
+        delivery.method,
+        address::shown(&delivery.url)
     ))
 }
 
@@ -196,6 +197,11 @@ fn verify_old(keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection
         equal(digest.finish().as_ref(), &signature)
     };
     keys.iter().position(made).ok_or_else(|| foreign(OLD_SIGNATURE, delivery))
+}
+
+/// The URI as it is signed in HubSpot's documentation: what its spellings with one signature have in common.
+fn signed_url(url: &str) -> Cow<'_, str> {
+    decoded(url).map_or(Cow::Borrowed(url), Cow::Owned)
 }
 
 /// A URI in which the characters of the table in HubSpot's "Validating requests" are decoded; none if there are none.

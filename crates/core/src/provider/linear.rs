@@ -8,13 +8,12 @@
 //! Events are named as an older receiver of agents has them: `issues`, `issue_comment`, else the type in snake case.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use bytes::Bytes;
 
+use super::identity::with_values;
 use super::paths::Paths;
 use super::proof::{self, always};
 use super::{
@@ -144,7 +143,8 @@ impl Provider for Linear {
     }
 
     fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
-        let body = sent_at(proof::fresh(unsent.body, unsent.delivery_id), unsent.now);
+        let body = proof::fresh(unsent.body, unsent.delivery_id);
+        let body = with_values(&body, &[SENT_AT], &unsent.now.as_millis().to_string());
         let kind = json::text_of(&body).ok().and_then(|text| {
             let found = reading::PATHS.find(text).ok()?;
             found.text("/type").map(Cow::into_owned)
@@ -206,22 +206,6 @@ fn in_snake_case(name: &str) -> String {
         snake.push(letter.to_ascii_lowercase());
     }
     snake
-}
-
-/// The body as it is sent at `now`.
-fn sent_at(body: Bytes, now: Timestamp) -> Bytes {
-    let Ok(text) = std::str::from_utf8(&body) else { return body };
-    let Some(place) = place_of_time(text) else { return body };
-    let mut changed = text.to_owned();
-    changed.replace_range(place, &now.as_millis().to_string());
-    Bytes::from(changed)
-}
-
-/// Where the time stands in a body.
-fn place_of_time(text: &str) -> Option<Range<usize>> {
-    let raw = TIME.find(json::text_of(text.as_bytes()).ok()?).ok()?.raw(SENT_AT)?;
-    let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
-    Some(start..start + raw.len())
 }
 
 #[cfg(test)]

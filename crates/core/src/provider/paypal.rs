@@ -127,18 +127,13 @@ impl Provider for Paypal {
         if keys.is_empty() {
             return Ok(None);
         }
-        proof::header(delivery, SIGNATURE)?;
-        certificate_url(delivery).map(|url| Some(url.to_owned()))
+        let claim = claim(delivery)?;
+        proof::check_claimed_age(SENT_AT, claim.sent, delivery.received_at, self.tolerance)?;
+        Ok(Some(claim.certificate.to_owned()))
     }
 
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
-        let signature = decode_base64(proof::header(delivery, SIGNATURE)?)
-            .ok_or_else(|| Rejection::mismatch(format!("{SIGNATURE} is not the base64 of a signature")))?;
-        let (id, time) = (proof::header(delivery, ID)?, proof::header(delivery, SENT_AT)?);
-        certificate_url(delivery)?;
-        if proof::header(delivery, ALGORITHM)? != "SHA256withRSA" {
-            return Err(Rejection::mismatch(format!("{ALGORITHM} is not SHA256withRSA")));
-        }
+        let Claim { signature, id, time, sent, .. } = claim(delivery)?;
         let pem = delivery.certificate.as_deref();
         let pem = pem.ok_or_else(|| Rejection::mismatch("the certificate of the signature could not be fetched"))?;
         let key = certificate::key(pem, delivery.received_at, &RSA_PKCS1_2048_8192_SHA256, is_host)?;
@@ -155,8 +150,6 @@ impl Provider for Paypal {
                  changed on its way"
             ))
         })?;
-        let sent = time.parse::<Timestamp>();
-        let sent = sent.map_err(|_| Rejection::mismatch(format!("{SENT_AT} is not a time")))?;
         proof::check_age(SENT_AT, sent, delivery.received_at, self.tolerance)?;
         Ok(index)
     }
@@ -197,6 +190,28 @@ impl Provider for Paypal {
         ];
         proof::sent(headers, body)
     }
+}
+
+/// What a delivery says of its signature.
+struct Claim<'d> {
+    signature: Vec<u8>,
+    id: &'d str,
+    time: &'d str,
+    sent: Timestamp,
+    certificate: &'d str,
+}
+
+/// All that can be checked without the certificate.
+fn claim(delivery: &Delivery) -> Result<Claim<'_>, Rejection> {
+    let signature = decode_base64(proof::header(delivery, SIGNATURE)?)
+        .ok_or_else(|| Rejection::mismatch(format!("{SIGNATURE} is not the base64 of a signature")))?;
+    let (id, time) = (proof::header(delivery, ID)?, proof::header(delivery, SENT_AT)?);
+    let certificate = certificate_url(delivery)?;
+    if proof::header(delivery, ALGORITHM)? != "SHA256withRSA" {
+        return Err(Rejection::mismatch(format!("{ALGORITHM} is not SHA256withRSA")));
+    }
+    let sent = time.parse().map_err(|_| Rejection::mismatch(format!("{SENT_AT} is not a time")))?;
+    Ok(Claim { signature, id, time, sent, certificate })
 }
 
 /// The URL of the certificate, if it is PayPal's.

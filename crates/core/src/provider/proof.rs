@@ -6,7 +6,7 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 
 use super::paths::{Found, Paths};
-use super::{Signed, Unreadable, encode_hex, json};
+use super::{NotJson, Signed, Unreadable, encode_hex, json};
 use crate::delivery::{Delivery, HeaderFault};
 use crate::source::NamedKey;
 use crate::time::Timestamp;
@@ -57,20 +57,34 @@ pub(super) fn check_age(
     received: Timestamp,
     tolerance: Duration,
 ) -> Result<(), Rejection> {
-    let (early, late) = (received.since(signed), signed.since(received));
-    if early.max(late) <= tolerance {
-        return Ok(());
-    }
-    let (distance, direction) = if early > late { (early, "old") } else { (late, "ahead of this machine's clock") };
-    Err(Rejection {
-        code: RejectionCode::TimestampOutOfRange,
-        detail: format!(
-            "the signature is right, but {name} is {} seconds {direction}, and {} are tolerated: a delivery sent \
-             again by somebody else, or a clock that is wrong",
-            distance.as_secs(),
-            tolerance.as_secs()
-        ),
+    too_far(signed, received, tolerance).map_or(Ok(()), |distance| {
+        let detail = format!(
+            "the signature is right, but {name} is {distance}: a delivery sent again by somebody else, or a clock that is wrong"
+        );
+        Err(Rejection { code: RejectionCode::TimestampOutOfRange, detail })
     })
+}
+
+/// The same for a time that would be refused whatever the signature is: for protocols in which more than arithmetic would be
+/// needed to know the signature to be right.
+pub(super) fn check_claimed_age(
+    name: &str,
+    claimed: Timestamp,
+    received: Timestamp,
+    tolerance: Duration,
+) -> Result<(), Rejection> {
+    too_far(claimed, received, tolerance).map_or(Ok(()), |distance| {
+        let detail = format!("{name} is {distance}, so the certificate of the signature was not fetched");
+        Err(Rejection { code: RejectionCode::TimestampOutOfRange, detail })
+    })
+}
+
+/// How far a signed time is from the time of receipt, in words, if that is too far.
+fn too_far(signed: Timestamp, received: Timestamp, tolerance: Duration) -> Option<String> {
+    let (early, late) = (received.since(signed), signed.since(received));
+    let (distance, direction) = if early > late { (early, "old") } else { (late, "ahead of this machine's clock") };
+    (distance > tolerance)
+        .then(|| format!("{} seconds {direction}, and {} are tolerated", distance.as_secs(), tolerance.as_secs()))
 }
 
 /// The id of an event that has none: a digest of what identifies it. The parts cannot run into each other.
@@ -83,13 +97,22 @@ pub(super) fn content_id<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Strin
     format!("sha256:{}", encode_hex(digest.finish().as_ref()))
 }
 
+/// The text of a body that must be JSON.
+pub(super) fn text_of(delivery: &Delivery) -> Result<&str, Unreadable> {
+    json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))
+}
+
+/// What is said of a body that is no JSON.
+pub(super) fn not_json(error: NotJson) -> Unreadable {
+    Unreadable::broken(format!("the body is not JSON: {error}"))
+}
+
 /// The text of a body that must be one JSON object.
 pub(super) fn object_text(delivery: &Delivery) -> Result<&str, Unreadable> {
     if delivery.is_form() {
         return Err(Unreadable::wrong_type("the content type is a form; this provider sends JSON"));
     }
-    let text =
-        json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
+    let text = text_of(delivery)?;
     match is_object(text) {
         true => Ok(text),
         false => Err(Unreadable::broken("the body is not a JSON object")),
@@ -108,7 +131,7 @@ pub(super) fn find<'d>(paths: &'static Paths, delivery: &'d Delivery) -> Result<
 
 /// Finds `paths` in a text that must be JSON.
 pub(super) fn find_in<'t>(paths: &'static Paths, text: &'t str) -> Result<Found<'static, 't>, Unreadable> {
-    paths.find(text).map_err(|error| Unreadable::broken(format!("the body is not JSON: {error}")))
+    paths.find(text).map_err(not_json)
 }
 
 /// The event and the action of a name that is both: `invoice.paid`.

@@ -21,9 +21,10 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::identity::{number_for, with_values};
+use super::proof::{self, always};
 use super::{
     Answer, CredentialType, Ended, FilterField, FollowUp, Greeting, Guide, InvalidKey, Key, Provider, Reading, Sample,
-    Signed, Unreadable, Unsent, decode_hex, encode_hex, filter, proof,
+    Signed, Unreadable, Unsent, decode_hex, encode_hex, filter,
 };
 use crate::delivery::Delivery;
 use crate::event::Event;
@@ -142,7 +143,7 @@ impl Provider for Slack {
             Rejection::mismatch(format!("{SIGNATURE} is not `{VERSION}=` and the hex digits of a signature"))
         })?;
         let parts = signed_parts(timestamp, &delivery.body);
-        let index = keys.iter().position(|named| named.key.signs(&parts, &signature)).ok_or_else(|| {
+        let index = proof::signer(keys, &parts, &signature).ok_or_else(|| {
             Rejection::mismatch(format!(
                 "{SIGNATURE} was not made over this time and body with a secret of this source: the secrets differ (it is \
                  the app's signing secret, not a token), or the body was changed on its way"
@@ -165,6 +166,10 @@ impl Provider for Slack {
         Some(replies::at_once(event.delivery(), started))
     }
 
+    fn follows_up(&self) -> bool {
+        true
+    }
+
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
         replies::later(delivery, ended)
     }
@@ -184,16 +189,15 @@ impl Provider for Slack {
     fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
         let (kind, body) = as_sent(&unsent);
         let timestamp = unsent.now.as_seconds().to_string();
-        let mut headers = vec![
-            ("User-Agent", "Slackbot 1.0 (+https://api.slack.com/robots)".to_owned()),
-            ("Accept", "*/*".to_owned()),
-            ("Content-Type", kind.to_owned()),
+        let mac = key.and_then(|key| key.mac(&signed_parts(&timestamp, &body)));
+        let headers = [
+            ("User-Agent", always("Slackbot 1.0 (+https://api.slack.com/robots)")),
+            ("Accept", always("*/*")),
+            ("Content-Type", always(kind)),
+            (SIGNATURE, mac.map(|mac| format!("{VERSION}={}", encode_hex(mac.as_ref())))),
+            (TIMESTAMP, Some(timestamp)),
         ];
-        if let Some(mac) = key.and_then(|key| key.mac(&signed_parts(&timestamp, &body))) {
-            headers.push((SIGNATURE, format!("{VERSION}={}", encode_hex(mac.as_ref()))));
-        }
-        headers.push((TIMESTAMP, timestamp));
-        Signed { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body }
+        proof::sent(headers, body)
     }
 }
 

@@ -129,19 +129,13 @@ impl Provider for Sns {
         if keys.is_empty() {
             return Ok(None);
         }
-        let found = found(delivery)?;
-        meant_for(keys, &found)?;
-        Ok(Some(certificate_url(&found)?))
+        let claim = claim(keys, &found(delivery)?)?;
+        proof::check_claimed_age("`Timestamp`", claim.sent, delivery.received_at, self.tolerance)?;
+        Ok(Some(claim.certificate))
     }
 
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
-        let found = found(delivery)?;
-        let index = meant_for(keys, &found)?;
-        certificate_url(&found)?;
-        let algorithm = algorithm(&found)?;
-        let signature = found.text("/Signature").and_then(|text| decode_base64(&text));
-        let signature = signature.ok_or_else(|| Rejection::mismatch("`Signature` is not the base64 of a signature"))?;
-        let text = signed_text(&found)?;
+        let Claim { index, algorithm, signature, text, sent, .. } = claim(keys, &found(delivery)?)?;
         let pem = delivery.certificate.as_deref();
         let pem = pem.ok_or_else(|| Rejection::mismatch("the certificate of the signature could not be fetched"))?;
         let key = certificate::key(pem, delivery.received_at, algorithm, |name| {
@@ -150,9 +144,7 @@ impl Provider for Sns {
         key.verify_sig(text.as_bytes(), &signature).map_err(|_| {
             Rejection::mismatch("`Signature` was not made over this message with the key of its certificate")
         })?;
-        let time = found.text("/Timestamp").and_then(|time| time.parse::<Timestamp>().ok());
-        let time = time.ok_or_else(|| Rejection::mismatch("`Timestamp` is not a time"))?;
-        proof::check_age("`Timestamp`", time, delivery.received_at, self.tolerance)?;
+        proof::check_age("`Timestamp`", sent, delivery.received_at, self.tolerance)?;
         Ok(index)
     }
 
@@ -221,6 +213,31 @@ fn found(delivery: &Delivery) -> Result<Found<'static, '_>, Rejection> {
     let text = json::text_of(&delivery.body).ok().filter(|text| proof::is_object(text));
     let found = text.and_then(|text| PATHS.find(text).ok()).filter(|found| found.text("/Signature").is_some());
     found.ok_or_else(|| Rejection::missing("`Signature` in the JSON of the body"))
+}
+
+/// What a message says of its signature.
+struct Claim {
+    /// The key whose topic it is of.
+    index: usize,
+    certificate: String,
+    algorithm: &'static RsaParameters,
+    signature: Vec<u8>,
+    /// What is signed.
+    text: String,
+    sent: Timestamp,
+}
+
+/// All that can be checked without the certificate.
+fn claim(keys: &[NamedKey], found: &Found<'_, '_>) -> Result<Claim, Rejection> {
+    let index = meant_for(keys, found)?;
+    let certificate = certificate_url(found)?;
+    let algorithm = algorithm(found)?;
+    let signature = found.text("/Signature").and_then(|text| decode_base64(&text));
+    let signature = signature.ok_or_else(|| Rejection::mismatch("`Signature` is not the base64 of a signature"))?;
+    let text = signed_text(found)?;
+    let sent = found.text("/Timestamp").and_then(|time| time.parse().ok());
+    let sent = sent.ok_or_else(|| Rejection::mismatch("`Timestamp` is not a time"))?;
+    Ok(Claim { index, certificate, algorithm, signature, text, sent })
 }
 
 /// The key whose topic the message is of.

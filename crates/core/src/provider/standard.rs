@@ -15,12 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use base64::Engine;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
+use super::encoding::{WHSEC, decode_secret};
 use super::generic::body;
-use super::proof;
+use super::proof::{self, always};
 use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
     decode_base64, encode_base64, filter, is_name,
@@ -59,19 +57,12 @@ const FAMILIES: [Names; 2] = [
 ];
 
 const EVENT: &str = "webhook-event";
-const SECRET_PREFIX: &str = "whsec_";
 const PUBLIC_PREFIX: &str = "whpk_";
 const PRIVATE_PREFIX: &str = "whsk_";
 
 /// The most `v1a` signatures of one header that are looked at, each of which costs a pass over the body: a sender has one for
 /// each of its keys.
 const MOST_ASYMMETRIC: usize = 4;
-
-/// Padding or not: both are in use for secrets.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 static FILTERS: [FilterField; 1] = [filter("events", &[Cow::Borrowed("event")], &[])];
 
@@ -129,14 +120,13 @@ impl Provider for Standard {
             ));
         }
         if let Some(encoded) = text.strip_prefix(PUBLIC_PREFIX) {
-            let public = LENIENT.decode(encoded).map_err(|_| malformed("is not `whpk_` and base64: copy it whole"))?;
-            return Key::ed25519(&public);
+            let public = decode_secret(encoded).ok_or_else(|| malformed("is not `whpk_` and base64: copy it whole"))?;
+            return Key::ed25519(public.expose());
         }
-        let encoded = text.strip_prefix(SECRET_PREFIX).unwrap_or(text);
-        match LENIENT.decode(encoded).map(Secret::new) {
-            Ok(key) if key.expose().is_empty() => Err(InvalidKey::Blank),
-            Ok(key) => Ok(Key::Hmac(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))),
-            Err(_) => Err(malformed("is not `whsec_` and base64: copy it whole, as the sender shows it")),
+        match decode_secret(text.strip_prefix(WHSEC).unwrap_or(text)) {
+            Some(key) if key.expose().is_empty() => Err(InvalidKey::Blank),
+            Some(key) => Ok(Key::Hmac(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))),
+            None => Err(malformed("is not `whsec_` and base64: copy it whole, as the sender shows it")),
         }
     }
 
@@ -147,8 +137,7 @@ impl Provider for Standard {
     fn prepare_signing(&self, secret: &Secret) -> Result<Key, InvalidKey> {
         let text = secret.expose_str().map(str::trim).unwrap_or_default();
         let Some(encoded) = text.strip_prefix(PRIVATE_PREFIX) else { return self.prepare(secret) };
-        let bytes = LENIENT.decode(encoded).map(Secret::new);
-        let bytes = bytes.map_err(|_| malformed("is not `whsk_` and base64: copy it whole"))?;
+        let bytes = decode_secret(encoded).ok_or_else(|| malformed("is not `whsk_` and base64: copy it whole"))?;
         let Some((seed, public)) = bytes.expose().split_at_checked(32).filter(|(_, public)| public.len() == 32) else {
             return Err(malformed("is not a key pair of 64 bytes: the seed, then the public key"));
         };
@@ -212,17 +201,17 @@ impl Provider for Standard {
         let (id, timestamp) = (format!("msg_{delivery_id}"), now.as_seconds().to_string());
         let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", &body];
         let version = if matches!(key, Some(Key::Hmac(_))) { "v1" } else { "v1a" };
-        let proof = key.and_then(|key| key.signature(&parts));
+        let signature = key.and_then(|key| key.signature(&parts));
         let names = &FAMILIES[0];
-        let mut headers = vec![
-            ("content-type", "application/json".to_owned()),
-            (names.id, id),
-            (names.timestamp, timestamp),
+        let headers = [
+            ("content-type", always("application/json")),
+            (names.id, Some(id)),
+            (names.timestamp, Some(timestamp)),
             // The body says it already, unless it is somebody's own.
-            (EVENT, event.to_owned()),
+            (EVENT, always(event)),
+            (names.signature, signature.map(|one| format!("{version},{}", encode_base64(&one)))),
         ];
-        headers.extend(proof.map(|proof| (names.signature, format!("{version},{}", encode_base64(&proof)))));
-        Signed { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body }
+        proof::sent(headers, body)
     }
 }
 

@@ -20,7 +20,7 @@ use http::Method;
 use super::proof::{self, always};
 use super::{
     Answer, CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
-    decode_base64, decode_hex, encode_base64, filter,
+    address, decode_base64, decode_hex, encode_base64, filter,
 };
 use crate::delivery::Delivery;
 use crate::event::Event;
@@ -119,7 +119,7 @@ impl Provider for Twilio {
             Rejection::mismatch(format!(
                 "{SIGNATURE} was not made over `{}` and these fields with a secret of this source: the secrets or the \
                  URLs differ (is `public_url` the one that Twilio was told?), or something was changed on its way",
-                delivery.url
+                address::shown(&delivery.url)
             ))
         })
     }
@@ -161,7 +161,7 @@ impl Provider for Twilio {
 
 /// What is signed behind the URL: nothing if the URL has the digest of the body.
 fn signed_fields(delivery: &Delivery) -> Result<String, Rejection> {
-    let digests: Vec<_> = reading::query(&delivery.url).filter(|(name, _)| name == BODY_DIGEST).collect();
+    let digests: Vec<_> = address::query(&delivery.url).filter(|(name, _)| name == BODY_DIGEST).collect();
     let body = &delivery.body;
     match &digests[..] {
         [] if delivery.is_form() => {

@@ -22,9 +22,10 @@ use bytes::Bytes;
 use http::Method;
 
 use super::identity::{number_for, with_values};
+use super::proof::{self, always};
 use super::{
     CredentialType, FilterField, Greeting, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable,
-    Unsent, decode_base64, encode_base64, filter, proof,
+    Unsent, decode_base64, encode_base64, filter,
 };
 use crate::delivery::Delivery;
 use crate::secret::Secret;
@@ -157,14 +158,13 @@ impl Provider for Twitter {
 
     fn sign(&self, key: Option<&Key>, unsent: Unsent<'_>) -> Signed {
         let body = fresh(&unsent.body, unsent.delivery_id, unsent.now);
-        let mut headers = vec![
-            ("User-Agent", "TwitterBot/1.0".to_owned()),
-            ("Content-Type", "application/json; charset=utf-8".to_owned()),
+        let mac = key.and_then(|key| key.mac(&[&body]));
+        let headers = [
+            ("User-Agent", always("TwitterBot/1.0")),
+            ("Content-Type", always("application/json; charset=utf-8")),
+            (SIGNATURE, mac.map(|mac| format!("{PREFIX}{}", encode_base64(mac.as_ref())))),
         ];
-        if let Some(mac) = key.and_then(|key| key.mac(&[&body])) {
-            headers.push((SIGNATURE, format!("{PREFIX}{}", encode_base64(mac.as_ref()))));
-        }
-        Signed { headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(), body }
+        proof::sent(headers, body)
     }
 }
 

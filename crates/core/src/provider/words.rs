@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_report_always_says_something() {
-        let ended = |succeeded, text| report(&Ended { agent: "triage", succeeded, text });
+        let ended = |succeeded, text| report(&Ended { agent: "triage", succeeded, text, first: true });
         assert_eq!(ended(true, " 7 issues \n"), "7 issues");
         assert_eq!(ended(true, "\n"), "`triage` is done.");
         assert_eq!(ended(false, "timed out"), "`triage` failed: timed out");

@@ -10,7 +10,8 @@ use doorbell_core::event::Event;
 use doorbell_core::provider::{decode_base64, encode_base64};
 use doorbell_core::source::Source;
 use doorbell_core::time::Timestamp;
-use doorbell_core::verify::{Rejection, RejectionCode, Verified};
+use doorbell_core::verify::{Rejection, RejectionCode, Verified, verify};
+use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::delivery;
@@ -98,7 +99,8 @@ fn a_certificate_that_is_not_the_senders_or_not_in_force_is_refused() {
     }
     for seconds in [1_000_000_000, LATER] {
         let old = Delivery { received_at: Timestamp::from_seconds(seconds), ..good.clone() };
-        let refusal = take(&sns(), &old, Some(SNS)).unwrap_err();
+        let certificate = Some(SNS.into());
+        let refusal = verify(&sns(), &Arc::new(Delivery { certificate, ..old })).unwrap_err();
         assert_eq!(refusal.code, RejectionCode::SignatureMismatch);
         assert!(refusal.detail.contains("certificate"), "{}", refusal.detail);
     }
@@ -132,6 +134,55 @@ fn nothing_is_fetched_from_elsewhere_or_for_another_topic() {
         message["SigningCertURL"] = json!("https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-00.pem");
     });
     assert!(source.provider().certificate_url(source.keys(), &china).is_ok());
+}
+
+/// What would be refused with the right certificate, too, whatever that is.
+#[test]
+fn no_certificate_is_fetched_for_what_would_be_refused_anyway() {
+    let refused = |source: &Arc<Source>, delivery: &Delivery| {
+        source.provider().certificate_url(source.keys(), delivery).unwrap_err().code
+    };
+    let hours = |hours: i64| Timestamp::from_seconds(THEN.as_seconds() + hours * 3600);
+    let (source, good) = (sns(), message("Notification", |_| {}));
+    assert!(source.provider().certificate_url(source.keys(), &good).unwrap().is_some());
+    for away in [-3, 3] {
+        let old = Delivery { received_at: hours(away), ..good.clone() };
+        assert_eq!(refused(&source, &old), RejectionCode::TimestampOutOfRange, "{away}");
+    }
+    for (field, value) in [
+        ("SignatureVersion", json!("3")),
+        ("Timestamp", json!("yesterday")),
+        ("Type", json!("Letter")),
+        ("Message", Value::Null),
+        ("Signature", json!("no base64")),
+    ] {
+        let mut body: Value = serde_json::from_slice(&good.body).unwrap();
+        body[field] = value;
+        let bad = Delivery { body: body.to_string().into(), ..good.clone() };
+        assert_eq!(refused(&source, &bad), RejectionCode::SignatureMismatch, "{field}");
+    }
+    let source = source_of(provider("paypal"), &[WEBHOOK]);
+    let good = transmission(CERTIFICATE, "SHA256withRSA", BODY);
+    assert!(source.provider().certificate_url(source.keys(), &good).unwrap().is_some());
+    for away in [-5 * 24, 5 * 24] {
+        let old = Delivery { received_at: hours(away), ..good.clone() };
+        assert_eq!(refused(&source, &old), RejectionCode::TimestampOutOfRange, "{away}");
+    }
+    assert_eq!(refused(&source, &transmission(CERTIFICATE, "SHA1withRSA", BODY)), RejectionCode::SignatureMismatch);
+    for (header, value, code) in [
+        ("paypal-transmission-time", Some("yesterday"), RejectionCode::SignatureMismatch),
+        ("paypal-transmission-sig", Some("no base64"), RejectionCode::SignatureMismatch),
+        ("paypal-transmission-id", None, RejectionCode::SignatureMissing),
+        ("paypal-transmission-time", None, RejectionCode::SignatureMissing),
+        ("paypal-auth-algo", None, RejectionCode::SignatureMissing),
+    ] {
+        let mut bad = good.clone();
+        match value {
+            Some(value) => drop(bad.headers.insert(header, HeaderValue::from_static(value))),
+            None => drop(bad.headers.remove(header)),
+        }
+        assert_eq!(refused(&source, &bad), code, "{header}");
+    }
 }
 
 #[test]
@@ -180,7 +231,7 @@ fn a_source_that_takes_everything_fetches_and_confirms_nothing() {
     assert_eq!(open.provider().certificate_url(open.keys(), &delivery), Ok(None));
     assert_eq!(open.provider().confirmation_url(&event(take(&open, &delivery, None))), None);
     let mut raw = delivery;
-    raw.headers.insert("x-amz-sns-rawdelivery", http::HeaderValue::from_static("true"));
+    raw.headers.insert("x-amz-sns-rawdelivery", HeaderValue::from_static("true"));
     assert!(take(&sns(), &raw, None).unwrap_err().detail.contains("raw message delivery"));
 }
 

@@ -498,3 +498,29 @@ fn a_reminder_of_grafana_is_the_same_event_and_a_new_state_is_not() {
     assert_eq!(id("firing", "one"), id("firing", "two"));
     assert_ne!(id("firing", "one"), id("resolved", "one"));
 }
+
+#[test]
+fn events_that_share_a_few_fields_are_not_taken_for_one() {
+    let ids = |provider: &str, event: &str, bodies: &[&str]| {
+        let source = source_of(provider);
+        let id = |body: &&str| {
+            let event = read(&source, &signed(&source, event, (*body).to_owned(), |_| {})).unwrap();
+            event.delivery_id().unwrap().to_owned()
+        };
+        bodies.iter().map(id).collect::<std::collections::HashSet<_>>().len()
+    };
+    // Of another organization, another Grafana and another contact point, and with a payload of one's own.
+    let alert = r#""status":"firing","groupKey":"g","alerts":[{"fingerprint":"f","startsAt":"2026-01-01T00:00:00Z"}]"#;
+    let alerts = [
+        format!(r#"{{"orgId":1,{alert}}}"#),
+        format!(r#"{{"orgId":2,{alert}}}"#),
+        format!(r#"{{"orgId":1,"externalURL":"https://other.example/",{alert}}}"#),
+        format!(r#"{{"orgId":1,"receiver":"other",{alert}}}"#),
+        r#"{"status":"firing","text":"one"}"#.to_owned(),
+        r#"{"status":"firing","text":"two"}"#.to_owned(),
+    ];
+    assert_eq!(ids("grafana", "alert", &alerts.each_ref().map(String::as_str)), 6);
+    let booked = r#"{"event":"invitee.created","created_at":"2026-01-01T00:00:00Z","payload":{"uri":"https://api.calendly.com/i/1","email":"kim@example.com"}}"#;
+    assert_eq!(ids("calendly", "invitee.created", &[booked, booked]), 1);
+    assert_eq!(ids("calendly", "invitee.created", &[booked, &booked.replace("kim@", "sam@")]), 2);
+}

@@ -119,6 +119,7 @@ fn what_would_prove_nothing_is_no_definition() {
         (signature("[[signature]]\nscheme = \"hmac\"\nheader = \"X-S\""), "never asked"),
         (signature("[[signature]]\nscheme = \"hmac\"\nheader = \"X-O\"\nsecret = \"base64\""), "one secret for both"),
         (signature("[[signature]]\nscheme = \"ed25519\"\nheader = \"X-O\"\nsecret = \"text\""), "`hex` or `base64`"),
+        (signature("[[signature]]\nscheme = \"ed25519\"\nheader = \"X-O\""), "`ed25519` beside another scheme"),
         (signature("[[signature]]\nscheme = \"bearer\"\nheader = \"X-O\""), "unknown key `header`"),
         (signature("[[handshake]]\nsigned = false"), "would take every delivery"),
         (signature("[[handshake]]"), "a handshake is known by"),

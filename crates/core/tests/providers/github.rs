@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use doorbell_core::delivery::Delivery;
-use doorbell_core::event::Event;
+use doorbell_core::event::{Context, Event};
 use doorbell_core::provider::Provider;
 use doorbell_core::provider::github::Github;
 use doorbell_core::secret::Secret;
-use doorbell_core::source::Source;
+use doorbell_core::source::{Dedup, Source};
 use doorbell_core::verify::RejectionCode;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
@@ -49,6 +49,24 @@ fn what_is_wrong_with_a_payload_is_told_without_the_payload() {
         "the payload: JSON, but not an object, at line 1, column 5002"
     );
     assert_eq!(said("{\"SECRET\" SECRET}".to_owned()), "the payload: not JSON, at line 1, column 11");
+}
+
+#[test]
+fn a_login_is_ignored_in_any_case_and_as_a_bot() {
+    let ignored = |names: &[&str], login: &str| {
+        let source = Source::new("hub", Arc::new(Github), Vec::new(), true, Dedup::Id).unwrap();
+        let source = source.ignoring(names.iter().map(ToString::to_string).collect());
+        let mut context = Context::default();
+        context.set("sender", login);
+        source.ignored_sender(&context).map(str::to_owned)
+    };
+    for login in ["my-bot", "My-Bot", "my-bot[bot]", "MY-BOT[Bot]"] {
+        assert_eq!(ignored(&["somebody", "My-bot"], login).as_deref(), Some("My-bot"), "{login}");
+    }
+    for other in ["my-bots", "my-bot[bot]s", "my-bo", "[bot]", "my-bot-[bot]", "é"] {
+        assert_eq!(ignored(&["my-bot"], other), None, "{other}");
+    }
+    assert_eq!(ignored(&["my-bot[bot]"], "my-bot"), None, "a person of that name is somebody else");
 }
 
 #[test]

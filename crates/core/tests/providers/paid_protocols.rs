@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
-use doorbell_core::provider::{Key, encode_base64, encode_hex};
+use doorbell_core::provider::{Key, encode_base64, encode_hex, kept_headers};
 use doorbell_core::secret::Secret;
 use doorbell_core::source::{NamedKey, Source};
 use doorbell_core::verify::{RejectionCode, verify};
@@ -335,6 +335,76 @@ fn hubspot_may_decode_the_uri_before_it_signs_and_older_signatures_open_nothing(
             Some(RejectionCode::SignatureMissing),
             "{body} {version}"
         );
+    }
+}
+
+#[test]
+fn spellings_of_one_url_that_hubspot_signed_are_one_event() {
+    let source = source_of(provider("hubspot"), &[SECRET]);
+    let time = NOW.as_millis().to_string();
+    let event = |url: &str| {
+        let signed = "https://hooks.example.com/h?portalId=62515&userEmail=kim@example.com&note=(a:b)";
+        let parts = [b"GET", signed.as_bytes(), b"", time.as_bytes()];
+        let signature = encode_base64(&hmac(SECRET, aws_lc_rs::hmac::HMAC_SHA256, &parts));
+        let headers = [("x-hubspot-signature-v3", signature.as_str()), ("x-hubspot-request-timestamp", &time)];
+        let delivery = Arc::unwrap_or_clone(delivery(&headers, ""));
+        events_of(&source, Delivery { url: url.to_owned(), method: Method::GET, ..delivery }).remove(0)
+    };
+    let plain = event("https://hooks.example.com/h?portalId=62515&userEmail=kim@example.com&note=(a:b)");
+    assert_eq!(plain.context().text("sender"), Some("kim@example.com"));
+    for spelling in ["kim%40example.com&note=(a:b)", "kim@example.com&note=%28a%3ab)"] {
+        let other = event(&format!("https://hooks.example.com/h?portalId=62515&userEmail={spelling}"));
+        assert_eq!(other.delivery_keys(), plain.delivery_keys(), "{spelling}");
+        assert_eq!(other.context(), plain.context(), "{spelling}");
+    }
+}
+
+#[test]
+fn a_request_that_says_everything_in_its_url_is_read_again_in_full() {
+    let note = "long ".repeat(200);
+    let query: String = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([
+            ("MessageSid", "SM1"),
+            ("SmsStatus", "received"),
+            ("Body", note.as_str()),
+            ("portalId", "62515"),
+        ])
+        .finish();
+    for (name, method) in [("twilio", Method::GET), ("hubspot", Method::GET), ("twilio", Method::POST)] {
+        let provider = provider(name);
+        let url = format!("https://hooks.example.com/t?{query}");
+        let bare = Arc::unwrap_or_clone(delivery(&[("user-agent", "x")], ""));
+        let received = Delivery { url, method, ..bare };
+        let kept = kept_headers(provider.as_ref(), &received);
+        let again = Delivery::stored(&kept, received.body.clone(), received.received_at);
+        let (first, second) = (provider.read(&received).unwrap(), provider.read(&again).unwrap());
+        assert_eq!(first[0].context, second[0].context, "{name}");
+        assert_eq!(first[0].delivery_id, second[0].delivery_id, "{name}");
+    }
+    let with_secrets = Delivery {
+        url: "https://hooks.example.com/t?a=1&token=hunter2&API_key=hunter2&b=2".to_owned(),
+        ..Arc::unwrap_or_clone(delivery(&[("user-agent", "x")], ""))
+    };
+    let kept = kept_headers(provider("twilio").as_ref(), &with_secrets);
+    assert_eq!(kept[":url"], "https://hooks.example.com/t?a=1&b=2");
+    let with_body = Arc::unwrap_or_clone(delivery(&[("user-agent", "x")], "a=1"));
+    let kept: Vec<_> = kept_headers(provider("twilio").as_ref(), &with_body).into_keys().collect();
+    assert_eq!(kept, ["user-agent"], "the URL of a form is the same each time");
+}
+
+#[test]
+fn a_refusal_shows_no_query_of_a_url() {
+    let url = "https://hooks.example.com/t?token=hunter2&bodySHA256=00";
+    for (name, secret, headers) in [
+        ("twilio", TOKEN, vec![("x-twilio-signature", "AAAA")]),
+        ("hubspot", SECRET, vec![("x-hubspot-signature-v3", "AAAA"), ("x-hubspot-request-timestamp", "1")]),
+        ("hubspot", SECRET, vec![("x-hubspot-signature", "00"), ("x-hubspot-signature-version", "v2")]),
+    ] {
+        let url = if name == "twilio" { url.replace("&bodySHA256=00", "") } else { url.to_owned() };
+        let bad = Delivery { url, method: Method::GET, ..Arc::unwrap_or_clone(delivery(&headers, "")) };
+        let refusal = verify(&source_of(provider(name), &[secret]), &Arc::new(bad)).unwrap_err();
+        assert!(refusal.detail.contains("`https://hooks.example.com/t?…`"), "{}", refusal.detail);
+        assert!(!refusal.detail.contains("hunter2"), "{}", refusal.detail);
     }
 }
 

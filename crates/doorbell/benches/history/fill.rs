@@ -85,6 +85,7 @@ fn event(n: u64, received_at: Timestamp, bodies: &[Vec<String>]) -> NewEvent {
         "labels": ["bug", "area-api"], "url": format!("https://github.com/acme/app/issues/{n}")});
     NewEvent {
         trace: None,
+        replay: None,
         id,
         source: "bench".to_owned(),
         provider: "github".to_owned(),

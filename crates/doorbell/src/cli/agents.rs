@@ -23,20 +23,31 @@ pub(super) async fn run(context: &Context, AgentsArgs {}: AgentsArgs) -> anyhow:
         output::note("no agents: each one is a folder agents/<name>/ with a config.toml");
         return Ok(());
     }
-    let mut table = Table::new(&["AGENT", "RUNTIME", "SCALE", "TIMEOUT", "SOURCES", "DESCRIPTION"]).wrapping_last();
+    let mut table =
+        Table::new(&["AGENT", "RUNTIME", "SCALE", "TIMEOUT", "SOURCES", "SCHEDULE", "DESCRIPTION"]).wrapping_last();
     list.agents.iter().for_each(|agent| table.row(row(agent)));
     Ok(table.print()?)
 }
 
-fn row(agent: &Agent) -> [String; 6] {
+fn row(agent: &Agent) -> [String; 7] {
     [
         agent.name.clone(),
         agent.runtime.clone(),
-        if agent.scale == 0 { "0 (disabled)".to_owned() } else { agent.scale.to_string() },
+        scale(agent),
         short(Duration::from_secs(agent.timeout_seconds)),
         agent.sources.join(", "),
+        agent.schedules.iter().map(|schedule| schedule.cron.as_str()).collect::<Vec<_>>().join("; "),
         agent.description.clone().unwrap_or_default(),
     ]
+}
+
+fn scale(agent: &Agent) -> String {
+    match &agent.pause {
+        _ if agent.scale == 0 => "0 (disabled)".to_owned(),
+        Some(pause) if pause.resuming => format!("{} (resuming)", agent.scale),
+        Some(_) => format!("{} (paused)", agent.scale),
+        None => agent.scale.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -52,7 +63,9 @@ mod tests {
             scale: 0,
             timeout_seconds: 900,
             sources: vec!["acme".to_owned(), "lab".to_owned()],
+            schedules: Vec::new(),
+            pause: None,
         };
-        assert_eq!(row(&agent), ["triage", "command", "0 (disabled)", "15m 00s", "acme, lab", ""]);
+        assert_eq!(row(&agent), ["triage", "command", "0 (disabled)", "15m 00s", "acme, lab", "", ""]);
     }
 }

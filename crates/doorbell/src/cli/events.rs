@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use doorbell_client::api::{Event, EventDetail, Outcome};
 use doorbell_client::{EventQuery, api};
+use doorbell_core::event::is_own;
 
 use super::completions;
 use super::context::Context;
@@ -122,10 +123,18 @@ fn row(event: &Event, clock: &Clock) -> [String; 5] {
     [
         clock.show(&event.received_at),
         event.id.clone(),
-        format!("{}{again}{}", event.event_type, if event.forgotten_at.is_some() { " (forgotten)" } else { "" }),
+        format!("{}{again}{}", event.event_type, remark(event)),
         event.source.clone(),
         if event.outcomes.is_empty() { "-".to_owned() } else { outcomes },
     ]
+}
+
+fn remark(event: &Event) -> &'static str {
+    match (&event.forgotten_at, &event.replay) {
+        (Some(_), _) => " (forgotten)",
+        (None, Some(_)) => " (replay)",
+        (None, None) => "",
+    }
 }
 
 async fn show(context: &Context, args: &ShowArgs) -> anyhow::Result<()> {
@@ -160,14 +169,21 @@ fn facts(detail: &EventDetail, clock: &Clock) -> Table {
     table.row(["Source", &event.source]);
     table.row(["Received", &clock.show(&event.received_at)]);
     table.row(["Delivery id", event.delivery_id.as_deref().unwrap_or("-")]);
-    table.row(["Verified by", event.verified_by.as_deref().unwrap_or("nothing: the source takes unsigned deliveries")]);
+    let unsigned = match is_own(&event.provider) {
+        true => "no delivery brought it: the gateway made it itself",
+        false => "nothing: the source takes unsigned deliveries",
+    };
+    table.row(["Verified by", event.verified_by.as_deref().unwrap_or(unsigned)]);
+    if let Some(replay) = &event.replay {
+        table.row(["Replay", &format!("{}: a replay of {}", replay.id, replay.event)]);
+    }
     table.row(["Delivered again", &format!("{} times", event.duplicates)]);
     match &event.forgotten_at {
         Some(at) => table.row(["Forgotten", &format!("{}: what it said was removed for good", clock.show(at))]),
         None => table.row(["Body", &format!("{} bytes", event.body_size)]),
     }
     if event.handshake {
-        table.row(["Handshake", "yes: it sets the webhook up"]);
+        table.row(["Handshake", "yes: it is answered at once, and starts only agents whose `events` name it"]);
     }
     for (name, value) in &event.context {
         table.row([name.as_str(), &text_of(value)]);

@@ -88,6 +88,11 @@ impl Failure {
         Self::missing("run", id, "doorbell runs")
     }
 
+    /// The same for an agent.
+    pub(super) fn no_agent(name: &str) -> impl FnOnce(doorbell_client::Error) -> anyhow::Error {
+        Self::missing("agent", name, "doorbell agents")
+    }
+
     /// Nothing runs for the project.
     pub(super) fn no_gateway() -> Self {
         let message = "no gateway is running for this project: start it with `doorbell serve` (or `doorbell dev`)";

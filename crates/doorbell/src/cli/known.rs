@@ -1,14 +1,14 @@
 //! Names in filters: a list that is empty because nothing is called so is a typing error, and no answer.
 
 use doorbell_client::{Client, EventQuery, RunQuery};
-use doorbell_core::event::OWN;
+use doorbell_core::event::is_own;
 
 use super::failure::{Exit, Failure};
 use crate::config::nearest;
 
 /// Refuses the name of a source that there is not. One that was removed counts as long as events of it are stored.
 pub(super) async fn check_source(client: &Client, name: Option<&str>) -> anyhow::Result<()> {
-    let Some(name) = name.filter(|name| *name != OWN) else { return Ok(()) };
+    let Some(name) = name.filter(|name| !is_own(name)) else { return Ok(()) };
     let sources = client.sources().await?.sources;
     let known: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     let query = EventQuery { source: Some(name.to_owned()), limit: Some(1), ..EventQuery::default() };

@@ -28,7 +28,8 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> anyhow::Result<()>
     if args.follow { follow(context, &client, &args.run).await } else { print_all(context, &client, &args.run).await }
 }
 
-async fn follow(context: &Context, client: &Client, run: &str) -> anyhow::Result<()> {
+/// Prints what a run writes, until it ends.
+pub(super) async fn follow(context: &Context, client: &Client, run: &str) -> anyhow::Result<()> {
     let clock = Clock::here();
     let mut lines = client.follow_log(run, 0).await.map_err(Failure::no_run(run))?;
     while let Some(line) = lines.next().await {

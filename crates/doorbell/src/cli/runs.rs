@@ -5,6 +5,8 @@ use doorbell_client::RunQuery;
 use doorbell_client::api::{Run, RunDetail};
 use doorbell_core::run::State;
 
+mod many;
+
 use super::completions;
 use super::context::Context;
 use super::failure::Failure;
@@ -34,6 +36,7 @@ enum RunsCommand {
     Show(ShowArgs),
     Cancel(CancelArgs),
     Release(ReleaseArgs),
+    Retry(RetryArgs),
 }
 
 /// Show a run: where it stands, its tries and its result
@@ -45,22 +48,61 @@ struct ShowArgs {
     id: String,
 }
 
-/// End a run: at once if it waits, else by asking the agent's processes to end
+/// End runs: at once if they wait, else by asking the agent's processes to end
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  doorbell runs cancel run_01K…")]
+#[command(
+    after_help = "Examples:\n  doorbell runs cancel run_01K…\n  doorbell runs cancel --agent triage --state queued"
+)]
 struct CancelArgs {
-    /// The run's id
-    #[arg(add = completions::runs())]
-    id: String,
+    #[command(flatten)]
+    which: Which,
 }
 
 /// Let held runs go on
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  doorbell runs --state held\n  doorbell runs release run_01K…")]
+#[command(
+    after_help = "Examples:\n  doorbell runs --state held\n  doorbell runs release run_01K…\n  doorbell runs release --agent triage"
+)]
 struct ReleaseArgs {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Try runs again that failed, were cancelled, superseded or dropped: the same runs, with all their tries
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  doorbell runs --dead-letter\n  doorbell runs retry run_01K…\n  doorbell runs retry --dead-letter --dry-run"
+)]
+struct RetryArgs {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Runs by their ids, or all that a filter finds.
+#[derive(Debug, Args)]
+#[group(required = true)]
+struct Which {
     /// The runs' ids
-    #[arg(required = true, add = completions::runs())]
+    #[arg(add = completions::runs(), conflicts_with_all = ["agent", "state", "dead_letter", "with_key", "event", "dry_run"])]
     ids: Vec<String>,
+    /// All of this agent
+    #[arg(long, value_name = "NAME", add = completions::agents())]
+    agent: Option<String>,
+    /// All in this state
+    #[arg(long, value_parser = State::ALL.map(State::as_str))]
+    state: Option<String>,
+    /// All that failed with all their tries used up
+    #[arg(long)]
+    dead_letter: bool,
+    /// All about this
+    #[arg(long, value_name = "KEY", add = completions::run_keys())]
+    with_key: Option<String>,
+    /// All that this event caused
+    #[arg(long, value_name = "ID", add = completions::events())]
+    event: Option<String>,
+    /// Only say how many there are
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -92,8 +134,9 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
     match args.command {
         None => list(context, args.filters).await,
         Some(RunsCommand::Show(args)) => show(context, &args.id).await,
-        Some(RunsCommand::Cancel(args)) => cancel(context, &args.id).await,
-        Some(RunsCommand::Release(args)) => release(context, &args.ids).await,
+        Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which).await,
+        Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which).await,
+        Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which).await,
     }
 }
 
@@ -221,28 +264,6 @@ fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
         ]);
     }
     table
-}
-
-async fn cancel(context: &Context, id: &str) -> anyhow::Result<()> {
-    let cancelled = context.client()?.cancel_run(id).await.map_err(Failure::no_run(id))?;
-    if context.json {
-        return output::json(&cancelled);
-    }
-    let what = if cancelled.state == "running" { "is asked to end" } else { "is" };
-    let state = if cancelled.state == "running" { String::new() } else { format!(" {}", cancelled.state) };
-    Ok(output::line(escape_terminal(&format!("{} {what}{state}", cancelled.id)))?)
-}
-
-async fn release(context: &Context, ids: &[String]) -> anyhow::Result<()> {
-    let client = context.client()?;
-    for id in ids {
-        let released = client.release_run(id).await.map_err(Failure::no_run(id))?;
-        match context.json {
-            true => output::json_line(&released)?,
-            false => output::line(escape_terminal(&format!("{} is {}", released.id, released.state)))?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -34,9 +34,10 @@ struct ShowArgs {
     source: String,
 }
 
-/// Show the secret that the sender showed when the webhook was set up (Notion), and how to keep it
+/// Show the secrets that were shown to a source when its webhook was set up (Notion), and how to keep one
 ///
-/// Anybody who knows the source's URL can show one: take it only if it came when you set the webhook up.
+/// Anybody who knows the source's URL can show one: take it only if it came when you set the webhook up. The first
+/// few are kept; further ones are refused until you forget them.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  doorbell sources captured wiki\n  \
     doorbell sources captured wiki --secret | doorbell creds add notion_webhook_secret:wiki --stdin\n  \
@@ -48,7 +49,10 @@ struct CapturedArgs {
     /// Print the secret and nothing else
     #[arg(long, conflicts_with = "forget")]
     secret: bool,
-    /// Remove it
+    /// Which one, if there are several: its number in the list
+    #[arg(long, value_name = "N", requires = "secret")]
+    number: Option<usize>,
+    /// Remove them, so that the next one is the first
     #[arg(long)]
     forget: bool,
 }
@@ -159,20 +163,51 @@ async fn captured(context: &Context, args: &CapturedArgs) -> anyhow::Result<()> 
         return output::json(&captured);
     }
     if args.secret {
-        return Ok(output::line(&captured.secret)?);
+        return Ok(output::line(pick(&captured, args.number)?)?);
     }
     output::line(in_words(&captured, &Clock::here()))?;
-    Ok(output::line(format!("\n{}", escape_terminal(&captured.secret)))?)
+    let secrets = std::iter::once(&captured.secret).chain(captured.later.iter().map(|later| &later.secret));
+    for (number, secret) in (1..).zip(secrets) {
+        let number = if captured.later.is_empty() { String::new() } else { format!("{number}: ") };
+        output::line(format!("\n{number}{}", escape_terminal(secret)))?;
+    }
+    Ok(())
+}
+
+/// The secret with this number; without one, the only one.
+fn pick(captured: &CapturedSecret, number: Option<usize>) -> Result<&str, Failure> {
+    let several = captured.later.len() + 1;
+    let picked = match number {
+        None if several > 1 => None,
+        None | Some(1) => Some(&captured.secret),
+        Some(number) => number.checked_sub(2).and_then(|at| captured.later.get(at)).map(|later| &later.secret),
+    };
+    picked.map(String::as_str).ok_or_else(|| {
+        let said = format!("{several} secrets were shown to this source: say which one with --number 1 to {several}");
+        Failure::new(Exit::Usage, said).hint(format!("`doorbell sources captured {}` lists them", captured.source))
+    })
 }
 
 fn in_words(captured: &CapturedSecret, clock: &Clock) -> String {
-    let at = escape_terminal(&clock.show(&captured.captured_at)).into_owned();
-    format!(
-        "A secret was shown to this source at {at} from {}. Anybody who knows its URL can show one: keep it only if this was \
-         its provider, when you set the webhook up.\n\n  {}",
-        escape_terminal(&captured.remote),
-        escape_terminal(&captured.command)
-    )
+    let shown =
+        |at: &str, remote: &str| format!("{} from {}", escape_terminal(&clock.show(at)), escape_terminal(remote));
+    let first = shown(&captured.captured_at, &captured.remote);
+    let command = escape_terminal(&captured.command);
+    if captured.later.is_empty() {
+        return format!(
+            "A secret was shown to this source at {first}. Anybody who knows its URL can show one: keep it only if this \
+             was its provider, when you set the webhook up.\n\n  {command}"
+        );
+    }
+    let mut said = format!(
+        "Warning: {} different secrets were shown to this source, and its provider shows one. Anybody who knows the URL \
+         can do so: take the one that came when you set the webhook up.\n\n  1: {first}\n",
+        captured.later.len() + 1
+    );
+    for (number, later) in (2..).zip(&captured.later) {
+        said.push_str(&format!("  {number}: {}\n", shown(&later.captured_at, &later.remote)));
+    }
+    format!("{said}\nIf you cannot tell: remove them (--forget) and let the provider show it again.\n\n  {command}")
 }
 
 async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<()> {
@@ -217,6 +252,8 @@ fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {
 
 #[cfg(test)]
 mod tests {
+    use doorbell_client::api::LaterSecret;
+
     use super::*;
 
     #[test]
@@ -248,5 +285,37 @@ mod tests {
             delivery_row(&delivery, &Clock::fixed("2026-01-31T12:00:00Z")),
             ["09:30:00", "rejected", "4", "", "192.0.2.1", "signature_mismatch: the secrets differ"]
         );
+    }
+
+    #[test]
+    fn of_several_secrets_that_were_shown_a_person_picks() {
+        let shown = |secret: &str, remote: &str| LaterSecret {
+            secret: secret.to_owned(),
+            captured_at: "2026-01-31T09:30:00.000Z".to_owned(),
+            remote: remote.to_owned(),
+        };
+        let mut captured = CapturedSecret {
+            source: "wiki".to_owned(),
+            credential: "notion_webhook_secret:wiki".to_owned(),
+            field: "secret".to_owned(),
+            secret: "first".to_owned(),
+            captured_at: "2026-01-31T09:29:00.000Z".to_owned(),
+            remote: "192.0.2.1".to_owned(),
+            command: "doorbell …".to_owned(),
+            later: Vec::new(),
+        };
+        assert_eq!(pick(&captured, None).unwrap(), "first");
+        assert!(pick(&captured, Some(2)).is_err());
+        captured.later = vec![shown("second", "192.0.2.2")];
+        assert!(
+            pick(&captured, None).is_err() && pick(&captured, Some(0)).is_err() && pick(&captured, Some(3)).is_err()
+        );
+        assert_eq!((pick(&captured, Some(1)).unwrap(), pick(&captured, Some(2)).unwrap()), ("first", "second"));
+        let said = in_words(&captured, &Clock::fixed("2026-01-31T12:00:00Z"));
+        assert!(
+            said.starts_with("Warning: 2 different secrets") && said.contains("2: 09:30:00 from 192.0.2.2"),
+            "{said}"
+        );
+        assert!(!said.contains("second"), "{said}");
     }
 }

@@ -112,6 +112,7 @@ fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
     let name = match (agent.configured, agent.scale) {
         (false, _) => format!("{} (removed)", agent.name),
         (true, 0) => format!("{} (disabled)", agent.name),
+        (true, _) if agent.pause.is_some() => format!("{} (paused)", agent.name),
         (true, _) => agent.name.clone(),
     };
     [
@@ -131,6 +132,7 @@ fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use doorbell_client::api::Pause;
 
     #[test]
     fn a_row_says_how_many_run_of_how_many_and_how_long_the_oldest_waits() {
@@ -147,6 +149,14 @@ mod tests {
         let shown = row(&agent, &clock);
         let wanted = ["triage", "1/2", "3", "0", "0", "0", "0", "0", "0", "2m 00s"];
         assert_eq!(shown.each_ref().map(String::as_str), wanted);
+        let pause = Pause {
+            agent: None,
+            by: "ann".to_owned(),
+            at: "2026-01-31T12:00:00Z".to_owned(),
+            why: None,
+            resuming: false,
+        };
+        assert_eq!(row(&AgentStats { pause: Some(pause), ..agent.clone() }, &clock)[0], "triage (paused)");
         assert_eq!(row(&AgentStats { configured: false, ..agent }, &clock)[0], "triage (removed)");
     }
 }

@@ -12,10 +12,10 @@ use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
 use super::sources::Sources;
-use super::{Agent, CommandRuntime, WhenFull, flow, presets, retries, triggers};
+use super::{Agent, CommandRuntime, WhenFull, flow, presets, retries, schedules, triggers};
 
 /// Keys that `[defaults]` may have.
-const DEFAULTS: [&str; 6] = ["scale", "timeout", "work_queue_size", "when_full", "runtime", "retries"];
+const DEFAULTS: [&str; 7] = ["scale", "timeout", "timezone", "work_queue_size", "when_full", "runtime", "retries"];
 
 const KEYS: Keys<'static> = Keys {
     known: &[
@@ -28,8 +28,11 @@ const KEYS: Keys<'static> = Keys {
         "webhooks",
         "runtime",
         "retries",
+        "schedule",
+        "schedules",
+        "timezone",
     ],
-    planned: &["schedule", "schedules", "timezone", "may_call"],
+    planned: &["may_call"],
     hints: &[
         ("name", "the folder is the agent's name"),
         ("command", "it stands in [runtime]"),
@@ -59,7 +62,7 @@ pub(super) struct Reader<'a> {
 /// Checks `[defaults]` by itself, so that its mistakes are found without any agent.
 pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, findings: &mut Findings) {
     let known: Vec<&str> = DEFAULTS.into_iter().chain(flow::KEYS).collect();
-    defaults.check(findings, Keys { known: &known, planned: &["timezone"], hints: &[] });
+    defaults.check(findings, Keys { known: &known, planned: &[], hints: &[] });
     defaults.settle(findings, "defaults");
     let mut table = defaults.clone();
     presets::expand(&mut table, "NAME", around, findings);
@@ -106,7 +109,6 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
     own.check(findings, KEYS);
-    let has_schedule = own.has("schedule") || own.has("schedules");
     let mut table = effective(reader.defaults, own);
     presets::expand(&mut table, name, reader.around, findings);
     table.settle(findings, &format!("agents.{name}"));
@@ -114,14 +116,21 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
     let limits = limits(&table, findings);
     let params = params(&table, findings);
     let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
+    let schedules = schedules::read(&table, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);
     let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
+    let has_schedule = table.has("schedule") || table.has("schedules");
     let told = reader.told.iter().any(|(told, _)| told == name);
     let disabled = limits.as_ref().is_some_and(|limits| limits.scale == 0);
     if !starts && !told && !disabled && !has_schedule {
-        let problem = Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]]"));
-        findings.problem(problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]"));
+        let problem =
+            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
+        findings.problem(
+            problem
+                .help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]")
+                .help("schedule = \"*/15 * * * *\""),
+        );
     }
     let limits = limits?;
     Some(Agent {
@@ -132,6 +141,7 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
         work_queue_size: limits.work_queue_size,
         when_full: limits.when_full,
         triggers,
+        schedules,
         runtime: runtime?,
         retries: retries?,
         instructions: skill.instructions,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorbell_core::envelope::{Companion, Envelope, encode_body};
-use doorbell_core::event::{Context, OWN, event_type};
+use doorbell_core::event::{Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State};
 use serde_json::{Map, Value};
@@ -52,8 +52,7 @@ impl Dispatcher {
             self.stop(run.id, None, Stop::Shutdown);
         }
         self.heed_cancel(run.id).await;
-        // Who waits sends a few kilobytes; what is large is not read on the threads that carry requests.
-        let awaited = body.bytes.len() <= LARGE && self.follow_ups.is_awaited(&event, &body);
+        let awaited = self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
@@ -226,7 +225,7 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
     let context = read_again(in_force, event, body);
     let (body, body_encoding) = encode_body(&body.bytes);
     Envelope {
-        webhook: event.provider != OWN,
+        webhook: !is_own(&event.provider),
         source: event.provider.clone(),
         integration_id: event.source.clone(),
         event_type: run.event_type.clone(),
@@ -257,6 +256,9 @@ fn companion_of(event: &StoredEvent) -> Companion {
 /// The whole context, read from the body again: the stored one has long texts cut. The stored one, if the source is no
 /// longer configured.
 fn read_again(in_force: &Snapshot, event: &StoredEvent, body: &Body) -> Context {
+    if event.provider == MANUAL {
+        return Context::of_request(&serde_json::from_slice(&body.bytes).unwrap_or_default());
+    }
     let delivery = delivery_of(event, body);
     let source = in_force.config.sources.get(&event.source);
     let source = source.filter(|source| source.provider().name() == event.provider);

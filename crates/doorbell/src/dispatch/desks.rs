@@ -49,9 +49,9 @@ impl Drop for Place {
 }
 
 impl Desks {
-    /// Tells that an agent has queued runs. Those of an agent that was removed meanwhile are to be held.
-    pub(super) fn ring(&self, in_force: &Snapshot, agent: &str) {
-        if !in_force.config.agents.contains_key(agent) {
+    /// Tells that an agent has queued runs. Those of an agent that is paused or was removed meanwhile are to be held.
+    pub(super) fn ring(&self, in_force: &Snapshot, agent: &str, is_paused: bool) {
+        if !in_force.config.agents.contains_key(agent) || is_paused {
             self.unsettled.notify_one();
         }
         if let Some(desk) = self.open().get(agent) {
@@ -110,10 +110,18 @@ impl Dispatcher {
         }
     }
 
-    /// Holds what waits for agents that are not in the configuration, and gives back what waits for those that are.
+    /// Has the pauses looked at: somebody changed them.
+    pub fn settle_pauses(&self) {
+        self.desks.unsettled.notify_one();
+        self.resumed.notify_one();
+    }
+
+    /// Holds what waits for agents that are paused or not in the configuration, and gives back what waits for the others.
     pub(super) async fn settle_agents(&self) -> Result<(), Error> {
-        let known = self.app.current().config.agents.keys().cloned().collect();
-        self.app.store.settle_agents(known, clock::now()).await
+        let in_force = self.app.current();
+        let standing = |agent: &String| (agent.clone(), self.app.pauses.standing(agent));
+        let agents = in_force.config.agents.keys().map(standing).collect();
+        self.app.store.settle_agents(agents, clock::now()).await
     }
 
     /// Rings for the runs that are queued, in case nobody did: a sender may hang up before its delivery is answered, and the
@@ -130,6 +138,7 @@ impl Dispatcher {
         while !self.closing.is_cancelled() {
             let agent = self.app.current().config.agents.get(&name).cloned();
             let running = desk.running.load(Ordering::Relaxed);
+            let agent = agent.filter(|_| self.app.pauses.holds(&name).is_none());
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
             let claimed = match agent {
                 Some(agent) if free > 0 => self.claim(agent, &desk, free.min(MOST_CLAIMED)).await,

@@ -4,12 +4,12 @@
 //! It is sent once, as far as one process can know: should the gateway die between the answer and the note of it, the
 //! next start sends it again. That start looks at what ended a short while before, because those who wait do not wait long.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use doorbell_client::Outbound;
-use doorbell_core::id::RunId;
+use doorbell_core::id::{EventId, RunId};
 use doorbell_core::provider::{Ended, FollowUp};
 use doorbell_core::run::State;
 use doorbell_core::source::Source;
@@ -39,6 +39,8 @@ const MOST_LOOKED_AT: usize = 2000;
 const PAGE: usize = 200;
 /// How long those that are on their way may take when the gateway closes.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// The largest body, in bytes, of an event that somebody waits for.
+const LARGEST_BODY: usize = 128 * 1024;
 /// The longest text, in characters; what a protocol takes may be less.
 const LONGEST_TEXT: usize = 8000;
 /// Lines of the log that stand for a result.
@@ -55,6 +57,8 @@ pub(super) struct FollowUps {
     app: Arc<App>,
     outbound: Outbound,
     begun: Mutex<HashSet<RunId>>,
+    /// Of the runs of one event, one is told of after the other: what is said first may be another message.
+    turns: Mutex<HashMap<EventId, Weak<tokio::sync::Mutex<()>>>>,
     places: Semaphore,
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -66,6 +70,7 @@ impl FollowUps {
             app,
             outbound: Outbound::default(),
             begun: Mutex::default(),
+            turns: Mutex::default(),
             places: Semaphore::new(MOST_SENT_AT_ONCE),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -74,7 +79,31 @@ impl FollowUps {
 
     /// Whether somebody waits for the end of what an event started: with most providers nobody does.
     pub(super) fn is_awaited(&self, event: &StoredEvent, body: &Body) -> bool {
-        self.follow_up(event, body, &Ended { agent: "", succeeded: true, text: "" }).is_some()
+        // Who waits sends a few kilobytes; what is large is not read on the threads that carry requests.
+        body.bytes.len() <= LARGEST_BODY
+            && self.follow_up(event, body, &Ended { agent: "", succeeded: true, text: "", first: true }).is_some()
+    }
+
+    /// Whether somebody may wait for the end of what comes to a source in force.
+    pub(super) fn are_sent(&self) -> bool {
+        self.app.current().config.sources.values().any(|source| source.provider().follows_up())
+    }
+
+    /// Whether somebody may wait for the end of this run.
+    fn may_be_told_of(&self, run: &StoredRun) -> bool {
+        let in_force = self.app.current();
+        let provider = run.event_type.split('.').next();
+        let mut providers = in_force.config.sources.values().map(|source| source.provider());
+        is_told_of(run) && providers.any(|one| one.follows_up() && Some(one.name()) == provider)
+    }
+
+    /// Tells that a run that nobody carries out is over, if somebody waits for it.
+    pub(super) async fn consider_dropped(self: &Arc<Self>, id: RunId) {
+        match self.app.store.run(id).await {
+            Ok(Some((run, _))) if self.may_be_told_of(&run) => self.consider(id),
+            Ok(_) => {}
+            Err(error) => tracing::error!(run = %id, error = error.with_causes(), "run.not_followed_up"),
+        }
     }
 
     /// Looks for what the last start of the gateway left unsaid.
@@ -97,7 +126,7 @@ impl FollowUps {
             looked_at += PAGE;
             before = page.last().map(|run| run.seq);
             let ended = page.iter().filter(|run| run.finished_at.is_some_and(|at| at >= since));
-            ended.filter(|run| is_told_of(run)).for_each(|run| self.consider(run.id));
+            ended.filter(|run| self.may_be_told_of(run)).for_each(|run| self.consider(run.id));
             if page.len() < PAGE {
                 break;
             }
@@ -140,6 +169,9 @@ impl FollowUps {
     }
 
     async fn tell(&self, id: RunId) -> Result<Told, Error> {
+        let Some(event) = self.event_of(id).await? else { return Ok(Told::Noted) };
+        let turn = self.turn(event);
+        let _turn = turn.lock().await;
         let Some((run, follow_up)) = self.prepare(id).await? else { return Ok(Told::Noted) };
         let result = self.send(&follow_up).await;
         match &result {
@@ -157,6 +189,26 @@ impl FollowUps {
         Ok(Told::Unnoted)
     }
 
+    async fn event_of(&self, id: RunId) -> Result<Option<EventId>, Error> {
+        let Ok(_place) = self.places.acquire().await else { return Ok(None) };
+        Ok(self.app.store.run(id).await?.map(|(run, _)| run.event))
+    }
+
+    fn turn(&self, event: EventId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = turns.get(&event).and_then(Weak::upgrade).unwrap_or_default();
+        turns.insert(event, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// Whether nobody was told of another run of the event.
+    async fn is_first(&self, run: &StoredRun) -> Result<bool, Error> {
+        let query = RunQuery { event: Some(run.event), limit: PAGE, ..RunQuery::default() };
+        let told = |other: &StoredRun| other.follow_up.as_ref().is_some_and(|told| told.error.is_none());
+        Ok(!self.app.store.runs(query).await?.iter().any(|other| other.id != run.id && told(other)))
+    }
+
     /// The run, if it is over and nobody was told, with what is to be sent.
     async fn prepare(&self, id: RunId) -> Result<Option<(StoredRun, FollowUp)>, Error> {
         let Ok(_place) = self.places.acquire().await else { return Ok(None) };
@@ -166,8 +218,7 @@ impl FollowUps {
             return Ok(None);
         };
         let Some(body) = store.body(run.event).await? else { return Ok(None) };
-        let succeeded = run.state == State::Succeeded;
-        if self.follow_up(&event, &body, &Ended { agent: &run.agent, succeeded, text: "" }).is_none() {
+        if !self.is_awaited(&event, &body) {
             return Ok(None);
         }
         let text = shorten(match (run.state, &run.result) {
@@ -175,10 +226,12 @@ impl FollowUps {
             (State::Succeeded, None) => self.last_lines(&run).await?,
             // Why is for those who may see the run: it may say what is inside.
             (State::Cancelled, _) => format!("It was cancelled ({id})."),
-            (State::Superseded, _) => format!("What came later replaced it ({id})."),
+            (State::Dropped, _) => format!("It was not started: too much waits already ({id})."),
+            (State::Superseded, _) => format!("A newer one took its place ({id})."),
             _ => format!("It failed ({id})."),
         });
-        let ended = Ended { agent: &run.agent, succeeded, text: &text };
+        let (succeeded, first) = (run.state == State::Succeeded, self.is_first(&run).await?);
+        let ended = Ended { agent: &run.agent, succeeded, text: &text, first };
         let follow_up = self.follow_up(&event, &body, &ended);
         Ok(follow_up.map(|follow_up| (run, follow_up)))
     }
@@ -259,8 +312,7 @@ enum Told {
 }
 
 fn is_told_of(run: &StoredRun) -> bool {
-    matches!(run.state, State::Succeeded | State::Failed | State::Cancelled | State::Superseded)
-        && run.follow_up.is_none()
+    run.state.is_final() && run.follow_up.is_none()
 }
 
 /// A result as people read it.

@@ -43,6 +43,7 @@ fn event(run: RunId) -> NewEvent {
         body: Bytes::from_static(b"{}"),
         trigger_set: 1,
         trace: None,
+        replay: None,
         starts: vec![Start {
             agent: "triage".to_owned(),
             trigger: 0,

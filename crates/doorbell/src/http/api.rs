@@ -15,6 +15,14 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
+mod replays;
+mod starts;
+
+pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
+pub(super) use starts::{
+    cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,
+};
+
 type Answer<T> = Result<Json<T>, Failure>;
 
 /// What a path names. What is not UTF-8 names nothing.
@@ -105,6 +113,10 @@ pub(super) async fn release_run(
     Named(id): Named,
 ) -> Answer<api::Released> {
     Ok(Json(ops::runs::release(&shared.app, &shared.dispatcher, &caller, &id).await?))
+}
+
+pub(super) async fn retry_run(State(shared): State<Shared>, By(caller): By, Named(id): Named) -> Answer<api::Retried> {
+    Ok(Json(ops::runs::retry(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
 pub(super) async fn forget_event(

@@ -17,7 +17,7 @@ use doorbell_client::api::Receipt;
 use doorbell_core::condition::Choice;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
-use doorbell_core::provider::{Answer, Unreadable, visible_headers};
+use doorbell_core::provider::{Answer, Unreadable, kept_headers};
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Candidate;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
@@ -30,7 +30,8 @@ use super::error::{Failure, method_not_allowed};
 use crate::app::{App, Snapshot};
 use crate::clock;
 use crate::conditions;
-use crate::config::{Agent, WhenFull, is_named};
+use crate::config::{Agent, is_named};
+use crate::dispatch::admission;
 use crate::store::{Acceptance, Admission, NewEvent, Start};
 use crate::telemetry::DeliveryTrace;
 
@@ -288,7 +289,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
             None => start,
         })
     });
-    let headers = visible_headers(source.provider(), &delivery.headers);
+    let headers = kept_headers(source.provider(), delivery);
     NewEvent {
         id: clock::new_id(),
         source: source.name().to_owned(),
@@ -305,6 +306,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         body: delivery.body.clone(),
         trigger_set: in_force.trigger_set,
         trace: None,
+        replay: None,
         starts: starts.collect(),
     }
 }
@@ -318,15 +320,4 @@ fn start(agent: &Agent, choice: Choice) -> Start {
     };
     let flow = agent.flow(choice.trigger);
     Start { agent: choice.agent, trigger: choice.trigger, run: clock::new_id(), key, flow, admission }
-}
-
-fn admission(agent: &Agent) -> Admission {
-    if agent.scale == 0 {
-        return Admission::Skip("the agent is disabled: `scale = 0`".to_owned());
-    }
-    match agent.when_full {
-        WhenFull::DropOldest => Admission::DropOldest(agent.work_queue_size),
-        WhenFull::Reject => Admission::Reject(agent.work_queue_size),
-        WhenFull::Grow => Admission::Grow,
-    }
 }

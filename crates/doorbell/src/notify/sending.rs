@@ -18,12 +18,12 @@ use doorbell_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::message::Message;
-use crate::app::{App, Notice};
+use crate::app::App;
 use crate::clock;
 use crate::config::{Receiver, Topic};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Cause, Caused, Dispatcher};
 use crate::runtime::{self, Guard};
-use crate::store::{Acceptance, Admission, NewEvent, Start};
+use crate::store::Admission;
 
 /// What sending needs.
 #[derive(Debug)]
@@ -96,48 +96,23 @@ impl Post {
             _ => Admission::Grow,
         };
         let context = message.context();
-        let event = NewEvent {
-            id: clock::new_id(),
-            source: OWN.to_owned(),
-            provider: OWN.to_owned(),
+        let cause = Cause {
+            kind: OWN,
             event: message.data.on.as_str().to_owned(),
             action: context.text("action").map(ToOwned::to_owned),
-            delivery_keys: vec![format!("notification:{}:{agent}", message.id)],
-            delivery_id: Some(message.id.clone()),
-            verified_by: None,
-            received_at: clock::now(),
-            handshake: false,
-            context: context.shortened(),
-            headers: "{}".to_owned(),
-            body: Bytes::from(message.body()),
-            trigger_set: in_force.trigger_set,
-            trace: None,
-            starts: vec![Start {
-                agent: agent.to_owned(),
-                trigger: 0,
-                run: clock::new_id(),
-                admission,
-                key: None,
-                flow: None,
-            }],
+            key: format!("notification:{}:{agent}", message.id),
+            id: Some(message.id.clone()),
+            context,
+            body: message.body(),
+            admission,
         };
-        let stored = self.app.store.accept(vec![event]).await.map_err(|error| error.with_causes())?;
-        let Acceptance::Stored(accepted) = stored else { return Err("its queue is full".to_owned()) };
-        let Some(accepted) = accepted.first() else { return Err("nothing was stored".to_owned()) };
-        accepted.queued.iter().for_each(|agent| self.dispatcher.wake(agent));
-        self.app.activity.tell(|| match accepted.duplicate {
-            true => Notice::Duplicate(accepted.event),
-            false => Notice::Event(accepted.event),
-        });
-        match accepted.outcomes.iter().find(|outcome| outcome.agent == agent) {
-            Some(outcome) if outcome.run.is_some() => Ok(format!(
-                "{} started by {}",
-                outcome.run.map(|run| run.to_string()).unwrap_or_default(),
-                accepted.event
-            )),
-            outcome => {
-                Err(outcome.and_then(|outcome| outcome.reason.clone()).unwrap_or("it was not started".to_owned()))
-            }
+        let caused = self.dispatcher.start_agent(agent, cause).await.map_err(|error| error.with_causes())?;
+        let Some(Caused { event, outcome: Some(outcome), .. }) = caused else {
+            return Err("it was not started".to_owned());
+        };
+        match outcome.run {
+            Some(run) => Ok(format!("{run} started by {event}")),
+            None => Err(outcome.reason.unwrap_or("it was not started".to_owned())),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Agents and sources, as they are configured, and what came to the sources.
 
 use doorbell_client::api;
+use doorbell_core::schedule::Schedule;
 use doorbell_core::source::Source;
 
 use super::{Error, page_size, view_rejection};
 use crate::app::{App, Caller, Snapshot};
+use crate::clock;
 use crate::store::EventQuery;
 
 /// The agents, by name.
@@ -22,9 +24,19 @@ pub fn list(app: &App, caller: &Caller) -> api::AgentList {
             scale: agent.scale,
             timeout_seconds: agent.timeout.as_secs(),
             sources,
+            schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
+            pause: super::starts::view_pauses(app, &agent.name),
         }
     });
     api::AgentList { agents: agents.collect() }
+}
+
+fn view_schedule(schedule: &Schedule, enabled: bool) -> api::Schedule {
+    api::Schedule {
+        cron: schedule.text().to_owned(),
+        timezone: schedule.zone_name().to_owned(),
+        next_at: schedule.next_tick(clock::now()).filter(|_| enabled).map(|at| at.to_string()),
+    }
 }
 
 /// The sources, by name. An agent sees those it listens to, and not how much comes to them.

@@ -1,9 +1,12 @@
-//! Secrets that senders showed when their webhook was set up (Notion): kept for the source's owner, one a source.
+//! Secrets that senders showed when their webhook was set up (Notion): kept for the source's owner, a few a source.
 //!
 //! Anybody who knows the source's URL can show one, so a captured secret verifies nothing until its owner makes it a
-//! credential. It stands in a file that only the gateway's user may read, never in the store, its backups or the log.
+//! credential, and none pushes out one that was shown before: the owner picks. They stand in a file that only the
+//! gateway's user may read, never in the store, its backups or the log.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use doorbell_client::api;
 use doorbell_core::secret::Secret;
@@ -17,38 +20,88 @@ use crate::files;
 
 /// The longest secret that is kept, in bytes.
 const LONGEST: usize = 4096;
+/// Secrets that are kept of a source.
+const MOST: usize = 8;
 
-/// What a file holds.
+/// A file is read and written again to add to it: one at a time.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// What a file holds: the first one, and those that were shown after it.
 #[derive(Serialize, Deserialize)]
 struct Captured {
+    #[serde(flatten)]
+    first: Shown,
+    #[serde(default)]
+    later: Vec<Shown>,
+}
+
+/// A secret, and who showed it.
+#[derive(Serialize, Deserialize)]
+struct Shown {
     secret: String,
     at: Timestamp,
     remote: String,
 }
 
-/// Keeps the newest secret that a sender showed to a source, in place of an older one.
+/// What became of a secret that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    New,
+    /// It was shown before.
+    Known,
+    /// As many others as are kept were shown before: it is not kept until the owner forgets them.
+    Full,
+}
+
+/// Keeps a secret that a sender showed to a source, beside those that were shown before.
 ///
 /// # Errors
 /// In words for the log, if it is too long or no text, or cannot be written.
-pub async fn keep(app: &App, source: &str, secret: &Secret, remote: &str, at: Timestamp) -> Result<(), String> {
+pub async fn keep(app: &App, source: &str, secret: &Secret, remote: &str, at: Timestamp) -> Result<Kept, String> {
     let fits = |text: &&str| (1..=LONGEST).contains(&text.trim().len()) && !text.chars().any(char::is_control);
     let text = secret.expose_str().filter(fits).ok_or_else(|| format!("it is no text of 1 to {LONGEST} bytes"))?;
-    let captured = Captured { secret: text.to_owned(), at, remote: remote.to_owned() };
-    let json = Zeroizing::new(serde_json::to_vec(&captured).map_err(|error| error.to_string())?);
+    let shown = Shown { secret: text.to_owned(), at, remote: remote.to_owned() };
     let file = file_of(app, source);
-    let written = tokio::task::spawn_blocking(move || {
-        if let Some(folder) = file.parent() {
-            files::make_private_folder(folder)?;
-        }
-        files::write_private(&file, &json)
-    });
-    match written.await {
-        Ok(written) => written.map_err(|error| error.to_string()),
+    match tokio::task::spawn_blocking(move || add(&file, shown)).await {
+        Ok(kept) => kept.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// The newest secret that was shown to a source. For owners.
+fn add(file: &Path, shown: Shown) -> std::io::Result<Kept> {
+    let _one_at_a_time = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    let captured = match std::fs::read(file).map(Zeroizing::new) {
+        // One that cannot be read holds nothing that anybody could pick.
+        Ok(bytes) => serde_json::from_slice::<Captured>(&bytes).ok(),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let captured = match captured {
+        None => Captured { first: shown, later: Vec::new() },
+        Some(captured) if captured.all().any(|known| known.secret == shown.secret) => return Ok(Kept::Known),
+        Some(captured) if captured.all().count() >= MOST => return Ok(Kept::Full),
+        Some(mut captured) => {
+            captured.later.push(shown);
+            captured
+        }
+    };
+    let json = Zeroizing::new(serde_json::to_vec(&captured)?);
+    if let Some(folder) = file.parent() {
+        files::make_private_folder(folder)?;
+    }
+    files::write_private(file, &json)?;
+    Ok(Kept::New)
+}
+
+impl Captured {
+    /// All of them, in the order in which they were shown.
+    fn all(&self) -> impl Iterator<Item = &Shown> {
+        std::iter::once(&self.first).chain(&self.later)
+    }
+}
+
+/// The secrets that were shown to a source, the first one first. For owners.
 ///
 /// # Errors
 /// If there is none, or the caller may not see it.
@@ -66,18 +119,27 @@ pub async fn show(app: &App, caller: &Caller, source: &str) -> Result<api::Captu
         "secret" => String::new(),
         field => format!(" --field {field}"),
     };
+    let Captured { first, later } = captured;
+    let number = if later.is_empty() { "" } else { " --number N" };
     Ok(api::CapturedSecret {
         source: source.to_owned(),
-        command: format!("doorbell sources captured {source} --secret | doorbell creds add {name}{field} --stdin"),
+        command: format!(
+            "doorbell sources captured {source} --secret{number} | doorbell creds add {name}{field} --stdin"
+        ),
         credential: name,
         field: credential.field.into_owned(),
-        secret: captured.secret,
-        captured_at: captured.at.to_string(),
-        remote: captured.remote,
+        secret: first.secret,
+        captured_at: first.at.to_string(),
+        remote: first.remote,
+        later: later.into_iter().map(later_one).collect(),
     })
 }
 
-/// Removes it. For owners.
+fn later_one(shown: Shown) -> api::LaterSecret {
+    api::LaterSecret { secret: shown.secret, captured_at: shown.at.to_string(), remote: shown.remote }
+}
+
+/// Removes them. For owners.
 ///
 /// # Errors
 /// If there is none, or the caller may not.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use doorbell_client::api;
-use doorbell_core::event::{Context, OWN};
+use doorbell_core::event::{Context, MANUAL, SCHEDULE, is_own};
 use doorbell_core::id::EventId;
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
 use serde::Deserialize;
@@ -162,8 +162,8 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
         // Filters have nothing left to be held against.
         return Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts: Vec::new() });
     }
-    if stored.provider == OWN {
-        let verdicts = event.outcomes.iter().map(told).collect();
+    if is_own(&stored.provider) {
+        let verdicts = event.outcomes.iter().map(|outcome| named(outcome, &stored.provider)).collect();
         return Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts });
     }
     let mut verdicts = explain_by(app, &stored, stored.trigger_set, |agent| caller.may_see(agent)).await?;
@@ -175,16 +175,34 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
             verdicts.push(verdict);
         }
     }
+    if event.replay.is_some() {
+        verdicts.iter_mut().for_each(|verdict| say_if_named(verdict, &event.outcomes));
+    }
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
 }
 
-/// Why a notification started its agent: no trigger did.
-fn told(outcome: &api::Outcome) -> api::Verdict {
+/// A replay may name an agent whose triggers want nothing of the event.
+fn say_if_named(verdict: &mut api::Verdict, outcomes: &[api::Outcome]) {
+    let started =
+        outcomes.iter().any(|one| one.agent == verdict.agent && one.trigger == verdict.trigger && one.run_id.is_some());
+    if started && !verdict.matched {
+        verdict.matched = true;
+        verdict.reason = format!("the replay names it; else: {}", verdict.reason);
+    }
+}
+
+/// Why an event that Doorbell made itself started its agent: no trigger did.
+fn named(outcome: &api::Outcome, kind: &str) -> api::Verdict {
+    let reason = match kind {
+        SCHEDULE => "its schedule names this time",
+        MANUAL => "it was asked for by hand",
+        _ => "[[notifications]] of config.toml names it",
+    };
     api::Verdict {
         agent: outcome.agent.clone(),
         trigger: 0,
         matched: true,
-        reason: "[[notifications]] of config.toml names it".to_owned(),
+        reason: reason.to_owned(),
         key: None,
         clauses: Vec::new(),
     }

@@ -45,12 +45,26 @@ pub async fn forget(
     events::get(app, caller, id).await?;
     require_owner(caller)?;
     let event: EventId = id.parse().map_err(|_| Error::NotFound("event"))?;
-    if query.cancel {
+    // What replays it says the same.
+    for replay in app.store.replays_of(event).await? {
+        forget_one(app, dispatcher, caller, replay, query.cancel).await?;
+    }
+    forget_one(app, dispatcher, caller, event, query.cancel).await
+}
+
+async fn forget_one(
+    app: &App,
+    dispatcher: &Arc<Dispatcher>,
+    caller: &Caller,
+    event: EventId,
+    cancels: bool,
+) -> Result<api::Forgotten, Error> {
+    if cancels {
         cancel(app, dispatcher, caller, event).await?;
     }
     let (runs, unfinished) = runs_of(app, event).await?;
     if !unfinished.is_empty() {
-        return Err(not_over(&unfinished, query.cancel));
+        return Err(not_over(&unfinished, cancels));
     }
     // Before the rows: until those say that it is forgotten, it can be asked for again.
     remove_folders(dispatcher, runs).await?;
@@ -59,7 +73,7 @@ pub async fn forget(
             tracing::info!(%event, by = caller.name(), "event.forgotten");
             Ok(api::Forgotten { id: event.to_string(), forgotten_at: at.to_string() })
         }
-        Forgetting::Unfinished(unfinished) => Err(not_over(&unfinished, query.cancel)),
+        Forgetting::Unfinished(unfinished) => Err(not_over(&unfinished, cancels)),
         Forgetting::Unknown => Err(Error::NotFound("event")),
     }
 }

@@ -9,7 +9,7 @@ use super::view::{view_attempt, view_companion};
 use super::{Error, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
-use crate::store::{Cancel, Release, RunQuery};
+use crate::store::{Cancel, Release, Retry, RunQuery};
 
 /// Which runs.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -23,6 +23,21 @@ pub struct Query {
     key: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,
+}
+
+impl Query {
+    /// The runs of a filter that are in this state.
+    pub(super) fn of(wish: &api::ManyRuns, state: &str, cursor: Option<String>) -> Self {
+        Self {
+            agent: wish.agent.clone(),
+            state: Some(state.to_owned()),
+            event: wish.event.clone(),
+            dead_letter: wish.dead_letter,
+            key: wish.key.clone(),
+            cursor,
+            limit: Some(super::LONGEST_PAGE),
+        }
+    }
 }
 
 /// Runs, newest first.
@@ -106,19 +121,54 @@ pub async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &st
     Ok(api::Cancelled { id: detail.run.id, state: state.as_str().to_owned() })
 }
 
-/// Lets a held run go on.
+/// Queues a run that ended badly once more: the same run, with all its tries.
 ///
 /// # Errors
-/// If there is none, it is not held, its agent is gone, or the caller may not.
-pub async fn release(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Released, Error> {
+/// If there is none, it did not end badly, its event is forgotten, its agent is gone, or the caller may not.
+pub async fn retry(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Retried, Error> {
     let detail = get(app, caller, id).await?;
-    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
-        return Err(Error::NotAllowed("this key may not release runs"));
+    may_act(app, caller, &detail.run)?;
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    match dispatcher.retry(run, &caller.name()).await? {
+        Retry::Queued(_) => {
+            let now = get(app, caller, id).await?.run;
+            Ok(api::Retried { id: now.id, state: now.state })
+        }
+        Retry::NotFailed(state) => {
+            let detail = format!(
+                "it is {}: only what failed, was cancelled, superseded or dropped is tried again",
+                state.as_str()
+            );
+            Err(Error::Conflict("not_failed", detail))
+        }
+        Retry::Forgotten => Err(Error::Gone("forgotten", "what its event said was removed for good".to_owned())),
+        Retry::Unknown => Err(Error::NotFound("run")),
     }
-    let agent = &detail.run.agent;
+}
+
+/// Whether the caller may have a run go on, and it can.
+fn may_act(app: &App, caller: &Caller, run: &api::Run) -> Result<(), Error> {
+    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+        return Err(Error::NotAllowed("this key may not release or retry runs"));
+    }
+    let agent = &run.agent;
     if !app.current().config.agents.contains_key(agent) {
         let detail = format!("its agent `{agent}` is not in the configuration: the run goes on when it is");
         return Err(Error::Conflict("agent_missing", detail));
+    }
+    Ok(())
+}
+
+/// Lets a held run go on.
+///
+/// # Errors
+/// If there is none, it is not held, its agent is gone or paused, or the caller may not.
+pub async fn release(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Released, Error> {
+    let detail = get(app, caller, id).await?;
+    may_act(app, caller, &detail.run)?;
+    if let Some(pause) = app.pauses.holds(&detail.run.agent) {
+        let detail = format!("its agent `{}` is {}: resume it", detail.run.agent, pause.reason());
+        return Err(Error::Conflict("agent_paused", detail));
     }
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
     match dispatcher.release(run).await? {

@@ -27,6 +27,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;
         row.scale = agent.scale;
+        row.pause = super::starts::view_pauses(app, &agent.name);
     }
     for (agent, state, count) in stats.runs {
         let row = entry(&mut agents, &agent);

@@ -18,7 +18,7 @@ use crate::store::{self, EventQuery, StoredEvent};
 pub const MOST_SCANNED: usize = 10_000;
 
 /// How long one test looks on.
-const LONGEST_SCAN: Duration = Duration::from_secs(15);
+pub(super) const LONGEST_SCAN: Duration = Duration::from_secs(15);
 
 /// Events that are read at once.
 const STEP: usize = 500;
@@ -27,7 +27,7 @@ const STEP: usize = 500;
 const EXAMPLES: usize = 5;
 
 /// Who waits for conditions here, beside the sources (whose names have no space).
-const LINE: &str = "a person";
+pub(super) const LINE: &str = "a person";
 
 /// Completes the verdicts of triggers with what their conditions say to a stored event.
 ///
@@ -59,7 +59,8 @@ pub(super) async fn complete(
     }
 }
 
-fn facts_of(event: &StoredEvent, context: &Context, body: store::Body) -> Facts {
+/// What conditions are asked about a stored event.
+pub(super) fn facts_of(event: &StoredEvent, context: &Context, body: store::Body) -> Facts {
     let headers: serde_json::Value = serde_json::from_str(&body.headers).unwrap_or_default();
     let content_type = headers.get("content-type").and_then(|value| value.as_str());
     Facts {

@@ -26,10 +26,12 @@ pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event
         context: parse_object(&event.context),
         outcomes: outcomes.into_iter().map(view_outcome).collect(),
         forgotten_at: event.forgotten_at.map(|at| at.to_string()),
+        replay: event.replay.map(|replay| api::ReplayOf { id: replay.id.to_string(), event: replay.of.to_string() }),
     }
 }
 
-fn view_outcome(outcome: AgentOutcome) -> api::Outcome {
+/// An outcome.
+pub(super) fn view_outcome(outcome: AgentOutcome) -> api::Outcome {
     api::Outcome {
         agent: outcome.agent,
         outcome: outcome.kind.as_str().to_owned(),

@@ -71,6 +71,7 @@ impl Bench {
             work_queue_size: 100,
             when_full: WhenFull::DropOldest,
             triggers: Vec::new(),
+            schedules: Vec::new(),
             runtime,
             retries: Policy::default(),
             instructions: Some(Template::new("Do what is to be done.").unwrap()),

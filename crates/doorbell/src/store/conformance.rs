@@ -14,7 +14,7 @@ use doorbell_core::time::Timestamp;
 
 use super::{
     Acceptance, Accepted, Admission, AgentOutcome, Claim, Claimed, Effects, Finish, Lease, NewEvent, OutcomeKind,
-    RunQuery, SqliteStore, Start, Store, StoredRun,
+    RunQuery, SqliteStore, Standing, Start, Store, StoredRun,
 };
 
 /// Makes a test of each guarantee for each store.
@@ -88,8 +88,14 @@ pub(super) fn event(n: u32) -> NewEvent {
         body: Bytes::from(format!("body {n}")),
         trigger_set: 1,
         trace: None,
+        replay: None,
         starts: Vec::new(),
     }
+}
+
+/// Agents of the configuration whose runs go on.
+pub(super) fn active(agents: &[&str]) -> Vec<(String, Standing)> {
+    agents.iter().map(|agent| ((*agent).to_owned(), Standing::Active)).collect()
 }
 
 /// That `agent` is to be started with run `n`.

@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file, one thread that writes, a few connections that read.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ use super::{
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
-use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes};
+use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes, Retry, Standing};
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -256,8 +256,8 @@ impl SqliteStore {
         Ok(done)
     }
 
-    async fn settle(&self, agents: Vec<String>, now: Timestamp) -> Result<(), Error> {
-        let agents: Arc<BTreeSet<String>> = Arc::new(agents.into_iter().collect());
+    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<(), Error> {
+        let agents: Arc<BTreeMap<String, Standing>> = Arc::new(agents.into_iter().collect());
         loop {
             let among = Arc::clone(&agents);
             if !self.writer.write(move |work| queue::settle(work, &among, now)).await? {
@@ -304,8 +304,12 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(queue::agents_with_work))
     }
 
-    fn settle_agents(&self, agents: Vec<String>, now: Timestamp) -> Answer<'_, ()> {
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()> {
         Box::pin(self.settle(agents, now))
+    }
+
+    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize> {
+        Box::pin(self.writer.write(move |work| queue::give_back(work, &agent, most, now)))
     }
 
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel> {
@@ -464,6 +468,14 @@ impl Store for SqliteStore {
 
     fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release> {
         Box::pin(self.writer.write(move |work| queue::release(work, run, now)))
+    }
+
+    fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>> {
+        Box::pin(self.readers.read(move |sql| rows::replays_of(sql, event)))
+    }
+
+    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry> {
+        Box::pin(self.writer.write(move |work| runs::retry(work, run, &by)))
     }
 
     fn copy(&self, file: PathBuf) -> Answer<'_, ()> {

@@ -43,6 +43,11 @@ impl House {
     }
 
     pub async fn open_with(agent: &str, trigger: &str, script: &str) -> Self {
+        Self::open_all(&["triage"], agent, trigger, script).await
+    }
+
+    /// With agents that are alike but for their names.
+    pub async fn open_all(agents: &[&str], agent: &str, trigger: &str, script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let file = folder.path().join(name);
@@ -54,10 +59,12 @@ impl House {
         write("config.toml", &format!("[gateway]\nlisten = \"127.0.0.1:0\"\nhot_reload = false\n{source}"));
         let command = serde_json::Value::from(vec!["sh", "-c", script]);
         let trigger = format!("[[webhooks]]\nsource = \"talk\"\n{trigger}\n");
-        write(
-            "agents/triage/config.toml",
-            &format!("{trigger}{agent}[runtime]\ntype = \"command\"\ncommand = {command}\n"),
-        );
+        for name in agents {
+            write(
+                &format!("agents/{name}/config.toml"),
+                &format!("{agent}{trigger}[runtime]\ntype = \"command\"\ncommand = {command}\n"),
+            );
+        }
         let gateway = start(folder.path()).await;
         let client = client(folder.path(), &gateway);
         Self { folder, gateway: Some(gateway), client, listener: Listener::start().await }
@@ -114,8 +121,7 @@ async fn start(root: &Path) -> Gateway {
     let keys = vec![NamedKey { instance: "talk".to_owned(), key }];
     let source = Source::new("talk", shared(), keys, false, Dedup::Id).unwrap();
     config.sources.insert("talk".to_owned(), Arc::new(source));
-    let triggers = config.agents.values().map(|agent| agent.triggers.len()).sum::<usize>();
-    assert_eq!(triggers, 1);
+    assert!(config.agents.values().all(|agent| agent.triggers.len() == 1));
     let path = std::env::var_os("PATH").unwrap_or_default();
     Gateway::start(config, Path::new(env!("CARGO_BIN_EXE_doorbell")), vec![("PATH".to_owned(), path)]).await.unwrap()
 }

@@ -48,9 +48,14 @@ async fn a_secret_that_the_sender_shows_is_for_the_owner_only() {
         assert_eq!(shown.0, 200);
     }
     let captured = house.client.captured_secret("talk").await.unwrap();
-    assert_eq!((captured.secret.as_str(), captured.remote.as_str()), ("second", "127.0.0.1"));
-    assert!(captured.command.ends_with("| doorbell creds add talk_secret:talk --stdin"), "{captured:?}");
-    assert!(!format!("{captured:?}").contains("second"));
+    assert_eq!((captured.secret.as_str(), captured.remote.as_str()), ("first", "127.0.0.1"));
+    let later: Vec<&str> = captured.later.iter().map(|later| later.secret.as_str()).collect();
+    assert_eq!(later, ["second"]);
+    assert!(
+        captured.command.ends_with("--secret --number N | doorbell creds add talk_secret:talk --stdin"),
+        "{captured:?}"
+    );
+    assert!(!format!("{captured:?}").contains("first") && !format!("{captured:?}").contains("second"));
     let file = house.path(".doorbell/captured/talk.json");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -61,12 +66,25 @@ async fn a_secret_that_the_sender_shows_is_for_the_owner_only() {
     // It verifies nothing before it is a credential.
     let signed = house.post(body(&json!({"kind": "x", "id": "1"})), Sign::With("second")).await;
     assert_eq!(signed.0, 401);
-    for _ in 0..200 {
-        house.post(body(&json!({"secret": "noise"})), Sign::Not).await;
-    }
-    assert_eq!(std::fs::read_dir(house.path(".doorbell/captured")).unwrap().count(), 1, "one a source");
     house.client.forget_captured_secret("talk").await.unwrap();
     assert_eq!(house.client.captured_secret("talk").await.unwrap_err().status(), Some(404));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_a_stranger_shows_later_pushes_out_no_earlier_one() {
+    let house = House::open("", "true").await;
+    assert_eq!(house.post(body(&json!({"secret": "the provider's"})), Sign::Not).await.0, 200);
+    let mut refused = 0;
+    for number in 0..30 {
+        let (status, _) = house.post(body(&json!({"secret": format!("noise {number}")})), Sign::Not).await;
+        refused += u32::from(status == 429);
+    }
+    assert!(refused >= 23, "{refused}");
+    let captured = house.client.captured_secret("talk").await.unwrap();
+    assert_eq!((captured.secret.as_str(), captured.later.len()), ("the provider's", 7));
+    assert_eq!(std::fs::read_dir(house.path(".doorbell/captured")).unwrap().count(), 1, "one file a source");
+    house.client.forget_captured_secret("talk").await.unwrap();
     house.close().await;
 }
 
@@ -145,8 +163,50 @@ async fn who_waits_is_told_how_the_run_ended() {
 }
 
 #[tokio::test]
+async fn of_several_agents_of_one_event_only_the_first_that_ends_takes_the_message_that_was_promised() {
+    let house = House::open_all(&["one", "two", "three"], "", "", "echo $DOORBELL_AGENT").await;
+    let asks = body(&json!({"kind": "asks", "id": "1", "tell": house.listener.url()}));
+    let (_, answer) = house.post(asks, Sign::Well).await;
+    let Answer::Receipt(receipt) = answer else { panic!("{answer:?}") };
+    assert_eq!(receipt.runs.len(), 3);
+    for run in &receipt.runs {
+        assert_eq!(house.told(run).await.error, None);
+    }
+    // The first answer is an error, and nobody overtakes the one who asks again.
+    let asked = house.listener.asked();
+    let bodies: Vec<&str> = asked.iter().filter_map(|asked| Some(asked.split_once("\r\n\r\n")?.1)).collect();
+    let later: Vec<bool> = bodies.iter().map(|body| body.contains(r#""later":true"#)).collect();
+    assert_eq!(later, [false, false, true, true], "{bodies:?}");
+    for agent in ["one", "two", "three"] {
+        let said = format!(r#"{{"{agent}":"{agent}","ok":true"#);
+        assert!(bodies.iter().any(|body| body.starts_with(&said)), "{agent}: {bodies:?}");
+    }
+    house.close().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_run_that_a_full_queue_dropped_is_told_so() {
+    let house = House::open("work_queue_size = 1\nwhen_full = \"drop_oldest\"\n", "exec sleep 600").await;
+    let ask = async |id: &str| {
+        let asks = body(&json!({"kind": "asks", "id": id, "tell": house.listener.url()}));
+        let (_, answer) = house.post(asks, Sign::Well).await;
+        let Answer::Receipt(receipt) = answer else { panic!("{answer:?}") };
+        receipt.runs[0].clone()
+    };
+    let running = ask("1").await;
+    wait_until(async || house.client.run(&running).await.unwrap().run.state == "running").await;
+    let dropped = ask("2").await;
+    ask("3").await;
+    assert_eq!(house.told(&dropped).await.error, None);
+    let asked = house.listener.asked().pop().unwrap();
+    let wanted = format!(r#"{{"triage":"It was not started: too much waits already ({dropped}).","ok":false}}"#);
+    assert!(asked.ends_with(&wanted), "{asked}");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn a_failure_is_told_without_what_is_inside() {
-    let house = House::open("[retries]\nattempts = 1\n", "echo token=hunter2 >&2; exit 3").await;
+    let house = House::open("retries = { attempts = 1 }\n", "echo token=hunter2 >&2; exit 3").await;
     let asks = body(&json!({"kind": "asks", "id": "1", "tell": house.listener.url()}));
     let (_, answer) = house.post(asks, Sign::Well).await;
     let Answer::Receipt(receipt) = answer else { panic!("{answer:?}") };

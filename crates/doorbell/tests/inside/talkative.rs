@@ -114,6 +114,10 @@ impl Provider for Talkative {
         event.context().text("confirm").map(str::to_owned)
     }
 
+    fn follows_up(&self) -> bool {
+        true
+    }
+
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
         let value = json(delivery);
         let until = value["until"].as_i64().map_or(Timestamp::from_seconds(4_000_000_000), Timestamp::from_seconds);
@@ -121,7 +125,12 @@ impl Provider for Talkative {
         Some(FollowUp {
             method: Method::PATCH,
             url: value["tell"].as_str()?.to_owned(),
-            body: format!(r#"{{"{}":{text},"ok":{}}}"#, ended.agent, ended.succeeded),
+            body: format!(
+                r#"{{"{}":{text},"ok":{}{}}}"#,
+                ended.agent,
+                ended.succeeded,
+                if ended.first { "" } else { r#","later":true"# }
+            ),
             until,
         })
     }

@@ -45,7 +45,8 @@ fn cases(played: &Played) -> Vec<(&'static str, Request, Expected)> {
         ("no signature", played.signed(None, &event, body.clone(), now), Refused),
     ];
     if played.proofs().is_empty() {
-        // Only its maker can sign: nothing that anybody else sends is accepted.
+        // Only its maker can sign: nothing that anybody else sends is accepted, and nothing is fetched to find that out.
+        cases.extend(forgeries(played).into_iter().map(|(what, request)| (what, request, Refused)));
         return cases;
     }
     let genuine = played.genuine();
@@ -83,6 +84,87 @@ fn cases(played: &Played) -> Vec<(&'static str, Request, Expected)> {
         cases.push(("of the future", played.signed(key, &event, body, now.after(away)), Refused));
     }
     cases
+}
+
+/// What strangers may send where the maker signs with a certificate: each of it is to be refused before one is fetched.
+fn forgeries(played: &Played) -> Vec<(&'static str, Request)> {
+    let now = doorbell::clock::now();
+    let (event, body) = played.sample();
+    let unsigned = |body: &[u8]| played.signed(None, &event, Bytes::copy_from_slice(body), now);
+    let deep = format!("{}null{}", r#"{"Signature":["#.repeat(10_000), "]}".repeat(10_000));
+    let mut large = br#"{"Signature":""#.to_vec();
+    large.resize(LIMIT - 2, b'x');
+    large.extend_from_slice(br#""}"#);
+    let mut forged = vec![
+        ("empty body", unsigned(b"")),
+        ("null", unsigned(b"null")),
+        ("deep JSON", unsigned(deep.as_bytes())),
+        ("a body of the limit", unsigned(&large)),
+        ("invalid UTF-8", unsigned(b"{\"Signature\":\"\xff\xfe\"}")),
+        ("byte order mark", unsigned(&[b"\xef\xbb\xbf", &body[..]].concat())),
+        ("form instead of JSON", unsigned(b"Signature=1&TopicArn=%ff")),
+    ];
+    match played.name() {
+        "sns" => forged.extend(forged_messages(played)),
+        _ => forged.extend(forged_transmissions(played)),
+    }
+    forged
+}
+
+/// Messages of SNS that claim to be signed, each with one thing that is not as it should be.
+fn forged_messages(played: &Played) -> Vec<(&'static str, Request)> {
+    let now = doorbell::clock::now();
+    let host = "https://sns.eu-central-1.amazonaws.com";
+    let claim = serde_json::json!({
+        "Type": "Notification", "MessageId": "m-1", "TopicArn": played.secret, "Message": "Hello",
+        "Timestamp": now.to_string(), "SignatureVersion": "2", "Signature": "AAAA",
+        "SigningCertURL": format!("{host}/SimpleNotificationService-00.pem"),
+    });
+    let old = now.before(Duration::from_secs(90_000)).to_string();
+    let changes = [
+        ("another topic", "TopicArn", "arn:aws:sns:eu-central-1:123456789012:invoices"),
+        ("a certificate from elsewhere", "SigningCertURL", "https://evil.example/SimpleNotificationService-00.pem"),
+        ("a certificate of this machine", "SigningCertURL", "https://127.0.0.1/SimpleNotificationService-00.pem"),
+        ("another algorithm", "SignatureVersion", "3"),
+        ("no base64", "Signature", "no base64"),
+        ("another type", "Type", "Letter"),
+        ("no time", "Timestamp", "yesterday"),
+        ("stale", "Timestamp", old.as_str()),
+    ];
+    let changed = |(what, field, value): (&'static str, &str, &str)| {
+        let mut claim = claim.clone();
+        claim[field] = value.into();
+        (what, played.signed(None, "notification", claim.to_string(), now))
+    };
+    changes.into_iter().map(changed).collect()
+}
+
+/// Transmissions of PayPal that claim to be signed, each with one thing that is not as it should be.
+fn forged_transmissions(played: &Played) -> Vec<(&'static str, Request)> {
+    let now = doorbell::clock::now();
+    let (event, body) = played.sample();
+    let changes: [(&str, &str, &[&str]); 8] = [
+        ("a certificate from elsewhere", "paypal-cert-url", &["https://evil.example/v1/notifications/certs/CERT-1"]),
+        ("a certificate of this machine", "paypal-cert-url", &["https://127.0.0.1/v1/notifications/certs/CERT-1"]),
+        ("another algorithm", "paypal-auth-algo", &["SHA1withRSA"]),
+        ("no base64", "paypal-transmission-sig", &["no base64"]),
+        ("doubled signature", "paypal-transmission-sig", &["AAAA", "AAAA"]),
+        ("empty signature", "paypal-transmission-sig", &[""]),
+        ("no time", "paypal-transmission-time", &["yesterday"]),
+        ("stale", "paypal-transmission-time", &["2020-01-01T00:00:00Z"]),
+    ];
+    let changed = |(what, name, values): (&'static str, &'static str, &[&'static str])| {
+        let mut request = played.signed(None, &event, body.clone(), now);
+        let certificate = HeaderValue::from_static("https://api.paypal.com/v1/notifications/certs/CERT-1");
+        request.headers.insert("paypal-cert-url", certificate);
+        request.headers.insert("paypal-transmission-sig", HeaderValue::from_static("AAAA"));
+        request.headers.remove(name);
+        for value in values {
+            request.headers.append(name, HeaderValue::from_static(value));
+        }
+        (what, request)
+    };
+    changes.into_iter().map(changed).collect()
 }
 
 fn holds(played: &Played, expected: Expected, status: u16) -> bool {

@@ -228,6 +228,7 @@ fn event(source: &str, n: u64, received_at: doorbell_core::time::Timestamp) -> N
         body: "{}".into(),
         trigger_set: 1,
         trace: None,
+        replay: None,
         starts: Vec::new(),
     }
 }

@@ -1,5 +1,10 @@
 //! Providers of a project's own: a file in `providers/`.
 
+use aws_lc_rs::hmac::HMAC_SHA256;
+use doorbell_client::Answer;
+use doorbell_core::provider::{Key, Signed, encode_hex};
+use doorbell_core::secret::Secret;
+
 use crate::support::{Project, wait_until};
 
 const ACME: &str = r#"name = "acme-ci"
@@ -64,9 +69,17 @@ async fn a_provider_that_is_a_file_takes_deliveries_and_is_taken_over_when_it_is
         gateway.client.stats().await.unwrap().config?.error.filter(|error| error.contains("providers/acme-ci.toml"))
     })
     .await;
-    project.write("other.json", &other.replace("sam", "kim"));
-    let sender = project.run(&["sources"]);
-    assert!(String::from_utf8_lossy(&sender.stdout).contains("/v1/webhooks/acme-ci/ci"), "{sender:?}");
+    let body = other.replace("sam", "kim");
+    let key = Key::hmac(HMAC_SHA256, &Secret::new("hush")).unwrap();
+    let signature = encode_hex(key.mac(&[body.as_bytes()]).unwrap().as_ref());
+    let headers = vec![
+        ("Content-Type".to_owned(), "application/json".to_owned()),
+        ("X-Acme-Signature".to_owned(), signature),
+        ("X-Acme-Id".to_owned(), "kim-1".to_owned()),
+    ];
+    let receipt = gateway.send("/v1/webhooks/acme-ci/ci", Signed { headers, body: body.into() }).await;
+    assert!(matches!(&receipt, Answer::Receipt(receipt) if receipt.event == "acme-ci.kim"), "{receipt:?}");
+    assert_eq!(gateway.client.stats().await.unwrap().config.unwrap().generation, 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use doorbell_client::Answer;
 use doorbell_core::provider::{Key, Unsent, built_in, encode_hex, find_sample};
 use doorbell_core::secret::Secret;
 
+use crate::senders;
 use crate::support::{ONE_SOURCE, Project, issue, sample, sign, wait_until};
 
 #[test]
@@ -128,30 +129,42 @@ async fn the_secret_that_notion_shows_becomes_the_credential() {
     assert_eq!(project.run(&["sources", "captured", "wiki"]).status.code(), Some(3));
 }
 
-/// Every provider's samples, rung at a gateway that has a public name: what can be signed here is taken.
+/// Every provider's samples, signed and rung at a gateway that has a public name; what only its maker can sign is said to be so.
 #[tokio::test]
 async fn every_sample_of_every_provider_can_be_rung() {
-    let listed = Project::new("").json(&["providers"]);
-    let all = listed["providers"].as_array().unwrap();
-    let tested = Project::new("").json(&["providers", "test"]);
+    let all = senders::all();
+    let project = senders::project(&all);
+    let tested = project.json(&["providers", "test"]);
     let tested = tested["tests"].as_array().unwrap();
-    let names: Vec<&str> = all.iter().map(|one| one["name"].as_str().unwrap()).collect();
-    let sources = names.iter().map(|name| format!("[webhooks.{name}]\ntype = \"{name}\"\nallow_unsigned = true\n"));
-    let project = Project::new(&format!("public_url = \"https://hooks.example.com\"\n{}", sources.collect::<String>()));
-    let _gateway = project.serve();
-    let mut seen = 0;
-    for provider in all {
-        let name = provider["name"].as_str().unwrap();
-        for sample in provider["samples"].as_array().unwrap() {
-            let event = sample["event"].as_str().unwrap();
+    let gateway = project.serve();
+    let (mut seen, mut unsigned) = (0, Vec::new());
+    for played in &all {
+        let name = played.name();
+        for sample in played.provider.samples() {
+            let event = sample.event.as_ref();
             let of = |test: &&serde_json::Value| test["provider"] == name && test["sample"] == event;
             let read = &tested.iter().find(of).unwrap()["events"];
             let rung = project.run(&["ring", name, event, "--json"]);
-            assert!(rung.status.success(), "{name} {event} ({read}): {rung:?}");
-            seen += 1;
+            let said = String::from_utf8_lossy(&rung.stderr).into_owned();
+            if said.contains("can sign") {
+                assert!(!rung.status.success(), "{name} {event}: {said}");
+                let refused = project.run(&["ring", name, event, "--unsigned"]);
+                assert!(refused.status.success(), "{name} {event}: {refused:?}");
+                unsigned.push(name);
+            } else {
+                assert!(rung.status.success(), "{name} {event} ({read}): {rung:?}");
+                seen += 1;
+            }
         }
     }
-    assert!(seen > 10);
+    unsigned.sort_unstable();
+    unsigned.dedup();
+    assert_eq!(unsigned, ["paypal", "sns"], "nobody but their makers has the key");
+    assert!(seen > 150, "{seen}");
+    // A secret of each of the others verified something.
+    let uses = gateway.client.sources().await.unwrap().sources;
+    let idle = uses.iter().filter(|source| source.credential_uses[0].deliveries == 0);
+    assert_eq!(idle.map(|source| source.name.as_str()).collect::<Vec<_>>(), unsigned);
 }
 
 /// Protocols that sign the URL sign the public one, whatever the gateway is reached by.

@@ -125,6 +125,9 @@ pub fn project(played: &[Played]) -> Project {
         let credential = played.provider.credential();
         let file = format!("credentials/{}/tests/{}", credential.name, credential.field);
         project.write(&file, &played.secret);
+        if let (Some(field), Some(Key::Ed25519Pair(_))) = (played.provider.signing_field(), &played.key) {
+            project.write(&format!("credentials/{}/tests/{field}", credential.name), SECRETS[2]);
+        }
     }
     project
 }

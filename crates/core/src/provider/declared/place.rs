@@ -7,8 +7,8 @@ use http::HeaderName;
 use super::section::{At, Part, Section, Span};
 use crate::delivery::Delivery;
 use crate::event::Value;
-use crate::provider::json;
 use crate::provider::paths::{Found, Paths};
+use crate::provider::{address, json};
 
 /// The most pointers that `(a|b)` may stand for.
 const MOST_EXPANDED: usize = 64;
@@ -242,9 +242,7 @@ impl Said<'_> {
     }
 
     fn query(&self, name: &str) -> Option<String> {
-        let (_, query) = self.delivery.url.split_once('?')?;
-        let query = query.split('#').next().unwrap_or_default();
-        let pair = form_urlencoded::parse(query.as_bytes()).find(|(known, _)| known == name);
+        let pair = address::query(&self.delivery.url).find(|(known, _)| known == name);
         pair.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
     }
 }

@@ -7,7 +7,7 @@ use super::place::{Places, Said, as_text};
 use super::section::Section;
 use crate::delivery::Delivery;
 use crate::event::Context;
-use crate::provider::{Reading, Unreadable, encode_hex, is_name, json, paths};
+use crate::provider::{Reading, Unreadable, encode_hex, is_name, paths, proof};
 
 /// How the event and the action are told.
 #[derive(Debug, Clone, Default)]
@@ -228,8 +228,7 @@ pub(super) fn text_of(delivery: &Delivery) -> Result<&str, Unreadable> {
     if !(kind.is_empty() || kind == "application/json" || kind.ends_with("+json") || kind.starts_with("text/")) {
         return Err(Unreadable::wrong_type("the content type is not application/json"));
     }
-    let text =
-        json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
+    let text = proof::text_of(delivery)?;
     match text.trim_start().starts_with('{') {
         true => Ok(text),
         false => Err(Unreadable::broken("the body is not a JSON object")),

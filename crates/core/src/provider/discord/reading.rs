@@ -112,7 +112,8 @@ fn interaction(kind: Kind, text: &str, found: &Found<'_, '_>) -> Reading {
     context.set_some("text", (!input.text.is_empty()).then_some(input.text));
     let values = found.texts("/data/values/*");
     context.set_some("values", (!values.is_empty()).then_some(values));
-    Reading { context, delivery_id: Some(id_of(found, text)), handshake: false }
+    // Every key that is pressed asks for choices, within three seconds: no work for an agent unless it asks for it.
+    Reading { context, delivery_id: Some(id_of(found, text)), handshake: kind == Kind::Autocomplete }
 }
 
 fn event(name: &str, found: &Found<'_, '_>) -> Reading {

@@ -70,8 +70,13 @@ pub(super) fn later(delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> 
     let webhook = format!("{API}/webhooks/{application}/{token}");
     let (method, url) = match kind {
         Kind::Autocomplete => return None,
-        Kind::Component => (Method::POST, webhook),
-        Kind::Command | Kind::Modal | Kind::Other => (Method::PATCH, format!("{webhook}/messages/@original")),
+        // Of several agents, the first fills the message that was promised. It must be edited before another one is
+        // posted, which Discord would else take for it
+        // (<https://docs.discord.com/developers/interactions/receiving-and-responding#create-followup-message>).
+        Kind::Command | Kind::Modal | Kind::Other if ended.first => {
+            (Method::PATCH, format!("{webhook}/messages/@original"))
+        }
+        Kind::Command | Kind::Modal | Kind::Other | Kind::Component => (Method::POST, webhook),
     };
     let body = json!({
         "content": words::fit(&words::report(ended), LONGEST_CONTENT, |_| None),

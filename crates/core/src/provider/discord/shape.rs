@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use crate::delivery::Delivery;
 use crate::provider::paths::Paths;
-use crate::provider::{Unreadable, is_name, json};
+use crate::provider::{Unreadable, is_name, proof};
 
 /// What a delivery is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(super) fn text_of(delivery: &Delivery) -> Result<&str, Unreadable> {
             "the content type is not application/json, which is all that Discord sends",
         ));
     }
-    json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))
+    proof::text_of(delivery)
 }
 
 impl Shape {

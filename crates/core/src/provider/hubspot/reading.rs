@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 
 use serde::de::MapAccess;
 
+use super::signed_url;
 use crate::delivery::Delivery;
 use crate::event::Context;
 use crate::provider::paths::{self, Found, Paths};
-use crate::provider::{Reading, Unreadable, is_name, json, proof};
+use crate::provider::{Reading, Unreadable, address, is_name, json, proof};
 
 /// HubSpot puts at most a hundred into one body.
 const MOST_EVENTS: usize = 1_000;
@@ -50,16 +51,14 @@ pub(super) fn read(delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
     if delivery.is_form() {
         return Err(Unreadable::wrong_type("the content type is a form; HubSpot sends JSON"));
     }
-    let text =
-        json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
-    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body is not JSON: {error}"));
+    let text = proof::text_of(delivery)?;
     match text.trim_start().chars().next() {
-        Some('[') => several(&paths::elements(text).map_err(broken)?),
+        Some('[') => several(&paths::elements(text).map_err(proof::not_json)?),
         Some('{') => {
-            let found = EVENT.find(text).map_err(broken)?;
+            let found = proof::find_in(&EVENT, text)?;
             let id = match found.text("/callbackId") {
                 Some(id) => id.into_owned(),
-                None => proof::content_id([delivery.url.as_bytes(), &*delivery.body]),
+                None => proof::content_id([signed_url(&delivery.url).as_bytes(), &*delivery.body]),
             };
             Ok(vec![Reading { context: of_workflow(&found), delivery_id: Some(id), handshake: false }])
         }
@@ -144,12 +143,14 @@ fn of_workflow(found: &Found<'_, '_>) -> Context {
     context
 }
 
-/// A `GET` says everything in its query.
+/// A `GET` says everything in its query. Whoever saw one can escape characters of its URL without another signature, so it is
+/// read and known as it is signed.
 fn of_query(delivery: &Delivery) -> Reading {
-    let query = delivery.url.split_once('?').map(|(_, query)| query).unwrap_or_default();
+    let url = signed_url(&delivery.url);
     let field = |wanted: &[&str]| {
-        let mut fields = form_urlencoded::parse(query.as_bytes());
-        fields.find(|(name, value)| wanted.contains(&&**name) && !value.is_empty()).map(|(_, value)| value)
+        address::query(&url)
+            .find(|(name, value)| wanted.contains(&&**name) && !value.is_empty())
+            .map(|(_, value)| value)
     };
     let mut context = Context::default();
     context.set("event", "request");
@@ -157,5 +158,5 @@ fn of_query(delivery: &Delivery) -> Reading {
     context.set_some("object", field(&["associatedObjectId", "objectId", "hs_object_id"]));
     context.set_some("object_type", field(&["associatedObjectType", "objectType"]));
     context.set_some("sender", field(&["userEmail", "userId"]).map(Cow::into_owned));
-    Reading { context, delivery_id: Some(proof::content_id([delivery.url.as_bytes()])), handshake: false }
+    Reading { context, delivery_id: Some(proof::content_id([url.as_bytes()])), handshake: false }
 }

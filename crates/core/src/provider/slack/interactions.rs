@@ -101,5 +101,12 @@ pub(super) fn read(payload: &str) -> Result<Reading, Unreadable> {
         Some(id) => id.into_owned(),
         None => content_id([payload.as_bytes()]),
     };
-    Ok(Reading { context, delivery_id: Some(delivery_id), handshake: false })
+    // A menu asks for its options at every key that is pressed: no work for an agent unless it asks for it.
+    let handshake = wants_options(context.text("event"));
+    Ok(Reading { context, delivery_id: Some(delivery_id), handshake })
+}
+
+/// Whether a payload of this type only asks for the options of a menu.
+pub(super) fn wants_options(kind: Option<&str>) -> bool {
+    matches!(kind, Some("block_suggestion" | "dialog_suggestion"))
 }

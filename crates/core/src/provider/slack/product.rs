@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::delivery::Delivery;
-use crate::provider::{Unreadable, json};
+use crate::provider::{Unreadable, proof};
 
 /// What a delivery carries.
 pub(super) enum Product<'d> {
@@ -37,9 +37,7 @@ impl<'d> Product<'d> {
                  and interactions)",
             ));
         }
-        json::text_of(&delivery.body)
-            .map(Self::Event)
-            .map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))
+        proof::text_of(delivery).map(Self::Event)
     }
 }
 

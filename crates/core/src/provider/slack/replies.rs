@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::{Method, StatusCode, Uri};
 use serde_json::json;
 
-use super::events;
 use super::product::Product;
+use super::{events, interactions};
 use crate::delivery::Delivery;
 use crate::provider::paths::Paths;
 use crate::provider::{Answer, Ended, FollowUp, words};
@@ -69,7 +69,7 @@ pub(super) fn later(delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> 
 fn wants_options(payload: &str) -> bool {
     static PATHS: LazyLock<Paths> = LazyLock::new(|| Paths::known(&["/type"]));
     let kind = PATHS.find(payload).ok().and_then(|found| found.text("/type"));
-    matches!(kind.as_deref(), Some("block_suggestion" | "dialog_suggestion"))
+    interactions::wants_options(kind.as_deref())
 }
 
 /// The URL, if it is Slack's: put together again from the parts that were checked, so that nobody can read it

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::delivery::Delivery;
 use crate::event::Context;
 use crate::provider::paths::{self, Found, Paths};
-use crate::provider::{Reading, Unreadable, is_name, json, proof};
+use crate::provider::{Reading, Unreadable, address, is_name, proof};
 
 /// The most events of one body.
 const MOST_EVENTS: usize = 1_000;
@@ -63,18 +63,12 @@ static STREAM: LazyLock<Paths> = LazyLock::new(|| {
     ])
 });
 
-/// The fields of a URL's query.
-pub(super) fn query(url: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    let query = url.split_once('?').map(|(_, query)| query.split('#').next().unwrap_or_default());
-    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-}
-
 /// Reads a delivery; `id` of what has no id of its own.
 pub(super) fn read(delivery: &Delivery, id: impl Fn() -> String) -> Result<Vec<Reading>, Unreadable> {
     if delivery.is_form() || delivery.body.is_empty() {
         // A form's event is not in the query: that is the URL's, the same each time.
         let fields: Vec<_> = match delivery.body.is_empty() {
-            true => query(&delivery.url).collect(),
+            true => address::query(&delivery.url).collect(),
             false => form_urlencoded::parse(&delivery.body).collect(),
         };
         if fields.is_empty() {
@@ -82,11 +76,9 @@ pub(super) fn read(delivery: &Delivery, id: impl Fn() -> String) -> Result<Vec<R
         }
         return Ok(vec![Reading { context: describe(&fields), delivery_id: Some(id()), handshake: false }]);
     }
-    let text =
-        json::text_of(&delivery.body).map_err(|error| Unreadable::broken(format!("the body is not UTF-8: {error}")))?;
-    let broken = |error: crate::provider::json::NotJson| Unreadable::broken(format!("the body is not JSON: {error}"));
+    let text = proof::text_of(delivery)?;
     let texts = match text.trim_start().chars().next() {
-        Some('[') => paths::elements(text).map_err(broken)?,
+        Some('[') => paths::elements(text).map_err(proof::not_json)?,
         Some('{') => vec![text],
         _ => return Err(Unreadable::broken("the body is neither a form nor a JSON object nor a list of them")),
     };
@@ -99,7 +91,7 @@ pub(super) fn read(delivery: &Delivery, id: impl Fn() -> String) -> Result<Vec<R
         if !proof::is_object(text) {
             return Err(Unreadable::broken("an event in the body is not a JSON object"));
         }
-        let found = STREAM.find(text).map_err(broken)?;
+        let found = proof::find_in(&STREAM, text)?;
         let own = found.text("/id").map(Cow::into_owned);
         let delivery_id = own.unwrap_or_else(|| if several { proof::content_id([text.as_bytes()]) } else { id() });
         let repeated = readings.iter().any(|reading| reading.delivery_id.as_ref() == Some(&delivery_id));

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::PREFIX;
-use crate::provider::{Answer, Greeting, encode_base64};
+use crate::provider::{Answer, Greeting, address, encode_base64};
 use crate::source::NamedKey;
 use crate::verify::Rejection;
 
@@ -13,9 +13,7 @@ const LONGEST_TOKEN: usize = 1000;
 
 /// Answers a check with the first key: X shows no signature by which another could be chosen.
 pub(super) fn answer(keys: &[NamedKey], url: &str) -> Result<Greeting, Rejection> {
-    let query = url.split_once('?').map(|(_, rest)| rest.split('#').next().unwrap_or_default());
-    let mut tokens = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .filter_map(|(name, value)| (name == "crc_token").then_some(value));
+    let mut tokens = address::query(url).filter_map(|(name, value)| (name == "crc_token").then_some(value));
     let token = tokens.next().ok_or_else(|| Rejection::missing("a GET request is a check, and its `crc_token`"))?;
     if tokens.next().is_some() {
         return Err(Rejection::mismatch("`crc_token` is there more than once"));

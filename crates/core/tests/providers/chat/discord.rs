@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use doorbell_core::condition::Conditions;
 use doorbell_core::event::Event;
+use doorbell_core::pattern::Pattern;
 use doorbell_core::provider::discord::Discord;
 use doorbell_core::provider::{Answer, Ended, FollowUp, InvalidKey, Key, Provider, decode_hex, encode_hex};
 use doorbell_core::secret::Secret;
+use doorbell_core::trigger::{Candidate, Clause, Trigger};
 use doorbell_core::verify::RejectionCode;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
@@ -34,7 +37,7 @@ fn said(answer: &Answer) -> Value {
 }
 
 fn follow_up(body: &str, text: &str) -> Option<FollowUp> {
-    let ended = Ended { agent: "triage", succeeded: true, text };
+    let ended = Ended { agent: "triage", succeeded: true, text, first: true };
     Discord::default().follow_up(&Sender::Discord.sends(body), &ended)
 }
 
@@ -140,6 +143,29 @@ fn who_waits_is_told_at_once_whether_somebody_listens() {
 }
 
 #[test]
+fn an_option_that_is_typed_is_answered_and_is_work_for_agents_that_name_it_only() {
+    let typed = Sender::Discord.of_sample("autocomplete.deploy");
+    assert!(typed.is_handshake());
+    assert!(!Sender::Discord.of_sample("application_command.deploy").is_handshake());
+    let commands = Clause {
+        field: "commands".to_owned(),
+        context: vec!["command".to_owned()],
+        any_of: vec![Pattern::new("deploy").unwrap()],
+        only_for: vec!["application_command".to_owned(), "autocomplete".to_owned()],
+    };
+    let conditions = Conditions::default();
+    let (agent, source) = ("deploys".to_owned(), "bot".to_owned());
+    let trigger = Trigger { agent, position: 0, source, clauses: vec![commands], conditions };
+    let candidate = |event| {
+        let handshake = Event::is_handshake(event);
+        Candidate { source: "bot", handshake, context: event.context() }
+    };
+    let sent = Sender::Discord.of_sample("application_command.deploy");
+    assert!(trigger.matches(candidate(&sent)));
+    assert!(!trigger.matches(candidate(&typed)), "the command was not sent yet");
+}
+
+#[test]
 fn the_result_becomes_the_message_that_was_promised() {
     for kind in [2, 5] {
         let follow_up = follow_up(&interaction(kind, &json!({})), "Deployed @everyone").unwrap();
@@ -148,6 +174,17 @@ fn the_result_becomes_the_message_that_was_promised() {
         assert_eq!(follow_up.until, NOW.after(Duration::from_secs(900)));
         let said: Value = serde_json::from_str(&follow_up.body).unwrap();
         assert_eq!(said, json!({ "content": "Deployed @everyone", "flags": 4, "allowed_mentions": { "parse": [] } }));
+    }
+}
+
+#[test]
+fn the_results_of_further_agents_are_messages_of_their_own() {
+    for kind in [2, 3, 5] {
+        let delivery = Sender::Discord.sends(interaction(kind, &json!({})));
+        let ended = Ended { agent: "second", succeeded: true, text: "Deployed", first: false };
+        let follow_up = Discord::default().follow_up(&delivery, &ended).unwrap();
+        assert_eq!(follow_up.method, Method::POST, "{kind}");
+        assert_eq!(follow_up.url, "https://discord.com/api/v10/webhooks/1100/aTokenOf-15_minutes");
     }
 }
 

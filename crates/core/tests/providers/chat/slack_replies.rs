@@ -33,7 +33,7 @@ fn answer(delivery: &Arc<Delivery>, started: bool) -> Answer {
 }
 
 fn follow_up(delivery: &Delivery, text: &str) -> Option<FollowUp> {
-    Slack::default().follow_up(delivery, &Ended { agent: "triage", succeeded: true, text })
+    Slack::default().follow_up(delivery, &Ended { agent: "triage", succeeded: true, text, first: true })
 }
 
 fn text_of(body: &str) -> String {
@@ -64,6 +64,16 @@ fn events_and_interactions_are_answered_with_nothing_and_a_menu_with_no_options(
             answer(&interaction(&json!({ "type": "block_suggestion", "action_id": "who", "value": "ro" })), started);
         assert_eq!(&menu.body[..], br#"{"options":[]}"#);
     }
+}
+
+#[test]
+fn a_menu_that_asks_for_its_options_is_no_work_for_agents_that_do_not_name_it() {
+    let is_handshake = |kind: &str| {
+        let delivery = interaction(&json!({ "type": kind, "action_id": "who", "value": "ro" }));
+        Event::read(&verify(&Sender::Slack.source(), &delivery).unwrap()).unwrap()[0].is_handshake()
+    };
+    assert!(is_handshake("block_suggestion") && is_handshake("dialog_suggestion"));
+    assert!(!is_handshake("block_actions") && !is_handshake("view_submission"));
 }
 
 #[test]
@@ -149,6 +159,6 @@ fn a_result_mentions_nobody_and_is_cut_where_slack_would_cut_it() {
 #[test]
 fn a_failure_names_the_agent() {
     let delivery = command("https://hooks.slack.com/commands/T1/2/x");
-    let ended = Ended { agent: "triage", succeeded: false, text: "timed out" };
+    let ended = Ended { agent: "triage", succeeded: false, text: "timed out", first: true };
     assert_eq!(text_of(&Slack::default().follow_up(&delivery, &ended).unwrap().body), "`triage` failed: timed out");
 }

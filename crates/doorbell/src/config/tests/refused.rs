@@ -13,9 +13,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     check("trusted_proxies", gateway("[gateway]\ntrusted_proxies = 1"));
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
     check("rate_limit", gateway(&format!("{GATEWAY}rate_limit = 1")));
-    for key in ["schedule", "schedules", "timezone", "may_call"] {
-        check(key, agent(&format!("{key} = 1\n{AGENT}")));
-    }
+    check("may_call", agent(&format!("may_call = 1\n{AGENT}")));
     for key in ["run_as", "url", "credential", "headers"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
     }
@@ -77,9 +75,9 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
         (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
         (
-            agent(&format!("shedule = 1\n{AGENT}")),
-            "unknown key `shedule`",
-            "if `schedule` is meant: it is not supported yet",
+            agent(&format!("may_cal = 1\n{AGENT}")),
+            "unknown key `may_cal`",
+            "if `may_call` is meant: it is not supported yet",
         ),
         (agent(&format!("maxWorkQueueSize = 1\nwork_queue_size = 2\n{AGENT}")), "another name of", "keep one"),
     ] {
@@ -207,10 +205,27 @@ fn a_blank_secret_is_refused() {
 }
 
 #[test]
-fn a_schedule_alone_is_not_supported_yet_and_nothing_else_is_said() {
-    let problems =
-        agent("schedule = \"* * * * *\"\n[runtime]\ntype = \"command\"\ncommand = [\"true\"]").load().unwrap_err();
-    assert_eq!(problems.count(), 1, "{problems}");
+fn a_schedule_alone_starts_an_agent() {
+    const REST: &str = "[runtime]\ntype = \"command\"\ncommand = [\"true\"]";
+    let loaded = agent(&format!("schedule = \"* * * * *\"\n{REST}")).load().unwrap();
+    assert_eq!(loaded.agents["triage"].schedules.len(), 1);
+}
+
+#[test]
+fn schedules_that_mean_nothing_are_refused_with_advice() {
+    for (keys, message, help) in [
+        ("schedule = \"* * *\"", "has 3 fields", "30 9 * * 1-5"),
+        ("schedule = \"0 0 31 2 *\"", "never comes", "30 9 * * 1-5"),
+        ("schedule = 15", "expected a cron expression", "*/15 * * * *"),
+        ("schedule = \"* * * * *\"\ntimezone = \"Europe/Berln\"", "no time zone", "IANA"),
+        ("[[schedules]]\ntimezone = \"UTC\"", "a schedule needs a `cron`", "0 9 * * 1-5"),
+        ("[[schedules]]\ncron = \"* * * * *\"\nmissed = \"never\"", "never", "once"),
+        ("[[schedules]]\ncron = \"* * * * *\"\nevery = 1", "unknown key `every`", "the keys here are"),
+        ("schedule = \"*  * * * *\"\n[[schedules]]\ncron = \"* * * * *\"", "has this schedule already", "remove one"),
+    ] {
+        let problems = agent(&format!("{keys}\n{}", AGENT)).problems();
+        assert!(problems.contains(message) && problems.contains(help), "{keys}: {problems}");
+    }
 }
 
 #[test]

@@ -233,7 +233,7 @@ error: agent `a` has no config.toml
 --> agents/a
  = help: it says what starts the agent, and how
 
-error: nothing starts agent `b`: it has no [[webhooks]]
+error: nothing starts agent `b`: it has no [[webhooks]] and no schedule
  --> agents/b/config.toml:1:1
   |
 1 | scale = -1
@@ -242,6 +242,7 @@ error: nothing starts agent `b`: it has no [[webhooks]]
   = help: [[webhooks]]
           source = "acme-github"
           events = ["issues"]
+  = help: schedule = "*/15 * * * *"
 
 error: -1 is out of range: 0 to 10000 can be
  --> agents/b/config.toml:1:9

@@ -13,6 +13,7 @@ use http::StatusCode;
 use super::super::Shared;
 use super::super::error::Failure;
 use crate::ops;
+use crate::ops::captured::Kept;
 
 /// Why nobody proved a delivery.
 #[derive(Debug)]
@@ -89,18 +90,27 @@ async fn capture(
     }
     let remote = remote.ip().to_canonical().to_string();
     let kept = ops::captured::keep(&shared.app, source.name(), secret, &remote, delivery.received_at).await;
-    kept.map_err(|error| {
+    let kept = kept.map_err(|error| {
         tracing::error!(source = source.name(), error, "source.secret_not_kept");
         let detail = "the secret that it shows could not be kept; try again";
         let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "secret_not_kept", detail).retry_later();
         Unproved::Unknown(failure, error)
     })?;
-    tracing::warn!(
-        source = source.name(),
-        remote,
-        "source.secret_captured: `doorbell sources captured` shows it to the owner"
-    );
-    Ok(())
+    let source = source.name();
+    match kept {
+        Kept::Known => Ok(()),
+        Kept::New => {
+            tracing::warn!(source, remote, "source.secret_captured: `doorbell sources captured` shows it to the owner");
+            Ok(())
+        }
+        Kept::Full => {
+            let detail = "no further secret is kept before the owner forgets those that were shown to this source: \
+                          `doorbell sources captured`, then `--forget`";
+            tracing::warn!(source, remote, "source.secret_not_kept: {detail}");
+            let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too_many_secrets", detail).retry_later();
+            Err(Unproved::Unknown(failure, detail.to_owned()))
+        }
+    }
 }
 
 /// The delivery, proved for every source that can; or the most telling refusal.

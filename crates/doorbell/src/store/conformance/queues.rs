@@ -19,6 +19,7 @@ every_store_keeps! {
     many_due_runs_are_all_queued,
     runs_of_an_agent_that_is_gone_are_held_until_it_is_back,
     what_waits_for_a_time_goes_on_waiting_when_its_agent_is_back,
+    runs_of_a_paused_agent_are_held_and_go_on_all_at_once_or_little_by_little,
 }
 
 fn admitted(agent: &str, n: u32, admission: Admission) -> NewEvent {
@@ -169,14 +170,13 @@ async fn many_due_runs_are_all_queued(store: Arc<dyn Store>) {
 async fn runs_of_an_agent_that_is_gone_are_held_until_it_is_back(store: Arc<dyn Store>) {
     accept(&*store, starting("gone", 1)).await;
     accept(&*store, starting("stays", 2)).await;
-    let both = ["gone", "stays"].map(str::to_owned).to_vec();
-    store.settle_agents(vec!["stays".to_owned()], at(10)).await.unwrap();
+    store.settle_agents(active(&["stays"]), at(10)).await.unwrap();
     let held = run(&*store, 1).await;
     assert_eq!((held.state, held.reason.is_some()), (State::Held, true));
     assert_eq!(state(&*store, 2).await, State::Queued);
     assert!(claim(&*store, "gone", &[lease(1)]).await.is_empty());
     assert_eq!(store.agents_with_work().await.unwrap(), ["stays"]);
-    store.settle_agents(both, at(20)).await.unwrap();
+    store.settle_agents(active(&["gone", "stays"]), at(20)).await.unwrap();
     let back = run(&*store, 1).await;
     assert_eq!((back.state, back.reason), (State::Queued, None));
     assert_eq!(claim(&*store, "gone", &[lease(1)]).await.len(), 1);
@@ -188,9 +188,26 @@ async fn what_waits_for_a_time_goes_on_waiting_when_its_agent_is_back(store: Arc
     store.settle_agents(vec![], at(210)).await.unwrap();
     assert_eq!((state(&*store, 1).await, state(&*store, 2).await), (State::Held, State::Held));
     assert_eq!(store.release_due(at(1000)).await.unwrap(), Released::default());
-    store.settle_agents(vec!["early".to_owned()], at(220)).await.unwrap();
+    store.settle_agents(active(&["early"]), at(220)).await.unwrap();
     let early = run(&*store, 1).await;
     assert_eq!((early.state, early.due), (State::Waiting, Some(at(300))));
-    store.settle_agents(vec!["early".to_owned(), "late".to_owned()], at(400)).await.unwrap();
+    store.settle_agents(active(&["early", "late"]), at(400)).await.unwrap();
     assert_eq!(state(&*store, 2).await, State::Queued);
+}
+
+async fn runs_of_a_paused_agent_are_held_and_go_on_all_at_once_or_little_by_little(store: Arc<dyn Store>) {
+    for n in 1..=5 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    let standing = |standing: Standing| vec![("triage".to_owned(), standing)];
+    store.settle_agents(standing(Standing::Paused("paused by ann: deploying".to_owned())), at(10)).await.unwrap();
+    let held = run(&*store, 1).await;
+    assert_eq!((held.state, held.reason.as_deref()), (State::Held, Some("paused by ann: deploying")));
+    store.settle_agents(standing(Standing::Resuming), at(11)).await.unwrap();
+    assert_eq!(state(&*store, 1).await, State::Held);
+    assert_eq!(store.give_back("triage".to_owned(), 2, at(12)).await.unwrap(), 2);
+    assert_eq!((state(&*store, 2).await, state(&*store, 3).await), (State::Queued, State::Held));
+    store.settle_agents(standing(Standing::Active), at(13)).await.unwrap();
+    assert_eq!((state(&*store, 3).await, state(&*store, 5).await), (State::Queued, State::Queued));
+    assert_eq!(store.give_back("triage".to_owned(), 2, at(14)).await.unwrap(), 0);
 }

@@ -127,7 +127,7 @@ async fn a_run_that_does_not_run_is_cancelled_at_once(store: Arc<dyn Store>) {
     accept(&*store, starting("queued", 1)).await;
     accept(&*store, starting("held", 2)).await;
     accept(&*store, starting("waiting", 3)).await;
-    store.settle_agents(["queued", "waiting"].map(str::to_owned).to_vec(), at(4)).await.unwrap();
+    store.settle_agents(active(&["queued", "waiting"]), at(4)).await.unwrap();
     claim(&*store, "waiting", &[lease(1)]).await;
     assert!(store.finish(finish(run_id(3), lease(1), State::Waiting)).await.unwrap());
     for n in 1..=3 {

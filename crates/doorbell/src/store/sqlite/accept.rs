@@ -236,7 +236,9 @@ impl<'a> Place<'a> {
     /// For flow control, if the agent has any.
     fn arrival(&self) -> Option<Arrival<'a>> {
         let Self { seq, event, start, duplicate } = *self;
-        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, now: event.received_at, start, flow })
+        let replayed = event.replay.is_some();
+        let now = event.received_at;
+        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, replayed, now, start, flow })
     }
 }
 
@@ -382,8 +384,8 @@ fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i6
 
 fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Outcome<()> {
     let statement = "INSERT INTO events (seq, id, source, provider, event, action, delivery_id, verified_by, \
-                     received_at, handshake, trigger_set, body_size, duplicates, silent, context) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14)";
+                     received_at, handshake, trigger_set, body_size, duplicates, silent, context, replay, replay_of) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16)";
     change(
         sql,
         statement,
@@ -402,6 +404,8 @@ fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Ou
             body.packed.size - body.head,
             event.starts.is_empty(),
             event.context,
+            event.replay.map(|replay| replay.id.to_bytes()),
+            event.replay.map(|replay| replay.of.to_bytes()),
         ],
     )?;
     let statement = "INSERT INTO bodies (event_seq, encoding, head, size, data) VALUES (?1, ?2, ?3, ?4, ?5)";

@@ -1,6 +1,6 @@
 //! The queues as a whole: what is due, what waits for an agent that is gone.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
@@ -11,7 +11,7 @@ use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
 use super::writer::Work;
-use crate::store::Release;
+use crate::store::{PAUSED, Release, Standing};
 
 /// Runs moved in one transaction, so that events need not wait for a large queue to be settled.
 pub(super) const STEP: usize = 500;
@@ -55,11 +55,16 @@ pub(super) fn agents_with_work(sql: &Connection) -> Outcome<Vec<String>> {
     Ok(found)
 }
 
-/// Holds up to [`STEP`] runs of agents that are gone, or queues up to as many of those that are back. Whether there
-/// may be more.
-pub(super) fn settle(work: &mut Work<'_>, agents: &BTreeSet<String>, now: Timestamp) -> Outcome<bool> {
+/// Holds up to [`STEP`] runs of agents that are gone or paused, or queues up to as many of those that are back. Whether
+/// there may be more.
+pub(super) fn settle(work: &mut Work<'_>, agents: &BTreeMap<String, Standing>, now: Timestamp) -> Outcome<bool> {
     for agent in rows::agents(work.sql)? {
-        let moved = if agents.contains(&agent) { give_back(work, &agent, now)? } else { hold(work, &agent)? };
+        let moved = match agents.get(&agent) {
+            Some(Standing::Active) => give_back(work, &agent, STEP, now)?,
+            Some(Standing::Paused(reason)) => hold(work, &agent, reason)?,
+            Some(Standing::Resuming) => 0,
+            None => hold(work, &agent, AGENT_IS_GONE)?,
+        };
         if moved > 0 {
             work.memory.fresh.remove(&agent);
             return Ok(true);
@@ -68,12 +73,12 @@ pub(super) fn settle(work: &mut Work<'_>, agents: &BTreeSet<String>, now: Timest
     Ok(false)
 }
 
-fn hold(work: &Work<'_>, agent: &str) -> Outcome<usize> {
+fn hold(work: &Work<'_>, agent: &str, reason: &str) -> Outcome<usize> {
     let mut moved = 0;
     for state in [QUEUED, WAITING] {
         let hold = "UPDATE runs SET state = ?1, reason = ?2 WHERE seq IN \
                     (SELECT seq FROM runs WHERE agent = ?3 AND state = ?4 ORDER BY seq LIMIT ?5)";
-        moved += change(work.sql, hold, params![HELD, AGENT_IS_GONE, agent, state, STEP])?;
+        moved += change(work.sql, hold, params![HELD, reason, agent, state, STEP])?;
     }
     Ok(moved)
 }
@@ -101,10 +106,16 @@ pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcom
     Ok(Release::Released(agent))
 }
 
-/// A run that waited for a time goes on waiting if the time has not come.
-fn give_back(work: &Work<'_>, agent: &str, now: Timestamp) -> Outcome<usize> {
+/// Queues up to `most` runs that are held because their agent was gone or paused. One that waited for a time goes on waiting
+/// if the time has not come.
+pub(super) fn give_back(work: &mut Work<'_>, agent: &str, most: usize, now: Timestamp) -> Outcome<usize> {
     let give_back = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL) \
-                     WHERE seq IN (SELECT seq FROM runs WHERE agent = ?4 AND state = ?5 AND reason = ?6 \
-                     ORDER BY seq LIMIT ?7)";
-    change(work.sql, give_back, params![now.as_millis(), WAITING, QUEUED, agent, HELD, AGENT_IS_GONE, STEP])
+                     WHERE seq IN (SELECT seq FROM runs WHERE agent = ?4 AND state = ?5 \
+                     AND (reason = ?6 OR substr(reason, 1, length(?7)) = ?7) ORDER BY seq LIMIT ?8)";
+    let values = params![now.as_millis(), WAITING, QUEUED, agent, HELD, AGENT_IS_GONE, PAUSED, most];
+    let moved = change(work.sql, give_back, values)?;
+    if moved > 0 {
+        work.memory.fresh.remove(agent);
+    }
+    Ok(moved)
 }

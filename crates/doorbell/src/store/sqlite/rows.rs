@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest;
 use doorbell_core::event::event_type;
-use doorbell_core::id::{EventId, Id, RunId};
+use doorbell_core::id::{EventId, Id, ReplayId, RunId};
 use doorbell_core::run::{Progress, State};
 use doorbell_core::time::Timestamp;
 use rusqlite::types::FromSql;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
-use crate::store::{AgentOutcome, FollowedUp, OutcomeKind, StoredEvent, StoredRun};
+use crate::store::{AgentOutcome, FollowedUp, OutcomeKind, Replay, StoredEvent, StoredRun};
 
 /// What stands for a delivery key of a source. No name of a source has a zero byte.
 pub(super) fn delivery_digest(source: &str, key: &str) -> [u8; 16] {
@@ -122,7 +122,7 @@ pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::P
 }
 
 const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \
-                     handshake, context, trigger_set, body_size, duplicates, forgotten_at FROM events WHERE seq = ?1";
+                     handshake, context, trigger_set, body_size, duplicates, forgotten_at, replay, replay_of FROM events WHERE seq = ?1";
 
 /// The event with this sequence.
 pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
@@ -143,8 +143,20 @@ pub(super) fn event(sql: &Connection, seq: i64) -> Outcome<StoredEvent> {
             body_size: row.get(12)?,
             duplicates: row.get(13)?,
             forgotten_at: time_if_any(row, 14)?,
+            replay: replay(row)?,
         })
     })?)
+}
+
+fn replay(row: &Row<'_>) -> rusqlite::Result<Option<Replay>> {
+    let bytes = |column: usize| row.get::<_, Option<[u8; 16]>>(column);
+    let (Some(id), Some(of)) = (bytes(15)?, bytes(16)?) else { return Ok(None) };
+    Ok(Some(Replay { id: ReplayId::from_bytes(id), of: EventId::from_bytes(of) }))
+}
+
+/// The events that replay this one.
+pub(super) fn replays_of(sql: &Connection, event: EventId) -> Outcome<Vec<EventId>> {
+    all(sql, "SELECT id FROM events WHERE replay_of = ?1 ORDER BY seq", [event.to_bytes()], |row| Ok(id(row, 0)?))
 }
 
 /// The sequence of the event with this id.

@@ -7,10 +7,12 @@ use rusqlite::{OptionalExtension, params};
 
 use super::body::PackedBody;
 use super::fault::Outcome;
-use super::rows::{self, CANCELLED, FAILED, RUNNING, change, state_number, state_of, value};
+use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, change, state_number, state_of, value};
 use super::turns::{self, Next};
 use super::writer::Work;
-use crate::store::{Attempt, Cancel, Claim, Finish, FollowedUp, Lease, Process, Running, StoredEvent, StoredRun};
+use crate::store::{
+    Attempt, Cancel, Claim, Finish, FollowedUp, Lease, OutcomeKind, Process, Retry, Running, StoredEvent, StoredRun,
+};
 
 /// A claimed run with what it takes to carry it out, the body still packed.
 #[derive(Debug)]
@@ -217,4 +219,36 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
         })
     })?;
     Ok(Some((run, attempts)))
+}
+
+/// Queues a run that ended badly once more, with all its tries.
+pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry> {
+    let found = "SELECT r.seq, r.agent, r.state, r.event_seq, e.forgotten_at IS NOT NULL FROM runs r \
+                 JOIN events e ON e.seq = r.event_seq WHERE r.id = ?1";
+    let found = work
+        .sql
+        .prepare_cached(found)?
+        .query_row([run.to_bytes()], |row| {
+            let place = (row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(3)?);
+            Ok((place, row.get::<_, i64>(2)?, row.get::<_, bool>(4)?))
+        })
+        .optional()?;
+    let Some(((seq, agent, event), number, forgotten)) = found else { return Ok(Retry::Unknown) };
+    let state = state_of(number)?;
+    if !matches!(state, State::Failed | State::Cancelled | State::Superseded | State::Dropped) {
+        return Ok(Retry::NotFailed(state));
+    }
+    if forgotten {
+        return Ok(Retry::Forgotten);
+    }
+    let queue = "UPDATE runs SET state = ?2, reason = ?3, finished_at = NULL, due = NULL, dead_letter = 0, failures = 0, \
+                 losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL WHERE seq = ?1";
+    change(work.sql, queue, params![seq, QUEUED, format!("tried again by {by}")])?;
+    change(work.sql, "DELETE FROM results WHERE run_seq = ?1", [seq])?;
+    let started = "UPDATE outcomes SET kind = ?4, reason = NULL WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3 \
+                   AND kind = ?5";
+    let kinds = (rows::kind_number(OutcomeKind::Started), rows::kind_number(OutcomeKind::Dropped));
+    change(work.sql, started, params![event, agent, seq, kinds.0, kinds.1])?;
+    work.memory.fresh.remove(&agent);
+    Ok(Retry::Queued(agent))
 }

@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0008_notifications.sql"),
     include_str!("../../../migrations/sqlite/0009_follow_ups.sql"),
     include_str!("../../../migrations/sqlite/0010_flow.sql"),
+    include_str!("../../../migrations/sqlite/0012_replays.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,

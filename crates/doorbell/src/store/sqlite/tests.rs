@@ -13,7 +13,9 @@ use tempfile::TempDir;
 
 use super::fault::Fault;
 use super::{Options, SqliteStore};
-use crate::store::conformance::{accept, at, claim, event, event_id, finish, lease, run, run_id, starting, state};
+use crate::store::conformance::{
+    accept, active, at, claim, event, event_id, finish, lease, run, run_id, starting, state,
+};
 use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Store, Stream};
 
 mod history;

@@ -7,7 +7,7 @@ use http::header::AUTHORIZATION;
 
 use super::secret::clash;
 use super::time::{Time, Unit};
-use super::{Form, Piece, Proof, Scheme, Signature, Signing, Written};
+use super::{Form, Kind, Piece, Proof, Scheme, Signature, Signing, Written};
 use crate::provider::declared::place::header_name;
 use crate::provider::declared::section::{At, Section, Span};
 use crate::provider::generic::{Algorithm, Encoding};
@@ -54,6 +54,14 @@ pub(in super::super) fn schemes(root: &Section<'_, '_>) -> Vec<Scheme> {
         if schemes.iter().any(|known| clash(known, &scheme)) {
             let message = "two signatures of one kind have the same `algorithm` and the same form of `secret`: a source has one \
                            secret for both";
+            section.problem(&None, message);
+        }
+        if schemes
+            .iter()
+            .any(|known| known.kind() != scheme.kind() && [known.kind(), scheme.kind()].contains(&Kind::Ed25519))
+        {
+            let message =
+                "`ed25519` beside another scheme: a source has one secret for both, and a public key must never be one";
             section.problem(&None, message);
         }
         if let Some(hidden) = schemes.iter().find(|known| hides(known, &scheme)) {

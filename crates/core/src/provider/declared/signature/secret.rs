@@ -1,23 +1,13 @@
 //! Secrets as senders show them, made into keys.
 
-use base64::Engine;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-
 use super::{Form, Proof, Scheme, Signature, Signing};
 use crate::delivery::bearer_token;
+use crate::provider::encoding::{WHSEC, decode_secret};
 use crate::provider::{InvalidKey, Key, decode_hex};
 use crate::secret::Secret;
 
-const WHSEC: &str = "whsec_";
-
-/// Padding or not: both are in use for secrets.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// The key of a secret: of one kind if it can be of one only, else of several.
+/// The key of a secret: of one kind if it can be of one only, else of several. A definition has no public key beside another
+/// kind ([`super::schemes`]), so none is ever taken as a secret.
 pub(in super::super) fn prepare(schemes: &[Scheme], secret: &Secret) -> Result<Key, InvalidKey> {
     if secret.is_blank() {
         return Err(InvalidKey::Blank);
@@ -27,11 +17,6 @@ pub(in super::super) fn prepare(schemes: &[Scheme], secret: &Secret) -> Result<K
         if !kinds.iter().any(|known| known.kind() == scheme.kind()) {
             kinds.push(scheme);
         }
-    }
-    let is_public = |scheme: &&Scheme| scheme.signature().is_some_and(|one| one.algorithm == Signing::Ed25519);
-    if kinds.len() > 1 && kinds.iter().any(is_public) {
-        let message = "cannot be used: its provider declares `ed25519` beside another scheme, and a public key must never be a secret";
-        return Err(InvalidKey::Malformed(message.to_owned()));
     }
     // Where there are several kinds, `whsec_` tells which one a secret is for: a signing secret is never taken as a token.
     let is_whsec = |scheme: &Scheme| scheme.signature().is_some_and(|signature| signature.form == Form::Whsec);
@@ -90,23 +75,24 @@ fn decoded(form: Form, secret: &Secret) -> Result<Secret, InvalidKey> {
     let text = text_of(secret);
     let bytes = match form {
         Form::Text => return Ok(secret.clone()),
-        Form::Hex => decode_hex(text).ok_or_else(|| malformed("is not hex: copy it whole, as the sender shows it"))?,
+        Form::Hex => decode_hex(text)
+            .map(Secret::new)
+            .ok_or_else(|| malformed("is not hex: copy it whole, as the sender shows it"))?,
         Form::Base64 => {
-            LENIENT.decode(text).map_err(|_| malformed("is not base64: copy it whole, as the sender shows it"))?
+            decode_secret(text).ok_or_else(|| malformed("is not base64: copy it whole, as the sender shows it"))?
         }
         Form::Whsec => {
             if text.starts_with("whpk_") || text.starts_with("whsk_") {
                 // HMAC with a public key would verify whatever anybody signs.
                 return Err(malformed("is a key of another kind: take the secret that begins with `whsec_`"));
             }
-            LENIENT
-                .decode(text.strip_prefix(WHSEC).unwrap_or(text))
-                .map_err(|_| malformed("is not `whsec_` and base64: copy it whole, as the sender shows it"))?
+            decode_secret(text.strip_prefix(WHSEC).unwrap_or(text))
+                .ok_or_else(|| malformed("is not `whsec_` and base64: copy it whole, as the sender shows it"))?
         }
     };
-    match bytes.is_empty() {
+    match bytes.expose().is_empty() {
         true => Err(InvalidKey::Blank),
-        false => Ok(Secret::new(bytes)),
+        false => Ok(bytes),
     }
 }
 

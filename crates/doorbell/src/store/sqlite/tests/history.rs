@@ -184,7 +184,7 @@ async fn runs_that_are_not_over_are_held_in_a_copy() {
     assert_eq!(seal_copy(&file, at(250)).unwrap().held, 3);
     assert_eq!(state(&store, 3).await, State::Running, "the original goes on");
     let found = SqliteStore::open(&file).await.unwrap();
-    found.settle_agents(vec!["triage".to_owned()], at(5000)).await.unwrap();
+    found.settle_agents(active(&["triage"]), at(5000)).await.unwrap();
     assert!(found.running().await.unwrap().is_empty() && claim(&found, "triage", &[lease(9)]).await.is_empty());
     let states = futures_util::future::join_all((1..=4).map(|n| state(&found, n))).await;
     assert_eq!(states, [State::Succeeded, State::Held, State::Held, State::Held]);

@@ -1,0 +1,129 @@
+//! What of a request's head may be kept, shown and handed on.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, Method};
+
+use super::Provider;
+use crate::delivery::Delivery;
+
+/// The method and the URL of a request that says everything in its URL, as HTTP/2 writes what is no header beside those that are.
+const METHOD: &str = ":method";
+const URL: &str = ":url";
+
+/// Last words of names of headers that carry a secret whatever the provider is: tokens that senders share with their
+/// receivers, and what proxies say of the one they let in. Rather one too many: nothing here reads such a header.
+const SECRET_WORDS: [&str; 20] = [
+    "accesstoken",
+    "apikey",
+    "apitoken",
+    "assertion",
+    "auth",
+    "authentication",
+    "authorization",
+    "authtoken",
+    "cookie",
+    "credential",
+    "credentials",
+    "jwt",
+    "passphrase",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "secretkey",
+    "session",
+    "token",
+];
+
+/// Words before `key` that make it a secret. Others name something: `X-Event-Key`, `Idempotency-Key`.
+const SECRET_KEYS: [&str; 17] = [
+    "access",
+    "account",
+    "admin",
+    "api",
+    "app",
+    "application",
+    "auth",
+    "client",
+    "functions",
+    "integration",
+    "master",
+    "private",
+    "secret",
+    "service",
+    "shared",
+    "subscription",
+    "webhook",
+];
+
+/// Names of headers that carry a secret and do not look like it.
+const SECRET_NAMES: [&str; 4] =
+    ["set-cookie2", "x-amzn-oidc-data", "x-ms-client-principal", "x-ms-token-aad-id-token-payload"];
+
+/// Whether a header (its name in lower case) carries a secret whatever the provider is.
+fn is_always_secret(name: &str) -> bool {
+    let mut words = name.rsplit(['-', '_', '.']);
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match last {
+        // Twilio's I-Twilio-Idempotency-Token tells a repetition.
+        "token" => before != "idempotency",
+        "key" => SECRET_KEYS.contains(&before),
+        word => SECRET_WORDS.contains(&word) || SECRET_NAMES.contains(&name),
+    }
+}
+
+/// The headers that may be stored, shown and handed on: names in lower case, those with a secret left out, repeated
+/// ones joined with `, `, bytes that are not UTF-8 replaced.
+pub fn visible_headers(provider: &dyn Provider, headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut visible = BTreeMap::<String, String>::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if is_always_secret(name) || provider.secret_headers().iter().any(|secret| secret == name) {
+            continue;
+        }
+        // Nearly all are text, which this sees faster than the lossy way does.
+        let value = value.to_str().map_or_else(|_| String::from_utf8_lossy(value.as_bytes()), Cow::Borrowed);
+        match visible.get_mut(name) {
+            Some(joined) => {
+                joined.push_str(", ");
+                joined.push_str(&value);
+            }
+            None => drop(visible.insert(name.to_owned(), value.into_owned())),
+        }
+    }
+    visible
+}
+
+/// What is kept of a delivery's head: its visible headers and, of one without a body (Twilio's and HubSpot's `GET`), the
+/// method and the URL, in which it says everything. Parameters of the URL with a secret are left out, as headers are.
+pub fn kept_headers(provider: &dyn Provider, delivery: &Delivery) -> BTreeMap<String, String> {
+    let mut kept = visible_headers(provider, &delivery.headers);
+    if delivery.body.is_empty() {
+        kept.insert(METHOD.to_owned(), delivery.method.to_string());
+        kept.insert(URL.to_owned(), without_secrets(&delivery.url).into_owned());
+    }
+    kept
+}
+
+/// The method and the URL that [`kept_headers`] kept; `POST` and nothing where it kept none.
+pub(crate) fn kept_target<'k>(kept: impl Fn(&str) -> Option<&'k str>) -> (Method, String) {
+    let method = kept(METHOD).and_then(|method| method.parse().ok());
+    (method.unwrap_or(Method::POST), kept(URL).unwrap_or_default().to_owned())
+}
+
+/// The URL without the parameters that are named like a token, password or key to something.
+fn without_secrets(url: &str) -> Cow<'_, str> {
+    let Some((path, query)) = url.split_once('?') else { return Cow::Borrowed(url) };
+    let is_secret = |pair: &&str| {
+        form_urlencoded::parse(pair.as_bytes())
+            .next()
+            .is_some_and(|(name, _)| is_always_secret(&name.to_ascii_lowercase()))
+    };
+    if !query.split('&').any(|pair| is_secret(&pair)) {
+        return Cow::Borrowed(url);
+    }
+    let left: Vec<&str> = query.split('&').filter(|pair| !is_secret(pair)).collect();
+    Cow::Owned(format!("{path}?{}", left.join("&")))
+}

@@ -1,0 +1,165 @@
+//! What somebody paused: agents, or all of them. Kept in the store, so that a restart does not start what was stopped.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
+use doorbell_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Error, Notes, PAUSED, Standing, Store};
+
+/// How the keys of pauses begin among the notes.
+const PREFIX: &str = "pause/";
+
+/// What is paused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Paused {
+    /// Every agent.
+    Project,
+    /// One.
+    Agent(String),
+}
+
+/// A pause, or the slow end of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why, as they put it.
+    pub why: Option<String>,
+    /// It is over, and what was held goes on at this rate.
+    pub resuming: Option<Rate>,
+}
+
+/// So many in so many milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rate {
+    /// How many, at least 1.
+    pub count: u32,
+    /// In so many milliseconds, at least 1.
+    pub millis: u64,
+}
+
+impl Pause {
+    /// Why runs are held, as they say it themselves.
+    pub fn reason(&self) -> String {
+        match &self.why {
+            Some(why) => format!("{PAUSED}{}: {why}", self.by),
+            None => format!("{PAUSED}{}", self.by),
+        }
+    }
+}
+
+/// Everything that is paused.
+#[derive(Debug, Default)]
+pub struct Pauses(RwLock<BTreeMap<Paused, Pause>>);
+
+impl Pauses {
+    /// What the store remembers.
+    pub fn load(notes: &[(String, String)]) -> Self {
+        let read = |(key, text): &(String, String)| {
+            let paused = match key.strip_prefix(PREFIX)?.split_once('/') {
+                Some(("agent", name)) => Paused::Agent(name.to_owned()),
+                _ => Paused::Project,
+            };
+            Some((paused, serde_json::from_str(text).ok()?))
+        };
+        Self(RwLock::new(notes.iter().filter_map(read).collect()))
+    }
+
+    /// Keeps a pause, in place of an earlier one; durable when it answers.
+    ///
+    /// # Errors
+    /// If the store is unavailable; then nothing changed.
+    pub async fn put(&self, store: &dyn Store, paused: Paused, pause: Pause) -> Result<(), Error> {
+        // Nothing in it can fail to be JSON.
+        let kept = vec![(key(&paused), serde_json::to_string(&pause).unwrap_or_default())];
+        store.note(Notes { kept, ..Notes::default() }).await?;
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(paused, pause);
+        Ok(())
+    }
+
+    /// Ends a pause; whether there was one.
+    ///
+    /// # Errors
+    /// If the store is unavailable; then nothing changed.
+    pub async fn remove(&self, store: &dyn Store, paused: &Paused) -> Result<bool, Error> {
+        store.note(Notes { dropped: vec![key(paused)], ..Notes::default() }).await?;
+        Ok(self.0.write().unwrap_or_else(PoisonError::into_inner).remove(paused).is_some())
+    }
+
+    /// The pause of one thing.
+    pub fn get(&self, paused: &Paused) -> Option<Pause> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(paused).cloned()
+    }
+
+    /// The pause that holds an agent's runs: its own, or that of all; none if it is active or on its way back.
+    pub fn holds(&self, agent: &str) -> Option<Pause> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = [all.get(&Paused::Agent(agent.to_owned())), all.get(&Paused::Project)];
+        found.into_iter().flatten().find(|pause| pause.resuming.is_none()).cloned()
+    }
+
+    /// How an agent stands.
+    pub fn standing(&self, agent: &str) -> Standing {
+        match self.holds(agent) {
+            Some(pause) => Standing::Paused(pause.reason()),
+            None if self.get(&Paused::Agent(agent.to_owned())).is_some() => Standing::Resuming,
+            None => Standing::Active,
+        }
+    }
+
+    /// The agents whose held runs go on little by little, and how fast.
+    pub fn resuming(&self) -> Vec<(String, Rate)> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if all.contains_key(&Paused::Project) {
+            return Vec::new();
+        }
+        let slow = all.iter().filter_map(|(paused, pause)| match (paused, pause.resuming) {
+            (Paused::Agent(agent), Some(rate)) => Some((agent.clone(), rate)),
+            _ => None,
+        });
+        slow.collect()
+    }
+}
+
+fn key(paused: &Paused) -> String {
+    match paused {
+        Paused::Project => format!("{PREFIX}project"),
+        Paused::Agent(agent) => format!("{PREFIX}agent/{agent}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pause(by: &str, resuming: Option<Rate>) -> Pause {
+        Pause { by: by.to_owned(), at: Timestamp::from_seconds(1), why: None, resuming }
+    }
+
+    #[tokio::test]
+    async fn what_is_paused_stays_so_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::open("sqlite:doorbell.db", folder.path()).await.unwrap();
+        let (one, all) = (Paused::Agent("one".to_owned()), Paused::Project);
+        let pauses = Pauses::default();
+        pauses.put(&*store, one.clone(), pause("ann", None)).await.unwrap();
+        pauses.put(&*store, all.clone(), pause("bob", None)).await.unwrap();
+        let again = Pauses::load(&store.notes().await.unwrap());
+        assert_eq!(again.standing("one"), Standing::Paused("paused by ann".to_owned()));
+        assert_eq!(again.standing("two"), Standing::Paused("paused by bob".to_owned()));
+        assert!(again.remove(&*store, &all).await.unwrap());
+        assert!(!again.remove(&*store, &all).await.unwrap());
+        let rate = Rate { count: 2, millis: 1000 };
+        again.put(&*store, one, pause("ann", Some(rate))).await.unwrap();
+        let again = Pauses::load(&store.notes().await.unwrap());
+        assert_eq!((again.standing("one"), again.standing("two")), (Standing::Resuming, Standing::Active));
+        assert_eq!(again.resuming(), [("one".to_owned(), rate)]);
+    }
+}

@@ -1,0 +1,100 @@
+//! Runs that are changed: some by their ids, or all that a filter finds.
+
+use doorbell_client::Client;
+use doorbell_client::api::{ManyDone, ManyRuns};
+use serde_json::json;
+
+use super::Which;
+use crate::cli::context::Context;
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::{self, escape_terminal};
+
+/// What is done to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Cancel,
+    Release,
+    Retry,
+}
+
+impl Verb {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Release => "release",
+            Self::Retry => "retry",
+        }
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancelled",
+            Self::Release => "released",
+            Self::Retry => "queued again",
+        }
+    }
+}
+
+pub(super) async fn change(context: &Context, verb: Verb, which: Which) -> anyhow::Result<()> {
+    let client = context.client()?;
+    if !which.ids.is_empty() {
+        for id in &which.ids {
+            change_one(context, &client, verb, id).await?;
+        }
+        return Ok(());
+    }
+    let Which { agent, state, dead_letter, with_key: key, event, dry_run, .. } = which;
+    let wish = ManyRuns { agent, state, key, event, dead_letter, dry_run };
+    let mut all = client.change_runs(verb.as_str(), &wish).await?;
+    // What could not be changed is found again, so as soon as nothing more was, there is nothing left to ask for.
+    let mut last = all.done;
+    while all.more && last > 0 && !dry_run {
+        let next = client.change_runs(verb.as_str(), &wish).await?;
+        last = next.done;
+        all.matched += next.done;
+        all.done += next.done;
+        all.more = next.more;
+    }
+    tell(context, verb, &all, dry_run)
+}
+
+async fn change_one(context: &Context, client: &Client, verb: Verb, id: &str) -> anyhow::Result<()> {
+    let state = match verb {
+        Verb::Cancel => client.cancel_run(id).await.map(|done| done.state),
+        Verb::Release => client.release_run(id).await.map(|done| done.state),
+        Verb::Retry => client.retry_run(id).await.map(|done| done.state),
+    };
+    let state = state.map_err(Failure::no_run(id))?;
+    if context.json {
+        return output::json_line(&json!({ "id": id, "state": state }));
+    }
+    Ok(output::line(match state.as_str() {
+        "running" if verb == Verb::Cancel => format!("{id} is asked to end"),
+        state => escape_terminal(&format!("{id} is {state}")).into_owned(),
+    })?)
+}
+
+fn tell(context: &Context, verb: Verb, done: &ManyDone, dry_run: bool) -> anyhow::Result<()> {
+    if context.json {
+        output::json(done)?;
+    } else if dry_run {
+        let more = if done.more { " or more" } else { "" };
+        output::line(format!("{}{more} would be {}", runs(done.matched), verb.done()))?;
+    } else {
+        output::line(format!("{} {}", runs(done.done), verb.done()))?;
+        for refused in &done.refused {
+            output::line(escape_terminal(&format!("  not {}: {}", refused.id, refused.why)))?;
+        }
+    }
+    match done.refused.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Failure::new(Exit::Failed, format!("{} could not be {}", runs(done.refused.len() as u64), verb.done()))
+                .into())
+        }
+    }
+}
+
+fn runs(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "run" } else { "runs" })
+}

@@ -1,0 +1,111 @@
+//! Events that Doorbell makes itself, and that start one agent, which they name: ticks of a schedule, runs by hand,
+//! notifications.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use doorbell_core::event::Context;
+use doorbell_core::id::EventId;
+
+use super::Dispatcher;
+use crate::app::Notice;
+use crate::clock;
+use crate::config::{Agent, WhenFull};
+use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Error, NewEvent, Start};
+
+/// What starts an agent without a webhook.
+#[derive(Debug, Clone)]
+pub struct Cause {
+    /// The provider and the source of the event: one of those for which [`doorbell_core::event::is_own`].
+    pub kind: &'static str,
+    /// The event, e.g. `tick`.
+    pub event: String,
+    /// The action, where there is one.
+    pub action: Option<String>,
+    /// No other event of the kind has it: however often it is tried, the agent starts once.
+    pub key: String,
+    /// The id that people know it by, where there is one.
+    pub id: Option<String>,
+    /// What filters, prompts and people see.
+    pub context: Context,
+    /// The body of the event, mostly JSON.
+    pub body: Vec<u8>,
+    /// What happens when the agent's queue is full.
+    pub admission: Admission,
+}
+
+/// What became of it.
+#[derive(Debug, Clone)]
+pub struct Caused {
+    /// The event: of the first time, if it was tried before.
+    pub event: EventId,
+    /// Whether it was tried before.
+    pub duplicate: bool,
+    /// What it became for the agent.
+    pub outcome: Option<AgentOutcome>,
+}
+
+/// How runs of an agent are queued, as it is configured.
+pub fn admission(agent: &Agent) -> Admission {
+    if agent.scale == 0 {
+        return Admission::Skip("the agent is disabled: `scale = 0`".to_owned());
+    }
+    match agent.when_full {
+        WhenFull::DropOldest => Admission::DropOldest(agent.work_queue_size),
+        WhenFull::Reject => Admission::Reject(agent.work_queue_size),
+        WhenFull::Grow => Admission::Grow,
+    }
+}
+
+impl Dispatcher {
+    /// Stores the event and what it starts, and has it carried out. None, and nothing was stored, if the agent's queue is
+    /// full and rejects.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn start_agent(self: &Arc<Self>, agent: &str, cause: Cause) -> Result<Option<Caused>, Error> {
+        let run = clock::new_id();
+        let start =
+            Start { agent: agent.to_owned(), trigger: 0, run, admission: cause.admission, key: None, flow: None };
+        let event = NewEvent {
+            id: clock::new_id(),
+            source: cause.kind.to_owned(),
+            provider: cause.kind.to_owned(),
+            event: cause.event,
+            action: cause.action,
+            delivery_keys: vec![cause.key],
+            delivery_id: cause.id,
+            verified_by: None,
+            received_at: clock::now(),
+            handshake: false,
+            context: cause.context.shortened(),
+            headers: "{}".to_owned(),
+            body: Bytes::from(cause.body),
+            trigger_set: self.app.current().trigger_set,
+            trace: None,
+            replay: None,
+            starts: vec![start],
+        };
+        let Some(accepted) = self.begin(event).await? else { return Ok(None) };
+        let outcome = accepted.outcomes.into_iter().find(|outcome| outcome.agent == agent);
+        Ok(Some(Caused { event: accepted.event, duplicate: accepted.duplicate, outcome }))
+    }
+
+    /// Stores an event that no delivery brought, and has what it starts carried out. None, and nothing was stored, if every
+    /// agent that it would start has a full queue and rejects.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn begin(self: &Arc<Self>, event: NewEvent) -> Result<Option<Accepted>, Error> {
+        let Acceptance::Stored(stored) = self.app.store.accept(vec![event]).await? else { return Ok(None) };
+        let Some(accepted) = stored.into_iter().next() else { return Ok(None) };
+        accepted.queued.iter().for_each(|agent| self.wake(agent));
+        self.tell_of_dropped(&accepted.dropped);
+        self.follow_flow(&accepted.effects);
+        self.app.activity.tell(|| match accepted.duplicate {
+            true => Notice::Duplicate(accepted.event),
+            false => Notice::Event(accepted.event),
+        });
+        Ok(Some(accepted))
+    }
+}

@@ -1,0 +1,75 @@
+//! The slow end of a pause: what was held goes on at a rate, so that a week of it does not start at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Dispatcher, POLL};
+use crate::app::{Paused, Rate};
+use crate::clock;
+use crate::store::Error;
+
+impl Dispatcher {
+    /// Gives runs of agents that come back slowly their turn, until the gateway closes.
+    pub(super) async fn resume_slowly(self: Arc<Self>) {
+        let mut next: HashMap<(String, Rate), Instant> = HashMap::new();
+        loop {
+            let resuming = self.app.pauses.resuming();
+            // One whose rate was changed begins anew.
+            next.retain(|turn, _| resuming.contains(turn));
+            for turn @ (agent, rate) in &resuming {
+                let due = next.entry(turn.clone()).or_insert_with(Instant::now);
+                if *due > Instant::now() {
+                    continue;
+                }
+                let (most, pause) = step(*rate);
+                *due = Instant::now() + pause;
+                if let Err(error) = self.give_back(agent, most).await {
+                    tracing::error!(agent, error = error.with_causes(), "agent.resume_failed");
+                }
+            }
+            let soonest = next.values().min().copied().unwrap_or_else(|| Instant::now() + POLL);
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = self.resumed.notified() => {}
+                () = tokio::time::sleep_until(soonest) => {}
+            }
+        }
+    }
+
+    /// Lets up to `most` held runs go on; with the last of them the pause is over for good.
+    async fn give_back(&self, agent: &str, most: usize) -> Result<(), Error> {
+        let moved = self.app.store.give_back(agent.to_owned(), most, clock::now()).await?;
+        if moved < most && self.app.pauses.resuming().iter().any(|(resuming, _)| resuming == agent) {
+            self.app.pauses.remove(self.app.store.as_ref(), &Paused::Agent(agent.to_owned())).await?;
+            tracing::info!(agent, "agent.resumed");
+        }
+        self.wake(agent);
+        self.due.notify_one();
+        Ok(())
+    }
+}
+
+/// How many at once, and how long after them the next ones: one at a time, unless that were too often to look.
+fn step(rate: Rate) -> (usize, Duration) {
+    const OFTEN: u64 = 100;
+    let (count, millis) = (u64::from(rate.count.max(1)), rate.millis.max(1));
+    let together = (count * OFTEN).div_ceil(millis).clamp(1, count);
+    (usize::try_from(together).unwrap_or(usize::MAX), Duration::from_millis(millis * together / count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_kept_in_small_steps() {
+        let step = |count, millis| step(Rate { count, millis });
+        assert_eq!(step(10, 60_000), (1, Duration::from_secs(6)));
+        assert_eq!(step(1, 1000), (1, Duration::from_secs(1)));
+        assert_eq!(step(1000, 1000), (100, Duration::from_millis(100)));
+        assert_eq!(step(5, 1), (5, Duration::from_millis(1)));
+    }
+}

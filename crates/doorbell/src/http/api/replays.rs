@@ -1,0 +1,58 @@
+//! Stored events that are carried out once more.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::response::{IntoResponse, Response};
+use doorbell_client::api;
+use http::StatusCode;
+
+use super::starts::read_wish;
+use super::{Answer, Named, read_json};
+use crate::http::Shared;
+use crate::http::auth::By;
+use crate::http::error::Failure;
+use crate::ops;
+
+pub(in crate::http) async fn replay_event(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(id): Named,
+    body: Result<Json<api::ReplayWish>, JsonRejection>,
+) -> Answer<api::Replayed> {
+    let wish = read_wish(body)?;
+    Ok(Json(ops::replays::one(&shared.app, &shared.dispatcher, &caller, &id, wish).await?))
+}
+
+pub(in crate::http) async fn replay_events(
+    State(shared): State<Shared>,
+    By(caller): By,
+    body: Result<Json<api::NewReplay>, JsonRejection>,
+) -> Result<Response, Failure> {
+    let wish = read_json(body)?;
+    if wish.dry_run {
+        return Ok(Json(ops::replays::preview(&shared.app, &caller, &wish).await?).into_response());
+    }
+    let begun = ops::replays::begin(&shared.app, &shared.dispatcher, &caller, wish).await?;
+    Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
+}
+
+pub(in crate::http) async fn list_replays(State(shared): State<Shared>, By(caller): By) -> Answer<api::ReplayList> {
+    Ok(Json(ops::replays::list(&shared.app, &caller).await?))
+}
+
+pub(in crate::http) async fn show_replay(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(id): Named,
+) -> Answer<api::Replay> {
+    Ok(Json(ops::replays::get(&shared.app, &caller, &id).await?))
+}
+
+pub(in crate::http) async fn cancel_replay(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(id): Named,
+) -> Answer<api::Replay> {
+    Ok(Json(ops::replays::cancel(&shared.app, &caller, &id).await?))
+}

@@ -1,0 +1,177 @@
+//! Schedules: starts agents by the clock, beside everything else.
+//!
+//! A tick is an event whose delivery key is its time, so it is claimed in the store: however often a gateway dies between
+//! its parts, or comes back, each tick starts its agent once. How far each schedule has been looked at is kept too; what
+//! lies between that and now was missed, and the schedule says what becomes of it. A paused agent's ticks wait like those
+//! of a gateway that is down.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell_core::event::{Context, SCHEDULE};
+use doorbell_core::schedule::Schedule;
+use doorbell_core::time::Timestamp;
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Snapshot};
+use crate::clock;
+use crate::config::Agent;
+use crate::dispatch::{Cause, Dispatcher, admission};
+use crate::store::{Admission, Error, Notes};
+
+/// How late a tick may start without having been missed.
+const GRACE: Duration = Duration::from_secs(60);
+/// How often the clock is looked at at least: it may have been set.
+const LOOK: Duration = Duration::from_secs(15);
+/// The pause after the store failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How the keys begin among the notes.
+const PREFIX: &str = "schedule/";
+
+/// Starts agents by the clock until `closing` is cancelled.
+pub fn start(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let clock = Clock { app, dispatcher };
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = clock.serve() => {}
+        }
+    })
+}
+
+struct Clock {
+    app: Arc<App>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+/// How far each schedule was looked at, by its key among the notes.
+type Seen = HashMap<String, Timestamp>;
+
+impl Clock {
+    async fn serve(&self) {
+        let mut configuration = self.app.in_force.follow();
+        let mut seen = None;
+        loop {
+            let in_force = Arc::clone(&configuration.borrow_and_update());
+            let pause = match self.look(&in_force, &mut seen).await {
+                Ok(next) => next.map_or(LOOK, |next| next.since(clock::now()).min(LOOK)),
+                Err(error) => {
+                    tracing::error!(error = error.with_causes(), "schedules.failed: they are looked at again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                _ = configuration.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Starts what is due. Answers when the next tick will be.
+    async fn look(&self, in_force: &Snapshot, seen: &mut Option<Seen>) -> Result<Option<Timestamp>, Error> {
+        if seen.is_none() {
+            *seen = Some(read(&self.app.store.notes().await?));
+        }
+        let Some(seen) = seen else { return Ok(None) };
+        self.keep(in_force, seen).await?;
+        let mut next = None;
+        for agent in in_force.config.agents.values() {
+            if self.app.pauses.holds(&agent.name).is_some() {
+                continue;
+            }
+            for schedule in &agent.schedules {
+                let due = self.start_due(agent, schedule, seen).await?;
+                next = [next, due].into_iter().flatten().min();
+            }
+        }
+        Ok(next)
+    }
+
+    /// Has each schedule begin now that was not there before, and forgets those that are gone.
+    async fn keep(&self, in_force: &Snapshot, seen: &mut Seen) -> Result<(), Error> {
+        let agents = in_force.config.agents.values();
+        let keys = agents.flat_map(|agent| agent.schedules.iter().map(|schedule| key(agent, schedule)));
+        let now = clock::now();
+        let wanted: BTreeMap<String, Timestamp> =
+            keys.map(|key| (key.clone(), seen.get(&key).copied().unwrap_or(now))).collect();
+        let kept: Vec<_> = wanted.iter().filter(|(key, _)| !seen.contains_key(*key)).map(note).collect();
+        let dropped: Vec<String> = seen.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        if !kept.is_empty() || !dropped.is_empty() {
+            self.app.store.note(Notes { kept, dropped, ..Notes::default() }).await?;
+            *seen = wanted.into_iter().collect();
+        }
+        Ok(())
+    }
+
+    async fn start_due(&self, agent: &Agent, schedule: &Schedule, seen: &mut Seen) -> Result<Option<Timestamp>, Error> {
+        let (key, seed) = (key(agent, schedule), seed(agent));
+        let now = clock::now();
+        let since = seen.get(&key).copied().unwrap_or(now);
+        let ticks = schedule.ticks(since, now, GRACE, seed);
+        if ticks.skipped > 0 {
+            tracing::warn!(agent = agent.name, schedule = schedule.text(), ticks = ticks.skipped, "schedule.missed");
+        }
+        // What is disabled is passed over: an event each time would only fill the lists.
+        for (tick, missed) in ticks.due.iter().filter(|_| agent.scale > 0) {
+            self.start_tick(agent, schedule, *tick, *missed).await?;
+        }
+        if let Some(through) = ticks.through {
+            self.app.store.note(Notes { kept: vec![note((&key, &through))], ..Notes::default() }).await?;
+            seen.insert(key, through);
+        }
+        Ok(schedule.next_tick(ticks.through.unwrap_or(since)).map(|tick| schedule.start_of(tick, seed)))
+    }
+
+    async fn start_tick(&self, agent: &Agent, schedule: &Schedule, tick: Timestamp, missed: u64) -> Result<(), Error> {
+        let mut context = Context::default();
+        context.set("event", "tick");
+        context.set("schedule", schedule.text());
+        context.set("timezone", schedule.zone_name());
+        context.set("scheduled_for", tick.to_string());
+        if missed > 0 {
+            context.set("missed", i64::try_from(missed).unwrap_or(i64::MAX));
+        }
+        let body = json!({ "schedule": schedule.text(), "timezone": schedule.zone_name(),
+            "scheduled_for": tick.to_string(), "missed": missed });
+        let cause = Cause {
+            kind: SCHEDULE,
+            event: "tick".to_owned(),
+            action: None,
+            key: format!("tick:{}:{}:{}", agent.name, schedule.identity(), tick.as_millis()),
+            id: None,
+            context,
+            body: body.to_string().into_bytes(),
+            admission: admission(agent),
+        };
+        if self.dispatcher.start_agent(&agent.name, cause.clone()).await?.is_none() {
+            let admission = Admission::Skip("its queue was full, and rejects".to_owned());
+            self.dispatcher.start_agent(&agent.name, Cause { admission, ..cause }).await?;
+        }
+        tracing::info!(agent = agent.name, schedule = schedule.text(), tick = %tick, missed, "schedule.tick");
+        Ok(())
+    }
+}
+
+fn key(agent: &Agent, schedule: &Schedule) -> String {
+    format!("{PREFIX}{}/{}", agent.name, schedule.identity())
+}
+
+/// The same at every start: jitter must not move when the gateway starts again.
+fn seed(agent: &Agent) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    agent.name.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn note((key, at): (&String, &Timestamp)) -> (String, String) {
+    (key.clone(), at.as_millis().to_string())
+}
+
+fn read(notes: &[(String, String)]) -> Seen {
+    let of = notes.iter().filter(|(key, _)| key.starts_with(PREFIX));
+    of.filter_map(|(key, at)| Some((key.clone(), Timestamp::from_millis(at.parse().ok()?)))).collect()
+}

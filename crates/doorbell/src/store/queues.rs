@@ -1,0 +1,30 @@
+//! Queues as a whole: agents that stand still, and runs that go on.
+
+use doorbell_core::run::State;
+
+/// How an agent of the configuration stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Its runs go on.
+    Active,
+    /// Its runs are held, for this reason: it begins with [`PAUSED`].
+    Paused(String),
+    /// It was paused: what is held since then goes on little by little, by [`super::Store::give_back`].
+    Resuming,
+}
+
+/// How the reason of runs begins that are held because somebody paused their agent.
+pub const PAUSED: &str = "paused by ";
+
+/// What [`super::Store::retry`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Retry {
+    /// It is queued for this agent.
+    Queued(String),
+    /// It is in this state, in which there is nothing to try again.
+    NotFailed(State),
+    /// What its event said was removed for good.
+    Forgotten,
+    /// There is no such run.
+    Unknown,
+}
