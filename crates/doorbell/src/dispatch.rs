@@ -234,6 +234,7 @@ impl Dispatcher {
         self.tell_of_all(runs);
     }
 
+    /// Tells watchers, and who waits for them, of runs that ended before they ran, without keeping the caller.
     fn tell_of_all(self: &Arc<Self>, runs: &[RunId]) {
         let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
         if !runs.is_empty() && (watched || followed_up) {

@@ -63,7 +63,7 @@ pub(super) struct Reader<'a> {
 /// Checks `[defaults]` by itself, so that its mistakes are found without any agent.
 pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, findings: &mut Findings) {
     let known: Vec<&str> = DEFAULTS.into_iter().chain(flow::KEYS).collect();
-    defaults.check(findings, Keys { known: &known, planned: &["timezone"], hints: &[] });
+    defaults.check(findings, Keys { known: &known, planned: &[], hints: &[] });
     defaults.settle(findings, "defaults");
     let mut table = defaults.clone();
     presets::expand(&mut table, "NAME", around, findings);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use doorbell_client::api::{self, ReplayMode};
 use doorbell_core::event::{Context, is_own};
-use doorbell_core::flow::{Flow, WhenBusy};
+use doorbell_core::flow::Flow;
 use doorbell_core::id::{EventId, ReplayId};
 use doorbell_core::trigger::{Candidate, Trigger};
 
@@ -80,23 +80,25 @@ fn check_agents(app: &App, mode: ReplayMode, agents: &[String]) -> Result<(), Er
 async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> Result<Vec<Start>, Error> {
     let in_force = app.current();
     let wanted = |agent: &str| plan.agents.is_empty() || plan.agents.iter().any(|wanted| wanted == agent);
-    let start = |agent: &str, trigger: usize, key: Option<String>, failed: Option<String>| {
+    let start = |agent: &str, trigger: Option<usize>, key: Option<String>, failed: Option<String>| {
         let configured = in_force.config.agents.get(agent)?;
+        // Without a trigger that wants it there is no flow control to keep to.
+        let flow = trigger.and_then(|trigger| configured.flow(trigger));
+        let trigger = trigger.unwrap_or_default();
         let admission = match failed {
             _ if configured.scale == 0 => Admission::Skip("the agent is disabled: `scale = 0`".to_owned()),
             Some(reason) => Admission::FilterError(reason),
             // Whoever replays wants all of it.
             None => Admission::Grow,
         };
-        let flow = configured.flow(trigger).map(as_replayed);
         Some(Start { agent: agent.to_owned(), trigger, run: clock::new_id(), key, flow, admission })
     };
     if plan.mode == ReplayMode::Agent {
-        return Ok(plan.agents.iter().filter_map(|agent| start(agent, 0, None, None)).collect());
+        return Ok(plan.agents.iter().filter_map(|agent| start(agent, None, None, None)).collect());
     }
     let mut starts: Vec<Start> = if is_own(&event.provider) {
         let outcomes = app.store.outcomes(event.id).await?;
-        outcomes.into_iter().filter_map(|outcome| start(&outcome.agent, 0, None, None)).collect()
+        outcomes.into_iter().filter_map(|outcome| start(&outcome.agent, None, None, None)).collect()
     } else {
         let context = context_of(event)?;
         let candidate = Candidate { source: &event.source, handshake: event.handshake, context: &context };
@@ -105,8 +107,8 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
         let facts = || facts_of(event, &context, body.clone());
         let choices = conditions::decide(&app.conditions, LINE, &found, facts, limit).await;
         let of = choices.into_iter().filter_map(|choice| match choice.result {
-            Ok(key) => start(&choice.agent, choice.trigger, key, None),
-            Err(reason) => start(&choice.agent, choice.trigger, None, Some(reason)),
+            Ok(key) => start(&choice.agent, Some(choice.trigger), key, None),
+            Err(reason) => start(&choice.agent, Some(choice.trigger), None, Some(reason)),
         });
         of.collect()
     };
@@ -116,12 +118,6 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
         starts.retain(|start| !served.contains(&start.agent));
     }
     Ok(starts)
-}
-
-/// What is replayed is old, and wanted: it replaces nothing, gathers nothing, goes with nothing and is not held, but waits
-/// for its turn like everything else of its key.
-fn as_replayed(flow: Flow) -> Flow {
-    Flow { when_busy: flow.when_busy.map(|_| WhenBusy::Queue), debounce: None, max_per_key: None, ..flow }
 }
 
 fn context_of(event: &StoredEvent) -> Result<Context, store::Error> {

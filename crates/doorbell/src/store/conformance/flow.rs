@@ -3,6 +3,7 @@
 use doorbell_core::flow::{Flow, MOST_ABSORBED, WhenBusy};
 
 use super::*;
+use crate::store::Replay;
 
 every_store_keeps! {
     one_run_of_a_key_runs_at_a_time_and_the_next_one_when_it_is_over,
@@ -14,6 +15,8 @@ every_store_keeps! {
     a_run_that_succeeds_although_it_is_replaced_has_succeeded,
     a_replaced_run_that_is_lost_is_not_started_again,
     an_older_event_that_comes_again_never_replaces_newer_work,
+    a_replayed_event_waits_for_its_turn_and_ends_nothing,
+    a_run_that_is_tried_again_is_in_its_lane_again,
     a_run_that_a_person_cancelled_is_cancelled_by_that_person_though_it_is_replaced,
     an_event_is_attached_to_the_queued_run_of_its_key,
     a_run_that_started_takes_nothing_in,
@@ -156,6 +159,34 @@ async fn an_older_event_that_comes_again_never_replaces_newer_work(store: Arc<dy
         assert!(again.outcomes[0].reason.as_ref().unwrap().contains(&run_id(n + 1).to_string()));
         assert_eq!(state(&*store, n + 1).await, State::Queued);
     }
+}
+
+async fn a_replayed_event_waits_for_its_turn_and_ends_nothing(store: Arc<dyn Store>) {
+    let flow = busy(WhenBusy::Replace);
+    accept(&*store, keyed("a", 1, flow)).await;
+    take(&*store, 1).await;
+    let replay = Some(Replay { id: doorbell_core::id::ReplayId::new(at(0), [7; 10]), of: event_id(1) });
+    let again = accept(&*store, NewEvent { replay, ..keyed("a", 2, flow) }).await;
+    assert_eq!((again.effects, again.queued), (Effects::default(), vec!["triage".to_owned()]));
+    assert_eq!(take(&*store, 1).await, [0; 0]);
+    assert_eq!(
+        accept(&*store, keyed("a", 3, flow)).await.effects.superseded,
+        [run_id(2)],
+        "but newer work replaces it"
+    );
+}
+
+async fn a_run_that_is_tried_again_is_in_its_lane_again(store: Arc<dyn Store>) {
+    for n in 1..=2 {
+        accept(&*store, keyed("a", n, busy(WhenBusy::Queue))).await;
+    }
+    take(&*store, 1).await;
+    end(&*store, 1, 1, State::Failed).await;
+    assert_eq!(take(&*store, 1).await, [2]);
+    store.retry(run_id(1), "ann".to_owned()).await.unwrap();
+    assert_eq!(take(&*store, 1).await, [0; 0]);
+    end(&*store, 2, 1, State::Succeeded).await;
+    assert_eq!(take(&*store, 1).await, [1]);
 }
 
 async fn a_run_that_a_person_cancelled_is_cancelled_by_that_person_though_it_is_replaced(store: Arc<dyn Store>) {

@@ -236,7 +236,9 @@ impl<'a> Place<'a> {
     /// For flow control, if the agent has any.
     fn arrival(&self) -> Option<Arrival<'a>> {
         let Self { seq, event, start, duplicate } = *self;
-        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, now: event.received_at, start, flow })
+        let replayed = event.replay.is_some();
+        let now = event.received_at;
+        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, replayed, now, start, flow })
     }
 }
 

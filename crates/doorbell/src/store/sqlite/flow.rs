@@ -50,6 +50,8 @@ pub(super) struct Arrival<'a> {
     pub(super) event_seq: i64,
     /// Whether it was stored before, so that there may be newer ones.
     pub(super) duplicate: bool,
+    /// Whether it says again what an older one said: then it is no newer work, though it is stored later.
+    pub(super) replayed: bool,
     pub(super) now: Timestamp,
     pub(super) start: &'a Start,
     pub(super) flow: &'a Flow,
@@ -193,7 +195,7 @@ fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
 /// What becomes of an event that goes with a run: where events are gathered the newest one is the run's own, and those
 /// before it are absorbed.
 pub(super) fn kind_of_absorbed(arrival: Arrival<'_>, into: Known) -> OutcomeKind {
-    match arrival.flow.debounce.is_some() && arrival.event_seq > into.event_seq {
+    match arrival.flow.debounce.is_some() && !arrival.replayed && arrival.event_seq > into.event_seq {
         true => OutcomeKind::Started,
         false => OutcomeKind::Absorbed,
     }
@@ -202,17 +204,18 @@ pub(super) fn kind_of_absorbed(arrival: Arrival<'_>, into: Known) -> OutcomeKind
 /// Adds the arrival to a run that has not started.
 pub(super) fn absorb(work: &Work<'_>, arrival: Arrival<'_>, into: Known) -> Outcome<()> {
     let Arrival { event_seq, now, start, flow, .. } = arrival;
-    if kind_of_absorbed(arrival, into) == OutcomeKind::Started {
+    let newest = kind_of_absorbed(arrival, into) == OutcomeKind::Started;
+    if newest {
         let step_back =
             "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
         let (kind, reason) = (kind_number(OutcomeKind::Absorbed), absorbed_reason(into));
         change(work.sql, step_back, params![into.event_seq, start.agent, into.seq, kind, reason])?;
     }
     let window = flow.debounce.map_or(Duration::ZERO, |Debounce { window, .. }| window);
-    let grow = "UPDATE runs SET absorbed = coalesce(absorbed, 0) + 1, event_seq = iif(?2, max(event_seq, ?3), event_seq), \
-                due = iif(state = 1 AND ?2, min(?4, coalesce(gathers_until, ?4)), due) WHERE seq = ?1";
+    let grow = "UPDATE runs SET absorbed = coalesce(absorbed, 0) + 1, event_seq = iif(?2, ?3, event_seq), \
+                due = iif(state = 1 AND ?5, min(?4, coalesce(gathers_until, ?4)), due) WHERE seq = ?1";
     let due = now.after(window).as_millis();
-    change(work.sql, grow, params![into.seq, flow.debounce.is_some(), event_seq, due]).map(drop)
+    change(work.sql, grow, params![into.seq, newest, event_seq, due, flow.debounce.is_some()]).map(drop)
 }
 
 /// Why an event is absorbed.
@@ -220,14 +223,15 @@ pub(super) fn absorbed_reason(into: Known) -> String {
     format!("it goes with {into}, which had not started")
 }
 
-/// Ends what the new run replaces: what waits at once, what runs by asking for its end.
+/// Ends what the new run replaces: what waits at once, what runs by asking for its end. What is replayed replaces nothing: it
+/// waits for its turn.
 pub(super) fn replace(
     work: &mut Work<'_>,
     arrival: Arrival<'_>,
     (seq, id): (i64, RunId),
     effects: &mut Effects,
 ) -> Outcome<()> {
-    if arrival.flow.when_busy != Some(WhenBusy::Replace) {
+    if arrival.flow.when_busy != Some(WhenBusy::Replace) || arrival.replayed {
         return Ok(());
     }
     let start = arrival.start;
