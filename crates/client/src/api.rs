@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod keys;
+mod leases;
 mod sources;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
+pub use leases::{EndedRun, RunEnd, ShownLease};
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
 
 /// An error: `application/problem+json` (RFC 9457).
@@ -277,6 +279,9 @@ pub struct Attempt {
     pub reason: Option<String>,
     /// The exit code, if the process had one.
     pub exit_code: Option<i32>,
+    /// The worker that it was handed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
 /// A page of runs.
@@ -358,7 +363,7 @@ pub struct Agent {
     pub name: String,
     /// One line.
     pub description: Option<String>,
-    /// `command`.
+    /// `command`, `http`.
     pub runtime: String,
     /// Runs at once; 0: disabled.
     pub scale: u32,

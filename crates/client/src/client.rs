@@ -167,6 +167,16 @@ impl Client {
         self.post(self.url(&["v1", "runs", id, "release"])?, None).await
     }
 
+    /// Tells how a run ended that was carried out elsewhere: with an `error` it failed, else it is done.
+    ///
+    /// # Errors
+    /// 409 `lease_lost` if the lease is another one by now, 404 if there is no such run.
+    pub async fn end_run(&self, id: &str, end: &api::RunEnd) -> Result<api::EndedRun, Error> {
+        let how = if end.error.is_some() { "fail" } else { "complete" };
+        let body = serde_json::to_vec(end).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "runs", id, how])?, Some(body)).await
+    }
+
     /// Removes what an event and its runs said, for good; its id and its delivery keys stay. `cancel`: ends its runs
     /// first, if they are not over.
     ///
@@ -370,7 +380,7 @@ pub(crate) fn connect(url: &Url) -> Result<reqwest::Client, Error> {
     builder.build().map_err(|error| Error::Unexpected(format!("cannot open connections: {error}")))
 }
 
-fn is_local(url: &Url) -> bool {
+pub(crate) fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())

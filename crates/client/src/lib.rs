@@ -14,7 +14,7 @@ mod sse;
 
 pub use client::{Client, TIMEOUT};
 pub use error::Error;
-pub use outbound::{Outbound, Reply};
+pub use outbound::{Outbound, Posted, Reply};
 pub use probe::{Obstacle, Seen, probe};
 pub use query::{EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

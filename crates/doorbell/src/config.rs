@@ -23,6 +23,7 @@ mod document;
 mod environment;
 mod files;
 mod gateway;
+mod http_runtime;
 mod layers;
 mod names;
 mod notifications;
@@ -45,13 +46,14 @@ mod values;
 
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use environment::Environment;
+pub use http_runtime::HttpRuntime;
 pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
-pub use runtime::script_of;
+pub use runtime::{Runtime, script_of};
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};
@@ -145,7 +147,7 @@ pub struct Agent {
     /// Its triggers, in file order.
     pub triggers: Vec<Trigger>,
     /// How it is carried out.
-    pub runtime: CommandRuntime,
+    pub runtime: Runtime,
     /// How it is tried.
     pub retries: Policy,
     /// The body of its SKILL.md as a template; none if there is no such file.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use doorbell_client::Outbound;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
@@ -27,12 +28,15 @@ mod carry;
 mod desks;
 mod follow_up;
 mod journal;
+mod outside;
 mod recovery;
 #[cfg(test)]
 mod tests;
 
 use desks::Desks;
 use follow_up::FollowUps;
+
+pub use outside::Told;
 
 /// How long a lease holds. Extended at a third of it.
 const LEASE: Duration = Duration::from_secs(30);
@@ -50,6 +54,8 @@ pub struct Dispatcher {
     inherited: Vec<(String, OsString)>,
     desks: Desks,
     follow_ups: Arc<FollowUps>,
+    /// Asks agents that are behind a URL.
+    outbound: Outbound,
     due: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
     closing: CancellationToken,
@@ -96,6 +102,7 @@ impl Dispatcher {
             runs_folder,
             inherited,
             desks: Desks::default(),
+            outbound: Outbound::default(),
             due: Notify::new(),
             in_flight: Mutex::default(),
             closing: CancellationToken::new(),
@@ -123,6 +130,8 @@ impl Dispatcher {
             this.takers.spawn(async move { following.follow_configuration().await });
             let releasing = Arc::clone(&this);
             this.takers.spawn(async move { releasing.release_due_runs().await });
+            let watching = Arc::clone(&this);
+            this.takers.spawn(async move { watching.watch_leases().await });
             let keeping = Arc::clone(&this);
             this.keepers.spawn(async move { keeping.keep_leases().await });
         });
@@ -152,7 +161,10 @@ impl Dispatcher {
         let done = self.app.store.cancel(run, by.to_owned(), clock::now()).await?;
         match done {
             // One that was claimed a moment ago sees the request when it enters the register.
-            Cancel::Requested => self.stop(run, None, Stop::Cancel(by.to_owned())),
+            Cancel::Requested => {
+                self.stop(run, None, Stop::Cancel(by.to_owned()));
+                self.cancel_awaited(run).await?;
+            }
             Cancel::Cancelled => {
                 tracing::info!(%run, by, "run.cancelled");
                 self.follow_ups.consider(run);
@@ -282,9 +294,6 @@ impl Dispatcher {
             match kept {
                 Ok(lost) => lost.iter().for_each(|run| self.stop(*run, leases.get(run).copied(), Stop::Shutdown)),
                 Err(error) => tracing::error!(error = error.with_causes(), "leases.extend_failed"),
-            }
-            if let Err(error) = self.recover_lost(Some(clock::now())).await {
-                tracing::error!(error = error.with_causes(), "runs.recover_failed");
             }
         }
     }

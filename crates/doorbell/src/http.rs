@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
+mod leases;
 mod server;
 mod stream;
 
@@ -76,7 +77,9 @@ pub fn routers(
         .route("/v1/events/{id}/body", get(api::event_body))
         .route("/v1/events/{id}/explain", get(api::explain_event))
         .route("/v1/runs", get(api::list_runs))
-        .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/{id}", get(api::show_run).post(leases::end_run))
+        .route("/v1/runs/{id}/complete", post(leases::complete_run))
+        .route("/v1/runs/{id}/fail", post(leases::fail_run))
         .route("/v1/runs/{id}/logs", get(stream::run_log))
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
         .route("/v1/runs/{id}/release", post(api::release_run))
@@ -101,7 +104,8 @@ pub fn routers(
     };
     if is_split {
         let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
-        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
+        // Agents behind a URL tell there how a run ended.
+        return Routers { senders: finish(senders.merge(leases::by_token())), admin: Some(finish(admin)) };
     }
     let all = senders.merge(management).route("/metrics", get(api::metrics));
     Routers { senders: finish(all), admin: None }

@@ -12,6 +12,7 @@ pub mod captured;
 pub mod events;
 pub mod forget;
 pub mod keys;
+pub mod leases;
 pub mod notifications;
 pub mod runs;
 pub mod stats;

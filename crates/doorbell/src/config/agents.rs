@@ -12,7 +12,7 @@ use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
 use super::sources::Sources;
-use super::{Agent, CommandRuntime, WhenFull, presets, retries, triggers};
+use super::{Agent, Runtime, WhenFull, presets, retries, triggers};
 
 /// Keys that `[defaults]` may have.
 const DEFAULTS: [&str; 6] = ["scale", "timeout", "work_queue_size", "when_full", "runtime", "retries"];
@@ -107,6 +107,7 @@ fn read_one(name: &str, reader: Reader<'_>, findings: &mut Findings) -> Option<A
     let has_schedule = own.has("schedule") || own.has("schedules");
     let mut table = effective(reader.defaults, own);
     presets::expand(&mut table, name, reader.around, findings);
+    runtime::fit_defaults(&mut table);
     table.settle(findings, &format!("agents.{name}"));
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
     let limits = limits(&table, findings);
@@ -178,7 +179,7 @@ fn effective(defaults: &Table, own: Table) -> Table {
     table
 }
 
-fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mut Findings) -> Option<CommandRuntime> {
+fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mut Findings) -> Option<Runtime> {
     if !table.has("runtime") {
         if reader.sources.is_some() {
             let problem = Problem::at(&table.place, format!("agent `{name}` has no [runtime]: how it is carried out"));
@@ -187,10 +188,11 @@ fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mu
         return None;
     }
     let table = table.take_table(findings, "runtime", &runtime::examples())?;
-    if !table.has("prompt") {
+    let runtime = runtime::read(&table, reader.around, findings)?;
+    if runtime.command().is_some() && !table.has("prompt") {
         findings.setting(format!("agents.{name}.runtime.prompt"), "\"stdin\"".to_owned(), "default".to_owned());
     }
-    runtime::read(&table, reader.around, findings)
+    Some(runtime)
 }
 
 struct Limits {

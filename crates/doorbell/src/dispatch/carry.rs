@@ -14,8 +14,8 @@ use tokio::task::JoinError;
 use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Snapshot};
 use crate::clock;
-use crate::config::Agent;
-use crate::runtime::{self, Ended, Job, Stop};
+use crate::config::{Agent, CommandRuntime, HttpRuntime, Runtime};
+use crate::runtime::{self, Answered, Call, Ended, Job, Stop};
 use crate::store::{Body, Claimed, Error, Finish, Lease, LogLine, Process, StoredEvent, StoredRun};
 use crate::telemetry::AttemptTrace;
 
@@ -63,12 +63,26 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let ended = match self.envelope(&run, event, body).await {
-            Ok(envelope) => self.attempt(&agent, &run, lease, envelope, stopped, trace.variables()).await,
-            Err(error) => Ended::without_process(Outcome::Failed(format!("its event cannot be read: {error}"))),
+        let answered = match (self.envelope(&run, event, body).await, &agent.runtime) {
+            (Ok(envelope), Runtime::Command(command)) => {
+                self.attempt((&agent, command), &run, lease, envelope, stopped, trace.variables()).await.into()
+            }
+            (Ok(envelope), Runtime::Http(http)) => {
+                self.call(&agent, Arc::clone(http), lease, envelope, stopped, trace.variables()).await
+            }
+            (Err(error), _) => {
+                Ended::without_process(Outcome::Failed(format!("its event cannot be read: {error}"))).into()
+            }
         };
         let took = clock::now().since(started);
-        self.finish(&agent, &run, lease, ended, took, trace).await;
+        if answered.gone {
+            // The place where the agent is paused.
+            tracing::warn!(agent = agent.name, run = %run.id, "agent.gone: its URL answered with 410");
+        }
+        match answered.ended {
+            Some(ended) => self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await,
+            None => return self.leave(&agent, &run, lease).await,
+        }
         if awaited {
             self.follow_ups.consider(run.id);
         }
@@ -85,7 +99,7 @@ impl Dispatcher {
 
     async fn attempt(
         &self,
-        agent: &Arc<Agent>,
+        (agent, command): (&Arc<Agent>, &Arc<CommandRuntime>),
         run: &StoredRun,
         lease: Lease,
         envelope: Envelope,
@@ -97,6 +111,7 @@ impl Dispatcher {
         let token = self.app.access.issue_token(run.id, &agent.name);
         let job = Job {
             agent: Arc::clone(agent),
+            command: Arc::clone(command),
             envelope,
             folder: self.run_folder(run.id),
             url: self.app.api_url().to_owned(),
@@ -117,18 +132,36 @@ impl Dispatcher {
         ended
     }
 
+    /// Asks the agent's URL.
+    async fn call(
+        &self,
+        agent: &Agent,
+        http: Arc<HttpRuntime>,
+        lease: Lease,
+        envelope: Envelope,
+        stopped: watch::Receiver<Option<Stop>>,
+        trace: Vec<(&'static str, String)>,
+    ) -> Answered {
+        let callback = self.callback_of(envelope.run_id, lease, agent.timeout);
+        let call = Call { runtime: http, timeout: agent.timeout, envelope, callback, trace };
+        runtime::call(call, &self.outbound, stopped).await
+    }
+
     async fn finish(
         &self,
         agent: &Agent,
         run: &StoredRun,
         lease: Lease,
-        ended: Ended,
+        (ended, wait): (Ended, Option<Duration>),
         took: Duration,
         trace: AttemptTrace,
     ) {
         let now = clock::now();
         let seed = u64::from_be_bytes(clock::random());
         let mut transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        if let Some(wait) = wait {
+            transition = transition.tried_again_at(now.after(wait));
+        }
         if let Some(why) = ended.ignored.filter(|_| transition.state == State::Succeeded) {
             transition.reason = format!("{}, but {why}", transition.reason);
         }
@@ -172,6 +205,11 @@ impl Dispatcher {
                 }
             }
         }
+        self.settle_end(run, &finish);
+    }
+
+    /// Does what follows from a run's end that is stored.
+    pub(super) fn settle_end(&self, run: &StoredRun, finish: &Finish) {
         match finish.transition.state {
             State::Queued => self.wake(&run.agent),
             State::Waiting => {
@@ -207,8 +245,13 @@ impl Dispatcher {
 
     /// What becomes of a run whose carrier died.
     pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
+        self.next(run, Outcome::Lost(what))
+    }
+
+    /// What becomes of a run whose try ended so, by what its agent says now.
+    pub(super) fn next(&self, run: &StoredRun, outcome: Outcome) -> run::Transition {
         let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
-        run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
+        run::next(&policy, run.progress, outcome, clock::now(), u64::from_be_bytes(clock::random()))
     }
 }
 

@@ -148,7 +148,8 @@ impl Dispatcher {
     async fn claim(self: &Arc<Self>, agent: Arc<Agent>, desk: &Arc<Desk>, most: usize) -> usize {
         let now = clock::now();
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
-        let claim = Claim { agent: agent.name.clone(), leases, until: now.after(LEASE), now };
+        let claim =
+            Claim { agent: agent.name.clone(), leases, until: now.after(LEASE), now, most_running: Some(agent.scale) };
         let claimed: Vec<Claimed> = match self.app.store.claim(claim).await {
             Ok(claimed) => claimed,
             Err(error) => {

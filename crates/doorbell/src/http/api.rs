@@ -15,7 +15,7 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 /// What a path names. What is not UTF-8 names nothing.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
     }
 }
 
-fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+pub(super) fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
     match json {
         Ok(Json(json)) => Ok(json),
         Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),

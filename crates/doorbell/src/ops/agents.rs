@@ -18,7 +18,7 @@ pub fn list(app: &App, caller: &Caller) -> api::AgentList {
         api::Agent {
             name: agent.name.clone(),
             description: agent.description.clone(),
-            runtime: "command".to_owned(),
+            runtime: agent.runtime.as_str().to_owned(),
             scale: agent.scale,
             timeout_seconds: agent.timeout.as_secs(),
             sources,

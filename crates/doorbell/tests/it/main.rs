@@ -14,6 +14,7 @@ mod crash;
 mod docs;
 mod doctor;
 mod hostile;
+mod http_agents;
 mod ingest;
 mod judges;
 mod kills;

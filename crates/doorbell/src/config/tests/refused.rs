@@ -19,12 +19,10 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for key in ["debounce", "when_busy", "max_per_key", "throttle", "priority"] {
         check(key, agent(&AGENT.replace("[runtime]", &format!("{key} = 1\n[runtime]"))));
     }
-    for key in ["run_as", "url", "credential", "headers"] {
+    for key in ["run_as", "session"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
     }
-    for kind in ["http", "worker"] {
-        check(kind, agent(&AGENT.replace("type = \"command\"", &format!("type = \"{kind}\"\nurl = \"x\""))));
-    }
+    check("worker", agent(&AGENT.replace("type = \"command\"", "type = \"worker\"")));
 }
 
 #[test]

@@ -148,6 +148,11 @@ error: agent `triage` has no [runtime]: how it is carried out
               type = "command"
               command = ["./agent", "--fast"]
               cwd = "."    # the project; without it, a new folder for each run
+          behind a URL:
+              [runtime]
+              type = "http"
+              url = "https://agents.example.com/triage"
+              credential = "triage"    # what it is sent is signed with it
 
 error: `debounce` is not supported yet
  --> agents/triage/config.toml:3:1
@@ -253,7 +258,7 @@ error: `worker` is not supported yet
 3 | type = "worker"
   |        ^^^^^^^^
   |
-  = help: type = "command" starts a program
+  = help: type = "command" starts a program, "http" asks a URL
 
 6 problems
 "#,

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0007_secret_uses.sql"),
     include_str!("../../../migrations/sqlite/0008_notifications.sql"),
     include_str!("../../../migrations/sqlite/0009_follow_ups.sql"),
+    include_str!("../../../migrations/sqlite/0011_workers.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
