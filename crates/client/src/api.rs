@@ -8,7 +8,9 @@ mod leases;
 mod sources;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
-pub use leases::{EndedRun, RunEnd, ShownLease};
+pub use leases::{
+    EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
+};
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, Source, SourceList};
 
 /// An error: `application/problem+json` (RFC 9457).
@@ -363,7 +365,7 @@ pub struct Agent {
     pub name: String,
     /// One line.
     pub description: Option<String>,
-    /// `command`, `http`.
+    /// `command`, `http`, `worker`.
     pub runtime: String,
     /// Runs at once; 0: disabled.
     pub scale: u32,

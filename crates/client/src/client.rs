@@ -167,6 +167,37 @@ impl Client {
         self.post(self.url(&["v1", "runs", id, "release"])?, None).await
     }
 
+    /// Fetches runs as a worker, and waits for the first as long as `poll` says.
+    ///
+    /// # Errors
+    /// 404 if there is no such agent for the own key, 409 if its runs are not fetched.
+    pub async fn poll(&self, poll: &api::Poll) -> Result<api::Polled, Error> {
+        let body = serde_json::to_vec(poll).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let patience = TIMEOUT + Duration::from_secs(poll.wait_seconds.unwrap_or(30));
+        let request = self.http.post(self.url(&["v1", "worker", "poll"])?).headers(self.headers("application/json"));
+        let request = request.header("content-type", "application/json").body(body).timeout(patience);
+        let response = self.check(request.send().await).await?;
+        read(&response.bytes().await.map_err(|error| unreachable(&self.base, error))?)
+    }
+
+    /// Keeps the lease of a run, and asks whether somebody wants its end.
+    ///
+    /// # Errors
+    /// 409 `lease_lost` if the lease is another one by now: the run is to be left alone.
+    pub async fn heartbeat(&self, id: &str, heartbeat: &api::Heartbeat) -> Result<api::Heard, Error> {
+        let body = serde_json::to_vec(heartbeat).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "runs", id, "heartbeat"])?, Some(body)).await
+    }
+
+    /// Adds lines to the log of a run that is carried out elsewhere.
+    ///
+    /// # Errors
+    /// 409 `lease_lost` if the lease is another one by now.
+    pub async fn append_lines(&self, id: &str, lines: &api::RunLines) -> Result<api::KeptLines, Error> {
+        let body = serde_json::to_vec(lines).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "runs", id, "logs"])?, Some(body)).await
+    }
+
     /// Tells how a run ended that was carried out elsewhere: with an `error` it failed, else it is done.
     ///
     /// # Errors

@@ -32,11 +32,14 @@ mod outside;
 mod recovery;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use desks::Desks;
 use follow_up::FollowUps;
+use workers::Bells;
 
 pub use outside::Told;
+pub use workers::{HandedOut, Wish};
 
 /// How long a lease holds. Extended at a third of it.
 const LEASE: Duration = Duration::from_secs(30);
@@ -53,6 +56,10 @@ pub struct Dispatcher {
     /// The allow-listed environment that commands inherit.
     inherited: Vec<(String, OsString)>,
     desks: Desks,
+    /// Those of workers that wait for runs.
+    bells: Bells,
+    /// Bytes that are left in the logs of runs that workers carry out.
+    log_room: Mutex<HashMap<RunId, usize>>,
     follow_ups: Arc<FollowUps>,
     /// Asks agents that are behind a URL.
     outbound: Outbound,
@@ -102,6 +109,8 @@ impl Dispatcher {
             runs_folder,
             inherited,
             desks: Desks::default(),
+            bells: Bells::default(),
+            log_room: Mutex::default(),
             outbound: Outbound::default(),
             due: Notify::new(),
             in_flight: Mutex::default(),
@@ -151,6 +160,7 @@ impl Dispatcher {
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
         self.desks.ring(&self.app.current(), agent);
+        self.bells.ring(agent);
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.

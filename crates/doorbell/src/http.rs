@@ -77,9 +77,7 @@ pub fn routers(
         .route("/v1/events/{id}/body", get(api::event_body))
         .route("/v1/events/{id}/explain", get(api::explain_event))
         .route("/v1/runs", get(api::list_runs))
-        .route("/v1/runs/{id}", get(api::show_run).post(leases::end_run))
-        .route("/v1/runs/{id}/complete", post(leases::complete_run))
-        .route("/v1/runs/{id}/fail", post(leases::fail_run))
+        .route("/v1/runs/{id}", get(api::show_run))
         .route("/v1/runs/{id}/logs", get(stream::run_log))
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
         .route("/v1/runs/{id}/release", post(api::release_run))
@@ -93,7 +91,7 @@ pub fn routers(
         .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management.route("/readyz", get(api::readyz));
+    let management = management.route("/readyz", get(api::readyz)).merge(leases::routes());
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))

@@ -18,6 +18,7 @@ pub mod runs;
 pub mod stats;
 pub mod triggers;
 mod view;
+pub mod workers;
 
 pub use view::view_event;
 pub use view::{view_line, view_rejection, view_reload, view_run};

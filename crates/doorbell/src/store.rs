@@ -25,7 +25,7 @@ mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
-pub use lease::{Holder, Lease};
+pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
@@ -401,6 +401,8 @@ pub struct Claim {
     pub now: Timestamp,
     /// So many runs of the agent may be running then, whoever carries them out; none: any number.
     pub most_running: Option<u32>,
+    /// The worker that fetches them; none: the gateway carries them out.
+    pub worker: Option<WorkerLease>,
 }
 
 /// A run taken to be carried out.

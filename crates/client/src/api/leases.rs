@@ -55,3 +55,107 @@ pub struct EndedRun {
     /// Its state now: `waiting` if another try follows.
     pub state: String,
 }
+
+/// What a worker wants.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Poll {
+    /// Runs of these agents.
+    pub agents: Vec<String>,
+    /// At most so many, 1 to 64; 1 if nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<usize>,
+    /// How long to wait for the first, in seconds, up to 120; 30 if nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+    /// What people know it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// How long a lease holds without a heartbeat, in seconds, 1 to 3600; 30 if nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u64>,
+}
+
+/// Runs for a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Polled<E = Value> {
+    /// Oldest first of each agent; none if there were none in time.
+    pub runs: Vec<HandedRun<E>>,
+}
+
+/// A run for a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandedRun<E = Value> {
+    /// The run.
+    pub run_id: String,
+    /// What proves that it is this worker's.
+    pub lease: HandedLease,
+    /// The event, as agents get it.
+    pub envelope: E,
+}
+
+/// The lease of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandedLease {
+    /// The token.
+    pub token: String,
+    /// Until when it holds without a heartbeat.
+    pub expires_at: String,
+    /// How much longer it holds after one, in seconds.
+    pub lease_seconds: u64,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The lease; not needed where it is the bearer token of the request.
+    #[serde(default, alias = "token", skip_serializing_if = "Option::is_none")]
+    pub lease: Option<ShownLease>,
+}
+
+/// What a heartbeat did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// Until when the lease holds now.
+    pub expires_at: String,
+    /// Whether somebody wants the run's end: stop, and tell that it failed.
+    pub cancel_requested: bool,
+}
+
+/// Lines for a run's log.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunLines {
+    /// The lease; not needed where it is the bearer token of the request.
+    #[serde(default, alias = "token", skip_serializing_if = "Option::is_none")]
+    pub lease: Option<ShownLease>,
+    /// The lines, 1,000 at most.
+    pub lines: Vec<RunLine>,
+}
+
+/// A line for a run's log: a text, or with the stream that it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RunLine {
+    /// Of standard output.
+    Text(String),
+    /// Of the stream that it says.
+    Of {
+        /// The text.
+        text: String,
+        /// `stdout` or `stderr`.
+        stream: Option<String>,
+    },
+}
+
+/// What became of lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptLines {
+    /// How many were kept: a log has its limit.
+    pub kept: usize,
+}

@@ -115,6 +115,7 @@ async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
             until: now.after(Duration::from_secs(30)),
             now,
             most_running: None,
+            worker: None,
         };
         let claimed = store.claim(claim).await.unwrap();
         let ends = claimed.into_iter().map(|claimed| async move {

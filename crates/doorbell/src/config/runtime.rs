@@ -24,7 +24,16 @@ const KEYS: Keys<'static> = Keys {
     ],
 };
 
-const PLANNED_TYPES: [&str; 1] = ["worker"];
+const WORKER_KEYS: Keys<'static> = Keys {
+    known: &["type"],
+    planned: &[],
+    hints: &[
+        ("command", "it is for type = \"command\": a worker is started by whoever runs it"),
+        ("url", "it is for type = \"http\": a worker asks Doorbell"),
+        ("credential", "a worker shows an API key: `doorbell keys create --role agent`"),
+        ("env", "it is for type = \"command\": a worker has an environment of its own"),
+    ],
+};
 
 /// Tries in all of an agent behind a URL, where nobody says otherwise: networks fail.
 const HTTP_ATTEMPTS: i64 = 5;
@@ -36,6 +45,8 @@ pub enum Runtime {
     Command(Arc<CommandRuntime>),
     /// By a request to a URL.
     Http(Arc<HttpRuntime>),
+    /// By workers that fetch its runs.
+    Worker,
 }
 
 impl Runtime {
@@ -44,6 +55,7 @@ impl Runtime {
         match self {
             Self::Command(_) => "command",
             Self::Http(_) => "http",
+            Self::Worker => "worker",
         }
     }
 
@@ -51,8 +63,13 @@ impl Runtime {
     pub fn command(&self) -> Option<&Arc<CommandRuntime>> {
         match self {
             Self::Command(command) => Some(command),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Worker => None,
         }
+    }
+
+    /// Whether its runs are fetched.
+    pub fn is_worker(&self) -> bool {
+        matches!(self, Self::Worker)
     }
 }
 
@@ -60,6 +77,7 @@ impl Runtime {
 enum Type {
     Command,
     Http,
+    Worker,
 }
 
 /// Programs whose first argument is the file that they run.
@@ -88,6 +106,10 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
     match type_of(table, findings)? {
         Type::Command => read_command(table, around, findings).map(|command| Runtime::Command(Arc::new(command))),
         Type::Http => http_runtime::read(table, around.credentials, findings).map(|http| Runtime::Http(Arc::new(http))),
+        Type::Worker => {
+            table.check(findings, WORKER_KEYS);
+            Some(Runtime::Worker)
+        }
     }
 }
 
@@ -98,6 +120,10 @@ pub(super) fn fit_defaults(agent: &mut Table) {
     let is = |name: &str| matches!(&kind, Some(Kind::Text(text)) if text == name);
     if is("http") {
         set_default(inside_mut(agent, "retries"), "attempts", Kind::Whole(HTTP_ATTEMPTS));
+    }
+    if is("worker") {
+        // While no worker is there, nothing is dropped.
+        set_default(Some(&mut agent.entries), "when_full", Kind::Text("grow".to_owned()));
     }
 }
 
@@ -146,9 +172,11 @@ fn read_command(table: &Table, around: Surroundings<'_>, findings: &mut Findings
     Some(CommandRuntime { command: command?, prompt, cwd, env, credentials, result })
 }
 
+const TYPES: [(&str, Type); 3] = [("command", Type::Command), ("http", Type::Http), ("worker", Type::Worker)];
+
 /// Which keys it has; none if nobody can tell.
 fn type_of(table: &Table, findings: &mut Findings) -> Option<Type> {
-    let advice = "type = \"command\" starts a program, \"http\" asks a URL";
+    let advice = "type = \"command\" starts a program, \"http\" asks a URL, \"worker\" waits for who fetches its runs";
     let Some(node) = table.get("type") else {
         // A preset brings one; one that there is not was told of.
         if !table.has("preset") {
@@ -156,13 +184,8 @@ fn type_of(table: &Table, findings: &mut Findings) -> Option<Type> {
         }
         return Some(if table.has("url") { Type::Http } else { Type::Command });
     };
-    let Some(text) = findings.take(node.text("\"command\" or \"http\"")) else { return Some(Type::Command) };
-    if PLANNED_TYPES.contains(&text.as_str()) {
-        findings.problem(Problem::at(&node.place, format!("`{text}` is not supported yet")).help(advice));
-        return None;
-    }
-    let found = findings.take(node.choice(&[("command", Type::Command), ("http", Type::Http)]))?;
-    if let (Type::Http, Some(preset)) = (found, table.entry("preset")) {
+    let found = findings.take(node.choice(&TYPES))?;
+    if let (Type::Http | Type::Worker, Some(preset)) = (found, table.entry("preset")) {
         let problem = Problem::at(&preset.place, "a preset starts a program: it goes with type = \"command\"");
         findings.problem(problem.help("without `type`, it is one"));
         return None;

@@ -70,6 +70,8 @@ impl Dispatcher {
             (Ok(envelope), Runtime::Http(http)) => {
                 self.call(&agent, Arc::clone(http), lease, envelope, stopped, trace.variables()).await
             }
+            // Its desk takes no such run: workers fetch them.
+            (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
             (Err(error), _) => {
                 Ended::without_process(Outcome::Failed(format!("its event cannot be read: {error}"))).into()
             }
@@ -234,7 +236,12 @@ impl Dispatcher {
     }
 
     /// The event as the agent gets it. A large one is read on a thread that may take its time.
-    async fn envelope(&self, run: &StoredRun, event: StoredEvent, body: Body) -> Result<Envelope, JoinError> {
+    pub(super) async fn envelope(
+        &self,
+        run: &StoredRun,
+        event: StoredEvent,
+        body: Body,
+    ) -> Result<Envelope, JoinError> {
         let in_force = self.app.current();
         if body.bytes.len() <= LARGE {
             return Ok(envelope_of(&in_force, run, &event, &body));

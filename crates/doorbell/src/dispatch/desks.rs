@@ -132,7 +132,9 @@ impl Dispatcher {
             let running = desk.running.load(Ordering::Relaxed);
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
             let claimed = match agent {
-                Some(agent) if free > 0 => self.claim(agent, &desk, free.min(MOST_CLAIMED)).await,
+                Some(agent) if free > 0 && !agent.runtime.is_worker() => {
+                    self.claim(agent, &desk, free.min(MOST_CLAIMED)).await
+                }
                 _ => 0,
             };
             if claimed == 0 {
@@ -148,8 +150,14 @@ impl Dispatcher {
     async fn claim(self: &Arc<Self>, agent: Arc<Agent>, desk: &Arc<Desk>, most: usize) -> usize {
         let now = clock::now();
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
-        let claim =
-            Claim { agent: agent.name.clone(), leases, until: now.after(LEASE), now, most_running: Some(agent.scale) };
+        let claim = Claim {
+            agent: agent.name.clone(),
+            leases,
+            until: now.after(LEASE),
+            now,
+            most_running: Some(agent.scale),
+            worker: None,
+        };
         let claimed: Vec<Claimed> = match self.app.store.claim(claim).await {
             Ok(claimed) => claimed,
             Err(error) => {

@@ -3,6 +3,7 @@
 //! They stay running, under a lease that ends later than this gateway may: a restart changes nothing about them. Who does
 //! not tell in time is not waited for any longer.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use doorbell_core::id::RunId;
@@ -10,10 +11,15 @@ use doorbell_core::run::Outcome;
 use doorbell_core::time::Timestamp;
 
 use super::Dispatcher;
+use crate::app::Notice;
 use crate::clock;
 use crate::config::Agent;
 use crate::runtime::Callback;
 use crate::store::{Error, Finish, Holder, Lease, LogLine, Running, StoredRun, Stream};
+
+/// The size of a try's log in bytes, with what each line costs beside its text.
+const LARGEST_LOG: usize = 10 * 1024 * 1024;
+const LINE_COST: usize = 64;
 
 /// How a run ended, as whoever carried it out tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +106,7 @@ impl Dispatcher {
         let run = &running.run;
         let (outcome, ended) = match (&running.run.cancel_requested, running.holder, self.deadline(run)) {
             (Some(by), _, _) => (Outcome::Cancelled(by.clone()), "cancelled"),
-            (None, Holder::Worker(lease), Some(deadline)) if running.until < deadline => {
+            (None, Holder::Worker(lease), deadline) if deadline.is_none_or(|deadline| running.until < deadline) => {
                 let worker = running.worker.as_deref().unwrap_or("?");
                 let what = format!("worker `{worker}` was not heard of for {} s", lease.as_secs());
                 (Outcome::Lost(what), "lost")
@@ -119,13 +125,56 @@ impl Dispatcher {
         self.close_try(&running, outcome, ended, None, None).await.map(drop)
     }
 
+    /// Extends the lease of a run that is carried out elsewhere, and answers until when it holds: not beyond the agent's
+    /// `timeout`. None if its lease is another one by now.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn extend_outside(&self, running: &Running) -> Result<Option<Timestamp>, Error> {
+        let Holder::Worker(lease) = running.holder else { return Ok(Some(running.until)) };
+        let until = clock::now().after(lease);
+        let until = self.deadline(&running.run).map_or(until, |deadline| until.min(deadline)).max(running.until);
+        let lost = self.app.store.extend(vec![(running.run.id, running.lease)], until).await?;
+        Ok(lost.is_empty().then_some(until))
+    }
+
+    /// Adds lines to the log of a run that is carried out elsewhere, as many as there is room for. Answers how many.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn log_outside(&self, running: &Running, mut lines: Vec<LogLine>) -> Result<usize, Error> {
+        let run = running.run.id;
+        let (kept, full) = {
+            let mut rooms = self.log_room.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = rooms.entry(run).or_insert(LARGEST_LOG);
+            let (had, before) = (*room > 0, lines.len());
+            lines.retain(|line| {
+                let fits = line.text.len() + LINE_COST <= *room;
+                *room = if fits { *room - line.text.len() - LINE_COST } else { 0 };
+                fits
+            });
+            (lines.len(), had && lines.len() < before)
+        };
+        if full {
+            let text = "the log has reached 10 MiB: what the worker sends from here on is not kept".to_owned();
+            lines.push(LogLine { at: clock::now(), attempt: running.run.attempt, stream: Stream::System, text });
+        }
+        if !lines.is_empty() {
+            let count = lines.len();
+            let last = self.app.store.append_log(run, lines).await?;
+            let after = last.saturating_sub(count as u64);
+            self.app.activity.tell(|| Notice::Log { run, after, lines: count });
+        }
+        Ok(kept)
+    }
+
     /// When a try of this run that runs now has taken too long; none if its agent is gone.
     pub(super) fn deadline(&self, run: &StoredRun) -> Option<Timestamp> {
         let in_force = self.app.current();
         Some(run.started_at?.after(in_force.config.agents.get(&run.agent)?.timeout))
     }
 
-    async fn close_try(
+    pub(super) async fn close_try(
         &self,
         running: &Running,
         outcome: Outcome,
@@ -134,7 +183,11 @@ impl Dispatcher {
         result: Option<String>,
     ) -> Result<bool, Error> {
         let (run, at) = (&running.run, clock::now());
+        let unreached = outcome == Outcome::HandedBack;
         let mut transition = self.next(run, outcome);
+        if unreached {
+            transition.reason = "its worker hung up before it got it".to_owned();
+        }
         if let Some(wait) = wait {
             transition = transition.tried_again_at(at.after(wait));
         }
@@ -151,6 +204,7 @@ impl Dispatcher {
         // Its span began where it was handed out; what is known of it now is all of it.
         self.app.traces.begin_attempt(run).ended(&finish);
         self.settle_end(run, &finish);
+        self.log_room.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.id);
         // Its place is free, whatever became of it.
         self.wake(&run.agent);
         self.follow_ups.consider(run.id);

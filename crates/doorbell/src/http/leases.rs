@@ -8,15 +8,17 @@ use axum::routing::post;
 use axum::{Json, Router};
 use doorbell_client::api::{self, ShownLease};
 use doorbell_core::delivery::bearer_token;
+use doorbell_core::envelope::Envelope;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Shared;
 use super::api::{Answer, Named, read_json};
-use super::auth::By;
+use super::auth::{By, KeyRemoved};
 use super::error::Failure;
 use crate::ops::leases::{self, Ending, Speaker};
+use crate::ops::workers;
 use crate::store::Lease;
 
 /// Who speaks of a run; none if no header says.
@@ -53,13 +55,23 @@ fn shown_lease(headers: &HeaderMap) -> Option<Lease> {
     Lease::from_token(headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token)?)
 }
 
-/// What an agent behind a URL that took a run is told to ask: on the address for senders, because it may be anywhere.
+/// The routes of workers, and of agents behind a URL that took a run.
+pub(super) fn routes() -> Router<Shared> {
+    told().route("/v1/worker/poll", post(poll))
+}
+
+/// The same for agents behind a URL alone, on the address for senders, because such an agent may be anywhere.
 pub(super) fn by_token() -> Router<Shared> {
+    told().route_layer(axum::middleware::from_fn(tokens_only))
+}
+
+fn told() -> Router<Shared> {
     Router::new()
         .route("/v1/runs/{id}", post(end_run))
         .route("/v1/runs/{id}/complete", post(complete_run))
         .route("/v1/runs/{id}/fail", post(fail_run))
-        .route_layer(axum::middleware::from_fn(tokens_only))
+        .route("/v1/runs/{id}/heartbeat", post(heartbeat))
+        .route("/v1/runs/{id}/logs", post(append_lines))
 }
 
 /// Lets through only who shows a run's token: keys are of no use on an address that is for senders.
@@ -103,4 +115,39 @@ pub(super) async fn fail_run(
     body: Body,
 ) -> Answer<api::EndedRun> {
     end(shared, speaking, &id, Ending::Fail, body).await
+}
+
+/// Waits for runs of a worker's agents; not after its key is removed.
+pub(super) async fn poll(
+    State(shared): State<Shared>,
+    By(caller): By,
+    KeyRemoved(removed): KeyRemoved,
+    body: Result<Json<api::Poll>, JsonRejection>,
+) -> Answer<api::Polled<Envelope>> {
+    tokio::select! {
+        polled = workers::poll(&shared.app, &shared.dispatcher, &caller, read_json(body)?) => Ok(Json(polled?)),
+        () = removed.cancelled() => Ok(Json(api::Polled { runs: Vec::new() })),
+    }
+}
+
+pub(super) async fn heartbeat(
+    State(shared): State<Shared>,
+    speaking: Speaking,
+    Named(id): Named,
+    body: Result<Json<api::Heartbeat>, JsonRejection>,
+) -> Answer<api::Heard> {
+    let heartbeat = read_json(body)?;
+    let speaker = speaking.or_lease(heartbeat.lease.as_ref())?;
+    Ok(Json(workers::heartbeat(&shared.app, &shared.dispatcher, &speaker, &id, heartbeat).await?))
+}
+
+pub(super) async fn append_lines(
+    State(shared): State<Shared>,
+    speaking: Speaking,
+    Named(id): Named,
+    body: Result<Json<api::RunLines>, JsonRejection>,
+) -> Answer<api::KeptLines> {
+    let lines = read_json(body)?;
+    let speaker = speaking.or_lease(lines.lease.as_ref())?;
+    Ok(Json(workers::log(&shared.app, &shared.dispatcher, &speaker, &id, lines).await?))
 }

@@ -103,7 +103,7 @@ pub(super) fn may_carry_out(caller: &Caller) -> Result<(), Error> {
     }
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     let detail = "this lease is over: the run has ended, or is tried again under another lease. Stop working on it";
     Error::Conflict("lease_lost", detail.to_owned())
 }

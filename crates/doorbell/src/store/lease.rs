@@ -35,6 +35,15 @@ impl std::fmt::Debug for Lease {
     }
 }
 
+/// A worker that fetches runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerLease {
+    /// What people know it by.
+    pub worker: String,
+    /// By how much its leases are extended.
+    pub lease: Duration,
+}
+
 /// Who carries a running run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {

@@ -75,7 +75,14 @@ fn every_provider_has_its_page() {
 #[test]
 fn configuration_examples_load() {
     let mut seen = 0;
-    for document in ["README.md", "docs/guide.md", "docs/agents.md", "docs/http-agents.md", "docs/troubleshooting.md"] {
+    for document in [
+        "README.md",
+        "docs/guide.md",
+        "docs/agents.md",
+        "docs/http-agents.md",
+        "docs/workers.md",
+        "docs/troubleshooting.md",
+    ] {
         let sources = "[webhooks.github]\ntype = \"github\"\ncredential = \"acme\"\n\
                        [webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
         for block in blocks(&read(document), "toml") {

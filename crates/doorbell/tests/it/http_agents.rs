@@ -319,3 +319,27 @@ async fn the_agent_of_the_documentation_works_as_it_is_written() {
     let result = done.run.result.unwrap_or_else(|| panic!("{:?}", done.run.reason));
     assert!(result["run"] == json!(run) && result["title"].is_string(), "{result}");
 }
+
+#[tokio::test]
+async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
+    let agent = Agent::start(&["202"]);
+    let project = agent.project("");
+    let config = project.read("config.toml").replace("[gateway]", "[gateway]\nadmin_listen = \"127.0.0.1:0\"");
+    project.write("config.toml", &config);
+    let gateway = project.serve();
+    let address: Value = serde_json::from_str(&project.read(".doorbell/gateway.json")).unwrap();
+    let senders = address["ingest"].as_str().unwrap();
+    let signed = sample("issues.opened");
+    let sender = doorbell_client::Sender::new(&format!("{senders}/v1/webhooks/github/acme")).unwrap();
+    let sent = sender.post(&signed.headers, signed.body).await.unwrap();
+    assert_eq!(sent.status, 200);
+    wait_for("the request", || (agent.asked().len() == 1).then_some(()));
+    let (client, run) = callback(&agent.asked()[0]);
+    assert_eq!(client.base_url(), senders);
+    let token = agent.asked()[0].envelope["callback"]["token"].as_str().unwrap().to_owned();
+    let end = api::RunEnd { lease: Some(api::ShownLease::Token(token)), ..api::RunEnd::default() };
+    let with_key = Client::new(senders, Some(&gateway.key)).unwrap();
+    assert_eq!(code(with_key.end_run(&run, &end).await), "not_found");
+    client.end_run(&run, &api::RunEnd::default()).await.unwrap();
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+}

@@ -35,3 +35,4 @@ mod shell;
 mod standard;
 mod support;
 mod traces;
+mod workers;

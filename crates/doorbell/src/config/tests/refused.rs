@@ -22,7 +22,6 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     for key in ["run_as", "session"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
     }
-    check("worker", agent(&AGENT.replace("type = \"command\"", "type = \"worker\"")));
 }
 
 #[test]

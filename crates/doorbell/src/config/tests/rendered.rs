@@ -212,7 +212,7 @@ fn every_file_is_reported_in_order() {
     assert_shows(
         &Project::new()
             .file("config.toml", "[store]\nretention = \"1y\"\n[defaults]\ntimeout = 3")
-            .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"worker\"\n")
+            .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"wurker\"\n")
             .file("agents/a/SKILL.md", ""),
         r#"
 error: "1y" is not a duration: write a whole number and ms, s, m, h, d or w
@@ -252,13 +252,13 @@ error: -1 is out of range: 0 to 10000 can be
 1 | scale = -1
   |         ^^
 
-error: `worker` is not supported yet
+error: expected "command" or "http" or "worker", found "wurker"
  --> agents/b/config.toml:3:8
   |
-3 | type = "worker"
+3 | type = "wurker"
   |        ^^^^^^^^
   |
-  = help: type = "command" starts a program, "http" asks a URL
+  = help: did you mean "worker"?
 
 6 problems
 "#,

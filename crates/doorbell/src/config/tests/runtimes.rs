@@ -1,6 +1,7 @@
 //! Agents that are no command of this machine.
 
 use super::{Project, agent};
+use crate::config::WhenFull;
 
 const HTTP: &str = "[[webhooks]]\nsource = \"acme-github\"\n[runtime]\ntype = \"http\"\nurl = \"https://agents.example.com/secret-path\"\n\
                     credential = \"acme\"\n";
@@ -57,4 +58,17 @@ fn an_agent_behind_a_url_that_cannot_be_asked_is_refused_with_advice() {
         let problems = project.problems();
         assert!(problems.contains(message) && problems.contains(help), "{file}: {problems}");
     }
+}
+
+#[test]
+fn an_agent_with_workers_drops_nothing_unless_somebody_says_otherwise() {
+    let file = "[[webhooks]]\nsource = \"acme-github\"\n[runtime]\ntype = \"worker\"\n";
+    let config = agent(file).load().unwrap();
+    let triage = &config.agents["triage"];
+    assert!(triage.runtime.is_worker());
+    assert_eq!((triage.when_full, triage.retries.attempts), (WhenFull::Grow, 1));
+    let config = agent(&format!("when_full = \"reject\"\n{file}")).load().unwrap();
+    assert_eq!(config.agents["triage"].when_full, WhenFull::Reject);
+    let problems = agent(&format!("{file}url = \"https://example.com\"")).problems();
+    assert!(problems.contains("unknown key `url`") && problems.contains("a worker asks Doorbell"), "{problems}");
 }

@@ -56,11 +56,13 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedCla
 fn open_attempt(work: &mut Work<'_>, seq: i64, lease: Lease, claim: &Claim) -> Outcome<PackedClaim> {
     let now = claim.now.as_millis();
     let take = "UPDATE runs SET state = ?2, attempt = attempt + 1, lease = ?3, lease_until = ?4, started_at = ?5, \
-                reason = NULL, due = NULL, holder = NULL WHERE seq = ?1";
-    change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now])?;
+                reason = NULL, due = NULL, holder = ?6 WHERE seq = ?1";
+    let worker = claim.worker.as_ref();
+    let holder = worker.map(|worker| i64::try_from(worker.lease.as_millis()).unwrap_or(i64::MAX).max(1));
+    change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now, holder])?;
     let run = rows::run(work.sql, seq)?;
-    let attempt = "INSERT INTO attempts (run_seq, number, started_at) VALUES (?1, ?2, ?3)";
-    change(work.sql, attempt, params![seq, run.attempt, now])?;
+    let attempt = "INSERT INTO attempts (run_seq, number, started_at, worker) VALUES (?1, ?2, ?3, ?4)";
+    change(work.sql, attempt, params![seq, run.attempt, now, worker.map(|worker| &worker.worker)])?;
     let event_seq = "SELECT event_seq FROM runs WHERE seq = ?1";
     let event_seq = work.sql.prepare_cached(event_seq)?.query_row([seq], |row| row.get(0))?;
     let event = rows::event(work.sql, event_seq)?;
