@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api;
 use crate::error::{Error, excerpt, refusal};
+use crate::public;
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
@@ -401,13 +402,25 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Error> {
 
 /// The connections for a URL.
 pub(crate) fn connect(url: &Url) -> Result<reqwest::Client, Error> {
-    let builder = reqwest::Client::builder()
+    // What runs on this machine is never asked through a proxy, which would ask its own machine.
+    let builder = if is_local(url) { builder().no_proxy() } else { builder() };
+    build(builder)
+}
+
+/// Connections that reach the public internet only.
+pub(crate) fn connect_in_public() -> Result<reqwest::Client, Error> {
+    build(public::restrict(builder()))
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         // A redirect would show the key, or a signed delivery, to another place.
         .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("doorbell/", env!("CARGO_PKG_VERSION")));
-    // What runs on this machine is never asked through a proxy, which would ask its own machine.
-    let builder = if is_local(url) { builder.no_proxy() } else { builder };
+        .user_agent(concat!("doorbell/", env!("CARGO_PKG_VERSION")))
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
     builder.build().map_err(|error| Error::Unexpected(format!("cannot open connections: {error}")))
 }
 

@@ -8,6 +8,7 @@ mod client;
 mod error;
 mod outbound;
 mod probe;
+mod public;
 mod query;
 mod sender;
 mod sse;

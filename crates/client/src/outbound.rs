@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Url};
 
-use crate::client::{connect, is_local, parse_url};
+use crate::client::{connect, connect_in_public, is_local, parse_url};
+use crate::public;
 
 /// Bytes of an answer that are read where only its status matters.
 const LARGEST_ANSWER: usize = 16 << 10;
@@ -21,6 +22,8 @@ pub struct Outbound {
     others: OnceLock<reqwest::Client>,
     /// What is on this machine is asked in another way: not through a proxy.
     here: OnceLock<reqwest::Client>,
+    /// Whether only the public internet is asked.
+    is_confined: bool,
 }
 
 /// What somebody answered.
@@ -46,6 +49,12 @@ pub struct Posted {
 }
 
 impl Outbound {
+    /// Asks the public internet only: for URLs that somebody else than the operator chose. Private, local and link-local
+    /// addresses are refused, however a URL writes them and wherever a name leads.
+    pub fn in_public() -> Self {
+        Self { is_confined: true, ..Self::default() }
+    }
+
     /// Posts a body to an http or https URL, and reads an answer of at most `limit` bytes. However long it takes: the caller
     /// drops it when it has waited long enough.
     ///
@@ -128,11 +137,15 @@ impl Outbound {
 
     /// The connections that reach a URL.
     fn http(&self, url: &Url) -> Result<&reqwest::Client, String> {
+        if self.is_confined {
+            public::check(url)?;
+        }
         let kept = if is_local(url) { &self.here } else { &self.others };
         match kept.get() {
             Some(http) => Ok(http),
             None => {
-                let made = connect(url).map_err(|error| error.to_string())?;
+                let made = if self.is_confined { connect_in_public() } else { connect(url) };
+                let made = made.map_err(|error| error.to_string())?;
                 Ok(kept.get_or_init(|| made))
             }
         }
@@ -232,6 +245,19 @@ mod tests {
         let headers = [("authorization".to_owned(), b"hunter2\n".to_vec())];
         let error = Outbound::default().post("http://127.0.0.1:1/", &headers, Bytes::new(), 1).await.unwrap_err();
         assert!(error.contains("authorization") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_is_confined_to_the_public_internet_reaches_nothing_else() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let reached = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let confined = Outbound::in_public();
+        for host in ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]"] {
+            let refused = confined.post(&format!("http://{host}:{port}/"), &[], Bytes::new(), 1).await.unwrap_err();
+            assert!(refused.contains("public internet"), "{host}: {refused}");
+        }
+        assert!(!reached.is_finished());
     }
 
     #[test]
