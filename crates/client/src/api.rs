@@ -373,6 +373,9 @@ pub struct Agent {
     pub timeout_seconds: u64,
     /// The sources it listens to.
     pub sources: Vec<String>,
+    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
 }
 
 /// The agents.

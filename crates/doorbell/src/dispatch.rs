@@ -24,6 +24,7 @@ use crate::clock;
 use crate::runtime::{Guard, Stop};
 use crate::store::{Body, Cancel, Error, Lease, Release, StoredEvent};
 
+mod breaker;
 mod carry;
 mod desks;
 mod follow_up;
@@ -161,6 +162,11 @@ impl Dispatcher {
     pub fn wake(&self, agent: &str) {
         self.desks.ring(&self.app.current(), agent);
         self.bells.ring(agent);
+    }
+
+    /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while.
+    pub fn breaker(&self, agent: &str) -> Option<String> {
+        self.desks.breaker(agent)
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
 
+use super::breaker::Sign;
 use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Snapshot};
 use crate::clock;
@@ -43,8 +44,8 @@ impl Drop for Registered<'_> {
 }
 
 impl Dispatcher {
-    /// Carries a claimed run out and stores its end.
-    pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) {
+    /// Carries a claimed run out and stores its end. Answers what that says about where it was carried out.
+    pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) -> Sign {
         let Claimed { run, lease, event, body } = claimed;
         let (stop, stopped) = watch::channel(None);
         self.in_flight().insert(run.id, InFlight { lease, stop });
@@ -81,13 +82,18 @@ impl Dispatcher {
             // The place where the agent is paused.
             tracing::warn!(agent = agent.name, run = %run.id, "agent.gone: its URL answered with 410");
         }
+        let sign = Sign::of(&answered);
         match answered.ended {
             Some(ended) => self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await,
-            None => return self.leave(&agent, &run, lease).await,
+            None => {
+                self.leave(&agent, &run, lease).await;
+                return sign;
+            }
         }
         if awaited {
             self.follow_ups.consider(run.id);
         }
+        sign
     }
 
     /// A cancel that came between the claim and the register found nobody to tell.

@@ -125,7 +125,7 @@ pub(super) async fn copy_store(
 }
 
 pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
-    Json(ops::agents::list(&shared.app, &caller))
+    Json(ops::agents::list(&shared.app, &shared.dispatcher, &caller))
 }
 
 pub(super) async fn list_sources(State(shared): State<Shared>, By(caller): By) -> Json<api::SourceList> {

@@ -5,10 +5,11 @@ use doorbell_core::source::Source;
 
 use super::{Error, page_size, view_rejection};
 use crate::app::{App, Caller, Snapshot};
+use crate::dispatch::Dispatcher;
 use crate::store::EventQuery;
 
 /// The agents, by name.
-pub fn list(app: &App, caller: &Caller) -> api::AgentList {
+pub fn list(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> api::AgentList {
     let in_force = app.current();
     let visible = in_force.config.agents.values().filter(|agent| caller.may_see(&agent.name));
     let agents = visible.map(|agent| {
@@ -22,6 +23,7 @@ pub fn list(app: &App, caller: &Caller) -> api::AgentList {
             scale: agent.scale,
             timeout_seconds: agent.timeout.as_secs(),
             sources,
+            breaker: dispatcher.breaker(&agent.name),
         }
     });
     api::AgentList { agents: agents.collect() }

@@ -343,3 +343,26 @@ async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
     client.end_run(&run, &api::RunEnd::default()).await.unwrap();
     assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
 }
+
+#[tokio::test]
+async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_answers() {
+    let agent = Agent::start(&["503", "503", "503", "503", "503", "200"]);
+    let project = agent.project("[retries]\nattempts = 1");
+    let gateway = project.serve();
+    let mut runs = Vec::new();
+    for _ in 0..7 {
+        runs.push(ring(&gateway).await);
+    }
+    assert_eq!(gateway.finished(&runs[4]).await.run.state, "failed");
+    let why =
+        wait_until("the breaker", async || gateway.client.agents().await.unwrap().agents[0].breaker.clone()).await;
+    assert!(why.starts_with("failed 5 times in a row") && why.ends_with("answered with 503"), "{why}");
+    assert_eq!(gateway.client.run(&runs[5]).await.unwrap().run.state, "queued");
+    let said = project.run(&["agents"]);
+    assert!(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).contains("5 times in a row"));
+    for run in &runs[5..] {
+        let run = gateway.finished(run).await;
+        assert_eq!((run.run.state.as_str(), run.attempts.len()), ("succeeded", 1));
+    }
+    assert_eq!(gateway.client.agents().await.unwrap().agents[0].breaker, None);
+}
