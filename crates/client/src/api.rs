@@ -4,11 +4,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod keys;
+mod leases;
 mod replays;
 mod sources;
 mod starts;
 
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
+pub use leases::{
+    EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
+};
 pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
@@ -310,6 +314,9 @@ pub struct Attempt {
     pub reason: Option<String>,
     /// The exit code, if the process had one.
     pub exit_code: Option<i32>,
+    /// The worker that it was handed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
 }
 
 /// A page of runs.
@@ -391,7 +398,7 @@ pub struct Agent {
     pub name: String,
     /// One line.
     pub description: Option<String>,
-    /// `command`.
+    /// `command`, `http`, `worker`.
     pub runtime: String,
     /// Runs at once; 0: disabled.
     pub scale: u32,
@@ -405,6 +412,9 @@ pub struct Agent {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
 }
 
 /// The agents.

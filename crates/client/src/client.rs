@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api;
 use crate::error::{Error, excerpt, refusal};
+use crate::public;
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
@@ -168,6 +169,47 @@ impl Client {
     /// 404 if there is no such run, 409 if it is not held.
     pub async fn release_run(&self, id: &str) -> Result<api::Released, Error> {
         self.post(self.url(&["v1", "runs", id, "release"])?, None).await
+    }
+
+    /// Fetches runs as a worker, and waits for the first as long as `poll` says.
+    ///
+    /// # Errors
+    /// 404 if there is no such agent for the own key, 409 if its runs are not fetched.
+    pub async fn poll(&self, poll: &api::Poll) -> Result<api::Polled, Error> {
+        let body = serde_json::to_vec(poll).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let patience = TIMEOUT + Duration::from_secs(poll.wait_seconds.unwrap_or(30));
+        let request = self.http.post(self.url(&["v1", "worker", "poll"])?).headers(self.headers("application/json"));
+        let request = request.header("content-type", "application/json").body(body).timeout(patience);
+        let response = self.check(request.send().await).await?;
+        read(&response.bytes().await.map_err(|error| unreachable(&self.base, error))?)
+    }
+
+    /// Keeps the lease of a run, and asks whether somebody wants its end.
+    ///
+    /// # Errors
+    /// 409 `lease_lost` if the lease is another one by now: the run is to be left alone.
+    pub async fn heartbeat(&self, id: &str, heartbeat: &api::Heartbeat) -> Result<api::Heard, Error> {
+        let body = serde_json::to_vec(heartbeat).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "runs", id, "heartbeat"])?, Some(body)).await
+    }
+
+    /// Adds lines to the log of a run that is carried out elsewhere.
+    ///
+    /// # Errors
+    /// 409 `lease_lost` if the lease is another one by now.
+    pub async fn append_lines(&self, id: &str, lines: &api::RunLines) -> Result<api::KeptLines, Error> {
+        let body = serde_json::to_vec(lines).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "runs", id, "logs"])?, Some(body)).await
+    }
+
+    /// Tells how a run ended that was carried out elsewhere: with an `error` it failed, else it is done.
+    ///
+    /// # Errors
+    /// 409 `lease_lost` if the lease is another one by now, 404 if there is no such run.
+    pub async fn end_run(&self, id: &str, end: &api::RunEnd) -> Result<api::EndedRun, Error> {
+        let how = if end.error.is_some() { "fail" } else { "complete" };
+        let body = serde_json::to_vec(end).map_err(|error| Error::Unexpected(error.to_string()))?;
+        self.post(self.url(&["v1", "runs", id, how])?, Some(body)).await
     }
 
     /// Removes what an event and its runs said, for good; its id and its delivery keys stay. `cancel`: ends its runs
@@ -376,17 +418,29 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Error> {
 
 /// The connections for a URL.
 pub(crate) fn connect(url: &Url) -> Result<reqwest::Client, Error> {
-    let builder = reqwest::Client::builder()
+    // What runs on this machine is never asked through a proxy, which would ask its own machine.
+    let builder = if is_local(url) { builder().no_proxy() } else { builder() };
+    build(builder)
+}
+
+/// Connections that reach the public internet only.
+pub(crate) fn connect_in_public() -> Result<reqwest::Client, Error> {
+    build(public::restrict(builder()))
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         // A redirect would show the key, or a signed delivery, to another place.
         .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("doorbell/", env!("CARGO_PKG_VERSION")));
-    // What runs on this machine is never asked through a proxy, which would ask its own machine.
-    let builder = if is_local(url) { builder.no_proxy() } else { builder };
+        .user_agent(concat!("doorbell/", env!("CARGO_PKG_VERSION")))
+}
+
+fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
     builder.build().map_err(|error| Error::Unexpected(format!("cannot open connections: {error}")))
 }
 
-fn is_local(url: &Url) -> bool {
+pub(crate) fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback() || address.is_unspecified())

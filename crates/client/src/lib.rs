@@ -8,13 +8,14 @@ mod client;
 mod error;
 mod outbound;
 mod probe;
+mod public;
 mod query;
 mod sender;
 mod sse;
 
 pub use client::{Client, TIMEOUT};
 pub use error::Error;
-pub use outbound::{Outbound, Reply};
+pub use outbound::{Outbound, Posted, Reply};
 pub use probe::{Obstacle, Seen, probe};
 pub use query::{EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

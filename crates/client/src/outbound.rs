@@ -1,4 +1,5 @@
-//! Requests that the gateway makes by itself to others than its users: a certificate, a confirmation, how a run ended.
+//! Requests that the gateway makes by itself to others than its users: a certificate, a confirmation, how a run ended, a
+//! run that is carried out behind a URL.
 //!
 //! Nothing is sent along that would say who asks, redirects are not followed, and what comes back is bounded.
 
@@ -6,16 +7,24 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Method;
+use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Url};
 
-use crate::client::{connect, parse_url};
+use crate::client::{connect, connect_in_public, is_local, parse_url};
+use crate::public;
 
 /// Bytes of an answer that are read where only its status matters.
 const LARGEST_ANSWER: usize = 16 << 10;
 
 /// Asks others. Its connections are made when the first is needed, and kept.
 #[derive(Debug, Default)]
-pub struct Outbound(OnceLock<reqwest::Client>);
+pub struct Outbound {
+    others: OnceLock<reqwest::Client>,
+    /// What is on this machine is asked in another way: not through a proxy.
+    here: OnceLock<reqwest::Client>,
+    /// Whether only the public internet is asked.
+    is_confined: bool,
+}
 
 /// What somebody answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +35,56 @@ pub struct Reply {
     pub retry_after: Option<Duration>,
 }
 
+/// What somebody answered to a post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posted {
+    /// The HTTP status.
+    pub status: u16,
+    /// How long to wait before the next try, if it says so.
+    pub retry_after: Option<Duration>,
+    /// What it says its body is.
+    pub content_type: Option<String>,
+    /// The body; none if it is larger than was wanted.
+    pub body: Option<Bytes>,
+}
+
 impl Outbound {
+    /// Asks the public internet only: for URLs that somebody else than the operator chose. Private, local and link-local
+    /// addresses are refused, however a URL writes them and wherever a name leads.
+    pub fn in_public() -> Self {
+        Self { is_confined: true, ..Self::default() }
+    }
+
+    /// Posts a body to an http or https URL, and reads an answer of at most `limit` bytes. However long it takes: the caller
+    /// drops it when it has waited long enough.
+    ///
+    /// # Errors
+    /// Why there is no whole answer, in words for people, without the URL and the headers.
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &[(String, Vec<u8>)],
+        body: Bytes,
+        limit: usize,
+    ) -> Result<Posted, String> {
+        let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
+        let mut request = self.http(&parsed)?.post(parsed).body(body);
+        for (name, value) in headers {
+            let name = HeaderName::try_from(name).map_err(|_| format!("{name:?} cannot be the name of a header"))?;
+            let mut value =
+                HeaderValue::from_bytes(value).map_err(|_| format!("what `{name}` is to have no header can have"))?;
+            value.set_sensitive(true);
+            request = request.header(name, value);
+        }
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let content_type = content_type.map(str::to_owned);
+        let body = read_up_to(response, limit).await?;
+        Ok(Posted { status, retry_after, content_type, body })
+    }
+
     /// Gets what an https URL has: `200`, and at most `limit` bytes.
     ///
     /// # Errors
@@ -55,9 +113,7 @@ impl Outbound {
         patience: Duration,
     ) -> Result<Reply, String> {
         let response = self.send(method, url, json, patience).await?;
-        let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let retry_after = header.and_then(|text| text.trim().parse::<f64>().ok());
-        let retry_after = retry_after.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let retry_after = retry_after(response.headers());
         let status = response.status().as_u16();
         // So that the connection can be used again; what it says matters to nobody.
         let _ = read(response, LARGEST_ANSWER).await;
@@ -72,34 +128,56 @@ impl Outbound {
         patience: Duration,
     ) -> Result<reqwest::Response, String> {
         let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
-        let http = match parsed.scheme() {
-            // What is on this machine is asked in another way: not through a proxy.
-            "http" => connect(&parsed).map_err(|error| error.to_string())?,
-            _ => match self.0.get() {
-                Some(http) => http.clone(),
-                None => {
-                    let made = connect(&parsed).map_err(|error| error.to_string())?;
-                    self.0.get_or_init(|| made).clone()
-                }
-            },
-        };
-        let mut request = http.request(method.clone(), parsed).timeout(patience);
+        let mut request = self.http(&parsed)?.request(method.clone(), parsed).timeout(patience);
         if let Some(json) = json {
             request = request.header("content-type", "application/json").body(json);
         }
         request.send().await.map_err(unreachable)
     }
+
+    /// The connections that reach a URL.
+    fn http(&self, url: &Url) -> Result<&reqwest::Client, String> {
+        if self.is_confined {
+            public::check(url)?;
+        }
+        let kept = if is_local(url) { &self.here } else { &self.others };
+        match kept.get() {
+            Some(http) => Ok(http),
+            None => {
+                let made = if self.is_confined { connect_in_public() } else { connect(url) };
+                let made = made.map_err(|error| error.to_string())?;
+                Ok(kept.get_or_init(|| made))
+            }
+        }
+    }
 }
 
-async fn read(mut response: reqwest::Response, limit: usize) -> Result<Bytes, String> {
+/// `Retry-After`, in seconds or as a date. A date counts from the answer's own `Date`, so that two clocks that differ do no
+/// harm; without that it says nothing.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::trim);
+    let wanted = text(RETRY_AFTER)?;
+    if let Ok(seconds) = wanted.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let moment = |text| Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp());
+    Some(Duration::try_from(moment(wanted)?.duration_since(moment(text(DATE)?)?)).unwrap_or_default())
+}
+
+async fn read(response: reqwest::Response, limit: usize) -> Result<Bytes, String> {
+    read_up_to(response, limit).await?.ok_or_else(|| format!("its answer is larger than {limit} bytes"))
+}
+
+/// The body; none if it is larger than `limit`.
+async fn read_up_to(mut response: reqwest::Response, limit: usize) -> Result<Option<Bytes>, String> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         if body.len() + chunk.len() > limit {
-            return Err(format!("its answer is larger than {limit} bytes"));
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(Some(body.freeze()))
 }
 
 /// Without the URL, which may be a secret.
@@ -146,6 +224,57 @@ mod tests {
         assert_eq!(reply, Reply { status: 429, retry_after: Some(Duration::from_millis(1500)) });
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("PATCH /there ") && asked.contains("content-type: application/json"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_post_brings_its_headers_and_a_bounded_answer_back() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnull";
+        let headers = [("x-proof".to_owned(), b"me".to_vec())];
+        for (limit, body) in [(4, Some(Bytes::from_static(b"null"))), (3, None)] {
+            let (url, asked) = answering(answer).await;
+            let posted = Outbound::default().post(&url, &headers, Bytes::from_static(b"{}"), limit).await.unwrap();
+            let content_type = Some("application/json".to_owned());
+            assert_eq!(posted, Posted { status: 200, retry_after: None, content_type, body });
+            let asked = asked.await.unwrap();
+            assert!(asked.starts_with("POST /there ") && asked.contains("x-proof: me"), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_cannot_be_sent_is_not_shown() {
+        let headers = [("authorization".to_owned(), b"hunter2\n".to_vec())];
+        let error = Outbound::default().post("http://127.0.0.1:1/", &headers, Bytes::new(), 1).await.unwrap_err();
+        assert!(error.contains("authorization") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_is_confined_to_the_public_internet_reaches_nothing_else() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let reached = tokio::spawn(async move { listener.accept().await.map(drop) });
+        let confined = Outbound::in_public();
+        for host in ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]"] {
+            let refused = confined.post(&format!("http://{host}:{port}/"), &[], Bytes::new(), 1).await.unwrap_err();
+            assert!(refused.contains("public internet"), "{host}: {refused}");
+        }
+        assert!(!reached.is_finished());
+    }
+
+    #[test]
+    fn a_time_to_come_again_may_be_a_date() {
+        let wait = |pairs: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            retry_after(&pairs.iter().map(pair).collect())
+        };
+        let date = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+        let later = ("retry-after", "Wed, 21 Oct 2015 07:28:30 GMT");
+        assert_eq!(wait(&[date, later]), Some(Duration::from_secs(30)));
+        assert_eq!(wait(&[("date", later.1), ("retry-after", date.1)]), Some(Duration::ZERO), "it is over");
+        assert_eq!(wait(&[later]), None);
+        assert_eq!(wait(&[("retry-after", "soon")]), None);
+        assert_eq!(wait(&[("retry-after", "-1")]), None);
     }
 
     #[tokio::test]

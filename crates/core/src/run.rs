@@ -114,6 +114,8 @@ pub enum Outcome {
     Succeeded,
     /// Badly: with a reason for people.
     Failed(String),
+    /// Badly, and another try would end the same way: there is none, whatever the policy says. With a reason for people.
+    Refused(String),
     /// It could not be done now, and another try is asked for; with a reason for people. Granted up to the policy's
     /// tries, or up to [`TRIES_WHEN_ASKED`] if it has one only.
     TryAgain(String),
@@ -152,6 +154,17 @@ pub struct Transition {
     pub reason: String,
 }
 
+impl Transition {
+    /// The same, with the next try, if one follows, at a time that whoever carried this one out asked for.
+    #[must_use]
+    pub fn tried_again_at(self, at: Timestamp) -> Self {
+        match self.state {
+            State::Waiting => Self { due: Some(at), ..self },
+            _ => self,
+        }
+    }
+}
+
 /// What becomes of a run whose try ended. `seed`: random bits, which decide the jitter of a wait.
 pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp, seed: u64) -> Transition {
     let end = |state, dead_letter, progress, reason| Transition { state, due: None, dead_letter, progress, reason };
@@ -162,6 +175,7 @@ pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp,
             end(State::Queued, false, behind, "handed back unfinished when the gateway shut down".to_owned())
         }
         Outcome::Failed(reason) => fail(policy, policy.attempts, behind, reason, now, seed),
+        Outcome::Refused(reason) => fail(policy, 0, behind, reason, now, seed),
         Outcome::TryAgain(reason) => {
             let tries = if policy.attempts > 1 { policy.attempts } else { TRIES_WHEN_ASKED };
             fail(policy, tries, behind, reason, now, seed)
@@ -249,6 +263,24 @@ mod tests {
         let asked = after(Policy::default(), Progress::default(), Outcome::TryAgain("busy".to_owned()));
         let failed = after(Policy::default(), asked.progress, Outcome::Failed("exited with code 1".to_owned()));
         assert_eq!((failed.state, failed.dead_letter), (State::Failed, true));
+    }
+
+    #[test]
+    fn what_would_end_the_same_way_is_not_tried_again() {
+        let policy = Policy { attempts: 5, ..Policy::default() };
+        let refused = after(policy, Progress::default(), Outcome::Refused("answered with 400".to_owned()));
+        assert_eq!((refused.state, refused.dead_letter, refused.due), (State::Failed, true, None));
+        assert_eq!(refused.reason, "answered with 400");
+    }
+
+    #[test]
+    fn the_next_try_is_when_it_was_asked_for_and_only_if_there_is_one() {
+        let policy = Policy { attempts: 2, ..Policy::default() };
+        let at = NOW.after(std::time::Duration::from_secs(1));
+        let first = after(policy, Progress::default(), Outcome::Failed("busy".to_owned())).tried_again_at(at);
+        assert_eq!((first.state, first.due), (State::Waiting, Some(at)));
+        let last = after(policy, first.progress, Outcome::Failed("busy".to_owned())).tried_again_at(at);
+        assert_eq!((last.state, last.due), (State::Failed, None));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod environment;
 mod files;
 mod flow;
 mod gateway;
+mod http_runtime;
 mod layers;
 mod names;
 mod notifications;
@@ -49,13 +50,14 @@ mod values;
 
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use environment::Environment;
+pub use http_runtime::HttpRuntime;
 pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::Problems;
 pub use quantity::parse_duration;
-pub use runtime::script_of;
+pub use runtime::{Runtime, script_of};
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};
@@ -153,7 +155,7 @@ pub struct Agent {
     /// The agents that its runs may start.
     pub may_call: Vec<String>,
     /// How it is carried out.
-    pub runtime: CommandRuntime,
+    pub runtime: Runtime,
     /// How it is tried.
     pub retries: Policy,
     /// The body of its SKILL.md as a template; none if there is no such file.

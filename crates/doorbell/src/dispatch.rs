@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use doorbell_client::Outbound;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
@@ -22,20 +23,27 @@ use crate::clock;
 use crate::runtime::{Guard, Stop};
 use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Retry, StoredEvent};
 
+mod breaker;
 mod carry;
 mod desks;
 mod follow_up;
 mod journal;
+mod outside;
 mod own;
 mod recovery;
 mod resume;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use own::{Cause, Caused, admission};
 
 use desks::Desks;
 use follow_up::FollowUps;
+use workers::Bells;
+
+pub use outside::Told;
+pub use workers::{HandedOut, Wish};
 
 /// How long a lease holds. Extended at a third of it.
 const LEASE: Duration = Duration::from_secs(30);
@@ -52,7 +60,13 @@ pub struct Dispatcher {
     /// The allow-listed environment that commands inherit.
     inherited: Vec<(String, OsString)>,
     desks: Desks,
+    /// Those of workers that wait for runs.
+    bells: Bells,
+    /// Bytes that are left in the logs of runs that workers carry out.
+    log_room: Mutex<HashMap<RunId, usize>>,
     follow_ups: Arc<FollowUps>,
+    /// Asks agents that are behind a URL.
+    outbound: Outbound,
     due: Notify,
     /// An agent comes back slowly.
     resumed: Notify,
@@ -92,6 +106,9 @@ impl Dispatcher {
             runs_folder,
             inherited,
             desks: Desks::default(),
+            bells: Bells::default(),
+            log_room: Mutex::default(),
+            outbound: Outbound::default(),
             due: Notify::new(),
             resumed: Notify::new(),
             in_flight: Mutex::default(),
@@ -122,6 +139,8 @@ impl Dispatcher {
             this.takers.spawn(async move { releasing.release_due_runs().await });
             let resuming = Arc::clone(&this);
             this.takers.spawn(async move { resuming.resume_slowly().await });
+            let watching = Arc::clone(&this);
+            this.takers.spawn(async move { watching.watch_leases().await });
             let keeping = Arc::clone(&this);
             this.keepers.spawn(async move { keeping.keep_leases().await });
         });
@@ -141,6 +160,12 @@ impl Dispatcher {
     /// Tells that an agent has queued runs.
     pub fn wake(&self, agent: &str) {
         self.desks.ring(&self.app.current(), agent, self.app.pauses.holds(agent).is_some());
+        self.bells.ring(agent);
+    }
+
+    /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while.
+    pub fn breaker(&self, agent: &str) -> Option<String> {
+        self.desks.breaker(agent)
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -151,7 +176,10 @@ impl Dispatcher {
         let done = self.app.store.cancel(run, by.to_owned(), clock::now()).await?;
         match done {
             // One that was claimed a moment ago sees the request when it enters the register.
-            Cancel::Requested => self.stop(run, None, Stop::Cancel(by.to_owned())),
+            Cancel::Requested => {
+                self.stop(run, None, Stop::Cancel(by.to_owned()));
+                self.cancel_awaited(run).await?;
+            }
             Cancel::Cancelled => {
                 tracing::info!(%run, by, "run.cancelled");
                 self.follow_ups.consider(run);
@@ -322,9 +350,6 @@ impl Dispatcher {
             match kept {
                 Ok(lost) => lost.iter().for_each(|run| self.stop(*run, leases.get(run).copied(), Stop::Shutdown)),
                 Err(error) => tracing::error!(error = error.with_causes(), "leases.extend_failed"),
-            }
-            if let Err(error) = self.recover_lost(Some(clock::now())).await {
-                tracing::error!(error = error.with_causes(), "runs.recover_failed");
             }
         }
     }

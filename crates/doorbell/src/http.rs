@@ -14,6 +14,7 @@ mod auth;
 mod body;
 mod error;
 mod ingest;
+mod leases;
 mod server;
 mod stream;
 
@@ -108,7 +109,7 @@ pub fn routers(
         .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management.merge(run_routes()).route("/readyz", get(api::readyz));
+    let management = management.merge(run_routes()).route("/readyz", get(api::readyz)).merge(leases::routes());
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
@@ -119,7 +120,8 @@ pub fn routers(
     };
     if is_split {
         let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
-        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
+        // Agents behind a URL tell there how a run ended.
+        return Routers { senders: finish(senders.merge(leases::by_token())), admin: Some(finish(admin)) };
     }
     let all = senders.merge(management).route("/metrics", get(api::metrics));
     Routers { senders: finish(all), admin: None }

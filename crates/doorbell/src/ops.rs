@@ -14,6 +14,7 @@ pub mod captured;
 pub mod events;
 pub mod forget;
 pub mod keys;
+pub mod leases;
 pub mod notifications;
 pub mod replays;
 pub mod runs;
@@ -21,6 +22,7 @@ pub mod starts;
 pub mod stats;
 pub mod triggers;
 mod view;
+pub mod workers;
 
 pub use view::view_event;
 pub use view::{view_line, view_rejection, view_reload, view_run};

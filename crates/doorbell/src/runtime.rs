@@ -1,7 +1,7 @@
-//! Runtimes: carrying an attempt out as a process of this machine.
+//! Runtimes: carrying an attempt out, as a process of this machine or behind a URL.
 //!
 //! [`carry_out`] starts the agent's command, logs what it prints, ends it on a timeout or when it is told to, and comes
-//! back when nothing of it is left. The only module that names processes.
+//! back when nothing of it is left. The only module that names processes. [`call`] asks the agent's URL.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Agent, ResultPlace};
+use crate::config::{Agent, CommandRuntime, ResultPlace};
 use crate::store::{LogLine, Process, Stream};
 
 mod answer;
@@ -35,6 +35,7 @@ mod lookup;
 mod orphans;
 mod processes;
 mod redaction;
+mod remote;
 
 pub use errand::{Errand, run_errand};
 pub use guard::{Guard, watch};
@@ -42,6 +43,7 @@ pub use leftovers::{Marked, find_marked, variable};
 pub use lookup::find_program;
 pub use orphans::adopt;
 pub use processes::{end_run, identify};
+pub use remote::{Answered, Call, Callback, call};
 
 use answer::{Answer, Collector};
 use command::Prepared;
@@ -58,6 +60,8 @@ const TRY_AGAIN: i32 = 75;
 pub struct Job {
     /// The agent, as it is configured now.
     pub agent: Arc<Agent>,
+    /// Its command.
+    pub command: Arc<CommandRuntime>,
     /// What it is handed.
     pub envelope: Envelope,
     /// The run's own folder, absolute; made if it is not there.
@@ -106,7 +110,7 @@ impl Ended {
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "succeeded",
-        Outcome::Failed(_) | Outcome::TryAgain(_) | Outcome::Lost(_) => "failed",
+        Outcome::Failed(_) | Outcome::Refused(_) | Outcome::TryAgain(_) | Outcome::Lost(_) => "failed",
         Outcome::Cancelled(_) => "cancelled",
         Outcome::HandedBack => "handed_back",
     }
@@ -170,6 +174,7 @@ impl From<Stop> for Outcome {
 /// What is needed of a job for as long as its process runs.
 struct Brief {
     agent: Arc<Agent>,
+    command: Arc<CommandRuntime>,
     run: RunId,
     attempt: u32,
     token: Secret,
@@ -178,7 +183,8 @@ struct Brief {
 impl Brief {
     fn of(job: &Job) -> Self {
         let (run, attempt) = (job.envelope.run_id, job.envelope.attempt);
-        Self { agent: Arc::clone(&job.agent), run, attempt, token: job.token.clone() }
+        let (agent, command) = (Arc::clone(&job.agent), Arc::clone(&job.command));
+        Self { agent, command, run, attempt, token: job.token.clone() }
     }
 }
 
@@ -216,13 +222,13 @@ impl Attempt {
         };
         own.is_try(&process);
         let log = Arc::new(Log::new(lines, brief.attempt));
-        let credentials = brief.agent.runtime.credentials.iter().map(|(_, secret)| secret);
+        let credentials = brief.command.credentials.iter().map(|(_, secret)| secret);
         let secrets = Arc::new(Secrets::new(credentials.chain([&brief.token])));
         let no_process_left = CancellationToken::new();
         let mut readers = JoinSet::new();
         if let Some(pipe) = child.stdout.take() {
             let (log, secrets, end) = (Arc::clone(&log), Arc::clone(&secrets), no_process_left.clone());
-            let rule = brief.agent.runtime.result.clone().filter(|rule| rule.from == ResultPlace::Stdout);
+            let rule = brief.command.result.clone().filter(|rule| rule.from == ResultPlace::Stdout);
             readers.spawn(log::capture(pipe, Stream::Stdout, log, secrets, end, rule.map(Collector::new)));
         }
         if let Some(pipe) = child.stderr.take() {
@@ -337,7 +343,7 @@ impl Attempt {
 
     /// What became of a command that ended by itself, and its result, with what it says of both where `result` says.
     async fn hear(&self, outcome: Outcome, collected: Option<Collector>) -> (Outcome, Left) {
-        let Some(rule) = self.brief.agent.runtime.result.clone() else { return (outcome, self.left_result().await) };
+        let Some(rule) = self.brief.command.result.clone() else { return (outcome, self.left_result().await) };
         let left = if rule.from == ResultPlace::Stdout { self.left_result().await } else { Left::default() };
         let (folder, secrets) = (self.prepared.folder.clone(), Arc::clone(&self.secrets));
         let hear = move || {

@@ -20,12 +20,14 @@ use serde::{Deserialize, Serialize};
 mod conformance;
 mod figures;
 mod history;
+mod lease;
 mod notes;
 mod queues;
 mod sqlite;
 
 pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
 pub use queues::{PAUSED, Retry, Standing};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
@@ -66,14 +68,18 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps a refused delivery. The store keeps the newest [`MOST_REJECTIONS`] of each source and drops older ones.
     fn reject(&self, rejection: Rejection) -> Answer<'_, ()>;
 
-    /// Takes up to `limit` queued runs of an agent, oldest first, makes them running under a new lease each, and
+    /// Takes queued runs of an agent, oldest first, makes them running under a new lease each, and
     /// opens an attempt for each. One whose event cannot be read fails instead, so that it does not block the others.
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>>;
 
     /// Remembers the process that carries an attempt out. False if the lease is no longer the run's.
     fn mark_process(&self, run: RunId, lease: Lease, process: Process) -> Answer<'_, bool>;
 
-    /// Moves the leases' ends to `until`. Answers the runs whose lease was lost.
+    /// Leaves a running run to whoever was given its lease, until `until`: it tells later how it ended. False if the lease is
+    /// no longer the run's.
+    fn hand_over(&self, run: RunId, lease: Lease, until: Timestamp) -> Answer<'_, bool>;
+
+    /// Moves the leases' ends to `until`, unless they are later. Answers the runs whose lease was lost.
     fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>>;
 
     /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's.
@@ -88,6 +94,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// All running runs, whoever holds their lease.
     fn running(&self) -> Answer<'_, Vec<Running>>;
+
+    /// A run, if it is running.
+    fn running_run(&self, run: RunId) -> Answer<'_, Option<Running>>;
 
     /// Agents that have queued runs.
     fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
@@ -422,10 +431,6 @@ pub struct Rejection {
     pub suppressed: u64,
 }
 
-/// Proof that a run is one's own to carry out: 128 random bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Lease(pub [u8; 16]);
-
 /// A wish for work.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -437,6 +442,10 @@ pub struct Claim {
     pub until: Timestamp,
     /// Now.
     pub now: Timestamp,
+    /// So many runs of the agent may be running then, whoever carries them out; none: any number.
+    pub most_running: Option<u32>,
+    /// The worker that fetches them; none: the gateway carries them out.
+    pub worker: Option<WorkerLease>,
 }
 
 /// A run taken to be carried out.
@@ -502,6 +511,10 @@ pub struct Running {
     pub until: Timestamp,
     /// The process that carries it out, if it was marked.
     pub process: Option<Process>,
+    /// Who carries it out.
+    pub holder: Holder,
+    /// The worker that its try was handed to.
+    pub worker: Option<String>,
 }
 
 /// What [`Store::cancel`] did.
@@ -700,6 +713,8 @@ pub struct Attempt {
     pub reason: Option<String>,
     /// The exit code, if the process had one.
     pub exit_code: Option<i32>,
+    /// The worker that it was handed to.
+    pub worker: Option<String>,
 }
 
 /// An API key, without the key itself.

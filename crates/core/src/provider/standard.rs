@@ -27,6 +27,7 @@ use crate::delivery::Delivery;
 use crate::event::Context;
 use crate::secret::Secret;
 use crate::source::NamedKey;
+use crate::time::Timestamp;
 use crate::verify::Rejection;
 
 /// A sender of the Standard Webhooks scheme.
@@ -215,6 +216,21 @@ impl Provider for Standard {
     }
 }
 
+/// The headers that say, by this scheme, that a body of ours was sent by somebody who knows `secret` (the bytes of the key,
+/// without prefix and base64).
+pub fn sign_ours(secret: &Secret, id: &str, now: Timestamp, body: &[u8]) -> [(&'static str, String); 3] {
+    let timestamp = now.as_seconds().to_string();
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
+    context.update(format!("{id}.{timestamp}.").as_bytes());
+    context.update(body);
+    let names = &FAMILIES[0];
+    [
+        (names.id, id.to_owned()),
+        (names.timestamp, timestamp),
+        (names.signature, format!("v1,{}", encode_base64(context.sign().as_ref()))),
+    ]
+}
+
 /// The family that the delivery is signed in: never a part of each.
 fn family(delivery: &Delivery) -> &'static Names {
     let signed = FAMILIES.iter().find(|names| delivery.headers.contains_key(names.signature));
@@ -256,5 +272,21 @@ impl Signatures {
             Key::Ed25519(_) => self.asymmetric.iter().any(|one| key.signs(parts, one)),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the Standard Webhooks libraries.
+    #[test]
+    fn what_we_sign_is_signed_by_the_scheme() {
+        let secret = Secret::new(decode_base64("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap_or_default());
+        let at = Timestamp::from_seconds(1_614_265_330);
+        let headers = sign_ours(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
+        assert_eq!(headers[0], ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek".to_owned()));
+        let signed = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=".to_owned();
+        assert_eq!(headers[2], ("webhook-signature", signed));
     }
 }

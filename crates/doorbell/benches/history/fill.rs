@@ -110,7 +110,14 @@ fn event(n: u64, received_at: Timestamp, bodies: &[Vec<String>]) -> NewEvent {
 async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
     for (_, _, agent) in KINDS {
         let leases = (0..runs).map(|_| Lease(clock::random())).collect();
-        let claim = Claim { agent: agent.to_owned(), leases, until: now.after(Duration::from_secs(30)), now };
+        let claim = Claim {
+            agent: agent.to_owned(),
+            leases,
+            until: now.after(Duration::from_secs(30)),
+            now,
+            most_running: None,
+            worker: None,
+        };
         let claimed = store.claim(claim).await.unwrap();
         let ends = claimed.into_iter().map(|claimed| async move {
             let line = |n: u32| LogLine {

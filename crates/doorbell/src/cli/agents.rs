@@ -26,7 +26,11 @@ pub(super) async fn run(context: &Context, AgentsArgs {}: AgentsArgs) -> anyhow:
     let mut table =
         Table::new(&["AGENT", "RUNTIME", "SCALE", "TIMEOUT", "SOURCES", "SCHEDULE", "DESCRIPTION"]).wrapping_last();
     list.agents.iter().for_each(|agent| table.row(row(agent)));
-    Ok(table.print()?)
+    table.print()?;
+    for (agent, why) in list.agents.iter().filter_map(|agent| Some((&agent.name, agent.breaker.as_ref()?))) {
+        output::note(output::escape_terminal(&format!("{agent}: {why}")));
+    }
+    Ok(())
 }
 
 fn row(agent: &Agent) -> [String; 7] {
@@ -65,6 +69,7 @@ mod tests {
             sources: vec!["acme".to_owned(), "lab".to_owned()],
             schedules: Vec::new(),
             pause: None,
+            breaker: None,
         };
         assert_eq!(row(&agent), ["triage", "command", "0 (disabled)", "15m 00s", "acme, lab", "", ""]);
     }

@@ -194,7 +194,11 @@ async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
         return output::json(&detail);
     }
     let clock = Clock::here();
-    facts(&detail.run, &clock).print()?;
+    let mut facts = facts(&detail.run, &clock);
+    if let Some(worker) = detail.attempts.last().and_then(|attempt| attempt.worker.as_deref()) {
+        facts.row([if detail.run.state == "running" { "With worker" } else { "Last worker" }, worker]);
+    }
+    facts.print()?;
     if !detail.attempts.is_empty() {
         output::line("")?;
         attempts(&detail, &clock).print()?;

@@ -12,7 +12,7 @@ use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
 use super::sources::Sources;
-use super::{Agent, CommandRuntime, WhenFull, flow, presets, retries, schedules, triggers};
+use super::{Agent, Runtime, WhenFull, flow, presets, retries, schedules, triggers};
 
 /// Keys that `[defaults]` may have.
 const DEFAULTS: [&str; 7] = ["scale", "timeout", "timezone", "work_queue_size", "when_full", "runtime", "retries"];
@@ -121,6 +121,7 @@ fn read_one(
     own.check(findings, KEYS);
     let mut table = effective(reader.defaults, own);
     presets::expand(&mut table, name, reader.around, findings);
+    runtime::fit_defaults(&mut table);
     table.settle(findings, &format!("agents.{name}"));
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
     let limits = limits(&table, findings);
@@ -199,7 +200,7 @@ fn effective(defaults: &Table, own: Table) -> Table {
     table
 }
 
-fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mut Findings) -> Option<CommandRuntime> {
+fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mut Findings) -> Option<Runtime> {
     if !table.has("runtime") {
         if reader.sources.is_some() {
             let problem = Problem::at(&table.place, format!("agent `{name}` has no [runtime]: how it is carried out"));
@@ -208,10 +209,11 @@ fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mu
         return None;
     }
     let table = table.take_table(findings, "runtime", &runtime::examples())?;
-    if !table.has("prompt") {
+    let runtime = runtime::read(&table, reader.around, findings)?;
+    if runtime.command().is_some() && !table.has("prompt") {
         findings.setting(format!("agents.{name}.runtime.prompt"), "\"stdin\"".to_owned(), "default".to_owned());
     }
-    runtime::read(&table, reader.around, findings)
+    Some(runtime)
 }
 
 /// Whether they are there is looked at when they are called: one that is removed must not keep the others from loading.

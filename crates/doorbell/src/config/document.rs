@@ -329,16 +329,17 @@ fn settle(findings: &mut Findings, path: &str, node: &Node) {
     }
 }
 
-/// Variables of commands that are named like a secret, though such a one belongs among the credentials.
+/// Variables of commands and headers of requests that are named like a secret, though such a one belongs among the credentials.
 fn is_secret(path: &str) -> bool {
-    let Some((_, name)) = path.split_once(".runtime.env.") else { return false };
+    let variable = path.split_once(".runtime.env.").or_else(|| path.split_once(".runtime.headers."));
+    let Some((_, name)) = variable else { return false };
     let name = name.to_ascii_uppercase();
-    ["KEY", "PASS", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
+    ["AUTHORIZATION", "COOKIE", "KEY", "PASS", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
 }
 
-/// The URL that a notification goes to: the path of a chat service's is its secret.
+/// The URL that a notification or an agent's event goes to: the path of a chat service's is its secret.
 fn is_secret_url(path: &str) -> bool {
-    path.starts_with("notifications[") && path.ends_with("].to.url")
+    (path.starts_with("notifications[") && path.ends_with("].to.url")) || path.ends_with(".runtime.url")
 }
 
 /// As much of a URL as may be shown.

@@ -10,7 +10,8 @@ use doorbell_core::secret::Secret;
 
 use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
-use super::names::{self, is_name};
+use super::http_runtime::named;
+use super::names;
 use super::problem::{Findings, Place, Problem};
 use super::runtime::command;
 use super::sources::{Sources, note};
@@ -36,8 +37,8 @@ const PLANNED_TOPICS: [&str; 1] = ["breaker"];
 /// How often a receiver is told of one cause, unless it says otherwise.
 const EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// The type and the field of the credential that messages are signed with.
-const CREDENTIAL: (&str, &str) = ("notification_secret", "secret");
+/// The type of the credential that messages are signed with.
+const CREDENTIAL: &str = "notification_secret";
 
 /// The notifications of a project, and where their agents are named.
 #[derive(Debug, Default)]
@@ -189,7 +190,7 @@ fn receiver(
         }
         "url" => {
             let url = findings.take(url(node));
-            let secret = secret(to, credentials, findings);
+            let secret = signing_secret(to, CREDENTIAL, "ops", credentials, findings);
             let (url, host) = url?;
             // The path may be a secret: that of chat services is.
             (format!("url {host}"), url.clone(), Receiver::Url { url, secret: secret? })
@@ -205,9 +206,9 @@ fn receiver(
 }
 
 /// The URL, and as much of it as may be shown.
-fn url(node: &Node) -> Result<(String, String), Problem> {
+pub(super) fn url(node: &Node) -> Result<(String, String), Problem> {
     let help = "https:// or http://, a host and perhaps a path; what proves the sender is `credential`";
-    let refuse = || Problem::at(&node.place, "not a URL that can be told").help(help).hidden();
+    let refuse = || Problem::at(&node.place, "not a URL that can be asked").help(help).hidden();
     let text = node.text("a URL such as \"https://ops.example.com/doorbell\"").map_err(Problem::hidden)?;
     let url = text.parse::<http::Uri>().map_err(|_| refuse())?;
     let scheme = url.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https")).ok_or_else(refuse)?;
@@ -216,23 +217,30 @@ fn url(node: &Node) -> Result<(String, String), Problem> {
     Ok((text, shown))
 }
 
-/// The secret that messages to a URL are signed with: any text, or base64 after `whsec_`.
-fn secret(to: &Table, credentials: &Credentials, findings: &mut Findings) -> Option<Secret> {
-    let (kind, field) = CREDENTIAL;
+/// The secret that what is sent to a `url` is signed with: any text, or base64 after `whsec_`. It is of the type `kind`,
+/// unless `credential` names another one.
+pub(super) fn signing_secret(
+    to: &Table,
+    kind: &str,
+    example: &str,
+    credentials: &Credentials,
+    findings: &mut Findings,
+) -> Option<Secret> {
+    let field = "secret";
     let Some(node) = to.get("credential") else {
         let problem = Problem::at(&to.place, "a `url` needs a `credential`: what is sent there is signed with it");
-        let help = format!("`doorbell creds add {kind}:ops` keeps one; then credential = \"ops\"");
+        let help = format!("`doorbell creds add {kind}:{example}` keeps one; then credential = \"{example}\"");
         findings.problem(problem.help(help));
         return None;
     };
-    let text = findings.take(node.text("the instance of a credential such as \"ops\"").map_err(Problem::hidden))?;
-    let instance = text.strip_prefix("notification_secret:").unwrap_or(&text);
-    if !is_name(instance) {
+    let expected = format!("the instance of a credential such as \"{example}\"");
+    let text = findings.take(node.text(&expected).map_err(Problem::hidden))?;
+    let Some((kind, instance)) = named(&text, kind) else {
         let problem = Problem::at(&node.place, "not the name of a credential's instance").hidden();
         let help = format!("a secret is named here, never written: `doorbell creds add {kind}:NAME` keeps it");
         findings.problem(problem.help(help));
         return None;
-    }
+    };
     let add = format!("`doorbell creds add {kind}:{instance}` keeps it");
     let name = format!("{kind}:{instance}");
     let (secret, origin) = match credentials.find(kind, instance, field) {

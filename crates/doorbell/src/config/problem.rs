@@ -150,13 +150,16 @@ fn show<'a>(title: annotate_snippets::Title<'a>, place: &'a Place, hidden: bool)
     title.element(if in_file { snippet.path(place.text.name.as_str()) } else { snippet.line_numbering(false) })
 }
 
-/// Whether a line may hold the URL of a notification: the path of a chat service's is its secret, and what is wrong with
-/// the line may be that nobody can tell where the URL ends. It can only stand after the word.
+/// Whether a line may hold the URL of a notification or of an agent, or a header that is sent there: the path of a chat
+/// service's is its secret, and what is wrong with the line may be that nobody can tell where the URL ends. That of a
+/// notification can only stand after the word.
 fn may_hold_a_secret_url(place: &Place, line: &str) -> bool {
     let (_, start, _) = place.line();
     let until = place.text.text.get(..start + line.len()).unwrap_or(&place.text.text).to_ascii_lowercase();
     let line = line.to_ascii_lowercase();
-    until.contains("notifications") && ["url", "http", "//"].iter().any(|word| line.contains(word))
+    let is_there = |words: &[&str]| words.iter().any(|word| line.contains(word));
+    (until.contains("notifications") && is_there(&["url", "http", "//"]))
+        || (place.text.text.contains("\"http\"") && is_there(&["url", "//", "header", "authorization", "prefix"]))
 }
 
 /// Without control characters, line ends excepted, and not endless: a message may quote a file, and a file may try to

@@ -2,25 +2,83 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use doorbell_core::prompt::Template;
 use doorbell_core::secret::Secret;
 
 use super::credentials::Credentials;
-use super::document::{Keys, Kind, Node, Table};
+use super::document::{Entry, Keys, Kind, Node, Table};
 use super::names::{is_name, is_variable};
-use super::problem::{Findings, Place, Problem};
+use super::problem::{Findings, Layer, Place, Problem};
 use super::sources::note;
-use super::{CommandRuntime, PromptChannel, presets, result};
+use super::{CommandRuntime, HttpRuntime, PromptChannel, http_runtime, presets, result};
 
 const KEYS: Keys<'static> = Keys {
     known: &["type", "preset", "command", "args", "prompt", "cwd", "env", "credentials", "result"],
-    planned: &["run_as", "url", "credential", "headers", "session"],
-    hints: &[],
+    planned: &["run_as", "session"],
+    hints: &[
+        ("url", "it is for type = \"http\""),
+        ("headers", "it is for type = \"http\""),
+        ("credential", "it is for type = \"http\"; what a command gets is `credentials`"),
+    ],
 };
 
-const TYPES: [&str; 1] = ["command"];
-const PLANNED_TYPES: [&str; 2] = ["http", "worker"];
+const WORKER_KEYS: Keys<'static> = Keys {
+    known: &["type"],
+    planned: &[],
+    hints: &[
+        ("command", "it is for type = \"command\": a worker is started by whoever runs it"),
+        ("url", "it is for type = \"http\": a worker asks Doorbell"),
+        ("credential", "a worker shows an API key: `doorbell keys create --role agent`"),
+        ("env", "it is for type = \"command\": a worker has an environment of its own"),
+    ],
+};
+
+/// Tries in all of an agent behind a URL, where nobody says otherwise: networks fail.
+const HTTP_ATTEMPTS: i64 = 5;
+
+/// How an agent is carried out.
+#[derive(Debug, Clone)]
+pub enum Runtime {
+    /// As a process of this machine.
+    Command(Arc<CommandRuntime>),
+    /// By a request to a URL.
+    Http(Arc<HttpRuntime>),
+    /// By workers that fetch its runs.
+    Worker,
+}
+
+impl Runtime {
+    /// As the configuration spells it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Command(_) => "command",
+            Self::Http(_) => "http",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// The command, if it is one.
+    pub fn command(&self) -> Option<&Arc<CommandRuntime>> {
+        match self {
+            Self::Command(command) => Some(command),
+            Self::Http(_) | Self::Worker => None,
+        }
+    }
+
+    /// Whether its runs are fetched.
+    pub fn is_worker(&self) -> bool {
+        matches!(self, Self::Worker)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Command,
+    Http,
+    Worker,
+}
 
 /// Programs whose first argument is the file that they run.
 const INTERPRETERS: [&str; 8] = ["sh", "bash", "dash", "zsh", "python", "python3", "node", "ruby"];
@@ -30,8 +88,9 @@ pub(super) fn examples() -> String {
     format!(
         "with a preset ({}):\n    [runtime]\n    preset = \"claude\"\nwith a command of your own:\n    [runtime]\n    \
          type = \"command\"\n    command = [\"./agent\", \"--fast\"]\n    cwd = \".\"    # the project; without it, a new folder for \
-         each run",
-        presets::list()
+         each run\nbehind a URL:\n    {}",
+        presets::list(),
+        http_runtime::EXAMPLE.replace('\n', "\n    ")
     )
 }
 
@@ -43,10 +102,53 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Reads a runtime.
-pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findings) -> Option<CommandRuntime> {
-    if !is_command(table, findings) {
-        return None;
+pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findings) -> Option<Runtime> {
+    match type_of(table, findings)? {
+        Type::Command => read_command(table, around, findings).map(|command| Runtime::Command(Arc::new(command))),
+        Type::Http => http_runtime::read(table, around.credentials, findings).map(|http| Runtime::Http(Arc::new(http))),
+        Type::Worker => {
+            table.check(findings, WORKER_KEYS);
+            Some(Runtime::Worker)
+        }
     }
+}
+
+/// Gives keys that nobody set the values that fit how the agent is carried out.
+pub(super) fn fit_defaults(agent: &mut Table) {
+    let kind = inside(agent, "runtime").and_then(|runtime| runtime.iter().find(|entry| entry.key == "type"));
+    let kind = kind.map(|entry| entry.node.strict().kind);
+    let is = |name: &str| matches!(&kind, Some(Kind::Text(text)) if text == name);
+    if is("http") {
+        set_default(inside_mut(agent, "retries"), "attempts", Kind::Whole(HTTP_ATTEMPTS));
+    }
+    if is("worker") {
+        // While no worker is there, nothing is dropped.
+        set_default(Some(&mut agent.entries), "when_full", Kind::Text("grow".to_owned()));
+    }
+}
+
+fn inside<'a>(table: &'a Table, key: &str) -> Option<&'a [Entry]> {
+    match &table.get(key)?.kind {
+        Kind::Table(entries) => Some(entries),
+        _ => None,
+    }
+}
+
+fn inside_mut<'a>(table: &'a mut Table, key: &str) -> Option<&'a mut Vec<Entry>> {
+    match &mut table.entries.iter_mut().find(|entry| entry.key == key)?.node.kind {
+        Kind::Table(entries) => Some(entries),
+        _ => None,
+    }
+}
+
+fn set_default(entries: Option<&mut Vec<Entry>>, key: &str, value: Kind) {
+    let entry = entries.and_then(|entries| entries.iter_mut().find(|entry| entry.key == key));
+    if let Some(entry) = entry.filter(|entry| entry.place.text.layer == Layer::Default) {
+        entry.node.kind = value;
+    }
+}
+
+fn read_command(table: &Table, around: Surroundings<'_>, findings: &mut Findings) -> Option<CommandRuntime> {
     table.check(findings, KEYS);
     let command = match table.get("command") {
         Some(node) => findings.take(command(node)),
@@ -70,23 +172,25 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
     Some(CommandRuntime { command: command?, prompt, cwd, env, credentials, result })
 }
 
-fn is_command(table: &Table, findings: &mut Findings) -> bool {
+const TYPES: [(&str, Type); 3] = [("command", Type::Command), ("http", Type::Http), ("worker", Type::Worker)];
+
+/// Which keys it has; none if nobody can tell.
+fn type_of(table: &Table, findings: &mut Findings) -> Option<Type> {
+    let advice = "type = \"command\" starts a program, \"http\" asks a URL, \"worker\" waits for who fetches its runs";
     let Some(node) = table.get("type") else {
         // A preset brings one; one that there is not was told of.
-        if table.has("preset") {
-            return true;
+        if !table.has("preset") {
+            findings.problem(Problem::at(&table.place, "a runtime needs a `type`").help(advice));
         }
-        let problem = Problem::at(&table.place, "a runtime needs a `type`");
-        findings.problem(problem.help("type = \"command\" starts a program"));
-        return true;
+        return Some(if table.has("url") { Type::Http } else { Type::Command });
     };
-    let Some(text) = findings.take(node.text("\"command\"")) else { return true };
-    if PLANNED_TYPES.contains(&text.as_str()) {
-        let problem = Problem::at(&node.place, format!("`{text}` is not supported yet"));
-        findings.problem(problem.help("type = \"command\" starts a program"));
-        return false;
+    let found = findings.take(node.choice(&TYPES))?;
+    if let (Type::Http | Type::Worker, Some(preset)) = (found, table.entry("preset")) {
+        let problem = Problem::at(&preset.place, "a preset starts a program: it goes with type = \"command\"");
+        findings.problem(problem.help("without `type`, it is one"));
+        return None;
     }
-    findings.take(node.choice(&TYPES.map(|name| (name, ())))).is_some()
+    Some(found)
 }
 
 /// A program and its arguments.
@@ -197,7 +301,7 @@ fn secrets(
 }
 
 /// `type:instance`; the type alone is its instance `default`.
-fn reference<'a>(text: &'a str, place: &Place) -> Result<(&'a str, &'a str), Problem> {
+pub(super) fn reference<'a>(text: &'a str, place: &Place) -> Result<(&'a str, &'a str), Problem> {
     let (kind, instance) = text.split_once(':').unwrap_or((text, "default"));
     match is_name(kind) && is_name(instance) {
         true => Ok((kind, instance)),

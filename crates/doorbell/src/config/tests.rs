@@ -12,6 +12,7 @@ mod notifications;
 mod presets;
 mod refused;
 mod rendered;
+mod runtimes;
 mod telemetry;
 
 pub(super) const GATEWAY: &str = "[webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";

@@ -10,11 +10,12 @@ use doorbell_core::run::{self, Outcome, State};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
+use super::breaker::Sign;
 use super::{Dispatcher, InFlight, delivery_of, journal};
-use crate::app::{Notice, Snapshot};
+use crate::app::{Notice, Pause, Paused, Snapshot};
 use crate::clock;
-use crate::config::Agent;
-use crate::runtime::{self, Ended, Job, Stop};
+use crate::config::{Agent, CommandRuntime, HttpRuntime, Runtime};
+use crate::runtime::{self, Answered, Call, Ended, Job, Stop};
 use crate::store::{Body, Claimed, Error, Finish, Lease, LogLine, Process, StoredEvent, StoredRun};
 use crate::telemetry::AttemptTrace;
 
@@ -42,8 +43,8 @@ impl Drop for Registered<'_> {
 }
 
 impl Dispatcher {
-    /// Carries a claimed run out and stores its end.
-    pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) {
+    /// Carries a claimed run out and stores its end. Answers what that says about where it was carried out.
+    pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) -> Sign {
         let Claimed { run, lease, event, body } = claimed;
         let (stop, stopped) = watch::channel(None);
         self.in_flight().insert(run.id, InFlight { lease, stop });
@@ -61,16 +62,48 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let ended = match self.envelope(&run, event, body).await {
-            Ok(envelope) => self.attempt(&agent, &run, lease, envelope, stopped, trace.variables()).await,
-            Err(error) => {
-                Ended::without_process(Outcome::TryAgain(format!("its events cannot be read: {}", error.with_causes())))
+        let answered = match (self.envelope(&run, event, body).await, &agent.runtime) {
+            (Ok(envelope), Runtime::Command(command)) => {
+                self.attempt((&agent, command), &run, lease, envelope, stopped, trace.variables()).await.into()
+            }
+            (Ok(envelope), Runtime::Http(http)) => {
+                self.call(&agent, Arc::clone(http), lease, envelope, stopped, trace.variables()).await
+            }
+            // Its desk takes no such run: workers fetch them.
+            (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
+            (Err(error), _) => {
+                let why = format!("its events cannot be read: {}", error.with_causes());
+                Ended::without_process(Outcome::TryAgain(why)).into()
             }
         };
         let took = clock::now().since(started);
-        self.finish(&agent, &run, lease, ended, took, trace).await;
+        if answered.gone {
+            self.pause_gone(&agent.name, run.id).await;
+        }
+        let sign = Sign::of(&answered);
+        match answered.ended {
+            Some(ended) => self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await,
+            None => {
+                self.leave(&agent, &run, lease).await;
+                return sign;
+            }
+        }
         if awaited {
             self.follow_ups.consider(run.id);
+        }
+        sign
+    }
+
+    /// A URL that says it is gone for good is not asked again until somebody resumes its agent.
+    async fn pause_gone(&self, agent: &str, run: RunId) {
+        tracing::warn!(agent, %run, "agent.gone: its URL answered with 410, so it is paused");
+        let why = Some(format!("it answered {run} with 410 Gone"));
+        let pause = Pause { by: "its URL".to_owned(), at: clock::now(), why, resuming: None };
+        let paused = self.app.pauses.put(self.app.store.as_ref(), Paused::Agent(agent.to_owned()), pause).await;
+        match paused {
+            Ok(()) => self.settle_pauses(),
+            // The next run finds it gone again.
+            Err(error) => tracing::error!(agent, error = error.with_causes(), "agent.not_paused"),
         }
     }
 
@@ -85,7 +118,7 @@ impl Dispatcher {
 
     async fn attempt(
         &self,
-        agent: &Arc<Agent>,
+        (agent, command): (&Arc<Agent>, &Arc<CommandRuntime>),
         run: &StoredRun,
         lease: Lease,
         envelope: Envelope,
@@ -97,6 +130,7 @@ impl Dispatcher {
         let token = self.app.access.issue_token(run.id, &agent.name);
         let job = Job {
             agent: Arc::clone(agent),
+            command: Arc::clone(command),
             envelope,
             folder: self.run_folder(run.id),
             url: self.app.api_url().to_owned(),
@@ -117,18 +151,36 @@ impl Dispatcher {
         ended
     }
 
+    /// Asks the agent's URL.
+    async fn call(
+        &self,
+        agent: &Agent,
+        http: Arc<HttpRuntime>,
+        lease: Lease,
+        envelope: Envelope,
+        stopped: watch::Receiver<Option<Stop>>,
+        trace: Vec<(&'static str, String)>,
+    ) -> Answered {
+        let callback = self.callback_of(envelope.run_id, lease, agent.timeout);
+        let call = Call { runtime: http, timeout: agent.timeout, envelope, callback, trace };
+        runtime::call(call, &self.outbound, stopped).await
+    }
+
     async fn finish(
         &self,
         agent: &Agent,
         run: &StoredRun,
         lease: Lease,
-        ended: Ended,
+        (ended, wait): (Ended, Option<Duration>),
         took: Duration,
         trace: AttemptTrace,
     ) {
         let now = clock::now();
         let seed = u64::from_be_bytes(clock::random());
         let mut transition = run::next(&agent.retries, run.progress, ended.outcome, now, seed);
+        if let Some(wait) = wait {
+            transition = transition.tried_again_at(now.after(wait));
+        }
         if let Some(why) = ended.ignored.filter(|_| transition.state == State::Succeeded) {
             transition.reason = format!("{}, but {why}", transition.reason);
         }
@@ -172,6 +224,11 @@ impl Dispatcher {
                 }
             }
         }
+        self.settle_end(run, &finish).await;
+    }
+
+    /// Does what follows from a run's end that is stored.
+    pub(super) async fn settle_end(&self, run: &StoredRun, finish: &Finish) {
         match finish.transition.state {
             State::Queued => self.wake(&run.agent),
             State::Waiting => {
@@ -201,7 +258,7 @@ impl Dispatcher {
     }
 
     /// The event as the agent gets it. A large one is read on a thread that may take its time.
-    async fn envelope(&self, run: &StoredRun, event: StoredEvent, body: Body) -> Result<Envelope, Error> {
+    pub(super) async fn envelope(&self, run: &StoredRun, event: StoredEvent, body: Body) -> Result<Envelope, Error> {
         let in_force = self.app.current();
         let events = if run.absorbed > 0 { self.app.store.companions(run.id).await? } else { Vec::new() };
         let events: Vec<Companion> = events.iter().map(companion_of).collect();
@@ -215,8 +272,13 @@ impl Dispatcher {
 
     /// What becomes of a run whose carrier died.
     pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
+        self.next(run, Outcome::Lost(what))
+    }
+
+    /// What becomes of a run whose try ended so, by what its agent says now.
+    pub(super) fn next(&self, run: &StoredRun, outcome: Outcome) -> run::Transition {
         let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
-        run::next(&policy, run.progress, Outcome::Lost(what), clock::now(), u64::from_be_bytes(clock::random()))
+        run::next(&policy, run.progress, outcome, clock::now(), u64::from_be_bytes(clock::random()))
     }
 }
 

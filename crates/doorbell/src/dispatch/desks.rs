@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::breaker::{Breaker, Leave};
 use super::{Dispatcher, LEASE, POLL};
 use crate::app::Snapshot;
 use crate::clock;
-use crate::config::Agent;
+use crate::config::{Agent, Runtime};
 use crate::store::{Claim, Claimed, Error, Lease};
 
 /// Runs taken in one go.
@@ -29,6 +30,7 @@ pub(super) struct Desks {
 struct Desk {
     bell: Notify,
     running: AtomicUsize,
+    breaker: Breaker,
 }
 
 /// The place of a run at its desk, given back when it is dropped.
@@ -57,6 +59,11 @@ impl Desks {
         if let Some(desk) = self.open().get(agent) {
             desk.bell.notify_one();
         }
+    }
+
+    /// Why an agent's URL is not asked, if it is not.
+    pub(super) fn breaker(&self, agent: &str) -> Option<String> {
+        self.open().get(agent).and_then(|desk| desk.breaker.reason())
     }
 
     fn ring_all(&self) {
@@ -140,14 +147,26 @@ impl Dispatcher {
             let running = desk.running.load(Ordering::Relaxed);
             let agent = agent.filter(|_| self.app.pauses.holds(&name).is_none());
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
+            let leave = match &agent {
+                Some(agent) if matches!(agent.runtime, Runtime::Http(_)) => desk.breaker.leave(clock::now()),
+                _ => Leave::All,
+            };
+            let (free, pause) = match leave {
+                Leave::All => (free, None),
+                Leave::One => (free.min(1), None),
+                Leave::None(pause) => (0, pause),
+            };
             let claimed = match agent {
-                Some(agent) if free > 0 => self.claim(agent, &desk, free.min(MOST_CLAIMED)).await,
+                Some(agent) if free > 0 && !agent.runtime.is_worker() => {
+                    self.claim(agent, &desk, free.min(MOST_CLAIMED)).await
+                }
                 _ => 0,
             };
             if claimed == 0 {
                 tokio::select! {
                     () = self.closing.cancelled() => {}
                     () = desk.bell.notified() => {}
+                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
                 }
             }
         }
@@ -157,7 +176,14 @@ impl Dispatcher {
     async fn claim(self: &Arc<Self>, agent: Arc<Agent>, desk: &Arc<Desk>, most: usize) -> usize {
         let now = clock::now();
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
-        let claim = Claim { agent: agent.name.clone(), leases, until: now.after(LEASE), now };
+        let claim = Claim {
+            agent: agent.name.clone(),
+            leases,
+            until: now.after(LEASE),
+            now,
+            most_running: Some(agent.scale),
+            worker: None,
+        };
         let claimed: Vec<Claimed> = match self.app.store.claim(claim).await {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -172,8 +198,14 @@ impl Dispatcher {
         }
         for claimed in claimed {
             let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk));
+            desk.breaker.begin();
             self.carriers.spawn(async move {
-                this.carry(agent, claimed).await;
+                let is_behind_url = matches!(agent.runtime, Runtime::Http(_));
+                let name = agent.name.clone();
+                let sign = this.carry(agent, claimed).await;
+                if is_behind_url && place.0.breaker.note(sign, clock::now()) {
+                    tracing::warn!(agent = name, why = place.0.breaker.reason(), "breaker.opened");
+                }
                 drop(place);
             });
         }

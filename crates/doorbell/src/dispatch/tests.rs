@@ -62,7 +62,8 @@ async fn a_run_that_is_claimed_and_not_yet_registered_when_the_rest_is_handed_ba
     let (run, now) = (clock::new_id(), clock::now());
     dispatcher.app.store.accept(vec![event(run)]).await.unwrap();
     let leases = vec![Lease(clock::random())];
-    let claim = Claim { agent: "triage".to_owned(), leases, until: now.after(LEASE), now };
+    let claim =
+        Claim { agent: "triage".to_owned(), leases, until: now.after(LEASE), now, most_running: None, worker: None };
     let claimed = dispatcher.app.store.claim(claim).await.unwrap().remove(0);
     let agent = Arc::clone(&dispatcher.app.current().config.agents["triage"]);
     let (open, gate) = oneshot::channel();

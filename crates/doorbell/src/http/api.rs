@@ -23,7 +23,7 @@ pub(super) use starts::{
     cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,
 };
 
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
 /// What a path names. What is not UTF-8 names nothing.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T
     }
 }
 
-fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+pub(super) fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
     match json {
         Ok(Json(json)) => Ok(json),
         Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
@@ -137,7 +137,7 @@ pub(super) async fn copy_store(
 }
 
 pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
-    Json(ops::agents::list(&shared.app, &caller))
+    Json(ops::agents::list(&shared.app, &shared.dispatcher, &caller))
 }
 
 pub(super) async fn list_sources(State(shared): State<Shared>, By(caller): By) -> Json<api::SourceList> {

@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use bytes::Bytes;
 use doorbell_client::Answer;
 use doorbell_core::event::OWN;
-use doorbell_core::provider::encode_base64;
+use doorbell_core::provider::standard::sign_ours;
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -122,12 +121,9 @@ impl Post {
 async fn post(message: &Message, url: &str, secret: &Secret, now: Timestamp) -> Result<String, String> {
     let body = message.body();
     let sender = doorbell_client::Sender::new(url).map_err(|_| "its URL cannot be used".to_owned())?;
-    let headers = [
-        ("content-type".to_owned(), "application/json".to_owned()),
-        ("webhook-id".to_owned(), message.id.clone()),
-        ("webhook-timestamp".to_owned(), now.as_seconds().to_string()),
-        ("webhook-signature".to_owned(), sign(secret, &message.id, now, &body)),
-    ];
+    let proof = sign_ours(secret, &message.id, now, &body).map(|(name, value)| (name.to_owned(), value));
+    let content_type = ("content-type".to_owned(), "application/json".to_owned());
+    let headers: Vec<(String, String)> = std::iter::once(content_type).chain(proof).collect();
     // The URL may be a secret, so neither it nor an error that names it is said.
     let sent = sender.post(&headers, Bytes::from(body)).await.map_err(|error| match error {
         doorbell_client::Error::Unreachable { source, .. } => {
@@ -145,29 +141,5 @@ async fn post(message: &Message, url: &str, secret: &Secret, now: Timestamp) -> 
         200..=299 => Ok(said),
         300..=399 => Err(format!("{said} (redirects are not followed: name the URL that they lead to)")),
         _ => Err(said),
-    }
-}
-
-fn sign(secret: &Secret, id: &str, now: Timestamp, body: &[u8]) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
-    let mut context = hmac::Context::with_key(&key);
-    context.update(format!("{id}.{}.", now.as_seconds()).as_bytes());
-    context.update(body);
-    format!("v1,{}", encode_base64(context.sign().as_ref()))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use doorbell_core::provider::decode_base64;
-
-    /// The example of the Standard Webhooks libraries.
-    #[test]
-    fn a_signature_is_that_of_the_scheme() {
-        let secret = Secret::new(decode_base64("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap());
-        let at = Timestamp::from_seconds(1_614_265_330);
-        let signed = sign(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", at, br#"{"test": 2432232314}"#);
-        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }

@@ -7,10 +7,11 @@ use doorbell_core::source::Source;
 use super::{Error, page_size, view_rejection};
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
+use crate::dispatch::Dispatcher;
 use crate::store::EventQuery;
 
 /// The agents, by name.
-pub fn list(app: &App, caller: &Caller) -> api::AgentList {
+pub fn list(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> api::AgentList {
     let in_force = app.current();
     let visible = in_force.config.agents.values().filter(|agent| caller.may_see(&agent.name));
     let agents = visible.map(|agent| {
@@ -20,12 +21,13 @@ pub fn list(app: &App, caller: &Caller) -> api::AgentList {
         api::Agent {
             name: agent.name.clone(),
             description: agent.description.clone(),
-            runtime: "command".to_owned(),
+            runtime: agent.runtime.as_str().to_owned(),
             scale: agent.scale,
             timeout_seconds: agent.timeout.as_secs(),
             sources,
             schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
             pause: super::starts::view_pauses(app, &agent.name),
+            breaker: dispatcher.breaker(&agent.name),
         }
     });
     api::AgentList { agents: agents.collect() }

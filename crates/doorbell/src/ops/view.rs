@@ -85,6 +85,7 @@ pub(super) fn view_attempt(attempt: Attempt) -> api::Attempt {
         ended: attempt.ended,
         reason: attempt.reason,
         exit_code: attempt.exit_code,
+        worker: attempt.worker,
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Prepared {
 /// # Errors
 /// What the attempt came to, if it cannot start.
 pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
-    let runtime = &job.agent.runtime;
+    let runtime = &job.command;
     let Some((program, fixed)) = runtime.command.split_first() else {
         return Err(Outcome::Failed("`[runtime] command` is empty: name a program".to_owned()));
     };
@@ -87,7 +87,7 @@ fn environment(job: &Job, folder: &Folder) -> Result<Vec<(OsString, OsString)>, 
     let mut all: Vec<(OsString, OsString)> = Vec::new();
     let mut set = |name: &str, value: OsString| all.push((name.into(), value));
     job.inherited.iter().for_each(|(name, value)| set(name, value.into()));
-    let CommandRuntime { env, credentials, .. } = &job.agent.runtime;
+    let CommandRuntime { env, credentials, .. } = job.command.as_ref();
     for (name, template) in env {
         let value = template
             .render(&job.envelope, &job.agent.params)

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::processes::tests::{lives, until};
 use super::*;
 use crate::clock;
-use crate::config::{CommandRuntime, PromptChannel, WhenFull};
+use crate::config::{PromptChannel, Runtime, WhenFull};
 
 mod endings;
 mod inputs;
@@ -25,6 +25,7 @@ const TOKEN: &str = "dbr_0123456789abcdef";
 struct Bench {
     home: tempfile::TempDir,
     agent: Agent,
+    command: CommandRuntime,
     envelope: Envelope,
     grace: Duration,
 }
@@ -55,7 +56,7 @@ impl Done {
 
 impl Bench {
     fn new(script: &str) -> Self {
-        let runtime = CommandRuntime {
+        let command = CommandRuntime {
             command: ["sh", "-c", script, "sh"].map(str::to_owned).to_vec(),
             prompt: PromptChannel::Stdin,
             cwd: None,
@@ -73,13 +74,13 @@ impl Bench {
             triggers: Vec::new(),
             schedules: Vec::new(),
             may_call: Vec::new(),
-            runtime,
+            runtime: Runtime::Command(Arc::new(command.clone())),
             retries: Policy::default(),
             instructions: Some(Template::new("Do what is to be done.").unwrap()),
             params: json!({}),
         };
         let grace = Duration::from_millis(300);
-        Self { home: tempfile::tempdir().unwrap(), agent, envelope: envelope(), grace }
+        Self { home: tempfile::tempdir().unwrap(), agent, command, envelope: envelope(), grace }
     }
 
     fn folder(&self) -> PathBuf {
@@ -89,6 +90,7 @@ impl Bench {
     fn job(&self) -> Job {
         Job {
             agent: Arc::new(self.agent.clone()),
+            command: Arc::new(self.command.clone()),
             envelope: self.envelope.clone(),
             folder: self.folder(),
             url: "http://127.0.0.1:8080".to_owned(),

@@ -121,7 +121,14 @@ pub(super) async fn accept_all(store: &dyn Store, events: Vec<NewEvent>) -> Vec<
 
 /// Claims as many runs as there are leases, for ten minutes.
 pub(super) async fn claim(store: &dyn Store, agent: &str, leases: &[Lease]) -> Vec<Claimed> {
-    let claim = Claim { agent: agent.to_owned(), leases: leases.to_vec(), until: at(600), now: at(100) };
+    let claim = Claim {
+        agent: agent.to_owned(),
+        leases: leases.to_vec(),
+        until: at(600),
+        now: at(100),
+        most_running: None,
+        worker: None,
+    };
     store.claim(claim).await.unwrap()
 }
 

@@ -284,6 +284,10 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| runs::mark_process(work, run, lease, &process)))
     }
 
+    fn hand_over(&self, run: RunId, lease: Lease, until: Timestamp) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| runs::hand_over(work, run, lease, until)))
+    }
+
     fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>> {
         Box::pin(self.writer.write(move |work| runs::extend(work, &leases, until)))
     }
@@ -298,6 +302,10 @@ impl Store for SqliteStore {
 
     fn running(&self) -> Answer<'_, Vec<Running>> {
         Box::pin(self.readers.read(runs::running))
+    }
+
+    fn running_run(&self, run: RunId) -> Answer<'_, Option<Running>> {
+        Box::pin(self.readers.read(move |sql| runs::running_run(sql, run)))
     }
 
     fn agents_with_work(&self) -> Answer<'_, Vec<String>> {

@@ -10,12 +10,12 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
-fn read(name: &str) -> String {
+pub(crate) fn read(name: &str) -> String {
     std::fs::read_to_string(repository().join(name)).unwrap()
 }
 
 /// The fenced blocks of a language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -75,7 +75,14 @@ fn every_provider_has_its_page() {
 #[test]
 fn configuration_examples_load() {
     let mut seen = 0;
-    for document in ["README.md", "docs/guide.md", "docs/agents.md", "docs/troubleshooting.md"] {
+    for document in [
+        "README.md",
+        "docs/guide.md",
+        "docs/agents.md",
+        "docs/http-agents.md",
+        "docs/workers.md",
+        "docs/troubleshooting.md",
+    ] {
         let sources = "[webhooks.github]\ntype = \"github\"\ncredential = \"acme\"\n\
                        [webhooks.acme-github]\ntype = \"github\"\ncredential = \"acme\"\n";
         for block in blocks(&read(document), "toml") {
@@ -89,7 +96,8 @@ fn configuration_examples_load() {
             }
             project.credential("generic_webhook_secret", "deploys", "x");
             project.credential("standard_webhook_secret", "billing", "whsec_c2VjcmV0");
-            for kind in ["anthropic_api_key", "github_token"] {
+            project.credential("http_agent_secret", "triage", "whsec_c2VjcmV0");
+            for kind in ["anthropic_api_key", "github_token", "agent_token"] {
                 project.credential(kind, "acme", "x").credential(kind, "default", "x");
             }
             // The projects of tests begin with a [gateway] of their own.

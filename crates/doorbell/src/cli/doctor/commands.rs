@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::{Finding, Subject, fail, ok, warn};
-use crate::config::{Agent, script_of};
+use crate::config::{Agent, CommandRuntime, script_of};
 use crate::runtime::{find_program, variable};
 
 const CHECK: &str = "commands";
@@ -13,10 +13,11 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let Some(config) = subject.config() else { return Vec::new() };
     let (path, whose) = path(subject);
     let mut findings = Vec::new();
-    for agent in config.agents.values() {
-        findings.extend(check_agent(agent, path.as_ref()));
+    let commands = config.agents.values().filter_map(|agent| Some((agent, agent.runtime.command()?)));
+    for (agent, command) in commands.clone() {
+        findings.extend(check_agent(agent, command, path.as_ref()));
     }
-    if findings.is_empty() && !config.agents.is_empty() {
+    if findings.is_empty() && commands.count() > 0 {
         findings.push(ok(CHECK, format!("every agent's program is there (by {whose} PATH)")));
     }
     findings
@@ -30,9 +31,8 @@ fn path(subject: &Subject) -> (Option<OsString>, &'static str) {
     }
 }
 
-fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
+fn check_agent(agent: &Agent, runtime: &CommandRuntime, path: Option<&OsString>) -> Vec<Finding> {
     let name = &agent.name;
-    let runtime = &agent.runtime;
     let cwd = runtime.cwd.as_deref();
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
         let what = format!("agent `{name}`: the folder {} is not there", cwd.display());
@@ -47,7 +47,7 @@ fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
     let path = own.map(OsString::from).or_else(|| path.cloned());
     let Some(program) = runtime.command.first() else { return Vec::new() };
     match find_program(program, cwd, path.as_deref()) {
-        Ok(_) => check_script(agent).into_iter().collect(),
+        Ok(_) => check_script(agent, runtime).into_iter().collect(),
         Err(why) => {
             let (what, advice) = why.split_once(": ").unwrap_or((&why, "change `[runtime] command`"));
             vec![fail(CHECK, format!("agent `{name}`: {what}"), advice)]
@@ -56,10 +56,10 @@ fn check_agent(agent: &Agent, path: Option<&OsString>) -> Vec<Finding> {
 }
 
 /// `sh agent.sh`: whether the script is there.
-fn check_script(agent: &Agent) -> Option<Finding> {
-    let script = script_of(&agent.runtime.command)?;
+fn check_script(agent: &Agent, runtime: &CommandRuntime) -> Option<Finding> {
+    let script = script_of(&runtime.command)?;
     let advice = "`cwd = \".\"` runs it in the project; `[runtime] command` names the script";
-    let what = match &agent.runtime.cwd {
+    let what = match &runtime.cwd {
         Some(cwd) if !cwd.join(script).exists() => format!("there is no {} in {}", script, cwd.display()),
         None if Path::new(script).is_relative() => format!("{script} is looked for in the run's own, empty folder"),
         None if !Path::new(script).exists() => format!("there is no {script}"),

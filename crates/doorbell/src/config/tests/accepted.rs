@@ -31,8 +31,11 @@ fn an_agent_gets_the_defaults_of_the_core() {
     assert_eq!(agent.timeout, Duration::from_secs(3600));
     assert_eq!(agent.retries, Policy::default());
     assert_eq!(agent.retries.backoff, Backoff::default());
-    assert_eq!(agent.runtime.command, ["true"]);
-    assert_eq!((agent.runtime.prompt, &agent.runtime.cwd), (PromptChannel::Stdin, &None));
+    assert_eq!(agent.runtime.command().unwrap().command, ["true"]);
+    assert_eq!(
+        (agent.runtime.command().unwrap().prompt, &agent.runtime.command().unwrap().cwd),
+        (PromptChannel::Stdin, &None)
+    );
     assert!(agent.instructions.is_none() && agent.params.as_object().unwrap().is_empty());
     assert_eq!(config.sources["acme-github"].keys()[0].instance, "acme");
 }
@@ -64,7 +67,7 @@ fn the_reference_loads_with_all_its_examples() {
     assert_eq!(config.notifications.len(), 1);
     let agent = &config.agents["triage"];
     assert_eq!(agent.triggers[0].clauses.len(), 10);
-    assert_eq!(agent.runtime.credentials[0].0, "GITHUB_TOKEN");
+    assert_eq!(agent.runtime.command().unwrap().credentials[0].0, "GITHUB_TOKEN");
     let paths: Vec<&str> = config.settings.iter().map(|setting| setting.path.as_str()).collect();
     for path in ["gateway.public_url", "webhooks.lab.event_header", "agents.triage.runtime.env.REPO"] {
         assert!(paths.contains(&path), "{path}");
@@ -129,11 +132,17 @@ fn an_agents_own_keys_go_over_the_defaults_and_its_runtime_replaces_the_default_
     let own = &config.agents["own"];
     assert_eq!((own.retries.attempts, own.retries.on_lost), (2, OnLost::Fail));
     assert_eq!((own.retries.backoff.max, own.retries.backoff.factor), (Duration::from_secs(60), 2.0));
-    assert_eq!((own.runtime.command[0].as_str(), own.runtime.prompt), ("true", PromptChannel::Stdin));
+    assert_eq!(
+        (own.runtime.command().unwrap().command[0].as_str(), own.runtime.command().unwrap().prompt),
+        ("true", PromptChannel::Stdin)
+    );
     assert_eq!(own.timeout, Duration::from_secs(300));
     let same = &config.agents["same"];
-    assert_eq!((same.runtime.command[0].as_str(), same.runtime.prompt, same.scale), ("a", PromptChannel::File, 0));
-    assert_eq!(same.runtime.cwd, Some(config.root.join("x")));
+    assert_eq!(
+        (same.runtime.command().unwrap().command[0].as_str(), same.runtime.command().unwrap().prompt, same.scale),
+        ("a", PromptChannel::File, 0)
+    );
+    assert_eq!(same.runtime.command().unwrap().cwd, Some(config.root.join("x")));
     assert_eq!(same.retries.attempts, 4);
 }
 
@@ -166,7 +175,7 @@ fn credentials_of_a_runtime_become_variables() {
         .credential("x-api/acme/secret", "three\r\n")
         .load()
         .unwrap();
-    let given = config.agents["triage"].runtime.credentials.iter();
+    let given = config.agents["triage"].runtime.command().unwrap().credentials.iter();
     let given: Vec<_> = given.map(|(name, secret)| (name.as_str(), secret.expose_str().unwrap())).collect();
     assert_eq!(given, [("GITHUB_TOKEN", "one"), ("X_API_KEY", "two"), ("X_API_SECRET", "three")]);
 }
@@ -205,7 +214,7 @@ fn nothing_that_is_shown_has_a_secret_in_it() {
         .var("DOORBELL_STORE__URL", "sqlite://me:hunter6@there");
     let config = project.load().unwrap();
     let shown = format!("{:?} {:?} {:?} {:?}", config.settings, config.warnings, config.sources, project.environment());
-    let shown = format!("{shown} {:?}", config.agents["triage"].runtime.credentials);
+    let shown = format!("{shown} {:?}", config.agents["triage"].runtime.command().unwrap().credentials);
     for secret in [SECRET, "hunter3", "hunter4", "hunter5", "hunter6"] {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }

@@ -19,7 +19,7 @@ fn setting(project: &Project, path: &str) -> Option<(String, String)> {
 fn every_preset_loads_by_its_name_alone() {
     for preset in presets() {
         let config = with(&format!("preset = \"{}\"", preset.name)).load().unwrap();
-        let runtime = &config.agents["triage"].runtime;
+        let runtime = &config.agents["triage"].runtime.command().unwrap();
         assert_eq!(Some(runtime.command[0].as_str()), preset.program(), "{}", preset.name);
         let is_script = matches!(preset.name.as_str(), "python" | "shell");
         assert_eq!(runtime.result.is_none(), is_script, "{}", preset.name);
@@ -40,14 +40,14 @@ fn its_keys_are_shown_with_where_they_come_from() {
     assert_eq!(setting(&project, "command"), from_preset(command));
     assert_eq!(setting(&project, "result.failed"), from_preset("\"/error\""));
     assert_eq!(setting(&project, "credentials"), None);
-    assert_eq!(project.load().unwrap().agents["triage"].runtime.prompt, PromptChannel::File);
+    assert_eq!(project.load().unwrap().agents["triage"].runtime.command().unwrap().prompt, PromptChannel::File);
 }
 
 #[test]
 fn its_credential_is_given_if_it_is_stored_and_another_one_if_that_is_said() {
     let names = |project: Project| -> Vec<String> {
         let config = project.load().unwrap();
-        config.agents["triage"].runtime.credentials.iter().map(|(name, _)| name.clone()).collect()
+        config.agents["triage"].runtime.command().unwrap().credentials.iter().map(|(name, _)| name.clone()).collect()
     };
     let stored = |runtime: &str| with(runtime).credential("anthropic_api_key/default/secret", "sk-1");
     assert_eq!(names(with("preset = \"claude\"")), Vec::<String>::new());
@@ -65,9 +65,10 @@ fn its_credential_is_given_if_it_is_stored_and_another_one_if_that_is_said() {
 fn keys_beside_it_win_variables_are_added_and_a_rule_is_replaced_as_a_whole() {
     let project =
         with("preset = \"claude\"\ncommand = [\"mine\"]\nresult = { format = \"text\" }\nenv = { A = \"b\" }");
-    let runtime = project.load().unwrap().agents["triage"].runtime.clone();
+    let config = project.load().unwrap();
+    let runtime = config.agents["triage"].runtime.command().unwrap();
     assert_eq!(runtime.command, ["mine"]);
-    let rule = runtime.result.unwrap();
+    let rule = runtime.result.clone().unwrap();
     assert_eq!((rule.format, rule.path, rule.failed.len()), (ResultFormat::Text, None, 0));
     assert_eq!(runtime.env.keys().collect::<Vec<_>>(), ["A", "DISABLE_AUTOUPDATER"]);
 }
@@ -76,22 +77,26 @@ fn keys_beside_it_win_variables_are_added_and_a_rule_is_replaced_as_a_whole() {
 fn a_script_is_the_one_in_the_agents_folder() {
     let project = with("preset = \"python\"");
     let script = project.root().join("agents/triage/agent.py").display().to_string();
-    assert_eq!(project.load().unwrap().agents["triage"].runtime.command, ["python3".to_owned(), script]);
+    assert_eq!(
+        project.load().unwrap().agents["triage"].runtime.command().unwrap().command,
+        ["python3".to_owned(), script]
+    );
 }
 
 #[test]
 fn the_defaults_may_have_one_which_an_agent_replaces_as_a_whole() {
     let defaults = format!("{}[defaults.runtime]\npreset = \"claude\"\n", super::GATEWAY);
     let project = Project::new().file("config.toml", &defaults).file("agents/triage/config.toml", TRIGGER);
-    assert_eq!(project.load().unwrap().agents["triage"].runtime.command[0], "claude");
+    assert_eq!(project.load().unwrap().agents["triage"].runtime.command().unwrap().command[0], "claude");
     let project = Project::new().file("config.toml", &defaults).file("agents/triage/config.toml", AGENT);
-    let runtime = project.load().unwrap().agents["triage"].runtime.clone();
+    let config = project.load().unwrap();
+    let runtime = config.agents["triage"].runtime.command().unwrap();
     assert!(runtime.command == ["true"] && runtime.result.is_none() && runtime.env.is_empty());
     let by_variable = Project::new()
         .file("config.toml", super::GATEWAY)
         .file("agents/triage/config.toml", TRIGGER)
         .var("DOORBELL_DEFAULTS__RUNTIME__PRESET", "shell");
-    assert_eq!(by_variable.load().unwrap().agents["triage"].runtime.command[0], "sh");
+    assert_eq!(by_variable.load().unwrap().agents["triage"].runtime.command().unwrap().command[0], "sh");
     let unused = gateway("[defaults.runtime]\npreset = \"cluade\"").problems();
     assert!(unused.contains("did you mean \"claude\"?"), "{unused}");
 }
@@ -106,7 +111,7 @@ fn what_is_no_preset_or_no_rule_is_refused_with_advice() {
         ("preset = \"claude\"\nargs = [1]", "expected a string in this list", "found an integer"),
         ("preset = \"claude\"\nargs = []\ncommand = [\"x\"]", "`command` replaces that", "the end of `command`"),
         ("type = \"command\"\ncommand = [\"x\"]\nargs = [\"y\"]", "there is none", "one list"),
-        ("preset = \"claude\"\ntype = \"http\"", "`http` is not supported yet", "type = \"command\""),
+        ("preset = \"claude\"\ntype = \"http\"", "a preset starts a program", "without `type`"),
         ("preset = \"shell\"\nresult = \"stdout\"", "expected a table", "result = { from = \"stdout\""),
         ("preset = \"shell\"\nresult = { form = \"x\" }", "unknown key `form`", "did you mean `from`?"),
         ("preset = \"shell\"\nresult = { from = \"stderr\" }", "\"stdout\" or \"file\"", "found \"stderr\""),

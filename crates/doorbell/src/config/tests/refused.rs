@@ -13,11 +13,8 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
     check("trusted_proxies", gateway("[gateway]\ntrusted_proxies = 1"));
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
     check("rate_limit", gateway(&format!("{GATEWAY}rate_limit = 1")));
-    for key in ["run_as", "url", "credential", "headers"] {
+    for key in ["run_as", "session"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
-    }
-    for kind in ["http", "worker"] {
-        check(kind, agent(&AGENT.replace("type = \"command\"", &format!("type = \"{kind}\"\nurl = \"x\""))));
     }
 }
 

@@ -148,6 +148,11 @@ error: agent `triage` has no [runtime]: how it is carried out
               type = "command"
               command = ["./agent", "--fast"]
               cwd = "."    # the project; without it, a new folder for each run
+          behind a URL:
+              [runtime]
+              type = "http"
+              url = "https://agents.example.com/triage"
+              credential = "triage"    # what it is sent is signed with it
 
 error: expected a table, found a string
  --> agents/triage/config.toml:3:12
@@ -209,7 +214,7 @@ fn every_file_is_reported_in_order() {
     assert_shows(
         &Project::new()
             .file("config.toml", "[store]\nretention = \"1y\"\n[defaults]\ntimeout = 3")
-            .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"worker\"\n")
+            .file("agents/b/config.toml", "scale = -1\n[runtime]\ntype = \"wurker\"\n")
             .file("agents/a/SKILL.md", ""),
         r#"
 error: "1y" is not a duration: write a whole number and ms, s, m, h, d or w
@@ -250,13 +255,13 @@ error: -1 is out of range: 0 to 10000 can be
 1 | scale = -1
   |         ^^
 
-error: `worker` is not supported yet
+error: expected "command" or "http" or "worker", found "wurker"
  --> agents/b/config.toml:3:8
   |
-3 | type = "worker"
+3 | type = "wurker"
   |        ^^^^^^^^
   |
-  = help: type = "command" starts a program
+  = help: did you mean "worker"?
 
 6 problems
 "#,

@@ -17,7 +17,7 @@ async fn the_prompt_comes_on_standard_input_which_is_then_closed() {
 #[tokio::test]
 async fn the_prompt_comes_as_the_last_argument() {
     let mut bench = Bench::new("printf '%s' \"$1\"; cat; echo $#");
-    bench.agent.runtime.prompt = PromptChannel::Arg;
+    bench.command.prompt = PromptChannel::Arg;
     let done = bench.carry_out().await;
     assert_eq!(done.stdout()[0], "Do what is to be done.");
     assert!(done.stdout().ends_with(&[FENCE, "1"]), "{:?}", done.log);
@@ -26,7 +26,7 @@ async fn the_prompt_comes_as_the_last_argument() {
 #[tokio::test]
 async fn the_prompt_comes_in_a_file_that_only_its_owner_can_read() {
     let mut bench = Bench::new("cat \"$1\"");
-    bench.agent.runtime.prompt = PromptChannel::File;
+    bench.command.prompt = PromptChannel::File;
     let done = bench.carry_out().await;
     assert!(done.stdout().ends_with(&[FENCE]), "{:?}", done.log);
     for file in ["prompt.md", "event.json"] {
@@ -47,7 +47,7 @@ async fn a_large_prompt_that_nobody_reads_holds_nothing_up() {
 #[tokio::test]
 async fn a_prompt_too_large_for_an_argument_says_what_to_do() {
     let mut bench = Bench::new("true");
-    bench.agent.runtime.prompt = PromptChannel::Arg;
+    bench.command.prompt = PromptChannel::Arg;
     bench.agent.instructions = Some(Template::new("x".repeat(200_000)).unwrap());
     let done = bench.carry_out().await;
     assert!(done.reason().contains("prompt = \"stdin\"") && done.process.is_none(), "{}", done.reason());
@@ -56,7 +56,7 @@ async fn a_prompt_too_large_for_an_argument_says_what_to_do() {
 #[tokio::test]
 async fn an_environment_too_large_says_what_to_do() {
     let mut bench = Bench::new("true");
-    bench.agent.runtime.env = BTreeMap::from([("BODY".to_owned(), Template::new("x".repeat(200_000)).unwrap())]);
+    bench.command.env = BTreeMap::from([("BODY".to_owned(), Template::new("x".repeat(200_000)).unwrap())]);
     let done = bench.carry_out().await;
     assert!(done.reason().contains("DOORBELL_EVENT_FILE"), "{}", done.reason());
 }
@@ -64,13 +64,13 @@ async fn an_environment_too_large_says_what_to_do() {
 #[tokio::test]
 async fn the_environment_is_the_allow_list_and_what_is_configured() {
     let mut bench = Bench::new("");
-    bench.agent.runtime.command = vec!["env".to_owned()];
+    bench.command.command = vec!["env".to_owned()];
     let template = |text: &str| Template::new(text).unwrap();
-    bench.agent.runtime.env = BTreeMap::from([
+    bench.command.env = BTreeMap::from([
         ("DOORBELL_RUN_ID".to_owned(), template("mine")),
         ("BRANCH".to_owned(), template("{{ event.context.branch }}\0!")),
     ]);
-    bench.agent.runtime.credentials = vec![("PIN".to_owned(), Secret::new("123"))];
+    bench.command.credentials = vec![("PIN".to_owned(), Secret::new("123"))];
     let done = bench.carry_out().await;
     let mut lines = done.stdout();
     lines.sort_unstable();
@@ -95,8 +95,8 @@ async fn the_environment_is_the_allow_list_and_what_is_configured() {
 async fn no_text_of_a_sender_reaches_a_shell() {
     let mut bench = Bench::new("printf '%s\\n' \"$BRANCH\"; ls");
     let branch = Template::new("{{ event.context.branch }}").unwrap();
-    bench.agent.runtime.env = BTreeMap::from([("BRANCH".to_owned(), branch.clone())]);
-    bench.agent.runtime.prompt = PromptChannel::Arg;
+    bench.command.env = BTreeMap::from([("BRANCH".to_owned(), branch.clone())]);
+    bench.command.prompt = PromptChannel::Arg;
     bench.agent.instructions = Some(branch);
     let done = bench.carry_out().await;
     assert_eq!(done.stdout(), ["$(touch x)`touch y`;touch z", "event.json"]);
@@ -114,7 +114,7 @@ async fn issued_secrets_are_redacted_in_the_log_and_in_the_result() {
     let script = "printf 'a %s\\n' $DOORBELL_TOKEN $KEY >&2; printf dbr_01234; printf '56789abcdef\\n'
                   printf '{\"token\":\"%s\"}' $DOORBELL_TOKEN > $DOORBELL_OUTPUT_FILE";
     let mut bench = Bench::new(script);
-    bench.agent.runtime.credentials = vec![("KEY".to_owned(), Secret::new("hunter2\n"))];
+    bench.command.credentials = vec![("KEY".to_owned(), Secret::new("hunter2\n"))];
     let done = bench.carry_out().await;
     assert_eq!(done.lines(Stream::Stderr), ["a [redacted]", "a [redacted]"]);
     assert_eq!(done.stdout(), ["[redacted]"]);
@@ -131,7 +131,7 @@ async fn a_result_that_is_no_json_is_ignored_and_the_log_says_so() {
 #[tokio::test]
 async fn lines_are_logged_live_in_order_and_to_the_last_byte() {
     let mut bench = Bench::new("echo one; echo two; while [ ! -e go ]; do :; done; printf three");
-    bench.agent.runtime.prompt = PromptChannel::File;
+    bench.command.prompt = PromptChannel::File;
     let go = bench.folder().join("go");
     let release = |log: &[LogLine]| {
         if log.len() == 2 {
@@ -148,24 +148,24 @@ async fn lines_are_logged_live_in_order_and_to_the_last_byte() {
 async fn a_command_runs_in_the_folder_that_is_configured() {
     let mut bench = Bench::new("pwd -P");
     let elsewhere = tempfile::tempdir().unwrap();
-    bench.agent.runtime.cwd = Some(elsewhere.path().to_owned());
+    bench.command.cwd = Some(elsewhere.path().to_owned());
     assert_eq!(bench.carry_out().await.stdout(), [elsewhere.path().canonicalize().unwrap().to_str().unwrap()]);
-    bench.agent.runtime.cwd = Some("/no/such/folder".into());
+    bench.command.cwd = Some("/no/such/folder".into());
     assert!(bench.carry_out().await.reason().contains("/no/such/folder is not there"));
 }
 
 #[tokio::test]
 async fn a_program_that_cannot_start_is_named_with_what_to_do() {
     let mut bench = Bench::new("");
-    bench.agent.runtime.command = vec!["no-such-agent".to_owned()];
+    bench.command.command = vec!["no-such-agent".to_owned()];
     assert!(bench.carry_out().await.reason().contains("no program `no-such-agent` in PATH: install it"));
     let script = bench.home.path().join("agent");
     std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
-    bench.agent.runtime.command = vec![script.to_str().unwrap().to_owned()];
+    bench.command.command = vec![script.to_str().unwrap().to_owned()];
     assert!(bench.carry_out().await.reason().contains("chmod +x"));
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert!(bench.carry_out().await.reason().contains("interpreter"));
-    bench.agent.runtime.command.clear();
+    bench.command.command.clear();
     let done = bench.carry_out().await;
     assert!(done.reason().contains("is empty") && done.ended.ended == "failed" && done.ended.exit_code.is_none());
 }

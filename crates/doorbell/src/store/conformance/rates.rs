@@ -33,7 +33,14 @@ fn throttled(count: u32) -> Flow {
 /// Claims one run at this second, if there is one, and answers its number.
 async fn take_at(store: &dyn Store, seconds: i64) -> Option<u32> {
     let leases = vec![lease(1)];
-    let claim = Claim { agent: "triage".to_owned(), leases, until: at(seconds + 600), now: at(seconds) };
+    let claim = Claim {
+        agent: "triage".to_owned(),
+        leases,
+        until: at(seconds + 600),
+        now: at(seconds),
+        most_running: None,
+        worker: None,
+    };
     store.claim(claim).await.unwrap().first().map(|claimed| number(claimed.run.id))
 }
 

@@ -1,7 +1,9 @@
 //! Runs: claimed once, moved on only under their lease, ended for good.
 
+use std::time::Duration;
+
 use super::*;
-use crate::store::{Attempt, Cancel, Process};
+use crate::store::{Attempt, Cancel, Holder, Process, WorkerLease};
 
 every_store_keeps! {
     a_claim_takes_the_oldest_and_opens_an_attempt,
@@ -12,6 +14,10 @@ every_store_keeps! {
     a_run_that_is_tried_again_keeps_its_place,
     a_stale_lease_moves_nothing,
     a_lease_holds_until_it_is_extended_to,
+    a_lease_is_never_shortened,
+    a_run_that_is_handed_over_is_still_running_for_whoever_has_its_lease,
+    no_more_are_claimed_than_may_be_running,
+    a_run_that_a_worker_has_says_which_and_how_long_its_lease_is,
     a_marked_process_is_known_until_the_attempt_ends,
     a_run_that_does_not_run_is_cancelled_at_once,
     the_end_of_a_run_that_runs_is_asked_for,
@@ -29,7 +35,15 @@ async fn a_claim_takes_the_oldest_and_opens_an_attempt(store: Arc<dyn Store>) {
     assert_eq!((claimed.event.id, claimed.body.bytes), (event_id(1), event(1).body));
     let (stored, attempts) = store.run(run_id(1)).await.unwrap().unwrap();
     assert_eq!(stored, claimed.run);
-    let open = Attempt { number: 1, started_at: at(100), ended_at: None, ended: None, reason: None, exit_code: None };
+    let open = Attempt {
+        number: 1,
+        started_at: at(100),
+        ended_at: None,
+        ended: None,
+        reason: None,
+        exit_code: None,
+        worker: None,
+    };
     assert_eq!(attempts, [open]);
 }
 
@@ -41,6 +55,60 @@ async fn a_claim_takes_no_more_than_it_has_leases_for(store: Arc<dyn Store>) {
     assert_eq!(claim(&*store, "triage", &[lease(1), lease(2)]).await.len(), 2);
     assert_eq!(claim(&*store, "triage", &[lease(3), lease(4)]).await.len(), 1);
     assert!(claim(&*store, "triage", &[lease(5)]).await.is_empty());
+}
+
+async fn a_lease_is_never_shortened(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    claim(&*store, "triage", &[lease(1)]).await;
+    assert!(store.extend(vec![(run_id(1), lease(1))], at(200)).await.unwrap().is_empty());
+    assert_eq!(store.running_run(run_id(1)).await.unwrap().unwrap().until, at(600));
+}
+
+async fn a_run_that_is_handed_over_is_still_running_for_whoever_has_its_lease(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    assert!(store.running_run(run_id(1)).await.unwrap().is_none(), "it is queued");
+    claim(&*store, "triage", &[lease(1)]).await;
+    assert_eq!(store.running_run(run_id(1)).await.unwrap().unwrap().holder, Holder::Gateway);
+    assert!(!store.hand_over(run_id(1), lease(2), at(900)).await.unwrap());
+    assert!(store.hand_over(run_id(1), lease(1), at(900)).await.unwrap());
+    let running = store.running_run(run_id(1)).await.unwrap().unwrap();
+    assert_eq!((running.holder, running.lease, running.until), (Holder::Callback, lease(1), at(900)));
+    assert!(store.finish(finish(run_id(1), lease(1), State::Queued)).await.unwrap());
+    claim(&*store, "triage", &[lease(3)]).await;
+    assert_eq!(store.running_run(run_id(1)).await.unwrap().unwrap().holder, Holder::Gateway);
+    assert!(store.running_run(run_id(2)).await.unwrap().is_none(), "there is none");
+}
+
+async fn no_more_are_claimed_than_may_be_running(store: Arc<dyn Store>) {
+    for n in 1..=4 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    let claim = |n| {
+        let (agent, leases) = ("triage".to_owned(), [n, n + 1, n + 2].map(lease).to_vec());
+        store.claim(Claim { agent, leases, until: at(600), now: at(100), most_running: Some(2), worker: None })
+    };
+    assert_eq!(claim(1).await.unwrap().len(), 2);
+    assert!(claim(10).await.unwrap().is_empty());
+    assert!(store.finish(finish(run_id(1), lease(1), State::Succeeded)).await.unwrap());
+    assert_eq!(claim(20).await.unwrap().remove(0).run.id, run_id(3));
+}
+
+async fn a_run_that_a_worker_has_says_which_and_how_long_its_lease_is(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    let lease_of = Duration::from_secs(7);
+    let worker = Some(WorkerLease { worker: "host-1".to_owned(), lease: lease_of });
+    let (agent, leases) = ("triage".to_owned(), vec![lease(1)]);
+    let claim_it = Claim { agent, leases, until: at(107), now: at(100), most_running: None, worker };
+    store.claim(claim_it).await.unwrap();
+    let running = store.running().await.unwrap().remove(0);
+    assert_eq!((running.holder, running.until), (Holder::Worker(lease_of), at(107)));
+    assert_eq!(running.worker.as_deref(), Some("host-1"));
+    assert!(store.finish(finish(run_id(1), lease(1), State::Queued)).await.unwrap());
+    claim(&*store, "triage", &[lease(2)]).await;
+    let running = store.running_run(run_id(1)).await.unwrap().unwrap();
+    assert_eq!((running.holder, running.worker), (Holder::Gateway, None), "the next try is not the worker's");
+    let attempts = store.run(run_id(1)).await.unwrap().unwrap().1;
+    assert_eq!(attempts.iter().map(|attempt| attempt.worker.as_deref()).collect::<Vec<_>>(), [Some("host-1"), None]);
 }
 
 async fn a_claim_is_for_one_agent(store: Arc<dyn Store>) {

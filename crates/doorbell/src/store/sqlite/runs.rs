@@ -1,5 +1,7 @@
 //! The life of a run: claimed, carried out under a lease, ended.
 
+use std::time::Duration;
+
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
@@ -12,7 +14,8 @@ use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, change, state_number
 use super::turns::{self, Next};
 use super::writer::Work;
 use crate::store::{
-    Attempt, Cancel, Claim, Finish, FollowedUp, Lease, OutcomeKind, Process, Retry, Running, StoredEvent, StoredRun,
+    Attempt, Cancel, Claim, Finish, FollowedUp, Holder, Lease, OutcomeKind, Process, Retry, Running, StoredEvent,
+    StoredRun,
 };
 
 /// A claimed run with what it takes to carry it out, the body still packed.
@@ -27,6 +30,7 @@ pub(super) struct PackedClaim {
 /// Makes the queued runs of an agent running whose turn it is. One whose rows cannot be read fails, so that it does not keep the
 /// others from being claimed.
 pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedClaim>> {
+    let claim = &within_scale(work, claim)?;
     let found = turns::next(work, claim)?;
     turns::take(work, claim, &found)?;
     let mut claimed = Vec::with_capacity(found.len());
@@ -45,14 +49,27 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedCla
     Ok(claimed)
 }
 
+/// The claim, with no more leases than runs of the agent may run besides those that do.
+fn within_scale(work: &Work<'_>, claim: &Claim) -> Outcome<Claim> {
+    let mut claim = claim.clone();
+    if let Some(most) = claim.most_running {
+        let running = "SELECT count(*) FROM runs WHERE agent = ?1 AND state = ?2";
+        let running = value::<u64>(work.sql, running, params![claim.agent, RUNNING])?.unwrap_or_default();
+        claim.leases.truncate(usize::try_from(u64::from(most).saturating_sub(running)).unwrap_or(usize::MAX));
+    }
+    Ok(claim)
+}
+
 fn open_attempt(work: &mut Work<'_>, seq: i64, lease: Lease, claim: &Claim) -> Outcome<PackedClaim> {
     let now = claim.now.as_millis();
     let take = "UPDATE runs SET state = ?2, attempt = attempt + 1, lease = ?3, lease_until = ?4, started_at = ?5, \
-                reason = NULL, due = NULL WHERE seq = ?1";
-    change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now])?;
+                reason = NULL, due = NULL, holder = ?6 WHERE seq = ?1";
+    let worker = claim.worker.as_ref();
+    let holder = worker.map(|worker| i64::try_from(worker.lease.as_millis()).unwrap_or(i64::MAX).max(1));
+    change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now, holder])?;
     let run = rows::run(work.sql, seq)?;
-    let attempt = "INSERT INTO attempts (run_seq, number, started_at) VALUES (?1, ?2, ?3)";
-    change(work.sql, attempt, params![seq, run.attempt, now])?;
+    let attempt = "INSERT INTO attempts (run_seq, number, started_at, worker) VALUES (?1, ?2, ?3, ?4)";
+    change(work.sql, attempt, params![seq, run.attempt, now, worker.map(|worker| &worker.worker)])?;
     let event_seq = "SELECT event_seq FROM runs WHERE seq = ?1";
     let event_seq = work.sql.prepare_cached(event_seq)?.query_row([seq], |row| row.get(0))?;
     let event = rows::event(work.sql, event_seq)?;
@@ -82,9 +99,19 @@ pub(super) fn mark_process(work: &Work<'_>, run: RunId, lease: Lease, process: &
     Ok(change(work.sql, mark, params)? == 1)
 }
 
+/// Why a run runs that nobody here carries out.
+const TAKEN: &str = "the agent took it, and tells later how it ended";
+
+/// Leaves a run to whoever was given its lease.
+pub(super) fn hand_over(work: &Work<'_>, run: RunId, lease: Lease, until: Timestamp) -> Outcome<bool> {
+    let hand_over =
+        "UPDATE runs SET holder = 0, lease_until = ?3, reason = ?4 WHERE id = ?1 AND state = 3 AND lease = ?2";
+    Ok(change(work.sql, hand_over, params![run.to_bytes(), lease.0, until.as_millis(), TAKEN])? == 1)
+}
+
 /// Moves the ends of leases, and answers the runs whose lease was lost.
 pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestamp) -> Outcome<Vec<RunId>> {
-    let extend = "UPDATE runs SET lease_until = ?3 WHERE id = ?1 AND state = 3 AND lease = ?2";
+    let extend = "UPDATE runs SET lease_until = max(lease_until, ?3) WHERE id = ?1 AND state = 3 AND lease = ?2";
     let mut lost = Vec::new();
     for (run, lease) in leases {
         if change(work.sql, extend, params![run.to_bytes(), lease.0, until.as_millis()])? == 0 {
@@ -183,21 +210,35 @@ pub(super) fn note_follow_up(work: &Work<'_>, run: RunId, note: &FollowedUp) -> 
 
 /// All running runs.
 pub(super) fn running(sql: &rusqlite::Connection) -> Outcome<Vec<Running>> {
-    let of_agent = "SELECT seq, lease, lease_until, pid, process_started, boot FROM runs \
-                    WHERE agent = ?1 AND state = ?2 ORDER BY seq";
+    let of_agent = format!("{RUNNING_RUNS} WHERE agent = ?1 AND state = ?2 ORDER BY seq");
     let mut found = Vec::new();
     for agent in rows::agents(sql)? {
-        let mut of_this = rows::all(sql, of_agent, params![agent, RUNNING], |row| {
-            let process = match row.get::<_, Option<i32>>(3)? {
-                Some(pid) => Some(Process { pid, started: row.get(4)?, boot: row.get(5)? }),
-                None => None,
-            };
-            let run = rows::run(sql, row.get(0)?)?;
-            Ok(Running { run, lease: Lease(row.get(1)?), until: rows::time(row, 2)?, process })
-        })?;
-        found.append(&mut of_this);
+        found.append(&mut rows::all(sql, &of_agent, params![agent, RUNNING], |row| read_running(sql, row))?);
     }
     Ok(found)
+}
+
+/// A run, if it is running.
+pub(super) fn running_run(sql: &rusqlite::Connection, run: RunId) -> Outcome<Option<Running>> {
+    let this = format!("{RUNNING_RUNS} WHERE id = ?1 AND state = ?2");
+    Ok(rows::all(sql, &this, params![run.to_bytes(), RUNNING], |row| read_running(sql, row))?.pop())
+}
+
+const RUNNING_RUNS: &str = "SELECT seq, lease, lease_until, pid, process_started, boot, holder, (SELECT worker FROM \
+                            attempts WHERE run_seq = runs.seq AND number = runs.attempt) FROM runs";
+
+fn read_running(sql: &rusqlite::Connection, row: &rusqlite::Row<'_>) -> Outcome<Running> {
+    let process = match row.get::<_, Option<i32>>(3)? {
+        Some(pid) => Some(Process { pid, started: row.get(4)?, boot: row.get(5)? }),
+        None => None,
+    };
+    let holder = match row.get::<_, Option<u64>>(6)? {
+        None => Holder::Gateway,
+        Some(0) => Holder::Callback,
+        Some(millis) => Holder::Worker(Duration::from_millis(millis)),
+    };
+    let (run, lease, until) = (rows::run(sql, row.get(0)?)?, Lease(row.get(1)?), rows::time(row, 2)?);
+    Ok(Running { run, lease, until, process, holder, worker: row.get(7)? })
 }
 
 /// A run with its result and attempts.
@@ -207,7 +248,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
     };
     let mut run = rows::run(sql, seq)?;
     run.result = value(sql, "SELECT result FROM results WHERE run_seq = ?1", [seq])?;
-    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code FROM attempts WHERE run_seq = ?1 \
+    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code, worker FROM attempts WHERE run_seq = ?1 \
                     ORDER BY number";
     let attempts = rows::all(sql, attempts, [seq], |row| {
         Ok(Attempt {
@@ -217,6 +258,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
             ended: row.get(3)?,
             reason: row.get(4)?,
             exit_code: row.get(5)?,
+            worker: row.get(6)?,
         })
     })?;
     Ok(Some((run, attempts)))

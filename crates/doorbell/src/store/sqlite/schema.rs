@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0008_notifications.sql"),
     include_str!("../../../migrations/sqlite/0009_follow_ups.sql"),
     include_str!("../../../migrations/sqlite/0010_flow.sql"),
+    include_str!("../../../migrations/sqlite/0011_workers.sql"),
     include_str!("../../../migrations/sqlite/0012_replays.sql"),
 ];
 

@@ -232,7 +232,8 @@ impl Model {
             seen.push(run_id(n));
         }
         let leases = leases.into_iter().map(lease).collect();
-        let claim = Claim { agent: agent.to_owned(), leases, until: at(600), now: at(100) };
+        let claim =
+            Claim { agent: agent.to_owned(), leases, until: at(600), now: at(100), most_running: None, worker: None };
         let claimed = async move {
             Seen::Claimed(store.claim(claim).await.unwrap().into_iter().map(|claimed| claimed.run.id).collect())
         };

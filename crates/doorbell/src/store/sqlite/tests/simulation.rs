@@ -202,8 +202,14 @@ impl<'a> World<'a> {
         let free = self.scale - self.live.len();
         let leases: Vec<Lease> = (0..free as u64).map(|n| self.lease(n)).collect();
         self.leases += free as u64;
-        let claim =
-            Claim { agent: self.agent.clone(), leases, until: self.now.after(Duration::from_secs(30)), now: self.now };
+        let claim = Claim {
+            agent: self.agent.clone(),
+            leases,
+            until: self.now.after(Duration::from_secs(30)),
+            now: self.now,
+            most_running: None,
+            worker: None,
+        };
         let claimed = self.store.claim(claim).await.map_err(|error| error.to_string())?;
         if claimed.len() > free {
             return Err(format!("{} runs were taken for {free} places", claimed.len()));

@@ -1,0 +1,152 @@
+//! `[runtime] type = "http"`: an agent behind a URL.
+
+use doorbell_core::secret::Secret;
+
+use super::credentials::Credentials;
+use super::document::{Entry, Keys, Kind, Table};
+use super::names::is_name;
+use super::notifications::{signing_secret, url};
+use super::problem::{Findings, Problem};
+use super::runtime::reference;
+use super::sources::note;
+
+const KEYS: Keys<'static> = Keys {
+    known: &["type", "url", "credential", "headers"],
+    planned: &[],
+    hints: &[
+        ("command", "it is for type = \"command\""),
+        ("prompt", "it is for type = \"command\": what is behind a URL gets the event as JSON"),
+        ("env", "it is for type = \"command\"; what goes along with a request is `headers`"),
+        ("credentials", "it is for type = \"command\"; `credential` signs a request, and `headers` may have others"),
+        ("timeout", "it stands above [runtime]"),
+        ("method", "it is always POST"),
+    ],
+};
+
+const VALUE_KEYS: Keys<'static> = Keys { known: &["credential", "prefix"], planned: &[], hints: &[] };
+
+/// An agent behind a URL, to copy.
+pub(super) const EXAMPLE: &str = "[runtime]\ntype = \"http\"\nurl = \"https://agents.example.com/triage\"\ncredential = \"triage\"    # what \
+     it is sent is signed with it";
+
+/// The type of the credential that requests are signed with, unless another is named.
+const CREDENTIAL: &str = "http_agent_secret";
+
+/// Headers that are Doorbell's own, or the connection's.
+const TAKEN: [&str; 11] = [
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "content-type",
+    "content-length",
+    "host",
+    "connection",
+    "transfer-encoding",
+    "expect",
+    "traceparent",
+    "tracestate",
+];
+
+/// `[runtime] type = "http"`.
+#[derive(Debug, Clone)]
+pub struct HttpRuntime {
+    /// Where the envelope is posted. Its path may be a secret.
+    pub url: String,
+    /// What posts are signed with.
+    pub secret: Secret,
+    /// Further headers: names, and values that may be secrets.
+    pub headers: Vec<(String, Secret)>,
+    /// What must be in no log: the credentials of the headers, as they are stored.
+    pub credentials: Vec<Secret>,
+}
+
+/// Reads it.
+pub(super) fn read(table: &Table, credentials: &Credentials, findings: &mut Findings) -> Option<HttpRuntime> {
+    table.check(findings, KEYS);
+    let url = match table.get("url") {
+        Some(node) => findings.take(url(node)),
+        None => {
+            findings.problem(Problem::at(&table.place, "an agent of type \"http\" needs a `url`").help(EXAMPLE));
+            None
+        }
+    };
+    let secret = signing_secret(table, CREDENTIAL, "triage", credentials, findings);
+    let given = table.get("headers").map(|node| node.clone().into_table("headers = { X-Team = \"platform\" }"));
+    let given = given.and_then(|given| findings.take(given)).map(|table| table.entries).unwrap_or_default();
+    let (mut headers, mut used, count) = (Vec::new(), Vec::new(), given.len());
+    for entry in given {
+        if let Some(header) = header(entry, credentials, &mut used, findings) {
+            headers.push(header);
+        }
+    }
+    let ((url, _), secret) = (url?, secret?);
+    (headers.len() == count).then_some(HttpRuntime { url, secret, headers, credentials: used })
+}
+
+/// A header: a text, or a credential with what stands before it. Credentials go to `used`.
+fn header(
+    entry: Entry,
+    credentials: &Credentials,
+    used: &mut Vec<Secret>,
+    findings: &mut Findings,
+) -> Option<(String, Secret)> {
+    let name = entry.key.to_ascii_lowercase();
+    if name.parse::<http::HeaderName>().is_err() || TAKEN.contains(&name.as_str()) {
+        let what = format!("`{}` cannot be a header of your own", entry.key);
+        findings.problem(Problem::at(&entry.place, what).hidden());
+        return None;
+    }
+    let place = entry.node.place.clone();
+    let value = match entry.node.strict().kind {
+        Kind::Text(text) => text.into_bytes(),
+        _ => {
+            let example = format!("{name} = {{ credential = \"agent_token:acme\", prefix = \"Bearer \" }}");
+            let table = findings.take(entry.node.into_table(&example))?;
+            table.check(findings, VALUE_KEYS);
+            let prefix = table.read(findings, "prefix", |node| node.text("a text such as \"Bearer \""));
+            let secret = credential(&table, &example, credentials, findings)?;
+            let value = [prefix.unwrap_or_default().as_bytes(), secret.expose()].concat();
+            used.push(secret);
+            value
+        }
+    };
+    if http::HeaderValue::from_bytes(&value).is_err() {
+        findings.problem(Problem::at(&place, format!("what `{name}` is to have no header can have")).hidden());
+        return None;
+    }
+    Some((name, Secret::new(value)))
+}
+
+/// The only field of a credential.
+fn credential(table: &Table, example: &str, credentials: &Credentials, findings: &mut Findings) -> Option<Secret> {
+    let Some(node) = table.get("credential") else {
+        findings.problem(Problem::at(&table.place, "a header is a text, or has a `credential`").help(example));
+        return None;
+    };
+    let text = findings.take(node.text("a credential such as \"agent_token:acme\""))?;
+    let (kind, instance) = findings.take(reference(&text, &node.place))?;
+    let name = format!("{kind}:{instance}");
+    let add = format!("`doorbell creds add {name}` keeps it");
+    let fields = credentials.fields(kind, instance);
+    let found = fields.and_then(|fields| match &fields[..] {
+        [field] => Ok(credentials.find(kind, instance, field)?.map(|found| (field.clone(), found))),
+        _ => Ok(None),
+    });
+    let problem = match found {
+        Ok(Some((field, (secret, origin)))) if !secret.is_blank() => {
+            note(&name, &field, &origin, credentials, findings);
+            return Some(secret);
+        }
+        Ok(Some((_, (_, origin)))) => format!("the credential {name} ({origin}) is empty"),
+        Ok(None) => format!("no credential {name} with one field"),
+        Err(error) => format!("cannot read the credential {name}: {error}"),
+    };
+    findings.problem(Problem::at(&node.place, problem).help(add));
+    None
+}
+
+/// `instance`, or `type:instance`; nothing if it is neither.
+pub(super) fn named<'a>(text: &'a str, kind: &'a str) -> Option<(&'a str, &'a str)> {
+    let (kind, instance) = text.split_once(':').unwrap_or((kind, text));
+    (is_name(kind) && is_name(instance)).then_some((kind, instance))
+}

@@ -1,0 +1,188 @@
+//! The breaker of an agent behind a URL: when one request after the other fails, nothing is asked for a while, then one run is
+//! tried, and what it meets decides. Runs wait meanwhile and use up no tries.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use doorbell_core::run::Outcome;
+use doorbell_core::time::Timestamp;
+
+use crate::runtime::Answered;
+
+/// Failures in a row that open it.
+const FAILURES: u32 = 5;
+/// How long it stays open the first time; each failed trial doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// What a request says about its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// Somebody answers there, whatever they said.
+    Reached,
+    /// Nobody does, or nobody can now: why.
+    Failing(String),
+    /// It was not asked, or not to the end.
+    Unknown,
+}
+
+impl Sign {
+    /// What an answer says.
+    pub(super) fn of(answered: &Answered) -> Self {
+        match answered.ended.as_ref().map(|ended| &ended.outcome) {
+            None | Some(Outcome::Succeeded | Outcome::Refused(_)) => Self::Reached,
+            Some(Outcome::Failed(why) | Outcome::TryAgain(why)) => Self::Failing(why.clone()),
+            Some(Outcome::Cancelled(_) | Outcome::Lost(_) | Outcome::HandedBack) => Self::Unknown,
+        }
+    }
+}
+
+/// A breaker; closed at first.
+#[derive(Debug, Default)]
+pub(super) struct Breaker(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    until: Timestamp,
+    pause: Duration,
+    /// Whether a run is on its way to find out.
+    trying: bool,
+    why: String,
+}
+
+/// How many runs may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Any number.
+    All,
+    /// One, to find out.
+    One,
+    /// None, for so long; none for as long as another one is on its way.
+    None(Option<Duration>),
+}
+
+impl Breaker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many runs may start now.
+    pub(super) fn leave(&self, now: Timestamp) -> Leave {
+        match &self.state().open {
+            None => Leave::All,
+            Some(open) if open.trying => Leave::None(None),
+            Some(open) if now < open.until => Leave::None(Some(open.until.since(now))),
+            Some(_) => Leave::One,
+        }
+    }
+
+    /// A run starts.
+    pub(super) fn begin(&self) {
+        if let Some(open) = &mut self.state().open {
+            open.trying = true;
+        }
+    }
+
+    /// A run that started has ended so. Whether that opened the breaker.
+    pub(super) fn note(&self, sign: Sign, now: Timestamp) -> bool {
+        let mut state = self.state();
+        match sign {
+            Sign::Unknown => state.open.iter_mut().for_each(|open| open.trying = false),
+            Sign::Reached => *state = State::default(),
+            Sign::Failing(why) => {
+                state.failures += 1;
+                let pause = match &state.open {
+                    // Those that were on their way when it opened say nothing new.
+                    Some(open) if !open.trying => return false,
+                    Some(open) => (open.pause * 2).min(LONGEST_PAUSE),
+                    None if state.failures < FAILURES => return false,
+                    None => FIRST_PAUSE,
+                };
+                state.open = Some(Open { until: now.after(pause), pause, trying: false, why });
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Why nothing is asked, if it is open: in one sentence for people.
+    pub(super) fn reason(&self) -> Option<String> {
+        let state = self.state();
+        let open = state.open.as_ref()?;
+        let (failures, until, why) = (state.failures, open.until, &open.why);
+        Some(format!("failed {failures} times in a row and is not asked until {until}: {why}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    fn failing() -> Sign {
+        Sign::Failing("answered with 503".to_owned())
+    }
+
+    fn opened() -> Breaker {
+        let breaker = Breaker::default();
+        for n in 1..=FAILURES {
+            assert_eq!(breaker.leave(at(0)), Leave::All);
+            breaker.begin();
+            assert_eq!(breaker.note(failing(), at(0)), n == FAILURES);
+        }
+        breaker
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_one_success_in_between_does_not_let_them() {
+        let breaker = Breaker::default();
+        for _ in 0..FAILURES {
+            for _ in 1..FAILURES {
+                assert!(!breaker.note(failing(), at(0)));
+            }
+            breaker.note(Sign::Reached, at(0));
+        }
+        assert_eq!((breaker.leave(at(0)), breaker.reason()), (Leave::All, None));
+        let opened = opened();
+        assert_eq!(opened.leave(at(4)), Leave::None(Some(Duration::from_secs(6))));
+        assert!(opened.reason().is_some_and(|why| why.starts_with("failed 5 times in a row") && why.ends_with("503")));
+    }
+
+    #[test]
+    fn one_run_finds_out_whether_it_closes() {
+        let breaker = opened();
+        assert_eq!(breaker.leave(at(10)), Leave::One);
+        breaker.begin();
+        assert_eq!(breaker.leave(at(10)), Leave::None(None));
+        breaker.note(failing(), at(11));
+        assert_eq!(breaker.leave(at(11)), Leave::None(Some(Duration::from_secs(20))), "twice as long");
+        assert_eq!(breaker.leave(at(31)), Leave::One);
+        breaker.begin();
+        breaker.note(Sign::Reached, at(32));
+        assert_eq!(breaker.leave(at(32)), Leave::All);
+    }
+
+    #[test]
+    fn a_trial_that_finds_nothing_out_is_followed_by_another_one() {
+        let breaker = opened();
+        breaker.begin();
+        breaker.note(Sign::Unknown, at(10));
+        assert_eq!(breaker.leave(at(10)), Leave::One);
+    }
+
+    #[test]
+    fn those_that_were_on_their_way_do_not_lengthen_the_pause() {
+        let breaker = opened();
+        assert!(!breaker.note(failing(), at(5)));
+        assert_eq!(breaker.leave(at(10)), Leave::One);
+    }
+}

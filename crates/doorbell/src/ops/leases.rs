@@ -1,0 +1,190 @@
+//! Runs that are carried out elsewhere, as whoever has their lease speaks of them.
+
+use std::time::Duration;
+
+use doorbell_client::api::{self, RunEnd, ShownLease};
+use doorbell_core::id::RunId;
+use serde_json::Value;
+
+use super::Error;
+use crate::app::{App, Caller};
+use crate::dispatch::{Dispatcher, Told};
+use crate::store::{Holder, Lease, Running};
+
+/// The largest result in bytes.
+const LARGEST_RESULT: usize = 1024 * 1024;
+/// Characters of an error that are kept.
+const LONGEST_ERROR: usize = 1000;
+/// The longest wait before another try that can be asked for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Who speaks of a run.
+#[derive(Debug, Clone)]
+pub enum Speaker {
+    /// Somebody with a key, who shows the lease beside it.
+    Key(Caller),
+    /// An agent that was told to call back: the lease is its proof.
+    Lease(Lease),
+}
+
+/// How a request means a run to have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Well.
+    Complete,
+    /// Badly.
+    Fail,
+    /// As it says.
+    Either,
+}
+
+/// Ends a run, as whoever carried it out tells.
+///
+/// # Errors
+/// If it is not the caller's, its lease is another one by now, or what is told cannot be understood.
+pub async fn end(
+    app: &App,
+    dispatcher: &Dispatcher,
+    speaker: &Speaker,
+    id: &str,
+    ending: Ending,
+    end: RunEnd,
+) -> Result<api::EndedRun, Error> {
+    let running = find(app, speaker, id, end.lease.as_ref()).await?;
+    let run = running.run.id;
+    let told = read(ending, end)?;
+    if !dispatcher.end_outside(&running, told).await? {
+        return Err(lost());
+    }
+    let state = app.store.run(run).await?.map(|(run, _)| run.state.as_str().to_owned());
+    Ok(api::EndedRun { id: run.to_string(), state: state.unwrap_or_default() })
+}
+
+/// The run that is spoken of, if the lease that is shown is its own.
+pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&ShownLease>) -> Result<Running, Error> {
+    let id: Option<RunId> = id.parse().ok();
+    let running = match id {
+        Some(id) => app.store.running_run(id).await?,
+        None => None,
+    };
+    let shown = match speaker {
+        Speaker::Lease(lease) => Some(*lease),
+        Speaker::Key(caller) => {
+            let agent = match (&running, id) {
+                (Some(running), _) => Some(running.run.agent.clone()),
+                (None, Some(id)) => app.store.run(id).await?.map(|(run, _)| run.agent),
+                (None, None) => None,
+            };
+            if !agent.is_some_and(|agent| caller.may_see(&agent)) {
+                return Err(Error::NotFound("run"));
+            }
+            may_carry_out(caller)?;
+            let shown =
+                shown.ok_or_else(|| Error::Invalid("`lease` must be the lease that came with it".to_owned()))?;
+            Lease::from_token(shown.token())
+        }
+    };
+    let is_shown = |running: &Running| shown.is_some_and(|shown| shown.is(running.lease));
+    match (running.filter(is_shown), speaker) {
+        (None, _) => Err(lost()),
+        // So that a removed key ends what was done with it.
+        (Some(running), Speaker::Lease(_)) if matches!(running.holder, Holder::Worker(_)) => {
+            Err(Error::NotAllowed("this run was handed to a worker: show the worker's key, and the lease beside it"))
+        }
+        (Some(running), _) => Ok(running),
+    }
+}
+
+/// Refuses keys that carry nothing out.
+pub(super) fn may_carry_out(caller: &Caller) -> Result<(), Error> {
+    match caller {
+        Caller::Owner { .. } | Caller::Agent(_) => Ok(()),
+        Caller::Viewer | Caller::Run { .. } => Err(Error::NotAllowed("this key may not carry runs out")),
+    }
+}
+
+pub(super) fn lost() -> Error {
+    let detail = "this lease is over: the run has ended, or is tried again under another lease. Stop working on it";
+    Error::Conflict("lease_lost", detail.to_owned())
+}
+
+fn read(ending: Ending, end: RunEnd) -> Result<Told, Error> {
+    let invalid = |detail: &str| Err(Error::Invalid(detail.to_owned()));
+    let failed = ending == Ending::Fail || (ending == Ending::Either && end.error.is_some());
+    if !failed {
+        if end.error.is_some() || end.retry.is_some() || end.retry_after.is_some() {
+            return invalid("`error`, `retry` and `retryAfter` are for a run that failed: POST …/fail");
+        }
+        let result = end.result.map(|result| result.to_string());
+        return match result {
+            Some(result) if result.len() > LARGEST_RESULT => invalid("`result` is larger than 1 MiB"),
+            result => Ok(Told::Completed(result)),
+        };
+    }
+    if end.result.is_some() {
+        return invalid("`result` is for a run that is done: POST …/complete");
+    }
+    let after = match end.retry_after.map(Duration::try_from_secs_f64) {
+        None => None,
+        Some(Ok(wait)) if wait <= LONGEST_WAIT => Some(wait),
+        Some(_) => return invalid("`retryAfter` must be seconds, 30 days at most"),
+    };
+    // Who says when to try again wants another try.
+    let retry = end.retry.or(after.map(|_| true));
+    Ok(Told::Failed { reason: reason(end.error), retry, after })
+}
+
+/// An error as one sentence.
+fn reason(error: Option<Value>) -> String {
+    let text = match error {
+        None | Some(Value::Null) => "failed, and did not say why".to_owned(),
+        Some(Value::String(text)) => text,
+        Some(Value::Object(fields)) => match fields.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => Value::Object(fields).to_string(),
+        },
+        Some(other) => other.to_string(),
+    };
+    match text.char_indices().nth(LONGEST_ERROR) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn told(ending: Ending, end: Value) -> Result<Told, String> {
+        read(ending, serde_json::from_value(end).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_end_is_told_in_one_of_two_ways() {
+        assert_eq!(told(Ending::Complete, json!({})), Ok(Told::Completed(None)));
+        assert_eq!(told(Ending::Either, json!({"result": [1]})), Ok(Told::Completed(Some("[1]".to_owned()))));
+        let failed = Told::Failed { reason: "no".to_owned(), retry: None, after: None };
+        assert_eq!(told(Ending::Either, json!({"error": "no"})), Ok(failed.clone()));
+        assert_eq!(told(Ending::Fail, json!({"error": {"message": "no", "code": 7}})), Ok(failed));
+        assert!(told(Ending::Complete, json!({"error": "no"})).unwrap_err().contains("/fail"));
+        assert!(told(Ending::Fail, json!({"result": 1})).unwrap_err().contains("/complete"));
+    }
+
+    #[test]
+    fn who_says_when_to_try_again_gets_another_try() {
+        let busy = told(Ending::Fail, json!({"error": "busy", "retryAfter": 90})).unwrap();
+        let after = Some(Duration::from_secs(90));
+        assert_eq!(busy, Told::Failed { reason: "busy".to_owned(), retry: Some(true), after });
+        for wait in [json!(-1), json!(1e9)] {
+            assert!(told(Ending::Fail, json!({"retryAfter": wait})).unwrap_err().contains("retryAfter"), "{wait}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_not_endless() {
+        assert!(told(Ending::Complete, json!({"result": "x".repeat(LARGEST_RESULT)})).is_err());
+        assert_eq!(reason(Some(json!("ä".repeat(5000)))).chars().count(), LONGEST_ERROR + 1);
+    }
+}
