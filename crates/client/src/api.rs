@@ -3,12 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod flow;
 mod keys;
 mod leases;
 mod replays;
 mod sources;
 mod starts;
 
+pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
     EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
@@ -280,18 +282,6 @@ pub struct RunDetail {
     /// The events that it has beside its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Companion>,
-}
-
-/// A further event of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Companion {
-    /// `evt_…`.
-    pub event_id: String,
-    /// `{provider}.{event}[.{action}]`.
-    pub event_type: String,
-    /// When it was received first.
-    pub received_at: String,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -584,16 +574,6 @@ pub struct AgentStats {
     /// Which of its running runs have which key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
-}
-
-/// A running run that has a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Holder {
-    /// The key.
-    pub key: String,
-    /// `run_…`.
-    pub run_id: String,
 }
 
 /// A trigger to be held against stored events.

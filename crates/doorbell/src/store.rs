@@ -29,7 +29,7 @@ pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{PAUSED, Retry, Standing};
+pub use queues::{Effects, PAUSED, Retry, Standing};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
 /// What a verb answers.
@@ -68,8 +68,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps a refused delivery. The store keeps the newest [`MOST_REJECTIONS`] of each source and drops older ones.
     fn reject(&self, rejection: Rejection) -> Answer<'_, ()>;
 
-    /// Takes queued runs of an agent, oldest first, makes them running under a new lease each, and
-    /// opens an attempt for each. One whose event cannot be read fails instead, so that it does not block the others.
+    /// Takes up to as many queued runs of an agent as there are leases, makes them running under one each, and opens an
+    /// attempt for each: the oldest first, or where there is flow control, those whose turn it is. One whose event cannot
+    /// be read fails instead, so that it does not block the others.
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>>;
 
     /// Remembers the process that carries an attempt out. False if the lease is no longer the run's.
@@ -86,6 +87,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// If the run's end was asked for ([`Store::cancel`]) and the transition is not to a final state, the run is
     /// cancelled instead: the request may have come too late for whoever decided the transition.
+    /// Likewise one that is being replaced is superseded, unless it came to its own end.
     fn finish(&self, finish: Finish) -> Answer<'_, bool>;
 
     /// Queues the waiting runs that are due, and answers their agents and when the next one will be due. Many are
@@ -349,17 +351,6 @@ pub struct Accepted {
     pub dropped: Vec<RunId>,
     /// What flow control did to runs.
     pub effects: Effects,
-}
-
-/// What flow control did to runs when an event came.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// Runs that are replaced before they ran.
-    pub superseded: Vec<RunId>,
-    /// Running runs whose end is asked for, because they are replaced; with whom to name as the cause.
-    pub asked_to_end: Vec<(RunId, String)>,
-    /// When the first run is due that gathers events.
-    pub due: Option<Timestamp>,
 }
 
 /// What became of one event for one agent.

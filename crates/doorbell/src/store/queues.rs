@@ -1,7 +1,8 @@
-//! Queues as a whole: agents that stand still, and runs that go on.
+//! Queues as a whole: agents that stand still, runs that go on, and what flow control does to runs.
 
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
+use doorbell_core::time::Timestamp;
 
 /// How an agent of the configuration stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,4 +31,15 @@ pub enum Retry {
     Forgotten,
     /// There is no such run.
     Unknown,
+}
+
+/// What flow control did to runs when an event came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Runs that are replaced before they ran.
+    pub superseded: Vec<RunId>,
+    /// Running runs whose end is asked for, because they are replaced; with whom to name as the cause.
+    pub asked_to_end: Vec<(RunId, String)>,
+    /// When the first run is due that gathers events.
+    pub due: Option<Timestamp>,
 }

@@ -1,0 +1,25 @@
+//! What flow control makes visible: the events of a run, and who has which key.
+
+use serde::{Deserialize, Serialize};
+
+/// A further event of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Companion {
+    /// `evt_…`.
+    pub event_id: String,
+    /// `{provider}.{event}[.{action}]`.
+    pub event_type: String,
+    /// When it was received first.
+    pub received_at: String,
+}
+
+/// A running run that has a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// The key.
+    pub key: String,
+    /// `run_…`.
+    pub run_id: String,
+}
