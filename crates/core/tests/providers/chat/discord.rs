@@ -155,7 +155,7 @@ fn an_option_that_is_typed_is_answered_and_is_work_for_agents_that_name_it_only(
     };
     let conditions = Conditions::default();
     let (agent, source) = ("deploys".to_owned(), "bot".to_owned());
-    let trigger = Trigger { agent, position: 0, source, clauses: vec![commands], conditions };
+    let trigger = Trigger { agent, position: 0, source, clauses: vec![commands], conditions, flow: Default::default() };
     let candidate = |event| {
         let handshake = Event::is_handshake(event);
         Candidate { source: "bot", handshake, context: event.context() }
