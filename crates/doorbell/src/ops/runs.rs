@@ -80,7 +80,8 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     if !caller.may_see(&run.agent) {
         return Err(Error::NotFound("run"));
     }
-    Ok(api::RunDetail { run: view_run(run), attempts: attempts.into_iter().map(view_attempt).collect() })
+    let run = api::Run { follow_up_fails: app.untold.why(id), ..view_run(run) };
+    Ok(api::RunDetail { run, attempts: attempts.into_iter().map(view_attempt).collect() })
 }
 
 /// Lines in one answer at most.
