@@ -255,6 +255,9 @@ pub struct Run {
     /// What became of telling, where its event came from, how it ended: none if nobody waits there, or not yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up: Option<FollowUp>,
+    /// Why it could not be told yet, while it is being tried again. Only of one run that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up_fails: Option<String>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
 }

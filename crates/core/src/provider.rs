@@ -197,6 +197,19 @@ pub trait Provider: Debug + Send + Sync {
     /// Where its secrets stand.
     fn credential(&self) -> CredentialType;
 
+    /// How its maker writes the name of the event that a delivery is, where Doorbell knows: events are spelled alike here,
+    /// whoever sends them.
+    fn makers_name(&self, delivery: &Delivery) -> Option<String> {
+        let _ = delivery;
+        None
+    }
+
+    /// What the headers say of an earlier try of the same delivery, where its protocol says so (Slack).
+    fn retried(&self, delivery: &Delivery) -> Option<String> {
+        let _ = delivery;
+        None
+    }
+
     /// The filter fields of its triggers.
     fn filters(&self) -> &[FilterField];
 

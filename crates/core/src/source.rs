@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::Context;
+use crate::event::{Context, Value};
 use crate::provider::{Key, Provider};
 
 /// What makes two deliveries the same event.
@@ -85,8 +85,15 @@ impl Source {
         &self.ignored
     }
 
-    /// Who caused an event with this context, if that is somebody whose events start nothing.
+    /// Who caused an event with this context, if that is somebody whose events start nothing. What several caused
+    /// together (`senders`) is ignored only if all of them are.
     pub fn ignored_sender<'a>(&'a self, context: &Context) -> Option<&'a str> {
+        if let Some(Value::List(senders)) = context.get("senders") {
+            let ignored =
+                |sender: &String| self.ignored.iter().find(|ignored| self.provider.is_sender(ignored, sender));
+            let all = senders.iter().map(ignored).collect::<Option<Vec<_>>>()?;
+            return all.first().map(|ignored| ignored.as_str());
+        }
         let is =
             |name: &str, field: &str| context.text(field).is_some_and(|sender| self.provider.is_sender(name, sender));
         let caused = |name: &&String| SENDERS.iter().any(|field| is(name, field));

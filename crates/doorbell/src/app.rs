@@ -25,12 +25,14 @@ mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
+mod untold;
 
 pub use pauses::{Pause, Paused, Pauses, Rate};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
+pub use untold::Untold;
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -56,6 +58,8 @@ pub struct App {
     pub pauses: Pauses,
     /// Events that are carried out once more.
     pub replays: Replays,
+    /// Follow-ups that are being tried.
+    pub untold: Untold,
     /// What happens, for those who watch.
     pub activity: Activity,
     /// What may be worth telling.
@@ -99,6 +103,7 @@ impl App {
             secret_uses,
             pauses,
             replays: Replays::default(),
+            untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),
             metrics,

@@ -19,6 +19,9 @@ pub struct Source {
     /// What each of them verified so far, in the same order.
     #[serde(default)]
     pub credential_uses: Vec<CredentialUse>,
+    /// Whether its sender showed a secret that is not the credential yet. For owners.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret_captured: bool,
     /// Whose events are stored and start nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_senders: Vec<String>,

@@ -38,8 +38,8 @@ use crate::secret::Secret;
 use crate::source::NamedKey;
 use crate::verify::{Rejection, RejectionCode};
 
-/// The longest text that a sender may show as its secret, in bytes.
-const LONGEST_SECRET: usize = 4096;
+/// How long a text that a sender shows as its secret is, in bytes: what is shorter protects nothing.
+const SECRET_LENGTHS: std::ops::RangeInclusive<usize> = 8..=4096;
 
 mod definition;
 mod handshake;
@@ -125,7 +125,7 @@ impl Provider for Declared {
         let greeting = self.definition.handshakes.iter().find_map(|handshake| handshake.greet(delivery));
         let Some(Greeting::Secret { secret, answer }) = greeting else { return Ok(greeting) };
         let text = secret.expose();
-        if text.is_empty() || text.len() > LONGEST_SECRET || !text.iter().all(u8::is_ascii_graphic) {
+        if !SECRET_LENGTHS.contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
             return Err(Rejection::mismatch("what is shown as a secret is none"));
         }
         if !keys.is_empty() && self.verify(keys, delivery).is_ok() {
@@ -150,6 +150,10 @@ impl Provider for Declared {
 
     fn read(&self, delivery: &Delivery) -> Result<Vec<Reading>, Unreadable> {
         reading::read(&self.definition, delivery).map(|reading| vec![reading])
+    }
+
+    fn makers_name(&self, delivery: &Delivery) -> Option<String> {
+        reading::makers_name(&self.definition, delivery)
     }
 
     fn answer(&self, event: &Event, _started: bool) -> Option<Answer> {

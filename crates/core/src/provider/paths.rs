@@ -28,7 +28,7 @@ struct Node {
 
 /// It is not a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a JSON pointer: it begins with `/`, as in `/issue/title`")]
+#[error("{0:?} is not a JSON pointer: it begins with `/`, as in `/issue/title`, and `~0` stands for `~`, `~1` for `/`")]
 pub struct InvalidPointer(pub String);
 
 /// What was found: the JSON of each value as it stands there.
@@ -50,7 +50,9 @@ impl Paths {
             if paths.pointers.contains(&pointer) {
                 continue;
             }
-            let Some(rest) = pointer.strip_prefix('/') else { return Err(InvalidPointer(pointer)) };
+            let rest = pointer.strip_prefix('/');
+            let rest = rest.filter(|rest| rest.split('~').skip(1).all(|after| after.starts_with(['0', '1'])));
+            let Some(rest) = rest else { return Err(InvalidPointer(pointer)) };
             let mut node = &mut paths.root;
             for part in rest.split('/') {
                 let name = part.replace("~1", "/").replace("~0", "~");
@@ -346,7 +348,9 @@ mod tests {
 
     #[test]
     fn what_is_no_pointer_is_refused() {
-        assert!(Paths::new(["a/b"]).is_err());
+        for wrong in ["a/b", "", "/a~3", "/a~", "/~/b"] {
+            assert!(Paths::new([wrong]).is_err(), "{wrong}");
+        }
         assert!(Paths::new(["/a~1b"]).is_ok_and(|paths| paths.find(r#"{"a/b":1}"#).unwrap().has("/a~1b")));
     }
 

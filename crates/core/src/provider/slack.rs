@@ -166,6 +166,17 @@ impl Provider for Slack {
         Some(replies::at_once(event.delivery(), started))
     }
 
+    fn retried(&self, delivery: &Delivery) -> Option<String> {
+        let number = delivery.header("X-Slack-Retry-Num").ok()?;
+        // It is not signed: a word for the log, and no more.
+        let words = [Some(number), delivery.header("X-Slack-Retry-Reason").ok()];
+        let is_plain = |word: &&str| {
+            word.len() <= 40 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        };
+        let words: Vec<&str> = words.into_iter().flatten().filter(is_plain).collect();
+        (!words.is_empty()).then(|| words.join(" "))
+    }
+
     fn follows_up(&self) -> bool {
         true
     }

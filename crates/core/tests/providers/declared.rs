@@ -341,11 +341,14 @@ fn a_signing_secret_of_gitlab_is_no_token_and_a_token_no_signing_secret() {
     let signing = source(shipped_one("gitlab"), &[WHSEC]);
     assert!(matches!(signing.keys()[0].key, Key::Hmac(_)));
     let shown = delivery(&[("X-Gitlab-Token", WHSEC)], r#"{"object_kind":"push"}"#);
-    assert_eq!(refusal(&signing, &shown), RejectionCode::SignatureMissing);
+    assert_eq!(refusal(&signing, &shown), RejectionCode::SignatureMismatch);
     let token = source(shipped_one("gitlab"), &[TEXT]);
     assert!(matches!(token.keys()[0].key, Key::Token(_)));
     // GitLab sends both, and this source can judge one of them only.
     let mut both = Delivery::clone(&sample_of(&signing));
+    // Only signed, it says which kind of secret is missing.
+    let said = verify(&token, &Arc::new(both.clone())).unwrap_err().to_string();
+    assert_eq!(said, "webhook-signature is a signature, and the secret of this source is of another kind");
     both.headers.insert("x-gitlab-token", TEXT.parse().unwrap());
     assert!(verify(&token, &Arc::new(both)).is_ok());
 }
@@ -400,6 +403,28 @@ fn notions_first_request_shows_the_secret_and_only_if_it_is_signed_with_it() {
     assert!(matches!(notion.greet(&[], &delivery(&[("X-Notion-Signature", "sha256=00")], long)), Ok(None)));
     let usual = sample_of(&source_of("notion"));
     assert!(matches!(notion.greet(&[], &usual), Ok(None)));
+    // What can be no secret is none: a number, and what is too short.
+    for odd in ["1", "true", "\"\"", "\"short\""] {
+        let shown = delivery(&[("X-None", "x")], format!(r#"{{"verification_token":{odd}}}"#));
+        assert!(!matches!(notion.greet(&[], &shown), Ok(Some(_))), "{odd}");
+    }
+}
+
+#[test]
+fn what_several_authors_did_in_notion_is_ignored_only_if_all_of_them_are() {
+    let source = source_of("notion");
+    let ignored = |names: &[&str], authors: &str| {
+        let body = format!(r#"{{"id":"1","type":"page.created","authors":{authors}}}"#);
+        let reading = source.provider().read(&delivery(&[("X-None", "x")], body)).unwrap().remove(0);
+        let source = Source::new("wiki", source.shared_provider(), Vec::new(), true, Dedup::Id).unwrap();
+        let source = source.ignoring(names.iter().map(ToString::to_string).collect());
+        source.ignored_sender(&reading.context).map(str::to_owned)
+    };
+    let both = r#"[{"id":"bot","type":"bot"},{"id":"kim","type":"person"}]"#;
+    assert_eq!(ignored(&["bot"], r#"[{"id":"bot","type":"bot"}]"#).as_deref(), Some("bot"));
+    assert_eq!(ignored(&["bot"], both), None, "a person did it, too");
+    assert!(ignored(&["kim", "bot"], both).is_some());
+    assert_eq!(ignored(&["bot"], "[]"), None);
 }
 
 #[test]

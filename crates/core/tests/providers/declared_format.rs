@@ -36,6 +36,17 @@ fn problems(text: &str) -> Vec<(String, String)> {
 }
 
 #[test]
+fn a_misspelt_scheme_hides_no_other_mistake() {
+    let text = with(
+        "[[signature]]\nscheme = \"hmca\"\nheader = \"a b\"\nencodign = \"hex\"\nalgorithm = \"sha3\"\n[context]\nx = \"/a~3\"\n",
+    );
+    let said = problems(&text);
+    let has = |word: &str| said.iter().any(|(message, _)| message.contains(word));
+    assert!(has("did you mean `hmac`") && has("is not the name of a header") && has("`encodign`"), "{said:?}");
+    assert!(has("`algorithm` cannot be") && has("/a~3") && said.len() == 5, "{said:?}");
+}
+
+#[test]
 fn the_provider_of_the_documentation_works_from_end_to_end() {
     let example = DOCS.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let shop = Declared::new(Definition::parse(example).unwrap_or_else(|problems| panic!("{problems:?}")));
@@ -191,6 +202,7 @@ answer = { status = 202, body = '{"challenge":"{/challenge}"}' }
     };
     assert_eq!(ask(Method::GET, "?a=b&challenge=x%20y", ""), Some((200, "x y".to_owned())));
     assert_eq!(ask(Method::GET, "?a=b", ""), None);
+    assert_eq!(ask(Method::GET, "?challenge=x&challenge=y", ""), None, "of two, none is the one");
     assert_eq!(ask(Method::POST, "?challenge=x", ""), None);
     let body = r#"{"type":"verification","challenge":7}"#;
     assert_eq!(ask(Method::POST, "", body), Some((202, r#"{"challenge":"7"}"#.to_owned())));

@@ -13,7 +13,7 @@ use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table};
-use crate::config::{is_named, providers, read_provider};
+use crate::config::{is_named, nearest, providers, read_provider};
 
 pub(super) mod about;
 mod check;
@@ -73,9 +73,18 @@ pub(super) fn all_of(context: &Context) -> Vec<Arc<dyn Provider>> {
 
 /// The provider that a name means.
 fn find(context: &Context, name: &str) -> anyhow::Result<Arc<dyn Provider>> {
-    let found = all_of(context).into_iter().find(|provider| is_named(provider.as_ref(), name));
-    let missing = || Failure::new(Exit::NotFound, format!("there is no provider `{name}`"));
-    Ok(found.ok_or_else(|| missing().hint("`doorbell providers` lists them"))?)
+    let all = all_of(context);
+    if let Some(found) = all.iter().find(|provider| is_named(provider.as_ref(), name)) {
+        return Ok(Arc::clone(found));
+    }
+    let missing =
+        Failure::new(Exit::NotFound, format!("there is no provider `{name}` (`doorbell providers` lists them)"));
+    let aliases = all.iter().flat_map(|provider| provider.aliases()).map(AsRef::as_ref);
+    Err(match nearest(name, all.iter().map(|provider| provider.name()).chain(aliases)) {
+        Some(meant) => missing.hint(format!("did you mean `{meant}`?")),
+        None => missing,
+    }
+    .into())
 }
 
 fn list(context: &Context) -> anyhow::Result<()> {

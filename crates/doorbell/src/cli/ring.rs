@@ -8,8 +8,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
-use doorbell_client::{Sender, Sent};
-use doorbell_core::provider::{Provider, Sample, find_sample};
+use doorbell_client::api::Receipt;
+use doorbell_client::{Answer, EventQuery, Sender, Sent};
+use doorbell_core::provider::{Provider, Sample, Signed, find_sample};
 use doorbell_core::source::Source;
 
 pub(super) use self::report::Expectation;
@@ -34,8 +35,8 @@ mod volley;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RingArgs {
-    /// The provider to play, e.g. `github`
-    #[arg(add = completions::provider_names())]
+    /// The provider to play, e.g. `github`, or the source to ring by its name
+    #[arg(value_name = "PROVIDER|SOURCE", add = completions::provider_names())]
     provider: String,
     /// The event to send: `issues.opened`, or `issues` for the first sample of it
     #[arg(add = completions::samples())]
@@ -99,8 +100,12 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
     let sender = Sender::new(&url)?;
     let bell = Bell::new(Arc::clone(source), event, &args, seen_as(context, &config, &url))?;
     if args.count == 1 {
-        let sent = bell.ring(&sender).await.map_err(|error| explain(error, args.to.as_deref()))?;
-        let code = report::one(context, bell.expectation, &sent, bell.signer.handshake())?;
+        let signed = bell.next();
+        let sent = sender.post(&signed.headers, signed.body.clone()).await;
+        let sent = sent.map_err(|error| explain(error.into(), args.to.as_deref()))?;
+        let here = !args.to.as_deref().is_some_and(is_url);
+        let became = if here && is_in_its_words(&sent) { became(context, &bell, signed).await } else { None };
+        let code = report::one(context, bell.expectation, &sent, became.as_ref(), bell.signer.handshake())?;
         hint(&bell, args.to.as_deref(), sent.status);
         return Ok(code);
     }
@@ -140,7 +145,9 @@ async fn dropped(context: &Context) -> Option<BTreeMap<String, u64>> {
 
 fn list(context: &Context, name: &str) -> anyhow::Result<()> {
     let all = all_of(context);
-    let Some(provider) = all.iter().find(|provider| is_named(provider.as_ref(), name)) else {
+    let of_source = || Some(context.config().ok()?.sources.get(name)?.shared_provider());
+    let found = all.iter().find(|provider| is_named(provider.as_ref(), name)).cloned().or_else(of_source);
+    let Some(provider) = found else {
         return Err(Failure::usage(format!("there is no provider `{name}`")).hint(known(&all)).into());
     };
     if context.json {
@@ -219,11 +226,43 @@ impl Bell {
         Ok(Self { signer, expectation })
     }
 
+    /// A delivery of its own.
+    fn next(&self) -> Signed {
+        self.signer.sign(self.expectation, &random::uuid())
+    }
+
     /// Sends it once, as a delivery of its own.
     async fn ring(&self, sender: &Sender) -> anyhow::Result<Sent> {
-        let signed = self.signer.sign(self.expectation, &random::uuid());
+        let signed = self.next();
         Ok(sender.post(&signed.headers, signed.body).await?)
     }
+}
+
+/// Whether it was taken, and answered in the words of its protocol, which say nothing of the event.
+fn is_in_its_words(sent: &Sent) -> bool {
+    (200..300).contains(&sent.status) && matches!(sent.answer, Answer::Other(_))
+}
+
+/// The newest events of a source that are looked through for the one that was rung.
+const MOST_LOOKED_AT: u32 = 50;
+
+/// What the project's gateway made of a delivery, which its protocol's own answer does not say; none if nobody knows.
+async fn became(context: &Context, bell: &Bell, signed: Signed) -> Option<Receipt> {
+    let source = &bell.signer.source;
+    let read = source.provider().read(&bell.signer.delivery(signed)).ok()?;
+    let delivery_id = read.into_iter().next()?.delivery_id?;
+    let query =
+        EventQuery { source: Some(source.name().to_owned()), limit: Some(MOST_LOOKED_AT), ..EventQuery::default() };
+    let events = context.client().ok()?.events(&query).await.ok()?.events;
+    let event = events.into_iter().find(|event| event.delivery_id.as_ref() == Some(&delivery_id))?;
+    Some(Receipt {
+        received: true,
+        delivery_id: event.id,
+        event: event.event_type,
+        runs: event.outcomes.into_iter().filter_map(|outcome| outcome.run_id).collect(),
+        duplicate: event.duplicates > 0,
+        deliveries: Vec::new(),
+    })
 }
 
 fn no_sample(provider: &dyn Provider, samples: &[Sample], event: &str) -> Failure {

@@ -239,6 +239,9 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     if let Some(due) = &run.due_at {
         table.row([if run.attempt == 0 { "Starts" } else { "Next try" }, &clock.show(due)]);
     }
+    if let Some(why) = &run.follow_up_fails {
+        table.row(["Follow-up", &format!("not sent yet, being tried again: {why}")]);
+    }
     if let Some(follow_up) = &run.follow_up {
         let at = clock.show(&follow_up.at);
         table.row([

@@ -6,6 +6,7 @@ use doorbell_client::api::{CapturedSecret, CredentialUse, Delivery, Source};
 use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
+use super::known::check_source;
 use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
 
@@ -96,7 +97,14 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     let mut table = Table::new(&["SOURCE", "PROVIDER", "URL", "VERIFIED WITH"]).wrapping_last();
     let clock = Clock::here();
     list.sources.iter().for_each(|source| table.row(row(source, &clock)));
-    Ok(table.print()?)
+    table.print()?;
+    for source in list.sources.iter().filter(|source| source.secret_captured) {
+        let name = escape_terminal(&source.name);
+        output::note(format!(
+            "a captured secret waits: `doorbell sources captured {name}` shows it, and how to keep it"
+        ));
+    }
+    Ok(())
 }
 
 fn row(source: &Source, clock: &Clock) -> [String; 4] {
@@ -154,6 +162,7 @@ async fn captured(context: &Context, args: &CapturedArgs) -> anyhow::Result<()> 
     let client = context.client()?;
     let name = &args.source;
     let missing = Failure::missing("captured secret of source", name, "doorbell sources");
+    check_source(&client, Some(name)).await?;
     if args.forget {
         client.forget_captured_secret(name).await.map_err(missing)?;
         return Ok(output::line(format!("removed the captured secret of {}", escape_terminal(name)))?);

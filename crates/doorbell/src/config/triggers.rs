@@ -110,7 +110,7 @@ fn unknown_source(node: &Node, source: &str, sources: Option<&Sources>) -> Probl
 }
 
 fn clause(field: &FilterField, node: &Node, provider: &dyn Provider) -> Result<Clause, Problem> {
-    let texts = node.texts("a list of strings such as [\"a\", \"b\"]")?;
+    let texts = node.words("a list of strings such as [\"a\", \"b\"]")?;
     if texts.is_empty() {
         let message = format!("an empty list of `{}` matches nothing, so the trigger never would", field.name);
         return Err(Problem::at(&node.place, message).help("name what is wanted, or leave the key out for everything"));

@@ -135,6 +135,19 @@ impl Node {
         }
     }
 
+    /// The same, in which numbers, `true` and `false` are their text: what an event says is held against it as text.
+    pub(super) fn words(&self, expected: &str) -> Result<Vec<(String, Place)>, Problem> {
+        let word = |node: &Self, expected: &str| match node.strict().kind {
+            Kind::Flag(flag) => Ok((flag.to_string(), node.place.clone())),
+            Kind::Whole(number) => Ok((number.to_string(), node.place.clone())),
+            _ => Ok((node.text(expected)?, node.place.clone())),
+        };
+        match self.strict().kind {
+            Kind::List(nodes) => nodes.iter().map(|node| word(node, "a string in this list")).collect(),
+            _ => Ok(vec![word(self, expected)?]),
+        }
+    }
+
     /// A table; `example` shows one.
     pub(super) fn into_table(self, example: &str) -> Result<Table, Problem> {
         match self.strict().kind {

@@ -172,8 +172,9 @@ impl FollowUps {
         let Some(event) = self.event_of(id).await? else { return Ok(Told::Noted) };
         let turn = self.turn(event);
         let _turn = turn.lock().await;
-        let Some((run, follow_up)) = self.prepare(id).await? else { return Ok(Told::Noted) };
-        let result = self.send(&follow_up).await;
+        let Some((run, source, follow_up)) = self.prepare(id).await? else { return Ok(Told::Noted) };
+        let result = self.send(&run, &source, &follow_up).await;
+        self.app.untold.end(id);
         match &result {
             Ok(()) => tracing::info!(run = %id, agent = run.agent, "run.followed_up"),
             Err(error) => tracing::error!(run = %id, agent = run.agent, error, "run.not_followed_up"),
@@ -209,8 +210,8 @@ impl FollowUps {
         Ok(!self.app.store.runs(query).await?.iter().any(|other| other.id != run.id && told(other)))
     }
 
-    /// The run, if it is over and nobody was told, with what is to be sent.
-    async fn prepare(&self, id: RunId) -> Result<Option<(StoredRun, FollowUp)>, Error> {
+    /// The run, if it is over and nobody was told, with its event's source and what is to be sent.
+    async fn prepare(&self, id: RunId) -> Result<Option<(StoredRun, String, FollowUp)>, Error> {
         let Ok(_place) = self.places.acquire().await else { return Ok(None) };
         let store = &self.app.store;
         let Some((run, _)) = store.run(id).await?.filter(|(run, _)| is_told_of(run)) else { return Ok(None) };
@@ -233,7 +234,7 @@ impl FollowUps {
         let (succeeded, first) = (run.state == State::Succeeded, self.is_first(&run).await?);
         let ended = Ended { agent: &run.agent, succeeded, text: &text, first };
         let follow_up = self.follow_up(&event, &body, &ended);
-        Ok(follow_up.map(|follow_up| (run, follow_up)))
+        Ok(follow_up.map(|follow_up| (run, event.source, follow_up)))
     }
 
     /// What the event's provider wants to be told.
@@ -266,7 +267,7 @@ impl FollowUps {
         Ok(if text.trim().is_empty() { "Done.".to_owned() } else { text.trim().to_owned() })
     }
 
-    async fn send(&self, follow_up: &FollowUp) -> Result<(), String> {
+    async fn send(&self, run: &StoredRun, source: &str, follow_up: &FollowUp) -> Result<(), String> {
         let FollowUp { method, url, body, until } = follow_up;
         let mut pause = FIRST_PAUSE;
         let mut said = "nobody waits for it any more".to_owned();
@@ -294,7 +295,9 @@ impl FollowUps {
             if clock::now().after(wait) > *until {
                 return Err(format!("{said}, until it was too late"));
             }
-            tracing::warn!(said, again_in_ms = wait.as_millis() as u64, "follow_up.not_sent");
+            tracing::warn!(run = %run.id, agent = run.agent, source, said, again_in_ms = wait.as_millis() as u64,
+                "follow_up.not_sent");
+            self.app.untold.note(run.id, &said);
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

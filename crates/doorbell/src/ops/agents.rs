@@ -56,6 +56,7 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
         credential_uses: uses_of(source),
+        secret_captured: matches!(caller, Caller::Owner { .. }) && super::captured::waits(app, source),
         ignored_senders: source.ignored_senders().to_vec(),
     });
     api::SourceList { sources: sources.collect() }

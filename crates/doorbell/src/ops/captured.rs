@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use doorbell_client::api;
 use doorbell_core::secret::Secret;
+use doorbell_core::source::Source;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -52,6 +53,16 @@ pub enum Kept {
     Known,
     /// As many others as are kept were shown before: it is not kept until the owner forgets them.
     Full,
+}
+
+/// Whether a secret of the source has verified a delivery: then its webhook is set up.
+pub fn is_set_up(app: &App, source: &Source) -> bool {
+    source.keys().iter().any(|key| app.secret_uses.of(source.name(), &key.instance).deliveries > 0)
+}
+
+/// Whether a secret was shown to a source that its owner has not made the credential yet, as far as can be known.
+pub(super) fn waits(app: &App, source: &Source) -> bool {
+    !is_set_up(app, source) && file_of(app, source.name()).exists()
 }
 
 /// Keeps a secret that a sender showed to a source, beside those that were shown before.

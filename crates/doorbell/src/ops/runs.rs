@@ -83,7 +83,7 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     }
     let events = if run.absorbed > 0 { app.store.companions(run.id).await? } else { Vec::new() };
     Ok(api::RunDetail {
-        run: view_run(run),
+        run: api::Run { follow_up_fails: app.untold.why(id), ..view_run(run) },
         attempts: attempts.into_iter().map(view_attempt).collect(),
         events: events.into_iter().map(view_companion).collect(),
     })

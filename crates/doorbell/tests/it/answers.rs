@@ -118,20 +118,38 @@ async fn the_result_of_a_slack_command_goes_to_its_response_url() {
 
 #[tokio::test]
 async fn a_follow_up_is_tried_again_until_it_is_taken_and_then_no_more() {
+    use std::sync::atomic::{AtomicBool, Ordering};
     let project = project("slack", "a signing secret", "slash_command", "true");
-    let tries = std::sync::atomic::AtomicUsize::new(0);
-    let outside =
-        Outside::start(project.root(), move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            0 => (503, String::new()),
-            _ => (200, "ok".to_owned()),
-        });
+    let up = std::sync::Arc::new(AtomicBool::new(false));
+    let is_up = std::sync::Arc::clone(&up);
+    let outside = Outside::start(project.root(), move |_| match is_up.load(Ordering::Relaxed) {
+        false => (503, String::new()),
+        true => (200, "ok".to_owned()),
+    });
     let outside = outside.await;
     let gateway = serve(&project, &outside);
     let form = "command=%2Fdeploy&team_id=T1&channel_id=C1&user_id=U1&trigger_id=13.2&\
                 response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1%2F2%2Fabc";
     post(&gateway, "slack", signed("slack", "a signing secret", "slash_command", form.to_owned())).await;
+    // Meanwhile it is seen which one is tried, and why in vain.
+    let run = wait_until("the first try to fail", async || {
+        let run = gateway.runs().await.pop()?;
+        let run = gateway.client.run(&run.id).await.unwrap().run;
+        run.follow_up_fails.is_some().then_some(run)
+    })
+    .await;
+    assert_eq!((run.follow_up_fails.as_deref(), run.follow_up), (Some("answered with 503"), None));
+    let log = project.read("gateway.log");
+    assert!(log.lines().any(|line| line.contains("follow_up.not_sent") && line.contains(&run.id)), "{log}");
+    up.store(true, Ordering::Relaxed);
+    let told = wait_until("it to be taken", async || {
+        let run = gateway.client.run(&run.id).await.unwrap().run;
+        run.follow_up.is_some().then_some(run)
+    })
+    .await;
+    assert_eq!((told.follow_up_fails, told.follow_up.unwrap().error), (None, None));
     let seen = reached(&outside, 2).await;
-    assert_eq!(seen.iter().filter(|seen| seen.url.ends_with("/T1/2/abc")).count(), 2);
+    assert!(seen.iter().filter(|seen| seen.url.ends_with("/T1/2/abc")).count() >= 2);
 }
 
 const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:orders";

@@ -93,6 +93,20 @@ fn a_provider_that_is_a_file_is_listed_shown_and_tested() {
         let tested = project.json(&["providers", "test", which]);
         assert_eq!((&tested["failed"], &tested["tests"][0]["events"][0]), (&0.into(), &"acme-ci.built".into()));
     }
+    // Samples are of the event that they say, and there are some, whatever proves the sender.
+    let token = ACME.replace("scheme = \"hmac\"", "scheme = \"token\"");
+    for (text, problem) in [
+        (
+            ACME.replace("event = \"built\"", "event = \"zork\""),
+            "its `event` is `zork`, and it is read as acme-ci.built",
+        ),
+        (token.split("[[sample]]").next().unwrap().to_owned(), "it has no sample to test with"),
+    ] {
+        project.write("elsewhere.toml", &text);
+        let tested = project.run(&["providers", "test", "elsewhere.toml", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
+        assert_eq!((tested.status.success(), &report["tests"][0]["problem"]), (false, &problem.into()), "{report}");
+    }
     let types = project.json(&["creds", "types"]);
     assert!(types["types"].as_array().unwrap().iter().any(|one| one["type"] == "acme_ci_webhook_secret"));
     let settings = String::from_utf8(project.run(&["config"]).stdout).unwrap();

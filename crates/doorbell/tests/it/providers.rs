@@ -26,31 +26,43 @@ fn every_provider_is_listed_shown_and_tested() {
     }
     let tested = project.json(&["providers", "test"]);
     assert!(tested["failed"] == 0 && tested["tests"].as_array().unwrap().len() > 10, "{tested}");
-    assert_eq!(project.run(&["providers", "show", "githb"]).status.code(), Some(3));
+    let misspelt = project.run(&["providers", "show", "githb"]);
+    assert_eq!(misspelt.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&misspelt.stderr).contains("did you mean `github`?"), "{misspelt:?}");
     let types = project.json(&["creds", "types"]);
     let types = types["types"].as_array().unwrap();
     assert!(types.iter().any(|one| one["type"] == "github_webhook_secret" && one["usedBy"] == "github"), "{types:?}");
 }
 
-/// The example of each provider is a project.
-#[test]
-fn the_example_of_every_provider_loads() {
+/// The example on each provider's page, word by word, is a project whose agent runs when the sample that it names is rung.
+#[tokio::test]
+async fn the_example_of_every_provider_works_word_by_word() {
     let listed = Project::new("").json(&["providers"]);
-    for provider in listed["providers"].as_array().unwrap() {
-        let name = provider["name"].as_str().unwrap();
+    for played in senders::all() {
+        let name = played.name();
         let page = Project::new("").run(&["reference", "providers", name]);
         let page = String::from_utf8(page.stdout).unwrap();
         let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
         let (config, agent) = example.split_once("# agents/triage/config.toml\n").unwrap();
-        // Secrets are of many forms, and this is about the rest.
-        let config = config.replace("credential = \"acme\"", "allow_unsigned = true");
-        let project = Project::new(&config);
-        project.write(
-            "agents/triage/config.toml",
-            &format!("{agent}[runtime]\ntype = \"command\"\ncommand = [\"true\"]\n"),
-        );
-        let output = project.run(&["config"]);
-        assert!(output.status.success(), "{name}: {output:?}");
+        let project = Project::new(config);
+        played.keep_secrets(&project, "acme");
+        project.write("agents/triage/config.toml", agent);
+        let gateway = project.serve();
+        let shown = listed["providers"].as_array().unwrap().iter().find(|shown| shown["name"] == name).unwrap();
+        let sample = shown["samples"].as_array().unwrap().iter().find(|sample| sample["handshake"] == false).unwrap();
+        let sample = sample["event"].as_str().unwrap();
+        let rung = project.run(&["ring", name, sample]);
+        let said = String::from_utf8_lossy(&rung.stderr).into_owned();
+        if said.contains("can sign") {
+            continue;
+        }
+        assert!(rung.status.success(), "{name}: {rung:?}");
+        let runs = gateway.runs().await;
+        // HubSpot's has two events in one body.
+        assert!(!runs.is_empty(), "{name} {sample}: {rung:?}");
+        for run in runs {
+            assert_eq!(gateway.finished(&run.id).await.run.state, "succeeded", "{name}");
+        }
     }
 }
 
@@ -96,6 +108,9 @@ async fn there_is_no_captured_secret_where_none_was_shown() {
     assert!(matches!(gateway.send("/v1/webhooks/github/acme", sample("ping")).await, Answer::Receipt(_)));
     let captured = project.run(&["sources", "captured", "acme"]);
     assert_eq!(captured.status.code(), Some(3), "{captured:?}");
+    let nobody = project.run(&["sources", "captured", "acmee"]);
+    let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(said.contains("no source `acmee`") && said.contains("did you mean `acme`?"), "{said}");
     assert_eq!(project.run(&["sources", "show", "nobody"]).status.code(), Some(3));
 }
 
@@ -113,6 +128,8 @@ async fn the_secret_that_notion_shows_becomes_the_credential() {
     assert_eq!(sent.status, 200, "{sent:?}");
     let said = String::from_utf8(project.run(&["sources", "captured", "wiki"]).stdout).unwrap();
     assert!(said.contains("| doorbell creds add notion_webhook_secret:wiki --stdin"), "{said}");
+    let waits = || String::from_utf8_lossy(&project.run(&["sources"]).stderr).contains("captured secret waits");
+    assert!(waits());
     assert!(!project.run(&["ring", "notion", "page.created"]).stdout.is_empty());
     let secret = project.run(&["sources", "captured", "wiki", "--secret"]);
     assert_eq!(secret.stdout, b"secret_abc\n");
@@ -125,6 +142,14 @@ async fn the_secret_that_notion_shows_becomes_the_credential() {
         matches!(gateway.send("/v1/webhooks/notion/wiki", signed).await, Answer::Receipt(_)).then_some(())
     })
     .await;
+    // It is set up: what a stranger shows from now on is answered, and not kept.
+    let strangers = notion.prepare(&Secret::new("secret_of_somebody")).unwrap();
+    let body = r#"{"verification_token":"secret_of_somebody"}"#;
+    let late = notion.sign(Some(&strangers), Unsent::new("page.created", body, "3", doorbell::clock::now()));
+    let sent = gateway.sender("/v1/webhooks/notion/wiki").post(&late.headers, late.body).await.unwrap();
+    assert_eq!(sent.status, 200, "{sent:?}");
+    assert_eq!(project.run(&["sources", "captured", "wiki", "--secret"]).stdout, b"secret_abc\n");
+    assert!(!waits() && project.read("gateway.log").contains("has verified deliveries already"));
     assert!(project.run(&["sources", "captured", "wiki", "--forget"]).status.success());
     assert_eq!(project.run(&["sources", "captured", "wiki"]).status.code(), Some(3));
 }
@@ -209,6 +234,10 @@ async fn a_provider_whose_key_only_verifies_is_rung_with_a_test_key() {
     project.write("credentials/discord_bot/acme/private_key", &encode_hex(&[7; 32]));
     let rung = project.json(&["ring", "discord", "application_command.deploy"]);
     assert_eq!(rung["body"], r#"{"type":5}"#, "its protocol's own answer: {rung}");
+    assert_eq!(rung["receipt"]["event"], "discord.application_command.deploy", "{rung}");
+    assert_eq!(rung["receipt"]["runs"].as_array().unwrap().len(), 1, "{rung}");
+    let by_name = String::from_utf8(project.run(&["ring", "bot", "application_command.deploy"]).stdout).unwrap();
+    assert!(by_name.contains("accepted as evt_") && by_name.contains("started run_"), "{by_name}");
     for wrong in ["--tamper", "--stale", "--unsigned"] {
         let refused = project.run(&["ring", "discord", "application_command.deploy", wrong]);
         assert!(refused.status.success(), "{wrong}: {refused:?}");

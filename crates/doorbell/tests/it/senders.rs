@@ -72,6 +72,15 @@ impl Played {
         self.provider.name()
     }
 
+    /// Its secret as a credential of a project, with the private half where it is a pair.
+    pub fn keep_secrets(&self, project: &Project, instance: &str) {
+        let credential = self.provider.credential();
+        project.write(&format!("credentials/{}/{instance}/{}", credential.name, credential.field), &self.secret);
+        if let (Some(field), Some(Key::Ed25519Pair(_))) = (self.provider.signing_field(), &self.key) {
+            project.write(&format!("credentials/{}/{instance}/{field}", credential.name), SECRETS[2]);
+        }
+    }
+
     /// The path of its source, which has its name.
     pub fn path(&self) -> String {
         format!("/v1/webhooks/{0}/{0}", self.name())
@@ -121,14 +130,7 @@ pub fn project(played: &[Played]) -> Project {
         played.iter().map(|played| format!("[webhooks.{0}]\ntype = \"{0}\"\ncredential = \"tests\"\n", played.name()));
     let project =
         Project::new(&format!("public_url = \"{PUBLIC_URL}\"\nmax_body = \"25MiB\"\n{}", sources.collect::<String>()));
-    for played in played {
-        let credential = played.provider.credential();
-        let file = format!("credentials/{}/tests/{}", credential.name, credential.field);
-        project.write(&file, &played.secret);
-        if let (Some(field), Some(Key::Ed25519Pair(_))) = (played.provider.signing_field(), &played.key) {
-            project.write(&format!("credentials/{}/tests/{field}", credential.name), SECRETS[2]);
-        }
-    }
+    played.iter().for_each(|played| played.keep_secrets(&project, "tests"));
     project
 }
 

@@ -9,10 +9,11 @@ use super::Definition;
 use super::place::{Equals, Places, Said, Template};
 use super::section::Section;
 use crate::delivery::Delivery;
+use crate::event::Value;
 use crate::provider::{Answer, Greeting, paths::Paths};
 use crate::secret::Secret;
 
-use super::reading::{text_at, text_of};
+use super::reading::text_of;
 
 /// The longest body of an unsigned request that is looked into: anybody can send one.
 const LONGEST_GREETING: usize = 16 * 1024;
@@ -130,7 +131,9 @@ impl Handshake {
         if self.secret.is_empty() {
             return Some(Greeting::Answer(answer));
         }
-        let secret = Secret::new(text_at(&self.secret, &said)?);
+        // A number or a flag is no secret.
+        let Some(Value::Text(shown)) = self.secret.value(&said) else { return None };
+        let secret = Secret::new(shown);
         Some(Greeting::Secret { secret, answer })
     }
 }

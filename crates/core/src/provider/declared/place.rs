@@ -242,8 +242,10 @@ impl Said<'_> {
     }
 
     fn query(&self, name: &str) -> Option<String> {
-        let pair = address::query(&self.delivery.url).find(|(known, _)| known == name);
-        pair.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+        let mut values = address::query(&self.delivery.url).filter(|(known, _)| known == name).map(|(_, value)| value);
+        // Like a header: of two, nobody knows which one the sender means.
+        let only = values.next().filter(|_| values.next().is_none());
+        only.map(std::borrow::Cow::into_owned).filter(|value| !value.is_empty())
     }
 }
 

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 
 use super::Definition;
-use super::place::{Places, Said, as_text};
+use super::place::{Places, Said};
 use super::section::Section;
 use crate::delivery::Delivery;
 use crate::event::Context;
@@ -252,9 +252,16 @@ pub(super) fn read(definition: &Definition, delivery: &Delivery) -> Result<Readi
     Ok(Reading { context, delivery_id: Some(delivery_id), handshake })
 }
 
-/// The text of a place, for messages to senders.
-pub(super) fn text_at(places: &Places, said: &Said<'_>) -> Option<String> {
-    places.value(said).and_then(as_text)
+/// How the sender writes the event's name: `orders/create`, or with the action elsewhere, `merge_request` and `open`.
+pub(super) fn makers_name(definition: &Definition, delivery: &Delivery) -> Option<String> {
+    let found = definition.paths.find(text_of(delivery).ok()?).ok()?;
+    let said = Said { delivery, found: Some(found) };
+    let (event, action) = (definition.naming.event.from.text(&said)?, definition.naming.action.from.text(&said));
+    let split = definition.naming.split.as_ref().is_some_and(|split| event.contains(split.as_str()));
+    Some(match action.filter(|_| !split) {
+        Some(action) => format!("{event}` with `{action}"),
+        None => event,
+    })
 }
 
 #[cfg(test)]

@@ -127,6 +127,16 @@ pub(super) fn verify(
     if let Some(header) = other {
         return Err(Rejection::mismatch(format!("{header} is of another kind than this source has a secret for")));
     }
+    // Proved, but by another kind of secret: whoever set the source up took the other one of the two that the sender has.
+    let proved = schemes.iter().find(|scheme| matches!(scheme.offer(delivery), Ok(Offer::Text(_))));
+    if let Some(scheme) = proved {
+        let made = match scheme.kind() {
+            Kind::Token => "shows a token",
+            Kind::Hmac | Kind::Ed25519 => "is a signature",
+        };
+        let message = format!("{} {made}, and the secret of this source is of another kind", scheme.header);
+        return Err(Rejection::mismatch(message));
+    }
     let mut headers: Vec<_> = usable.iter().map(|scheme| scheme.header.as_str()).collect();
     headers.dedup();
     Err(Rejection::missing(&format!("the header {}", headers.join(" or "))))

@@ -11,7 +11,7 @@ use crate::provider::{Reading, Unreadable, is_name, proof};
 pub(super) const SUBSCRIPTION: &str = "subscription_confirmation";
 
 /// The topic of the samples, which is replaced by the source's.
-pub(super) const SAMPLE_TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:doorbell-samples";
+pub(super) const SAMPLE_TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:acme-alarms";
 
 static MESSAGE: LazyLock<Paths> = LazyLock::new(|| {
     Paths::known(&[

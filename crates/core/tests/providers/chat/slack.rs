@@ -95,6 +95,10 @@ fn a_redelivery_has_the_same_id_whatever_its_headers_say() {
     assert!(id_of(&first)[0].starts_with("id:Ev"));
     let visible = doorbell_core::provider::visible_headers(&Slack::default(), &again.headers);
     assert_eq!(visible["x-slack-retry-reason"], "http_timeout");
+    // A word for the log: nobody signs it.
+    assert_eq!(Slack::default().retried(&again).as_deref(), Some("1 http_timeout"));
+    let odd = changed(&first, |headers| drop(headers.insert("x-slack-retry-num", HeaderValue::from_static("a b=c"))));
+    assert_eq!((Slack::default().retried(&first), Slack::default().retried(&odd)), (None, None));
 }
 
 #[test]

@@ -26,7 +26,17 @@ pub(in crate::cli) struct About {
     pub(super) filters: Vec<FilterShown>,
     identity: String,
     setup: String,
+    /// How the maker writes names of events, and how they are written here.
+    names: Vec<Named>,
     samples: Vec<SampleShown>,
+}
+
+/// A name of an event as its maker writes it, and as it is here.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    makers: String,
+    here: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,6 +71,13 @@ struct SampleShown {
     context: serde_json::Value,
 }
 
+/// What the example's agent does: something that needs no account, and shows what an agent is given.
+const RUNTIME: &str = "
+[runtime]
+type = \"command\"
+command = [\"cat\"]           # prints the prompt that an agent gets; for one, in place of both lines: preset = \"claude\"
+";
+
 impl About {
     pub(in crate::cli) fn new(provider: &Arc<dyn Provider>) -> Self {
         let (guide, credential) = (provider.guide(), provider.credential());
@@ -84,6 +101,7 @@ impl About {
             filters: filters.collect(),
             identity: guide.identity.trim().to_owned(),
             setup: guide.setup.trim().to_owned(),
+            names: provider.samples().iter().filter_map(|sample| name_of(provider, sample)).collect(),
             samples: provider.samples().iter().map(|sample| show_sample(provider, sample)).collect(),
         }
     }
@@ -96,10 +114,24 @@ impl About {
         }
     }
 
+    /// The URL of an example's source.
+    fn url_of(&self, source: &str) -> String {
+        format!("https://hooks.example.com/v1/webhooks/{}/{source}", self.name)
+    }
+
     /// The steps, with an example's URL and credential in them.
     fn setup_of(&self, source: &str) -> String {
-        let url = format!("https://hooks.example.com/v1/webhooks/{}/{source}", self.name);
+        let url = self.url_of(source);
         self.setup.replace("{url}", &url).replace("{secret}", &format!("{}:{source}", self.credential.kind))
+    }
+
+    /// What of the example is the reader's own.
+    fn yours(&self, source: &str) -> String {
+        format!(
+            "`{source}` and `{}` are examples: choose a name for the source; `doorbell sources` prints the URL that it \
+             really has.",
+            self.url_of(source)
+        )
     }
 
     /// How a secret is kept.
@@ -110,7 +142,7 @@ impl About {
         }
     }
 
-    /// A source and a trigger that can be copied.
+    /// A source and an agent that can be copied: as they stand, a project that works.
     fn example(&self, source: &str) -> String {
         let mut text = format!(
             "# config.toml\n[webhooks.{source}]\ntype = \"{}\"\ncredential = \"{source}\"\n\n# agents/triage/config.toml\n\
@@ -122,6 +154,7 @@ impl About {
         if let (Some(filter), Some(sample)) = (by_event, sample) {
             let _ = writeln!(text, "{} = [\"{}\"]", filter.name, sample.name_of(&self.name));
         }
+        text.push_str(RUNTIME);
         text
     }
 
@@ -150,12 +183,21 @@ impl About {
         for (name, value) in self.facts() {
             let _ = writeln!(text, "{name:<13} {}", value.replace('`', ""));
         }
-        let _ = write!(text, "\nSet up\n\n{}\n\n{}\n", self.setup_of("acme").trim(), self.identity);
+        let _ = write!(
+            text,
+            "\nSet up\n\n{}\n\n{}\n\n{}\n",
+            self.setup_of("acme").trim(),
+            self.yours("acme"),
+            self.identity
+        );
         if !self.filters.is_empty() {
             text.push_str("\nFilters\n\n");
             for filter in &self.filters {
                 let _ = writeln!(text, "  {:<16} {}", filter.name, filter.in_words(""));
             }
+        }
+        if let Some(names) = self.names_in_words() {
+            let _ = write!(text, "\n{names}\n");
         }
         if !self.samples.is_empty() {
             text.push_str("\nSamples\n\n");
@@ -178,7 +220,7 @@ impl About {
             let value = if value.contains('`') || name == "Signs a time" { value } else { format!("`{value}`") };
             let _ = writeln!(page, "| {name} | {value} |");
         }
-        let _ = write!(page, "\n## Set it up\n\n{}\n", self.setup_of("acme").trim());
+        let _ = write!(page, "\n## Set it up\n\n{}\n\n{}\n", self.setup_of("acme").trim(), self.yours("acme"));
         let _ = write!(page, "\n```sh\n{}\n```\n\n```toml\n{}```\n", self.command("acme"), self.example("acme"));
         let _ = write!(page, "\n## What is signed, and what is the same event\n\n{}\n", self.identity);
         if !self.filters.is_empty() {
@@ -186,6 +228,9 @@ impl About {
             for filter in &self.filters {
                 let _ = writeln!(page, "| `{}` | {} |", filter.name, filter.in_words("`"));
             }
+        }
+        if let Some(names) = self.names_in_words() {
+            let _ = write!(page, "\n{names}\n");
         }
         if let Some(first) = self.samples.first() {
             page.push_str("\n## Samples\n\n| sample | what it shows |\n|---|---|\n");
@@ -197,6 +242,14 @@ impl About {
             let _ = write!(page, "\nWhat filters and prompts have of `{}`:\n\n```json\n{context}\n```\n", first.event);
         }
         page
+    }
+
+    /// How names are spelled here, by examples that are spelled otherwise by their maker.
+    fn names_in_words(&self) -> Option<String> {
+        let other: Vec<String> =
+            self.names.iter().map(|Named { makers, here }| format!("`{makers}` is `{here}`")).collect();
+        let shown = other[..other.len().min(3)].join(", ");
+        (!other.is_empty()).then(|| format!("{} writes names of events otherwise: {shown} here.", self.title))
     }
 
     /// Its line in the index of the documents.
@@ -261,6 +314,15 @@ fn show_sample(provider: &Arc<dyn Provider>, sample: &Sample) -> SampleShown {
             },
         ),
     }
+}
+
+/// How the maker writes the name of a sample's event, where that is another one.
+fn name_of(provider: &Arc<dyn Provider>, sample: &Sample) -> Option<Named> {
+    let events = read_unsigned(provider, sample);
+    let event = events.first().filter(|event| !event.is_handshake())?;
+    let makers = provider.makers_name(event.delivery())?;
+    let here = event.event_type().strip_prefix(provider.name())?.strip_prefix('.')?.to_owned();
+    (makers != here).then_some(Named { makers, here })
 }
 
 /// What a sample says to a source that checks nothing.

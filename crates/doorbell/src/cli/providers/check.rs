@@ -64,6 +64,12 @@ fn try_sample(
     events: &mut Vec<String>,
 ) -> Result<(), Not> {
     *events = read(&signer(provider, sample, None)?).map_err(Not::Right)?;
+    let named = format!("{}.{}", provider.name(), sample.event);
+    let is_of_it =
+        |kind: &String| *kind == named || kind.strip_prefix(&named).is_some_and(|rest| rest.starts_with('.'));
+    if !events.iter().any(is_of_it) {
+        return Err(Not::Right(format!("its `event` is `{}`, and it is read as {}", sample.event, events.join(", "))));
+    }
     let (mut taken, mut aged) = (false, false);
     let mut refused = None;
     for (signing, verifying) in keys {

@@ -24,11 +24,13 @@ pub(in crate::cli) enum Expectation {
     StaleIsRefused,
 }
 
-/// Says what became of one delivery. `handshake`: what it proves, if it is one.
+/// Says what became of one delivery. `became`: what the gateway says of it, where its protocol's own answer does not.
+/// `handshake`: what it proves, if it is one.
 pub(super) fn one(
     context: &Context,
     expectation: Expectation,
     sent: &Sent,
+    became: Option<&Receipt>,
     handshake: Option<&str>,
 ) -> anyhow::Result<ExitCode> {
     let good = is_met(expectation, sent.status);
@@ -36,11 +38,17 @@ pub(super) fn one(
         match &sent.answer {
             Answer::Receipt(receipt) => output::json(receipt)?,
             Answer::Problem(problem) => output::json(problem)?,
-            Answer::Other(body) => output::json(&serde_json::json!({"status": sent.status, "body": body}))?,
+            Answer::Other(body) => {
+                let mut said = serde_json::json!({"status": sent.status, "body": body});
+                if let Some(receipt) = became {
+                    said["receipt"] = serde_json::to_value(receipt)?;
+                }
+                output::json(&said)?;
+            }
         }
         return Ok(exit(good));
     }
-    let text = describe(expectation, sent, handshake);
+    let text = describe(expectation, sent, became, handshake);
     if good {
         output::line(text)?;
     } else {
@@ -60,7 +68,7 @@ fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn describe(expectation: Expectation, sent: &Sent, handshake: Option<&str>) -> String {
+fn describe(expectation: Expectation, sent: &Sent, became: Option<&Receipt>, handshake: Option<&str>) -> String {
     let what = match expectation {
         Expectation::Accepted => None,
         Expectation::TamperedIsRefused => Some("changed after it was signed"),
@@ -70,7 +78,12 @@ fn describe(expectation: Expectation, sent: &Sent, handshake: Option<&str>) -> S
     let answer = match &sent.answer {
         Answer::Receipt(receipt) => taken(receipt, &short(sent.latency), handshake),
         Answer::Problem(problem) => refused(problem),
-        Answer::Other(body) => other(sent.status, body),
+        Answer::Other(body) => match became {
+            Some(receipt) => {
+                format!("{}{}", taken(receipt, &short(sent.latency), handshake), said_by(sent.status, body))
+            }
+            None => other(sent.status, body),
+        },
     };
     match what {
         None => answer,
@@ -86,6 +99,12 @@ fn other(status: u16, body: &str) -> String {
     let said = if body.is_empty() { String::new() } else { format!(": {}", escape_terminal(body)) };
     let next = if (200..300).contains(&status) { "\n  `doorbell events` shows what became of it" } else { "" };
     format!("answered with {status}{said}{next}")
+}
+
+/// The answer of its own that a protocol got, under what became of the delivery.
+fn said_by(status: u16, body: &str) -> String {
+    let body = if body.is_empty() { String::new() } else { format!(": {}", escape_terminal(body)) };
+    format!("\n  answered with {status}{body}")
 }
 
 fn taken(receipt: &Receipt, latency: &str, handshake: Option<&str>) -> String {
@@ -194,10 +213,21 @@ mod tests {
 
     #[test]
     fn a_receipt_says_which_event_and_runs_it_became() {
-        let taken = describe(Expectation::Accepted, &sent(200, receipt(&["run_1"], false)), None);
+        let taken = describe(Expectation::Accepted, &sent(200, receipt(&["run_1"], false)), None, None);
         assert_eq!(taken, "accepted as evt_1 (github.push) in 12ms\n  started run_1");
-        let nobody = describe(Expectation::Accepted, &sent(200, receipt(&[], true)), None);
+        let nobody = describe(Expectation::Accepted, &sent(200, receipt(&[], true)), None, None);
         assert!(nobody.starts_with("a duplicate of evt_1") && nobody.contains("doorbell why evt_1"), "{nobody}");
+    }
+
+    #[test]
+    fn an_answer_in_a_protocols_own_words_comes_with_the_event_and_its_runs() {
+        let Answer::Receipt(became) = receipt(&["run_1"], false) else { return };
+        let answered = sent(200, Answer::Other(r#"{"type":5}"#.to_owned()));
+        assert_eq!(
+            describe(Expectation::Accepted, &answered, Some(&became), None),
+            "accepted as evt_1 (github.push) in 12ms\n  started run_1\n  answered with 200: {\"type\":5}"
+        );
+        assert!(describe(Expectation::Accepted, &answered, None, None).contains("doorbell events"));
     }
 
     #[test]
@@ -206,12 +236,13 @@ mod tests {
         assert!(is_met(Expectation::TamperedIsRefused, 401) && !is_met(Expectation::TamperedIsRefused, 200));
         assert!(!is_met(Expectation::UnsignedIsRefused, 503), "only 401 shows that it was looked at");
         assert_eq!(
-            describe(Expectation::TamperedIsRefused, &refused, None),
+            describe(Expectation::TamperedIsRefused, &refused, None, None),
             "it was changed after it was signed, and refused as it should be: rejected with 401 signature_mismatch: the \
              secrets differ"
         );
         assert!(
-            describe(Expectation::UnsignedIsRefused, &sent(200, receipt(&[], false)), None).contains("not refused")
+            describe(Expectation::UnsignedIsRefused, &sent(200, receipt(&[], false)), None, None)
+                .contains("not refused")
         );
     }
 }

@@ -8,7 +8,8 @@ use doorbell_core::source::Source;
 use crate::cli::failure::{Exit, Failure};
 use crate::config::is_named;
 
-/// The source of `provider` that `to` means: its name, a URL that ends with its name, or the only one there is.
+/// The source of `provider` that `to` means: its name, a URL that ends with its name, or the only one there is. Where there
+/// is no source of that type, `provider` may be the name of a source, too.
 pub(super) fn choose<'a>(
     sources: &'a BTreeMap<String, Arc<Source>>,
     provider: &str,
@@ -19,11 +20,15 @@ pub(super) fn choose<'a>(
     if let Some(source) = fitting.clone().find(|source| named == Some(source.name())) {
         return Ok(source);
     }
+    let of_that_name = || sources.get(provider).filter(|source| to.is_none_or(|to| is_url(to) || to == source.name()));
+    if let (None, Some(source)) = (fitting.clone().next(), of_that_name()) {
+        return Ok(source);
+    }
     if let Some(name) = to.filter(|to| !is_url(to)) {
         return Err(not_found(sources, provider, name));
     }
     let Some(first) = fitting.next() else {
-        let message = format!("this project has no source of type `{provider}`");
+        let message = format!("this project has no source of type `{provider}`, and none of that name");
         return Err(Failure::new(Exit::NotFound, message).hint(known(sources)));
     };
     let others = fitting.map(|source| source.name()).collect::<Vec<_>>();
@@ -48,7 +53,8 @@ fn not_found(sources: &BTreeMap<String, Arc<Source>>, provider: &str, name: &str
     match sources.get(name) {
         Some(source) => {
             let kind = source.provider().name();
-            Failure::usage(format!("source `{name}` is of type `{kind}`, not `{provider}`"))
+            let failure = Failure::usage(format!("source `{name}` is of type `{kind}`, not `{provider}`"));
+            failure.hint(format!("`doorbell ring {kind} EVENT --to {name}` rings it"))
         }
         None => Failure::new(Exit::NotFound, format!("this project has no source `{name}`")).hint(known(sources)),
     }
@@ -59,7 +65,9 @@ fn known(sources: &BTreeMap<String, Arc<Source>>) -> String {
         return "it has no sources at all: add a [webhooks.<name>] to config.toml".to_owned();
     }
     let names = sources.values().map(|source| format!("{} ({})", source.name(), source.provider().name()));
-    format!("it has {}", names.collect::<Vec<_>>().join(", "))
+    let names = names.collect::<Vec<_>>().join(", ");
+    let first = sources.keys().next().map_or("", String::as_str);
+    format!("it has {names}: `doorbell ring {first} EVENT` rings one")
 }
 
 #[cfg(test)]
@@ -88,6 +96,17 @@ mod tests {
         assert_eq!(choose(&sources, "github", None).unwrap().name(), "acme");
         let elsewhere = choose(&sources, "github", Some("https://hooks.example.com/in"));
         assert_eq!(elsewhere.unwrap().name(), "acme", "its key signs for another URL, too");
+    }
+
+    #[test]
+    fn a_source_is_meant_by_its_own_name_where_there_is_none_of_that_type() {
+        let both = sources(&[("shop", "generic"), ("lab", "generic"), ("acme", "github")]);
+        assert_eq!(choose(&both, "shop", None).unwrap().name(), "shop");
+        assert_eq!(choose(&both, "shop", Some("https://hooks.example.com/in")).unwrap().name(), "shop");
+        let failure = choose(&both, "shpo", None).unwrap_err();
+        assert!(failure.hint_text().contains("`doorbell ring acme EVENT`"), "{failure:?}");
+        let types_first = sources(&[("github", "generic"), ("acme", "github")]);
+        assert_eq!(choose(&types_first, "github", None).unwrap().name(), "acme");
     }
 
     #[test]

@@ -260,3 +260,18 @@ fn a_relative_command_without_a_cwd_is_warned_of() {
         assert_eq!(warnings(runtime), [""; 0], "{runtime}");
     }
 }
+
+#[test]
+fn flags_and_numbers_in_filters_are_their_text() {
+    for (filter, text) in [("livemode = true", "true"), ("livemode = [false]", "false"), ("accounts = [7]", "7")] {
+        let trigger =
+            format!("[[webhooks]]\nsource = \"shop\"\n{filter}\n[runtime]\ntype = \"command\"\ncommand = [\"true\"]\n");
+        let config = Project::new()
+            .credential("stripe_webhook_secret/acme/secret", SECRET)
+            .file("config.toml", "[webhooks.shop]\ntype = \"stripe\"\ncredential = \"acme\"\n")
+            .file("agents/triage/config.toml", trigger)
+            .load()
+            .unwrap();
+        assert_eq!(config.agents["triage"].triggers[0].clauses[0].any_of[0].as_str(), text, "{filter}");
+    }
+}

@@ -143,7 +143,7 @@ fn wrong_values_are_refused_with_what_is_expected() {
         (in_retries("backoff = { initial = \"1h\" }"), "the first wait (3600s) is longer than the longest one (600s)"),
         (in_trigger("repos = []"), "an empty list of `repos` matches nothing"),
         (in_trigger("repos = [\"\"]"), "an empty pattern matches nothing"),
-        (in_trigger("repos = [1]"), "expected a string in this list, found an integer"),
+        (in_trigger("repos = [1.5]"), "expected a string in this list, found a float"),
         (agent(&AGENT.replace("source = \"acme-github\"", "")), "a trigger needs a `source`"),
         (agent(&AGENT.replace("acme-github", "acme-gitlab")), "did you mean `acme-github`?"),
         (agent(&AGENT.replace("acme-github", "other")), "the sources are `acme-github`"),

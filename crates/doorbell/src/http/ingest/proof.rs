@@ -83,6 +83,15 @@ async fn capture(
     delivery: &Delivery,
     secret: &doorbell_core::secret::Secret,
 ) -> Result<(), Unproved> {
+    if ops::captured::is_set_up(&shared.app, source) {
+        // Whoever shows one now is not setting it up. As many lines as greetings have.
+        if let Some(suppressed) = shared.greetings.admit(source.name(), Instant::now()) {
+            tracing::warn!(source = source.name(), %remote, suppressed,
+                "source.secret_not_kept: its credential has verified deliveries already; for another subscription, \
+                 give the source a credential of another name first");
+        }
+        return Ok(());
+    }
     if shared.captures.admit(source.name(), Instant::now()).is_none() {
         let detail = "too many secrets were shown to this source in a short time; try again later";
         let failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, "too_many_secrets", detail).retry_later();

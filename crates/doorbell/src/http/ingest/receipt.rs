@@ -67,7 +67,8 @@ fn tell(shared: &Shared, event: &Event, accepted: &Accepted, took: Duration) -> 
         true => Notice::Duplicate(accepted.event),
         false => Notice::Event(accepted.event),
     });
-    tracing::info!(event = %accepted.event, source, event_type, duplicate = accepted.duplicate,
+    let retried = event.source().provider().retried(event.delivery());
+    tracing::info!(event = %accepted.event, source, event_type, duplicate = accepted.duplicate, retried,
         verified_by = event.verified_by(), delivery_id = event.delivery_id(), runs = runs.len(),
         body_bytes = event.delivery().body.len(), took_us = took.as_micros() as u64, "event.accepted");
     SourceReceipt {

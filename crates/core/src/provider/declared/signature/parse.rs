@@ -88,8 +88,11 @@ fn scheme(section: &Section<'_, '_>) -> Option<Scheme> {
         false => section.needed_text("scheme").and(None),
     };
     let when = section.text("when").and_then(|name| header_name(section, &name));
-    // Without a scheme, which keys belong here cannot be said.
-    let scheme = match word? {
+    let Some(word) = word else {
+        check_anyway(section);
+        return None;
+    };
+    let scheme = match word {
         Word::Bearer => Some(Scheme { proof: Proof::Bearer, header: AUTHORIZATION, when }),
         Word::Basic => Some(Scheme { proof: Proof::Basic, header: AUTHORIZATION, when }),
         Word::Token => header(section).map(|header| {
@@ -104,6 +107,27 @@ fn scheme(section: &Section<'_, '_>) -> Option<Scheme> {
     };
     section.finish();
     scheme
+}
+
+/// Without a scheme, which keys belong here cannot be said; what can be is said all the same, not after the next try.
+fn check_anyway(section: &Section<'_, '_>) {
+    if let Some(name) = section.text("header") {
+        header_name(section, &name);
+    }
+    prefix(section);
+    section.word("algorithm", &ALGORITHMS);
+    section.word("encoding", &ENCODINGS);
+    section.word("secret", &FORMS);
+    written(section);
+    template(section);
+    section.word("timestamp_unit", &UNITS);
+    for key in ["timestamp_header", "id_header"] {
+        if let Some(name) = section.text(key) {
+            header_name(section, &name);
+        }
+    }
+    section.text("tolerance");
+    section.finish();
 }
 
 fn header(section: &Section<'_, '_>) -> Option<HeaderName> {
