@@ -29,7 +29,7 @@ pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{Effects, PAUSED, Retry, Standing};
+pub use queues::{Cancel, Effects, PAUSED, Retry, Standing};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 
 /// What a verb answers.
@@ -506,19 +506,6 @@ pub struct Running {
     pub holder: Holder,
     /// The worker that its try was handed to.
     pub worker: Option<String>,
-}
-
-/// What [`Store::cancel`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cancel {
-    /// It is cancelled.
-    Cancelled,
-    /// It runs; its end is asked for.
-    Requested,
-    /// It had ended before.
-    AlreadyFinal(State),
-    /// There is no such run.
-    Unknown,
 }
 
 /// Where a log line comes from.

@@ -43,3 +43,16 @@ pub struct Effects {
     /// When the first run is due that gathers events.
     pub due: Option<Timestamp>,
 }
+
+/// What [`super::Store::cancel`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// It is cancelled.
+    Cancelled,
+    /// It runs; its end is asked for.
+    Requested,
+    /// It had ended before.
+    AlreadyFinal(State),
+    /// There is no such run.
+    Unknown,
+}
