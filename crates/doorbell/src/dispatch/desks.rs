@@ -104,6 +104,7 @@ impl Dispatcher {
                 tracing::error!(error = error.with_causes(), "agents.settle_failed");
             }
             self.desks.ring_all();
+            self.bells.ring_all();
             drop(in_force);
             loop {
                 tokio::select! {

@@ -42,6 +42,11 @@ impl Bells {
         }
     }
 
+    /// The same for all agents.
+    pub(super) fn ring_all(&self) {
+        self.bells().values().for_each(|bell| bell.notify_one());
+    }
+
     /// Comes back when it is rung from now on.
     fn listen(&self, agent: &str) -> Pin<Box<OwnedNotified>> {
         let bell = Arc::clone(self.bells().entry(agent.to_owned()).or_default());
@@ -162,6 +167,9 @@ impl Dispatcher {
                 }
                 let agent = self.app.current().config.agents.get(name).cloned();
                 let Some(agent) = agent.filter(|agent| matches!(agent.runtime, Runtime::Worker)) else { break };
+                if self.app.pauses.holds(name).is_some() {
+                    break;
+                }
                 let claimed = self.claim_for(&agent, want, &wish.worker).await?;
                 let count = claimed.len();
                 for (claimed, until) in claimed {

@@ -246,6 +246,20 @@ async fn nothing_is_dropped_while_no_worker_is_there() {
 }
 
 #[tokio::test]
+async fn a_paused_agent_hands_nothing_to_its_workers_until_it_is_resumed() {
+    let project = project("");
+    let gateway = project.serve();
+    gateway.client.pause(Some("triage"), &api::NewPause::default()).await.unwrap();
+    let id = ring(&gateway).await;
+    assert!(fetch(&gateway.client, "host-1", 8).await.is_empty());
+    gateway.in_state(&id, "held").await;
+    let client = gateway.client.clone();
+    let waiting = tokio::spawn(async move { client.poll(&wish("host-1", 8, 60)).await.unwrap().runs });
+    gateway.client.resume(Some("triage"), &api::NewResume::default()).await.unwrap();
+    assert_eq!(waiting.await.unwrap()[0].run_id, id);
+}
+
+#[tokio::test]
 async fn a_worker_that_hung_up_while_it_waited_takes_no_run_with_it() {
     let project = project("");
     let gateway = project.serve();
