@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist | fuzz | soak`. Not shipped.
+//! The project's own commands: `cargo xtask test | tidy | deny | ci | bench | dist | fuzz | soak |
+//! simulate`. Not shipped.
 #![expect(clippy::print_stdout, reason = "a command line tool reports to the terminal")]
 
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ mod dist;
 mod fuzz;
 mod judges;
 mod requirements;
+mod simulate;
 mod soak;
 mod suite;
 mod tidy;
@@ -27,7 +29,8 @@ Usage: cargo xtask COMMAND
   bench [NAME [ARGS]]           run one benchmark; without a name, list them
   dist [--program FILE]         build and pack what is shipped: an archive, a Debian package, checksums
   fuzz [TARGET] [--seconds 60]  feed one parser of untrusted input, or each in turn, with anything
-  soak [--minutes 10]           load, edits, retention, backups and kills at once: nothing is lost, nothing grows";
+  soak [--minutes 10]           load, edits, retention, backups and kills at once: nothing is lost, nothing grows
+  simulate [--seeds 100000]     queues and flow control on a virtual clock; `--seed N` plays one that failed again";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +56,7 @@ fn run(args: &[String]) -> Result<()> {
         ("bench", _) => bench::run(rest),
         ("fuzz", _) => fuzz::run(rest),
         ("soak", _) => soak::run(rest),
+        ("simulate", _) => simulate::run(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");
             Ok(())
