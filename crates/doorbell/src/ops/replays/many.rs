@@ -17,7 +17,7 @@ use crate::conditions;
 use crate::dispatch::Dispatcher;
 use crate::ops::triggers::{LINE, LONGEST_SCAN, MOST_SCANNED, facts_of};
 use crate::ops::{Error, parse_time, require_owner, starts};
-use crate::store::{Admission, EventQuery, Notes, StoredEvent};
+use crate::store::{Admission, EventQuery, Notes, OutcomeKind, StoredEvent};
 
 /// How the keys of replays begin among the notes.
 const PREFIX: &str = "replay/";
@@ -318,7 +318,8 @@ impl Work<'_> {
             return Ok(false);
         };
         job.replay.replayed += 1;
-        job.replay.started += accepted.outcomes.iter().filter(|outcome| outcome.run.is_some()).count() as u64;
+        let started = accepted.outcomes.iter().filter(|outcome| outcome.kind == OutcomeKind::Started);
+        job.replay.started += started.count() as u64;
         Ok(!accepted.queued.is_empty())
     }
 }
