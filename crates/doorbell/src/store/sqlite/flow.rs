@@ -282,6 +282,23 @@ fn newer(sql: &Connection, agent: &str, key: Option<&str>, event_seq: i64) -> Ou
     Ok(None)
 }
 
+/// The run of a newer event that was started before this one, which it would replace: one that is held ends nothing, so
+/// what is older may be left when it goes on.
+pub(super) fn outrun(sql: &Connection, seq: i64) -> Outcome<Option<RunId>> {
+    let newer = "SELECT n.id FROM runs r JOIN runs n ON n.key = r.key AND n.agent = r.agent AND n.lane = r.lane \
+                 WHERE r.seq = ?1 AND r.replaces = 1 AND n.event_seq > r.event_seq AND n.attempt > 0 LIMIT 1";
+    let of_agent = "SELECT n.id FROM runs r JOIN runs n ON n.agent = r.agent AND n.seq > r.seq AND n.lane = r.lane \
+                    WHERE r.seq = ?1 AND r.replaces = 1 AND r.key IS NULL AND n.state >= 3 \
+                    AND n.event_seq > r.event_seq AND n.attempt > 0 LIMIT 1";
+    for statement in [newer, of_agent] {
+        let found = sql.prepare_cached(statement)?.query_row([seq], |row| rows::id(row, 0)).optional()?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 /// The run of a newer event that keeps a held one, which is let go on, from being carried out.
 pub(super) fn overtaken(sql: &Connection, seq: i64) -> Outcome<Option<RunId>> {
     let held = "SELECT agent, key, event_seq FROM runs WHERE seq = ?1 AND replaces = 1";

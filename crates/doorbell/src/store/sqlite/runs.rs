@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use super::body::PackedBody;
 use super::fault::Outcome;
 use super::flow;
-use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, change, state_number, state_of, value};
+use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, change, state_number, state_of, value};
 use super::turns::{self, Next};
 use super::writer::Work;
 use crate::store::{
@@ -34,11 +34,18 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedCla
     let found = turns::next(work, claim)?;
     turns::take(work, claim, &found)?;
     let mut claimed = Vec::with_capacity(found.len());
-    for (Next { seq, attempts, .. }, lease) in found.into_iter().zip(&claim.leases) {
+    for (next, lease) in found.into_iter().zip(&claim.leases) {
+        let in_lane = next.is_in_lane();
+        let Next { seq, attempts, .. } = next;
         if attempts == 0
             && let Some(count) = work.memory.fresh.get_mut(&claim.agent)
         {
             *count = count.saturating_sub(1);
+        }
+        if in_lane && let Some(by) = flow::outrun(work.sql, seq)? {
+            let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
+            change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), claim.now.as_millis()])?;
+            continue;
         }
         match open_attempt(work, seq, *lease, claim) {
             Ok(run) => claimed.push(run),

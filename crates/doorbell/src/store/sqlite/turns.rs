@@ -39,6 +39,13 @@ pub(super) struct Next {
     turn: Option<Turn>,
 }
 
+impl Next {
+    /// Whether flow control says when it is taken.
+    pub(super) fn is_in_lane(&self) -> bool {
+        self.turn.is_some()
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Turn {
     class: Class,

@@ -396,6 +396,10 @@ async fn play(store: &SqliteStore, seed: u64) -> Result<(), String> {
     Err(format!("some runs never end ({:?})", world.flow))
 }
 
+/// Seeds that failed once. 5117: a run that was tried again followed the newer one that had been held when it came, and so
+/// had not replaced it.
+const FOUND: [u64; 1] = [5117];
+
 /// A number that whoever starts the tests may give.
 fn given(name: &str) -> Option<u64> {
     #[expect(clippy::disallowed_methods, reason = "a failing seed is played again by hand")]
@@ -404,9 +408,9 @@ fn given(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_flow_control_holds() {
-    let seeds = match given("DOORBELL_SIMULATION_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..given("DOORBELL_SIMULATION_SEEDS").unwrap_or(SEEDS),
+    let seeds: Vec<u64> = match given("DOORBELL_SIMULATION_SEED") {
+        Some(seed) => vec![seed],
+        None => FOUND.into_iter().chain(0..given("DOORBELL_SIMULATION_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     let mut open: Option<(Place, SqliteStore)> = None;
     for seed in seeds {
