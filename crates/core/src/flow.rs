@@ -64,7 +64,7 @@ pub struct Debounce {
 }
 
 /// So many in such a time, as in `10/1h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rate {
     /// At most.

@@ -27,7 +27,7 @@ mod signs;
 mod snapshot;
 mod untold;
 
-pub use pauses::{Pause, Paused, Pauses, Rate};
+pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};

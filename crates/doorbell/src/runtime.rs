@@ -274,17 +274,10 @@ impl Attempt {
     }
 
     async fn await_turn(&mut self, stop: &mut watch::Receiver<Option<Stop>>) -> Turn {
-        let stopped = async {
-            match stop.wait_for(Option::is_some).await.map(|stop| (*stop).clone()) {
-                Ok(Some(stop)) => stop,
-                // Nobody is left to stop it.
-                _ => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             _ = self.child.wait() => Turn::Exit,
-            stop = stopped => Turn::Stop(stop),
+            stop = stopped(stop) => Turn::Stop(stop),
             () = tokio::time::sleep(self.brief.agent.timeout) => Turn::Timeout,
         }
     }
@@ -379,6 +372,15 @@ impl Attempt {
 struct Left {
     result: Option<String>,
     ignored: Option<String>,
+}
+
+/// Comes back when the attempt is to end.
+async fn stopped(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    match stop.wait_for(Option::is_some).await.map(|stop| (*stop).clone()) {
+        Ok(Some(stop)) => stop,
+        // Nobody is left to stop it.
+        _ => std::future::pending().await,
+    }
 }
 
 /// An agent that does not read its prompt, or not all of it, is free to do so.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
+use doorbell_core::flow::Rate;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -32,16 +33,6 @@ pub struct Pause {
     pub why: Option<String>,
     /// It is over, and what was held goes on at this rate.
     pub resuming: Option<Rate>,
-}
-
-/// So many in so many milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rate {
-    /// How many, at least 1.
-    pub count: u32,
-    /// In so many milliseconds, at least 1.
-    pub millis: u64,
 }
 
 impl Pause {
@@ -137,6 +128,8 @@ fn key(paused: &Paused) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::*;
 
     fn pause(by: &str, resuming: Option<Rate>) -> Pause {
@@ -156,7 +149,7 @@ mod tests {
         assert_eq!(again.standing("two"), Standing::Paused("paused by bob".to_owned()));
         assert!(again.remove(&*store, &all).await.unwrap());
         assert!(!again.remove(&*store, &all).await.unwrap());
-        let rate = Rate { count: 2, millis: 1000 };
+        let rate = Rate { count: 2, window: Duration::from_secs(1) };
         again.put(&*store, one, pause("ann", Some(rate))).await.unwrap();
         let again = Pauses::load(&store.notes().await.unwrap());
         assert_eq!((again.standing("one"), again.standing("two")), (Standing::Resuming, Standing::Active));

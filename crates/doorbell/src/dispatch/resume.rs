@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::flow::Rate;
 use tokio::time::Instant;
 
 use super::{Dispatcher, POLL};
-use crate::app::{Paused, Rate};
+use crate::app::Paused;
 use crate::clock;
 use crate::store::Error;
 
@@ -55,7 +56,8 @@ impl Dispatcher {
 /// How many at once, and how long after them the next ones: one at a time, unless that were too often to look.
 fn step(rate: Rate) -> (usize, Duration) {
     const OFTEN: u64 = 100;
-    let (count, millis) = (u64::from(rate.count.max(1)), rate.millis.max(1));
+    let millis = u64::try_from(rate.window.as_millis()).unwrap_or(u64::MAX).max(1);
+    let count = u64::from(rate.count.max(1));
     let together = (count * OFTEN).div_ceil(millis).clamp(1, count);
     (usize::try_from(together).unwrap_or(usize::MAX), Duration::from_millis(millis * together / count))
 }
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_in_small_steps() {
-        let step = |count, millis| step(Rate { count, millis });
+        let step = |count, millis| step(Rate { count, window: Duration::from_millis(millis) });
         assert_eq!(step(10, 60_000), (1, Duration::from_secs(6)));
         assert_eq!(step(1, 1000), (1, Duration::from_secs(1)));
         assert_eq!(step(1000, 1000), (100, Duration::from_millis(100)));

@@ -1,15 +1,16 @@
 //! Agents started by hand, paused and resumed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use doorbell_client::api;
 use doorbell_core::event::{AGENT, Context, MANUAL};
+use doorbell_core::flow::Rate;
 use serde_json::json;
 
 use super::{Error, calls, require_owner};
-use crate::app::{App, Caller, Pause, Paused, Rate};
+use crate::app::{App, Caller, Pause, Paused};
 use crate::clock;
+use crate::config::parse_duration;
 use crate::dispatch::{Cause, Dispatcher, admission};
 use crate::store::{Admission, Standing};
 
@@ -195,9 +196,8 @@ fn may_pause(app: &App, caller: &Caller, agent: Option<&str>) -> Result<Paused, 
 pub(super) fn parse_rate(text: &str) -> Result<Rate, Error> {
     let read = || {
         let (count, time) = text.split_once('/')?;
-        let time: Duration = crate::config::parse_duration(time).ok()?;
-        let rate = Rate { count: count.parse().ok()?, millis: u64::try_from(time.as_millis()).ok()? };
-        (rate.count > 0 && rate.millis > 0).then_some(rate)
+        let rate = Rate { count: count.parse().ok()?, window: parse_duration(time).ok()? };
+        (rate.count > 0 && !rate.window.is_zero()).then_some(rate)
     };
     read()
         .ok_or_else(|| Error::Invalid(format!("{text:?} is no rate: write how many in which time, such as \"10/1m\"")))
@@ -205,12 +205,14 @@ pub(super) fn parse_rate(text: &str) -> Result<Rate, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use serde_json::Value;
 
     #[test]
     fn rates_are_so_many_in_a_time() {
-        assert_eq!(parse_rate("10/1m").ok(), Some(Rate { count: 10, millis: 60_000 }));
+        assert_eq!(parse_rate("10/1m").ok(), Some(Rate { count: 10, window: Duration::from_secs(60) }));
         for text in ["", "10", "10/", "/1m", "0/1m", "1/0s", "-1/1m", "1/1m/2", "99999999999/1s"] {
             assert!(parse_rate(text).is_err(), "{text}");
         }

@@ -105,16 +105,9 @@ pub async fn call(call: Call, outbound: &Outbound, mut stop: watch::Receiver<Opt
             Err(why) => failed(Outcome::Failed(secrets.redact(&format!("no answer: {why}")).into_owned())).into(),
         }
     };
-    let stopped = async {
-        match stop.wait_for(Option::is_some).await.map(|stop| (*stop).clone()) {
-            Ok(Some(stop)) => stop,
-            // Nobody is left to stop it.
-            _ => std::future::pending().await,
-        }
-    };
     tokio::select! {
         biased;
-        stop = stopped => Ended::without_process(stop.into()).into(),
+        stop = super::stopped(&mut stop) => Ended::without_process(stop.into()).into(),
         answered = post => answered,
         () = tokio::time::sleep(timeout) => {
             let outcome = Outcome::Failed(format!("timed out after {}", in_words(timeout)));

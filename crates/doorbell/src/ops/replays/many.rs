@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use doorbell_client::api::{self, ReplayFilter};
 use doorbell_core::condition::{Conditions, Expression};
 use doorbell_core::event::is_own;
+use doorbell_core::flow::Rate;
 use doorbell_core::id::ReplayId;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{Plan, asking, check_agents, context_of, replay, starts_of};
-use crate::app::{App, Caller, Rate};
+use crate::app::{App, Caller};
 use crate::clock;
 use crate::conditions;
 use crate::dispatch::Dispatcher;
@@ -325,7 +326,7 @@ impl Work<'_> {
 }
 
 fn pause_of(rate: Rate) -> Duration {
-    Duration::from_millis(rate.millis) / rate.count.max(1)
+    rate.window / rate.count.max(1)
 }
 
 async fn jobs(app: &App) -> Result<Vec<Job>, crate::store::Error> {
