@@ -9,6 +9,7 @@ mod leases;
 mod replays;
 mod sources;
 mod starts;
+mod webhooks;
 
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
@@ -18,9 +19,15 @@ pub use leases::{
 pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
-pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
+pub use sources::{
+    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceWebhook,
+};
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+};
+pub use webhooks::{
+    CreatedWebhook, Execution, NewWebhook, OwnWebhook, OwnWebhookWish, Rekey, Rekeyed, RotatedWebhook, Rotation,
+    StartedExecution, Success, Webhook, WebhookList, WebhookTest, WebhookTested,
 };
 
 /// An error: `application/problem+json` (RFC 9457).
@@ -408,6 +415,9 @@ pub struct Agent {
     /// Why its runs wait, if its URL fails so often that it is not asked for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<String>,
+    /// How its own webhook is proved, if it is enabled: `bearer`, `hmac`, `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_webhook: Option<String>,
 }
 
 /// The agents.

@@ -19,6 +19,7 @@ use crate::conditions::Pool;
 use crate::config::Config;
 use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
+use crate::vault::Vault;
 
 mod pauses;
 mod replays;
@@ -26,6 +27,7 @@ mod secret_uses;
 mod signs;
 mod snapshot;
 mod untold;
+pub mod webhooks;
 
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
@@ -50,6 +52,10 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// The threads that evaluate conditions of triggers.
     pub conditions: Pool,
+    /// What opens the secrets that are stored.
+    pub vault: Vault,
+    /// Held by whoever changes what is in force, so that changes are stored and put in force in one order.
+    pub changing: tokio::sync::Mutex<()>,
     /// API keys and run tokens.
     pub access: Access,
     /// Which secrets verify deliveries.
@@ -92,13 +98,22 @@ impl App {
         let pauses = Pauses::load(&store.notes().await?);
         let metrics = Metrics::new(clock::now());
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
-        let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
+        let state = root.join(STATE_FOLDER);
+        let vault = Vault::open(&state, config.origin.master_key().as_deref())?;
+        if let Some(broken) = vault.broken() {
+            tracing::error!(error = broken, "master_key.unreadable: it is not written over; put the right one there");
+        }
+        let snapshot = Snapshot::prepare(config, store.as_ref(), &vault, 1).await?;
+        snapshot.hooks.warn_of_locked();
+        let in_force = InForce::new(snapshot);
         Ok(Self {
-            state: root.join(STATE_FOLDER),
+            state,
             root,
             in_force,
             store,
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
+            vault,
+            changing: tokio::sync::Mutex::default(),
             access,
             secret_uses,
             pauses,

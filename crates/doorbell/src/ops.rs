@@ -16,12 +16,15 @@ pub mod forget;
 pub mod keys;
 pub mod leases;
 pub mod notifications;
+pub mod own_webhook;
 pub mod replays;
 pub mod runs;
+pub mod secrets;
 pub mod starts;
 pub mod stats;
 pub mod triggers;
 mod view;
+pub mod webhooks;
 pub mod workers;
 
 pub use view::view_event;
@@ -45,6 +48,9 @@ pub enum Error {
     /// It was there and is no more: a stable code, and what is known of it.
     #[error("{1}")]
     Gone(&'static str, String),
+    /// Stored secrets cannot be sealed or opened: what is wrong with the master key, and what to do.
+    #[error("{0}")]
+    Locked(String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),

@@ -119,14 +119,13 @@ impl Reloader {
 
     async fn put_in_force(&mut self, mut config: Config) {
         let old = self.app.current();
-        let kept = changes::keep_what_needs_a_restart(&mut config, &old.config);
-        let mut changes = changes::list(&old.config, &config);
-        for warning in config.warnings.iter().filter(|warning| !old.config.warnings.contains(warning)) {
+        let kept = changes::keep_what_needs_a_restart(&mut config, &old.files);
+        let mut changes = changes::list(&old.files, &config);
+        for warning in config.warnings.iter().filter(|warning| !old.files.warnings.contains(warning)) {
             tracing::warn!("config.warning: {warning}");
         }
-        match Snapshot::prepare(config, self.app.store.as_ref(), old.generation + 1).await {
+        match self.app.put_in_force(config).await {
             Ok(snapshot) => {
-                let snapshot = self.app.in_force.replace(snapshot);
                 let said = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
                 tracing::info!(generation = snapshot.generation, changed = %said, "config.reloaded");
                 kept.iter().for_each(|sentence| tracing::warn!("config.needs_restart: {sentence}"));

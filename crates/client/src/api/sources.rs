@@ -25,6 +25,26 @@ pub struct Source {
     /// Whose events are stored and start nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_senders: Vec<String>,
+    /// The webhook that it is, if it was made at run time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<SourceWebhook>,
+}
+
+/// That a source is a webhook that was made at run time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceWebhook {
+    /// The agent that it starts.
+    pub agent: String,
+    /// Its label.
+    pub name: String,
+    /// Whether it is the agent's own webhook, at the agent's URL.
+    pub own: bool,
+    /// `user` or `agent`.
+    pub created_by: String,
+    /// Why its deliveries are answered with 503; none if nothing is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What one credential of a source verified.

@@ -2,19 +2,35 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use doorbell_client::api::Agent;
 
 use super::context::Context;
 use super::output::{self, Table};
 use super::time::short;
+use super::webhooks;
 
-/// List the agents
+/// List the agents, or change one's own webhook
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  doorbell agents")]
-pub(super) struct AgentsArgs {}
+#[command(after_help = "Examples:\n  doorbell agents\n  doorbell agents webhook triage --enable")]
+pub(super) struct AgentsArgs {
+    #[command(subcommand)]
+    command: Option<AgentsCommand>,
+}
 
-pub(super) async fn run(context: &Context, AgentsArgs {}: AgentsArgs) -> anyhow::Result<()> {
+#[derive(Debug, Subcommand)]
+enum AgentsCommand {
+    Webhook(webhooks::OwnArgs),
+}
+
+pub(super) async fn run(context: &Context, args: AgentsArgs) -> anyhow::Result<()> {
+    match args.command {
+        None => list(context).await,
+        Some(AgentsCommand::Webhook(args)) => webhooks::own(context, args).await,
+    }
+}
+
+async fn list(context: &Context) -> anyhow::Result<()> {
     let list = context.client()?.agents().await?;
     if context.json {
         return output::json(&list);
@@ -29,6 +45,12 @@ pub(super) async fn run(context: &Context, AgentsArgs {}: AgentsArgs) -> anyhow:
     table.print()?;
     for (agent, why) in list.agents.iter().filter_map(|agent| Some((&agent.name, agent.breaker.as_ref()?))) {
         output::note(output::escape_terminal(&format!("{agent}: {why}")));
+    }
+    for agent in list.agents.iter().filter(|agent| agent.own_webhook.as_deref() == Some("none")) {
+        let name = output::escape_terminal(&agent.name);
+        output::note(format!(
+            "warning: anybody can start {name}: its own webhook takes requests without authentication"
+        ));
     }
     Ok(())
 }
@@ -70,6 +92,7 @@ mod tests {
             schedules: Vec::new(),
             pause: None,
             breaker: None,
+            own_webhook: None,
         };
         assert_eq!(row(&agent), ["triage", "command", "0 (disabled)", "15m 00s", "acme, lab", "", ""]);
     }

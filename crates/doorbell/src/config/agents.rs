@@ -99,7 +99,13 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
         }
     }
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
-    idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
+    for name in idle.iter().filter(|name| !is_called(name)) {
+        // No mistake: a webhook may be made for it at run time, and a person may start it.
+        findings.warnings.push(format!(
+            "no file says what starts agent `{name}`: give it [[webhooks]] or a schedule, or make a webhook for it \
+             (`doorbell webhooks create {name}`)"
+        ));
+    }
     agents
 }
 
@@ -110,12 +116,7 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
         .help("if it is a link, it leads nowhere or to itself: point it at an agent's folder, or remove it")
 }
 
-fn read_one(
-    name: &str,
-    reader: Reader<'_>,
-    idle: &mut Vec<(String, Problem)>,
-    findings: &mut Findings,
-) -> Option<Agent> {
+fn read_one(name: &str, reader: Reader<'_>, idle: &mut Vec<String>, findings: &mut Findings) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
     own.check(findings, KEYS);
@@ -136,10 +137,7 @@ fn read_one(
     let told = reader.told.iter().any(|(told, _)| told == name);
     let disabled = limits.as_ref().is_some_and(|limits| limits.scale == 0);
     if !starts && !told && !disabled && !has_schedule {
-        let problem =
-            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
-        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
-        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
+        idle.push(name.to_owned());
     }
     let limits = limits?;
     Some(Agent {

@@ -17,10 +17,16 @@ use crate::ops;
 
 mod replays;
 mod starts;
+mod webhooks;
 
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
     cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,
+};
+
+pub(super) use webhooks::{
+    activate_webhook, create_webhook, delete_webhook, list_webhooks, rekey, rotate_webhook, set_own_webhook,
+    show_execution, test_webhook, webhook_deliveries,
 };
 
 pub(super) type Answer<T> = Result<Json<T>, Failure>;

@@ -54,6 +54,11 @@ impl Failure {
         self
     }
 
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -106,6 +111,9 @@ impl From<ops::Error> for Failure {
             ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
             ops::Error::Conflict(code, detail) => Self::new(StatusCode::CONFLICT, code, detail),
             ops::Error::Gone(code, detail) => Self::new(StatusCode::GONE, code, detail),
+            ops::Error::Locked(detail) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "master_key_unavailable", detail).retry_later()
+            }
             // Damage does not go away by asking again. (A delivery is not answered by this: its sender comes again.)
             ops::Error::Store(store::Error::Corrupt(what)) => {
                 tracing::error!(error = what, "store.damaged");
