@@ -40,6 +40,7 @@ mod queues;
 mod rates;
 mod records;
 mod running;
+mod webhooks;
 
 async fn on_sqlite<F: Future<Output = ()>>(guarantee: impl FnOnce(Arc<dyn Store>) -> F) {
     let folder = tempfile::tempdir().unwrap();

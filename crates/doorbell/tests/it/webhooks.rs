@@ -309,8 +309,9 @@ async fn a_rotation_under_load_refuses_nothing_within_the_overlap_and_all_after_
     };
     let rotate = async {
         let overlap = Some("1h".to_owned());
-        let new = gateway.client.rotate_webhook("quiet", &made.webhook_id, &Rotation { overlap, secret: None });
-        let new = new.await.unwrap().signing_secret.unwrap();
+        let wish = Rotation { overlap, secret: None };
+        let new = gateway.client.rotate_webhook("quiet", &made.webhook_id, &wish).await;
+        let new = new.unwrap().signing_secret.unwrap();
         rotated.store(true, Ordering::Relaxed);
         send(new.clone(), 300).await;
         new
@@ -518,4 +519,37 @@ fn a_secret_is_read_from_standard_input_and_a_question_is_not_asked_of_nobody() 
     let came = String::from_utf8(project.run(&["webhooks", "deliveries", "triage", id]).stdout).unwrap();
     assert!(came.contains("accepted"), "{came}");
     assert_eq!(project.run(&["webhooks", "rotate", "triage", "whk_nothing"]).status.code(), Some(3));
+}
+
+/// Every command and request of the document, in its order.
+#[test]
+fn the_examples_of_the_document_work() {
+    use crate::docs::{blocks, read};
+    let project = project();
+    let gateway = project.serve();
+    let text = read("docs/webhooks.md");
+    let (mut webhook, mut secret, mut seen) = (String::new(), String::new(), 0);
+    for block in blocks(&text, "sh") {
+        if block.starts_with("curl") {
+            let script = block.replace("http://127.0.0.1:8080", &gateway.url);
+            let answer = project.prepare("sh", &["-c", &script]).env("SECRET", &secret).output().unwrap();
+            let answer: Value = serde_json::from_slice(&answer.stdout).unwrap();
+            assert!(answer["webhookId"].is_string() || answer["success"] == true, "{answer}");
+            seen += 1;
+            continue;
+        }
+        for line in block.lines().filter_map(|line| line.strip_prefix("doorbell ")) {
+            let args: Vec<&str> = line.split_whitespace().collect();
+            let args: Vec<&str> = args.into_iter().map(|arg| if arg == "WEBHOOK" { &webhook } else { arg }).collect();
+            let answer = project.json(&args);
+            if args[1] == "create" {
+                webhook = answer["webhookId"].as_str().unwrap().to_owned();
+            }
+            if let Some(made) = answer["webhookSecret"].as_str() {
+                secret = made.to_owned();
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10 && !secret.is_empty(), "{seen}");
 }

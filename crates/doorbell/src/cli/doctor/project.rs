@@ -77,7 +77,11 @@ pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
     let mut idle = names(|agent| agent.triggers.is_empty());
     idle.retain(|name| !told(name));
     if !idle.is_empty() {
-        findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), "give them [[webhooks]] with a source, or webhooks of their own: `doorbell webhooks create AGENT`"));
+        findings.push(warn(
+            CHECK,
+            format!("nothing starts {}", some(&idle)),
+            "give them [[webhooks]] with a source, or webhooks of their own: `doorbell webhooks create AGENT`",
+        ));
     }
     if findings.is_empty() {
         findings.push(ok(CHECK, format!("each of the {} can be started", config.agents.len())));

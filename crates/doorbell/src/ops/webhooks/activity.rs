@@ -3,7 +3,8 @@
 use doorbell_client::{Answer, Sender, api};
 use doorbell_core::event::event_type;
 use doorbell_core::id::OfEvent;
-use doorbell_core::provider::{Key, Provider, Unsent, find_sample};
+use doorbell_core::provider::{Key, Provider, Sample, Unsent, find_sample};
+use doorbell_core::time::Timestamp;
 
 use super::super::{Error, page_size, view_rejection};
 use super::{find, require_manager, require_seer};
@@ -82,14 +83,7 @@ pub async fn test(
         let detail = format!("only {} can sign for it: have it send a test itself", provider.guide().title);
         return Err(Error::Conflict("cannot_sign", detail));
     };
-    let sample = match &wish.event {
-        Some(event) => find_sample(provider.samples(), event),
-        None => provider.samples().first(),
-    };
-    let Some(sample) = sample else {
-        let names: Vec<&str> = provider.samples().iter().map(|sample| &*sample.event).collect();
-        return Err(Error::Invalid(format!("`event`: the samples of {} are {}", provider.name(), names.join(", "))));
-    };
+    let sample = sample_of(provider, wish.event.as_deref())?;
     let began = clock::now();
     let (delivery, path) = (clock::new_id::<OfEvent>().to_string(), hook.path());
     let url = format!("{}{path}", app.public_url(&in_force));
@@ -108,7 +102,25 @@ pub async fn test(
         code: None,
         detail: None,
     };
+    // Its protocol may want another answer than ours: what was stored says it.
     match sent.answer {
+        Answer::Other(_) if tested.accepted => say_stored(app, &name, began, &mut tested).await?,
+        answer => say_answered(answer, &mut tested),
+    }
+    Ok(tested)
+}
+
+fn sample_of<'p>(provider: &'p dyn Provider, event: Option<&str>) -> Result<&'p Sample, Error> {
+    let samples = provider.samples();
+    let found = event.map_or_else(|| samples.first(), |event| find_sample(samples, event));
+    found.ok_or_else(|| {
+        let names: Vec<&str> = samples.iter().map(|sample| &*sample.event).collect();
+        Error::Invalid(format!("`event`: the samples of {} are {}", provider.name(), names.join(", ")))
+    })
+}
+
+fn say_answered(answer: Answer, tested: &mut api::WebhookTested) {
+    match answer {
         Answer::Receipt(receipt) => {
             tested.delivery_id = Some(receipt.delivery_id);
             tested.event_type = Some(receipt.event);
@@ -118,11 +130,8 @@ pub async fn test(
             tested.code = Some(problem.code);
             tested.detail = Some(problem.detail);
         }
-        // Its protocol wants another answer than ours: what was stored says it.
-        Answer::Other(_) if tested.accepted => say_stored(app, &name, began, &mut tested).await?,
         Answer::Other(text) => tested.detail = Some(text),
     }
-    Ok(tested)
 }
 
 /// Whether a secret can make signatures, and not only verify them.
@@ -130,12 +139,7 @@ fn can_sign(provider: &dyn Provider, key: &Key) -> bool {
     provider.signing_field().is_none() || key.signature(&[b"test"]).is_some()
 }
 
-async fn say_stored(
-    app: &App,
-    source: &str,
-    since: doorbell_core::time::Timestamp,
-    tested: &mut api::WebhookTested,
-) -> Result<(), Error> {
+async fn say_stored(app: &App, source: &str, since: Timestamp, tested: &mut api::WebhookTested) -> Result<(), Error> {
     let query = EventQuery { source: Some(source.to_owned()), since: Some(since), limit: 1, ..EventQuery::default() };
     if let Some(event) = app.store.events(query).await?.into_iter().next() {
         let outcomes = app.store.outcomes(event.id).await?;
