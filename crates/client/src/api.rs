@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod declared;
 mod flow;
 mod keys;
 mod leases;
@@ -10,6 +11,7 @@ mod replays;
 mod sources;
 mod starts;
 
+pub use declared::{AgentDetail, Declaration, FieldError, RemovedAgent};
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
@@ -34,6 +36,9 @@ pub struct Problem {
     pub title: String,
     /// What happened, and what to do.
     pub detail: String,
+    /// Everything that is wrong with what was given, where it has fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
 }
 
 /// The answer to a delivery.
@@ -408,6 +413,12 @@ pub struct Agent {
     /// Why its runs wait, if its URL fails so often that it is not asked for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<String>,
+    /// `file`, or `api` if it was declared there.
+    #[serde(default)]
+    pub managed_by: String,
+    /// Why what was declared of it is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// The agents.

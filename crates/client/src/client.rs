@@ -16,6 +16,7 @@ use crate::public;
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
+mod declared;
 mod replays;
 mod starts;
 

@@ -35,6 +35,13 @@ pub struct Tls<'a> {
     pub authorities: Option<&'a [u8]>,
 }
 
+/// A key is a secret.
+impl std::fmt::Debug for Tls<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
 /// Why there is no whole answer to a post, without the URL and the headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unanswered {
