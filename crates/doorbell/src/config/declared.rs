@@ -82,6 +82,9 @@ impl Config {
         }
         for (name, declaration) in declarations {
             let (agent, mut findings) = self.read_declared(&name, &declaration.definition);
+            if agent.is_none() && findings.problems.is_empty() {
+                findings.problem(Problem::anywhere("it cannot be read"));
+            }
             let flaws = Problems::new(findings.problems).flaws();
             if let Some(agent) = agent.filter(|_| flaws.is_empty()) {
                 findings.settings.retain(|setting| is_of(&name, &setting.path));

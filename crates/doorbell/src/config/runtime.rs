@@ -107,7 +107,7 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findings) -> Option<Runtime> {
     match type_of(table, findings)? {
         Type::Command if around.is_declared => {
-            if let Some(node) = table.get("type") {
+            if let Some(node) = table.get("type").or(table.get("preset")) {
                 let what = "a declared agent is of type \"worker\" or \"http\"";
                 findings.problem(
                     Problem::at(&node.place, what).help("what starts a program of this machine stands in a file"),
