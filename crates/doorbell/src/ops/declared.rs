@@ -193,9 +193,9 @@ fn check_owners(caller: &Caller, before: Option<&Map<String, Value>>, after: &Ma
         None if key == "runtime" && before.is_none() => Some(worker.clone()),
         value => value,
     };
-    let changes = |key: &&str| of(before, key) != of(Some(after), key);
+    let changes = |key: &str| of(before, key) != of(Some(after), key);
     match caller {
-        Caller::Agent(_) if OWNERS.iter().any(|key| changes(&key)) => Err(Error::NotAllowed(
+        Caller::Agent(_) if OWNERS.into_iter().any(changes) => Err(Error::NotAllowed(
             "a key of an agent may not set its `webhooks`, `runtime` and `mayCall`: an owner's key declares these first",
         )),
         _ => Ok(()),

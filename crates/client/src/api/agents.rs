@@ -1,9 +1,49 @@
-//! Agents that are declared through the API, and what one agent is.
+//! Agents, and what was declared of them through the API.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Agent;
+use super::{Pause, Schedule};
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// One line.
+    pub description: Option<String>,
+    /// `command`, `http`, `worker`.
+    pub runtime: String,
+    /// Runs at once; 0: disabled.
+    pub scale: u32,
+    /// How long a try may take, in seconds.
+    pub timeout_seconds: u64,
+    /// The sources it listens to.
+    pub sources: Vec<String>,
+    /// When the clock starts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
+    /// Its pause, or that of all agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
+    /// `file`, or `api` if it was declared there.
+    #[serde(default)]
+    pub managed_by: String,
+    /// Why what was declared of it is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentList {
+    /// By name.
+    pub agents: Vec<Agent>,
+}
 
 /// One agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
