@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod agents;
 mod flow;
 mod keys;
 mod leases;
@@ -10,6 +11,7 @@ mod replays;
 mod sources;
 mod starts;
 
+pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
@@ -34,6 +36,9 @@ pub struct Problem {
     pub title: String,
     /// What happened, and what to do.
     pub detail: String,
+    /// Everything that is wrong with what was given, where it has fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
 }
 
 /// The answer to a delivery.
@@ -381,40 +386,6 @@ pub struct NewCopy {
 pub struct Copied {
     /// Its bytes.
     pub bytes: u64,
-}
-
-/// An agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Agent {
-    /// Its name.
-    pub name: String,
-    /// One line.
-    pub description: Option<String>,
-    /// `command`, `http`, `worker`.
-    pub runtime: String,
-    /// Runs at once; 0: disabled.
-    pub scale: u32,
-    /// How long a try may take, in seconds.
-    pub timeout_seconds: u64,
-    /// The sources it listens to.
-    pub sources: Vec<String>,
-    /// When the clock starts it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub schedules: Vec<Schedule>,
-    /// Its pause, or that of all agents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<Pause>,
-    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub breaker: Option<String>,
-}
-
-/// The agents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AgentList {
-    /// By name.
-    pub agents: Vec<Agent>,
 }
 
 /// What is going on.

@@ -11,10 +11,12 @@ use serde::de::DeserializeOwned;
 
 use crate::api;
 use crate::error::{Error, excerpt, refusal};
+use crate::outbound::Tls;
 use crate::public;
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
+mod declared;
 mod replays;
 mod starts;
 
@@ -426,6 +428,22 @@ pub(crate) fn connect(url: &Url) -> Result<reqwest::Client, Error> {
 /// Connections that reach the public internet only.
 pub(crate) fn connect_in_public() -> Result<reqwest::Client, Error> {
     build(public::restrict(builder()))
+}
+
+/// Connections to one URL, with a TLS of their own.
+pub(crate) fn connect_by(url: &Url, tls: Tls<'_>, in_public: bool) -> Result<reqwest::Client, reqwest::Error> {
+    let mut builder = match in_public {
+        true => public::restrict(builder()),
+        false if is_local(url) => builder().no_proxy(),
+        false => builder(),
+    };
+    if let Some((certificate, key)) = tls.identity {
+        builder = builder.identity(reqwest::Identity::from_pem(&[key, b"\n", certificate].concat())?);
+    }
+    if let Some(authorities) = tls.authorities {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(authorities)?);
+    }
+    builder.https_only(true).build()
 }
 
 fn builder() -> reqwest::ClientBuilder {

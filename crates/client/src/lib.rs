@@ -15,7 +15,8 @@ mod sse;
 
 pub use client::{Client, TIMEOUT};
 pub use error::Error;
-pub use outbound::{Outbound, Posted, Reply};
+pub use outbound::{Outbound, Posted, Reply, Tls, Unanswered};
 pub use probe::{Obstacle, Seen, probe};
+pub use public::refuse_private;
 pub use query::{EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
+mod declared;
 mod pauses;
 mod replays;
 mod secret_uses;
@@ -27,6 +28,7 @@ mod signs;
 mod snapshot;
 mod untold;
 
+pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
@@ -89,7 +91,13 @@ impl App {
         let root = config.root.clone();
         let access = Access::new(store.keys().await?);
         let secret_uses = SecretUses::new(store.secret_uses().await?);
-        let pauses = Pauses::load(&store.notes().await?);
+        let notes = store.notes().await?;
+        let pauses = Pauses::load(&notes);
+        let config = config.with_declared(load_declared(&notes));
+        for (agent, problem) in config.declared.iter().filter_map(|(name, declared)| Some((name, declared.problem()?)))
+        {
+            tracing::warn!(agent, problem, "agent.out_of_force: its runs are held");
+        }
         let metrics = Metrics::new(clock::now());
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
         let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);

@@ -21,6 +21,7 @@ use doorbell_core::trigger::Trigger;
 mod agents;
 mod conditions;
 mod credentials;
+mod declared;
 mod document;
 mod environment;
 mod files;
@@ -44,18 +45,20 @@ mod sources;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod triggers;
 mod types;
 mod values;
 
 pub use credentials::{Credentials, Stored, without_line_end};
+pub use declared::{Declaration, Declared};
 pub use environment::Environment;
 pub use http_runtime::HttpRuntime;
 pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
-pub use problem::Problems;
+pub use problem::{Flaw, Problems};
 pub use quantity::parse_duration;
 pub use runtime::{Runtime, script_of};
 pub use types::{is_named, providers};
@@ -86,14 +89,18 @@ pub struct Config {
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `providers/*.toml`, by name.
     pub providers: BTreeMap<String, OwnProvider>,
-    /// `agents/*`, by name.
+    /// `agents/*`, and those that are declared, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
+    /// What was declared through the API, by the agent's name; also what is not in force.
+    pub declared: BTreeMap<String, Declared>,
     /// `[[notifications]]`, in file order.
     pub notifications: Vec<Notification>,
     /// What was accepted and means nothing here, one sentence each.
     pub warnings: Vec<String>,
     /// Every value in force with where it came from, secrets hidden; what `doorbell config` prints.
     pub settings: Vec<Setting>,
+    /// `[defaults]`, for what is declared.
+    defaults: document::Table,
 }
 
 /// One value in force.
@@ -340,7 +347,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     }
     let project = layers::read(&root, environment, flags, findings)?;
     let credentials = Credentials::new(environment);
-    let around = runtime::Surroundings { root: &root, credentials: &credentials };
+    let around = runtime::Surroundings { root: &root, credentials: &credentials, is_declared: false };
     let gateway = gateway::read(&project.gateway, findings);
     let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
@@ -362,6 +369,8 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
         sources: sources?.good,
         providers: own.providers,
         agents,
+        declared: BTreeMap::new(),
+        defaults: project.defaults,
         notifications: notifications.good,
         warnings: Vec::new(),
         settings: Vec::new(),

@@ -52,6 +52,7 @@ pub struct Routers {
 
 /// What is done with agents and their runs.
 fn run_routes() -> Router<Shared> {
+    let agent = get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent);
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
@@ -63,6 +64,7 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/runs/{id}/release", post(api::release_run))
         .route("/v1/runs/{id}/retry", post(api::retry_run))
         .route("/v1/agents", get(api::list_agents))
+        .route("/v1/agents/{name}", agent)
         .route("/v1/agents/{name}/run", post(api::run_agent))
         .route("/v1/agents/{name}/pause", post(api::pause_agent))
         .route("/v1/agents/{name}/resume", post(api::resume_agent))

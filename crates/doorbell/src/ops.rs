@@ -4,6 +4,7 @@
 //! id.
 
 use crate::app::Caller;
+use crate::config::Flaw;
 use crate::store;
 
 pub mod agents;
@@ -11,6 +12,7 @@ pub mod backup;
 pub mod bulk;
 mod calls;
 pub mod captured;
+pub mod declared;
 pub mod events;
 pub mod forget;
 pub mod keys;
@@ -36,6 +38,12 @@ pub enum Error {
     /// The request cannot be understood; with what to do.
     #[error("{0}")]
     Invalid(String),
+    /// What was given is wrong: everything that is, by its field.
+    #[error("{}", in_words(.0))]
+    Flawed(Vec<Flaw>),
+    /// What is there is not what the caller goes by.
+    #[error("{0}")]
+    Precondition(String),
     /// The caller's key may not do this.
     #[error("{0}")]
     NotAllowed(&'static str),
@@ -48,6 +56,18 @@ pub enum Error {
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// The first thing that is wrong, and how many there are.
+fn in_words(flaws: &[Flaw]) -> String {
+    let first = flaws.first().map(|flaw| match flaw.field.as_str() {
+        "" => flaw.message.clone(),
+        field => format!("{field}: {}", flaw.message),
+    });
+    match flaws.len() {
+        0 | 1 => first.unwrap_or_default(),
+        count => format!("{count} problems, the first: {}", first.unwrap_or_default()),
+    }
 }
 
 /// Refuses callers that may only look.

@@ -49,6 +49,42 @@ const KEYS: Keys<'static> = Keys {
     ],
 };
 
+/// The same of an agent that is declared.
+const DECLARED: Keys<'static> = Keys {
+    known: &[
+        "description",
+        "instructions",
+        "may_call",
+        "scale",
+        "timeout",
+        "work_queue_size",
+        "when_full",
+        "params",
+        "webhooks",
+        "runtime",
+        "retries",
+        "schedule",
+        "schedules",
+        "timezone",
+    ],
+    planned: &[],
+    hints: &[
+        ("name", "the URL has the agent's name"),
+        ("triggers", "they are `webhooks`"),
+        ("prompt", "what SKILL.md would say is `instructions`"),
+        ("command", "a declared agent is of type \"worker\" or \"http\": commands stand in files"),
+        ("url", "it stands in `runtime`"),
+        ("source", "it stands in `webhooks`"),
+        ("events", "it stands in `webhooks`"),
+        ("key", "it stands in `webhooks`"),
+        ("when_busy", "it stands in `webhooks`"),
+        ("debounce", "it stands in `webhooks`"),
+        ("max_per_key", "it stands in `webhooks`"),
+        ("throttle", "it stands in `webhooks`"),
+        ("priority", "it stands in `webhooks`"),
+    ],
+};
+
 /// Everything that agents are read with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
@@ -121,6 +157,43 @@ fn read_one(
     own.check(findings, KEYS);
     let mut table = effective(reader.defaults, own);
     presets::expand(&mut table, name, reader.around, findings);
+    let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
+    let has_schedule = table.has("schedule") || table.has("schedules");
+    let told = reader.told.iter().any(|(told, _)| told == name);
+    let disabled = table.get("scale").is_some_and(|node| node.whole(0..=0).is_ok());
+    if !starts && !told && !disabled && !has_schedule {
+        let problem =
+            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
+        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
+        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
+    }
+    read_table(name, table, skill, reader, findings)
+}
+
+/// Reads an agent that is declared: it has no files, so its instructions are a key, and the default runtime, which may be
+/// a command, is not for it. What starts it may be a person, or another agent.
+pub(super) fn read_declared(name: &str, mut own: Table, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {
+    let instructions = own.read(findings, "instructions", skill::instructions).flatten();
+    own.check(findings, DECLARED);
+    own.remove("instructions");
+    if !own.has("runtime") {
+        let problem = Problem::at(&own.inside("runtime"), "an agent needs a `runtime`: how it is carried out");
+        findings.problem(
+            problem.help("{\"type\": \"worker\"} waits for who fetches its runs, {\"type\": \"http\"} asks a URL"),
+        );
+        return None;
+    }
+    let table = effective(reader.defaults, own);
+    read_table(name, table, Skill { description: None, instructions }, reader, findings)
+}
+
+fn read_table(
+    name: &str,
+    mut table: Table,
+    skill: Skill,
+    reader: Reader<'_>,
+    findings: &mut Findings,
+) -> Option<Agent> {
     runtime::fit_defaults(&mut table);
     table.settle(findings, &format!("agents.{name}"));
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
@@ -131,16 +204,6 @@ fn read_one(
     let may_call = may_call(&table, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);
-    let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
-    let has_schedule = table.has("schedule") || table.has("schedules");
-    let told = reader.told.iter().any(|(told, _)| told == name);
-    let disabled = limits.as_ref().is_some_and(|limits| limits.scale == 0);
-    if !starts && !told && !disabled && !has_schedule {
-        let problem =
-            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
-        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
-        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
-    }
     let limits = limits?;
     Some(Agent {
         name: name.to_owned(),

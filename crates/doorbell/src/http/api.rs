@@ -15,9 +15,11 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
+mod declared;
 mod replays;
 mod starts;
 
+pub(super) use declared::{amend_agent, declare_agent, remove_agent, show_agent};
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
     cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,

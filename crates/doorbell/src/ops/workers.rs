@@ -10,6 +10,7 @@ use super::Error;
 use super::leases::{Speaker, find, lost, may_carry_out};
 use crate::app::{App, Caller};
 use crate::clock;
+use crate::config::Declared;
 use crate::dispatch::{Dispatcher, Wish};
 use crate::store::{LogLine, Stream, WorkerLease};
 
@@ -64,6 +65,11 @@ fn read(app: &App, caller: &Caller, poll: api::Poll) -> Result<Wish, Error> {
     }
     for name in &agents {
         let agent = in_force.config.agents.get(name).filter(|agent| caller.may_see(&agent.name));
+        let problem = in_force.config.declared.get(name).filter(|_| caller.may_see(name)).and_then(Declared::problem);
+        if let (None, Some(problem)) = (agent, problem) {
+            let what = format!("agent `{name}` is declared and out of force, so its runs are held: {problem}");
+            return Err(Error::Conflict("agent_out_of_force", what));
+        }
         let agent = agent.ok_or(Error::NotFound("agent"))?;
         if !agent.runtime.is_worker() {
             let what = format!("agent `{name}` is of type \"{}\": its runs are not fetched", agent.runtime.as_str());

@@ -336,6 +336,24 @@ async fn the_worker_of_the_documentation_works_as_it_is_written() {
 }
 
 #[tokio::test]
+async fn the_worker_of_the_documentation_declares_its_agent_itself() {
+    let project = Project::new(&ONE_SOURCE.replace("webhooks.acme", "webhooks.acme-github"));
+    let gateway = project.serve();
+    let examples = blocks(&read("docs/workers.md"), "python");
+    let (head, rest) = examples[0].split_once("while True:").unwrap();
+    project.write("worker.py", &format!("{head}\n{}\n\nwhile True:{rest}", examples[1]));
+    for _ in 0..2 {
+        let mut command = project.prepare("python3", &["worker.py"]);
+        command.env("DOORBELL_URL", &gateway.url).env("DOORBELL_TOKEN", &gateway.key);
+        let _running = Background::start(command);
+        wait_until("the declaration", async || gateway.client.agent("triage").await.ok()).await;
+        let sent = gateway.send("/v1/webhooks/github/acme-github", sample("issues.opened")).await;
+        let doorbell_client::Answer::Receipt(receipt) = sent else { panic!("{sent:?}") };
+        assert_eq!(gateway.finished(&receipt.runs[0]).await.run.state, "succeeded");
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_closes_does_not_wait_for_those_who_wait() {
     let project = project("");
     let gateway = project.serve();
