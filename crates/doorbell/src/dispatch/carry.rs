@@ -302,6 +302,7 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
         attempt: run.attempt,
         agent: run.agent.clone(),
         events: Vec::new(),
+        resumed: None,
     }
 }
 
