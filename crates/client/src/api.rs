@@ -9,6 +9,7 @@ mod leases;
 mod replays;
 mod sources;
 mod starts;
+mod waits;
 
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
@@ -21,6 +22,9 @@ pub use replays::{
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+};
+pub use waits::{
+    Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor,
 };
 
 /// An error: `application/problem+json` (RFC 9457).
@@ -258,6 +262,12 @@ pub struct Run {
     /// Why it could not be told yet, while it is being tried again. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up_fails: Option<String>,
+    /// What it waits for, if it gave its lease back to go on later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+    /// What its last wait was over by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_by: Option<ResumedBy>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
 }
@@ -282,6 +292,9 @@ pub struct RunDetail {
     pub run: Run,
     /// Its tries, first one first.
     pub attempts: Vec<Attempt>,
+    /// What its steps came to, oldest first, without the results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// The events that it has beside its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Companion>,
@@ -301,7 +314,7 @@ pub struct Attempt {
     pub started_at: String,
     /// When it ended.
     pub ended_at: Option<String>,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
     pub ended: Option<String>,
     /// Why.
     pub reason: Option<String>,
@@ -310,6 +323,9 @@ pub struct Attempt {
     /// The worker that it was handed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+    /// What it went on by, if the run waited before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_by: Option<ResumedBy>,
 }
 
 /// A page of runs.

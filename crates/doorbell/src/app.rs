@@ -26,6 +26,7 @@ mod secret_uses;
 mod signs;
 mod snapshot;
 mod untold;
+mod waits;
 
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
@@ -33,6 +34,7 @@ pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
 pub use untold::Untold;
+pub use waits::Waits;
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -58,6 +60,8 @@ pub struct App {
     pub pauses: Pauses,
     /// Events that are carried out once more.
     pub replays: Replays,
+    /// Whether runs wait for something.
+    pub waits: Waits,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -103,6 +107,7 @@ impl App {
             secret_uses,
             pauses,
             replays: Replays::default(),
+            waits: Waits::default(),
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),

@@ -366,3 +366,27 @@ async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_
     }
     assert_eq!(gateway.client.agents().await.unwrap().agents[0].breaker, None);
 }
+
+#[tokio::test]
+async fn an_agent_behind_a_url_sleeps_keeps_steps_and_calls_others_with_its_callback() {
+    let agent = Agent::start(&["202", "200"]);
+    let project = agent.project("may_call = [\"fixer\"]");
+    project.agent("fixer", "", "true");
+    let gateway = project.serve();
+    let run = ring(&gateway).await;
+    wait_until("the run to be taken", async || {
+        gateway.client.run(&run).await.unwrap().run.reason.is_some().then_some(())
+    })
+    .await;
+    let (client, _) = callback(&agent.asked()[0]);
+    client.put_step(&run, "plan", &json!([1])).await.unwrap();
+    let child = client.run_agent("fixer", &api::NewRun::default(), None).await.unwrap().run_id;
+    assert_eq!(client.run(&child).await.unwrap().run.agent, "fixer");
+    let wait = api::NewWait { run: Some(child.clone()), ..api::NewWait::default() };
+    client.wait_run(&run, &wait).await.unwrap();
+    assert_eq!(code(client.wait_run(&run, &wait).await), "lease_lost");
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+    let envelope = &agent.asked()[1].envelope;
+    assert_eq!((&envelope["attempt"], &envelope["resumed"]["state"]), (&json!(2), &json!("succeeded")));
+    assert_eq!(gateway.client.step(&run, "plan").await.unwrap(), json!([1]));
+}

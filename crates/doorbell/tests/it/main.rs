@@ -39,4 +39,5 @@ mod standard;
 mod starts;
 mod support;
 mod traces;
+mod waits;
 mod workers;
