@@ -177,8 +177,14 @@ impl Transition {
 
 /// What becomes of a run whose try ended. `seed`: random bits, which decide the jitter of a wait.
 pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp, seed: u64) -> Transition {
-    let end =
-        |state, dead_letter, progress, reason| Transition { state, due: None, dead_letter, progress, reason, wait: None };
+    let end = |state, dead_letter, progress, reason| Transition {
+        state,
+        due: None,
+        dead_letter,
+        progress,
+        reason,
+        wait: None,
+    };
     match outcome {
         Outcome::Succeeded => end(State::Succeeded, false, behind, "succeeded".to_owned()),
         Outcome::Cancelled(by) => end(State::Cancelled, false, behind, format!("cancelled by {by}")),

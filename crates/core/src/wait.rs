@@ -134,10 +134,7 @@ mod tests {
             source: Some("acme".to_owned()),
             condition: Some("event.context.number == 7".to_owned()),
         };
-        assert_eq!(
-            event.describe(None),
-            "waits for event issues.closed of `acme` where event.context.number == 7"
-        );
+        assert_eq!(event.describe(None), "waits for event issues.closed of `acme` where event.context.number == 7");
         let asks = Wait::Answer { question: "Merge it?".to_owned(), options: vec!["yes".to_owned(), "no".to_owned()] };
         assert_eq!(asks.describe(until), "asks \"Merge it?\" (yes, no)");
     }

@@ -29,7 +29,13 @@ impl Dispatcher {
     ///
     /// # Errors
     /// If the store is unavailable: then it is to be asked again.
-    pub async fn wait(&self, running: &Running, by_command: bool, wait: Wait, until: Timestamp) -> Result<Waited, Error> {
+    pub async fn wait(
+        &self,
+        running: &Running,
+        by_command: bool,
+        wait: Wait,
+        until: Timestamp,
+    ) -> Result<Waited, Error> {
         if by_command {
             return Ok(self.wait_at_end(running.run.id, running.lease, wait, until));
         }
@@ -51,7 +57,8 @@ impl Dispatcher {
 
     /// The end of a command that asked to wait and did not fail: it waits.
     pub(super) fn heed_wait(&self, run: RunId, lease: Lease, ended: Ended) -> Ended {
-        let wish = self.in_flight().get_mut(&run).filter(|flight| flight.lease == lease).and_then(|flight| flight.wait.take());
+        let wish =
+            self.in_flight().get_mut(&run).filter(|flight| flight.lease == lease).and_then(|flight| flight.wait.take());
         match (wish, &ended.outcome) {
             (Some((wait, until)), Outcome::Succeeded) => {
                 Ended { outcome: Outcome::Waits { wait, until }, ended: WAITS, result: None, ..ended }

@@ -103,7 +103,8 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
 /// # Errors
 /// If the lease is over, or reaches no such thing.
 pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Caller, Error> {
-    let running = app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease)).ok_or_else(lost)?;
+    let running =
+        app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease)).ok_or_else(lost)?;
     let run = running.run;
     let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
     let reaches = match (is_get, path) {

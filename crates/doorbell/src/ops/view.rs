@@ -6,7 +6,7 @@ use doorbell_core::wait::{Resumed, Wait};
 use serde_json::{Map, Value};
 
 use crate::app::Reload;
-use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream, Step, Sweep};
+use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, Step, StoredEvent, StoredRun, Stream, Sweep};
 
 /// An event with its outcomes.
 pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event {

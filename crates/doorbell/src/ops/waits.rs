@@ -236,16 +236,16 @@ fn triggers_of(in_force: &Arc<Snapshot>, agent: &str, wait: &Wait) -> Result<Vec
     }
     if sources.is_empty() {
         let which = source.as_ref().map_or("no source".to_owned(), |source| format!("no source `{source}`"));
-        return Err(invalid(format!("agent `{agent}` listens to {which}: an agent waits for events of its own sources")));
+        return Err(invalid(format!(
+            "agent `{agent}` listens to {which}: an agent waits for events of its own sources"
+        )));
     }
     let read = |source: &str| {
         let provider = in_force.config.sources.get(source).map(|source| source.provider().name().to_owned());
         let bare = provider.and_then(|provider| event.strip_prefix(&format!("{provider}.")).map(str::to_owned));
         let names: Vec<String> = [event.clone()].into_iter().chain(bare).collect();
-        let mut trigger = serde_json::Map::from_iter([
-            ("source".to_owned(), json!(source)),
-            ("events".to_owned(), json!(names)),
-        ]);
+        let mut trigger =
+            serde_json::Map::from_iter([("source".to_owned(), json!(source)), ("events".to_owned(), json!(names))]);
         trigger.extend(condition.iter().map(|condition| ("where".to_owned(), Value::from(condition.as_str()))));
         in_force.config.read_trigger(&trigger).map_err(invalid)
     };

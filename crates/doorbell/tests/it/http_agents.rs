@@ -340,6 +340,9 @@ async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
     let end = api::RunEnd { lease: Some(api::ShownLease::Token(token)), ..api::RunEnd::default() };
     let with_key = Client::new(senders, Some(&gateway.key)).unwrap();
     assert_eq!(code(with_key.end_run(&run, &end).await), "not_found");
+    assert_eq!(code(with_key.run(&run).await), "not_found");
+    assert_eq!(client.put_step(&run, "plan", &json!(1)).await.unwrap(), json!(1));
+    assert_eq!(client.run(&run).await.unwrap().steps[0].key, "plan");
     client.end_run(&run, &api::RunEnd::default()).await.unwrap();
     assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
 }

@@ -27,6 +27,10 @@ pub(super) async fn run(context: &Context, args: AnswerArgs) -> anyhow::Result<(
     if context.json {
         return output::json(&answered);
     }
-    output::line(format!("{} is answered, and {} now", escape_terminal(&answered.id), escape_terminal(&answered.state)))?;
+    output::line(format!(
+        "{} is answered, and {} now",
+        escape_terminal(&answered.id),
+        escape_terminal(&answered.state)
+    ))?;
     Ok(())
 }

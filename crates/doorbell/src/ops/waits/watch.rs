@@ -222,7 +222,8 @@ impl Watch {
         let said = "`where` failed";
         if verdict.reason.starts_with(said) && watched.failed < MOST_LINES {
             watched.failed += 1;
-            let (attempt, text) = (watched.waiting.run.attempt, format!("it does not go on by {}: {}", event.id, verdict.reason));
+            let (attempt, text) =
+                (watched.waiting.run.attempt, format!("it does not go on by {}: {}", event.id, verdict.reason));
             tracing::warn!(%run, event = %event.id, why = verdict.reason, "wait.filter_error");
             let line = LogLine { at: clock::now(), attempt, stream: Stream::System, text };
             self.app.store.append_log(run, vec![line]).await?;

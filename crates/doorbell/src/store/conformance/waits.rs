@@ -93,7 +93,10 @@ async fn a_run_goes_on_once_by_what_comes_first(store: Arc<dyn Store>) {
     let question = Wait::Answer { question: "Merge it?".to_owned(), options: vec!["yes".to_owned()] };
     assert!(wait(&*store, 1, 1, question.clone()).await);
     let waiting = store.waiting().await.unwrap();
-    assert_eq!(waiting.iter().map(|one| (one.run.id, one.run.wait.clone())).collect::<Vec<_>>(), [(run_id(1), Some(question))]);
+    assert_eq!(
+        waiting.iter().map(|one| (one.run.id, one.run.wait.clone())).collect::<Vec<_>>(),
+        [(run_id(1), Some(question))]
+    );
     let answer = Resumed::Answer { answer: json!("yes"), by: "ann".to_owned() };
     assert!(!resume(&*store, 1, 2, answer.clone(), None).await, "it is of another try");
     assert!(resume(&*store, 1, 1, answer.clone(), None).await);
@@ -233,7 +236,9 @@ async fn a_run_whose_end_came_before_the_wait_is_not_waited_for(store: Arc<dyn S
     assert_eq!(state(&*store, 1).await, State::Queued, "one that was removed is over");
 }
 
-async fn what_came_since_the_first_try_began_is_new_to_a_run_and_then_what_came_since_it_went_on(store: Arc<dyn Store>) {
+async fn what_came_since_the_first_try_began_is_new_to_a_run_and_then_what_came_since_it_went_on(
+    store: Arc<dyn Store>,
+) {
     let heard = async || store.waiting().await.unwrap().iter().map(|Waiting { heard, .. }| *heard).collect::<Vec<_>>();
     accept(&*store, starting("triage", 1)).await;
     accept(&*store, event(2)).await;

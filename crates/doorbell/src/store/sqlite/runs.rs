@@ -5,7 +5,6 @@ use std::time::Duration;
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
-use doorbell_core::wait::Wait;
 use rusqlite::{OptionalExtension, params};
 
 use super::body::PackedBody;
@@ -164,10 +163,6 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         _ => (next.state, None, next.reason.clone()),
     };
     let wait = next.wait.as_ref().filter(|_| state == State::Waiting);
-    let wait_run = match wait {
-        Some(Wait::Run { run }) => Some(run.to_bytes()),
-        _ => None,
-    };
     let move_on = "UPDATE runs SET state = ?2, due = ?3, dead_letter = ?4, failures = ?5, losses = ?6, reason = ?7, \
                    finished_at = ?8, lease = NULL, lease_until = NULL, pid = NULL, process_started = NULL, \
                    boot = NULL, wait = ?9, wait_run = ?10, resumed = iif(?9 IS NULL, resumed, NULL) WHERE seq = ?1";
@@ -184,7 +179,7 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
             reason,
             state.is_final().then_some(at),
             wait.map(waits::written).transpose()?,
-            wait_run,
+            wait.and_then(waits::run_of),
         ],
     )?;
     if let Some(wait) = wait {

@@ -25,6 +25,14 @@ pub(super) fn begin(work: &Work<'_>, seq: i64, wait: &Wait) -> Outcome<()> {
     Ok(())
 }
 
+/// The run whose end is waited for.
+pub(super) fn run_of(wait: &Wait) -> Option<[u8; 16]> {
+    match wait {
+        Wait::Run { run } => Some(run.to_bytes()),
+        _ => None,
+    }
+}
+
 /// A wait, or what one was over by, as the tables have it.
 pub(super) fn written(json: &impl serde::Serialize) -> Outcome<String> {
     serde_json::to_string(json).map_err(|error| Fault::Corrupt(error.to_string()))
@@ -54,7 +62,8 @@ pub(super) fn waiting(sql: &Connection) -> Outcome<Vec<Waiting>> {
 
 /// Has a run go on that waits: its agent, or none if it does not wait so any more. One that is held goes on when it is let go.
 pub(super) fn resume(work: &Work<'_>, resume: &Resume) -> Outcome<Option<String>> {
-    let found = "SELECT seq, agent, state FROM runs WHERE id = ?1 AND attempt = ?2 AND wait IS NOT NULL AND resumed IS NULL";
+    let found =
+        "SELECT seq, agent, state FROM runs WHERE id = ?1 AND attempt = ?2 AND wait IS NOT NULL AND resumed IS NULL";
     let found = work
         .sql
         .prepare_cached(found)?
