@@ -356,7 +356,7 @@ async fn steps_are_kept_once_through_tries_and_sleeps_and_seen_by_who_may() {
 async fn a_worker_calls_another_agent_with_its_lease_and_waits_for_its_end() {
     let project = project("may_call = [\"fixer\"]");
     project.agent("fixer", "", "echo '{\"fixed\":true}' > $DOORBELL_OUTPUT_FILE");
-    project.agent("stranger", "", "true");
+    project.agent("stranger", "[[webhooks]]\nsource = \"acme\"\nevents = [\"release\"]", "true");
     let gateway = project.serve();
     let id = ring(&gateway).await;
     let run = fetch(&gateway.client).await;
@@ -416,7 +416,7 @@ const SAY: &str = "say() { curl -sS -X \"$1\" -H \"Authorization: Bearer $DOORBE
 async fn a_command_waits_when_it_has_ended_and_goes_on_where_it_was() {
     let script = format!(
         "{SAY}if [ $DOORBELL_ATTEMPT = 1 ]; then say PUT steps/first '{{\"n\":1}}'; \
-         say POST wait '{{\"event\":\"push\"}}'; say POST sleep '{{\"until\":\"2030-01-01T00:00:00Z\"}}'; \
+         say POST wait '{{\"event\":\"push\"}}'; say POST sleep '{{\"until\":\"2020-01-01T00:00:00Z\"}}'; \
          else say GET steps/first; cat \"$DOORBELL_EVENT_FILE\"; fi"
     );
     let project = Project::new(ONE_SOURCE);
