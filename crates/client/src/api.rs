@@ -10,6 +10,7 @@ mod leases;
 mod replays;
 mod sources;
 mod starts;
+mod waits;
 
 pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
 pub use flow::{Companion, Holder};
@@ -24,6 +25,7 @@ pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSe
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
 };
+pub use waits::{Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor};
 
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,6 +265,12 @@ pub struct Run {
     /// Why it could not be told yet, while it is being tried again. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up_fails: Option<String>,
+    /// What it waits for, if it gave its lease back to go on later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+    /// What its last wait was over by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_by: Option<ResumedBy>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
 }
@@ -287,6 +295,9 @@ pub struct RunDetail {
     pub run: Run,
     /// Its tries, first one first.
     pub attempts: Vec<Attempt>,
+    /// What its steps came to, oldest first, without the results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// The events that it has beside its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Companion>,
@@ -306,7 +317,7 @@ pub struct Attempt {
     pub started_at: String,
     /// When it ended.
     pub ended_at: Option<String>,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
     pub ended: Option<String>,
     /// Why.
     pub reason: Option<String>,
@@ -315,6 +326,9 @@ pub struct Attempt {
     /// The worker that it was handed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+    /// What it went on by, if the run waited before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_by: Option<ResumedBy>,
 }
 
 /// A page of runs.

@@ -19,6 +19,7 @@ use crate::sse::{SseEvent, SseParser};
 mod declared;
 mod replays;
 mod starts;
+mod waits;
 
 /// How long a single question may take; streams have no end.
 pub const TIMEOUT: Duration = Duration::from_secs(30);

@@ -27,6 +27,7 @@ mod secret_uses;
 mod signs;
 mod snapshot;
 mod untold;
+mod waits;
 
 pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
@@ -35,6 +36,7 @@ pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
 pub use untold::Untold;
+pub use waits::Waits;
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -60,6 +62,8 @@ pub struct App {
     pub pauses: Pauses,
     /// Events that are carried out once more.
     pub replays: Replays,
+    /// Whether runs wait for something.
+    pub waits: Waits,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -111,6 +115,7 @@ impl App {
             secret_uses,
             pauses,
             replays: Replays::default(),
+            waits: Waits::default(),
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),

@@ -14,6 +14,7 @@ use doorbell_client::Outbound;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
+use doorbell_core::wait::Wait;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +35,7 @@ mod recovery;
 mod resume;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod workers;
 
 pub use own::{Cause, Caused, admission};
@@ -43,6 +45,7 @@ use follow_up::FollowUps;
 use workers::Bells;
 
 pub use outside::Told;
+pub use waits::Waited;
 pub use workers::{HandedOut, Wish};
 
 /// How long a lease holds. Extended at a third of it.
@@ -89,6 +92,8 @@ fn delivery_of(event: &StoredEvent, body: &Body) -> Delivery {
 struct InFlight {
     lease: Lease,
     stop: watch::Sender<Option<Stop>>,
+    /// What its command asked to wait for when it has ended, and until when.
+    wait: Option<(Wait, Timestamp)>,
 }
 
 impl Dispatcher {
@@ -188,6 +193,7 @@ impl Dispatcher {
                 if let Ok(Some((run, _))) = self.app.store.run(run).await {
                     self.wake(&run.agent);
                 }
+                self.tell_who_waits();
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
         }
@@ -246,6 +252,13 @@ impl Dispatcher {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has it looked at who waits for the end of a run, as one has ended.
+    fn tell_who_waits(&self) {
+        if self.app.waits.for_run() {
+            self.due.notify_one();
+        }
+    }
+
     /// Tells watchers how a run stands now.
     pub async fn tell_of(&self, run: RunId) {
         if let Ok(Some((run, _))) = self.app.store.run(run).await {
@@ -264,6 +277,9 @@ impl Dispatcher {
 
     /// Tells watchers, and who waits for them, of runs that ended before they ran, without keeping the caller.
     fn tell_of_all(self: &Arc<Self>, runs: &[RunId]) {
+        if !runs.is_empty() {
+            self.tell_who_waits();
+        }
         let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
         if !runs.is_empty() && (watched || followed_up) {
             let (this, runs) = (Arc::clone(self), runs.to_vec());

@@ -80,6 +80,7 @@ pub struct Gateway {
     sweeping: CancellationToken,
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
+    watcher: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -117,6 +118,7 @@ impl Gateway {
         let sweeping = CancellationToken::new();
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -146,6 +148,7 @@ impl Gateway {
             sweeping,
             sweeper,
             scheduler,
+            watcher,
             _reaper: reaper,
             _project: project,
         })
@@ -161,6 +164,7 @@ impl Gateway {
         self.app.replays.close().await;
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
+        let _ = self.watcher.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);

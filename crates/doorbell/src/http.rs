@@ -17,6 +17,7 @@ mod ingest;
 mod leases;
 mod server;
 mod stream;
+mod waits;
 
 pub use server::{Limits, serve};
 
@@ -63,6 +64,7 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
         .route("/v1/runs/{id}/release", post(api::release_run))
         .route("/v1/runs/{id}/retry", post(api::retry_run))
+        .route("/v1/runs/{id}/answer", post(waits::answer))
         .route("/v1/agents", get(api::list_agents))
         .route("/v1/agents/{name}", agent)
         .route("/v1/agents/{name}/run", post(api::run_agent))

@@ -22,8 +22,10 @@ pub mod replays;
 pub mod runs;
 pub mod starts;
 pub mod stats;
+pub mod steps;
 pub mod triggers;
 mod view;
+pub mod waits;
 pub mod workers;
 
 pub use view::view_event;

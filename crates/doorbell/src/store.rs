@@ -14,6 +14,7 @@ use doorbell_core::flow::Flow;
 use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
+use doorbell_core::wait::{Resumed, Wait};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod lease;
 mod notes;
 mod queues;
 mod sqlite;
+mod waits;
 
 pub use figures::{Figures, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
@@ -31,6 +33,7 @@ pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
 pub use queues::{Cancel, Effects, PAUSED, Retry, Standing};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
+pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 
 /// What a verb answers.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -88,6 +91,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// If the run's end was asked for ([`Store::cancel`]) and the transition is not to a final state, the run is
     /// cancelled instead: the request may have come too late for whoever decided the transition.
     /// Likewise one that is being replaced is superseded, unless it came to its own end.
+    ///
+    /// With a transition to a wait, the run waits until it is due, [`Store::resume`]d or ends, and keeps its key meanwhile. If
+    /// it waits for the end of a run, it is due as soon as that is over; if it was over before, the run is queued.
     fn finish(&self, finish: Finish) -> Answer<'_, bool>;
 
     /// Queues the waiting runs that are due, and answers their agents and when the next one will be due. Many are
@@ -99,6 +105,25 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// A run, if it is running.
     fn running_run(&self, run: RunId) -> Answer<'_, Option<Running>>;
+
+    /// The running run that has this lease.
+    fn running_by_lease(&self, lease: Lease) -> Answer<'_, Option<Running>>;
+
+    /// The runs that wait for more than a time, or are held meanwhile.
+    fn waiting(&self) -> Answer<'_, Vec<Waiting>>;
+
+    /// Queues a run that waits, or has it go on when it is held no more. Answers its agent; none, and nothing changed, if it
+    /// does not wait any more, or for something else.
+    fn resume(&self, resume: Resume) -> Answer<'_, Option<String>>;
+
+    /// Keeps the result of a run's step, if there is none yet, for as long as the run is kept.
+    fn keep_step(&self, step: NewStep) -> Answer<'_, StepKept>;
+
+    /// The result of a run's step.
+    fn step(&self, run: RunId, key: String) -> Answer<'_, Option<String>>;
+
+    /// The steps of a run, oldest first.
+    fn steps(&self, run: RunId) -> Answer<'_, Vec<Step>>;
 
     /// Agents that have queued runs.
     fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
@@ -472,7 +497,7 @@ pub struct Finish {
     pub lease: Lease,
     /// When it ended.
     pub at: Timestamp,
-    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
     pub ended: String,
     /// The exit code, if the process had one.
     pub exit_code: Option<i32>,
@@ -663,6 +688,10 @@ pub struct StoredRun {
     pub trace: Option<String>,
     /// Whether it was told where its event came from how it ended.
     pub follow_up: Option<FollowedUp>,
+    /// What it waits for.
+    pub wait: Option<Wait>,
+    /// What its last wait was over by.
+    pub resumed: Option<Resumed>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
@@ -693,6 +722,8 @@ pub struct Attempt {
     pub exit_code: Option<i32>,
     /// The worker that it was handed to.
     pub worker: Option<String>,
+    /// What it goes on by, if the run waited before.
+    pub resumed: Option<Resumed>,
 }
 
 /// An API key, without the key itself.

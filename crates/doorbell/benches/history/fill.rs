@@ -134,6 +134,7 @@ async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
                 dead_letter: failed,
                 progress: Progress { failures: u32::from(failed), losses: 0 },
                 reason: if failed { "exit code 1".to_owned() } else { "exit code 0".to_owned() },
+                wait: None,
             };
             let finish = Finish {
                 run: claimed.run.id,

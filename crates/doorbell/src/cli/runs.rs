@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 use doorbell_client::RunQuery;
-use doorbell_client::api::{Run, RunDetail};
+use doorbell_client::api::{Attempt, Run, RunDetail, WaitsFor};
 use doorbell_core::run::State;
 
+mod answer;
 mod many;
 
 use super::completions;
@@ -14,7 +15,7 @@ use super::known;
 use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
 
-/// List runs, newest first, show one, end one, or let held ones go on
+/// List runs, newest first, show one, end one, let held ones go on, or answer what one asks
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct RunsArgs {
@@ -29,7 +30,8 @@ Examples:
   doorbell runs --agent triage --state failed
   doorbell runs --with-key acme/app#7
   doorbell runs show run_01K…
-  doorbell runs cancel run_01K…";
+  doorbell runs cancel run_01K…
+  doorbell runs answer run_01K… yes";
 
 #[derive(Debug, Subcommand)]
 enum RunsCommand {
@@ -37,6 +39,7 @@ enum RunsCommand {
     Cancel(CancelArgs),
     Release(ReleaseArgs),
     Retry(RetryArgs),
+    Answer(answer::AnswerArgs),
 }
 
 /// Show a run: where it stands, its tries and its result
@@ -137,6 +140,7 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
         Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which).await,
         Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which).await,
         Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which).await,
+        Some(RunsCommand::Answer(args)) => answer::run(context, args).await,
     }
 }
 
@@ -211,6 +215,14 @@ async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
         }
         table.print()?;
     }
+    if !detail.steps.is_empty() {
+        output::line("")?;
+        let mut table = Table::new(&["STEP", "KEPT", "BYTES"]);
+        for step in &detail.steps {
+            table.row([step.key.clone(), clock.show(&step.at), step.bytes.to_string()]);
+        }
+        table.print()?;
+    }
     if let Some(result) = &detail.run.result {
         output::line("\nResult")?;
         output::line(output::escape_text(&serde_json::to_string_pretty(result)?))?;
@@ -237,7 +249,19 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table.row(["Started", &clock.show_some(run.started_at.as_deref())]);
     table.row(["Ended", &clock.show_some(run.finished_at.as_deref())]);
     if let Some(due) = &run.due_at {
-        table.row([if run.attempt == 0 { "Starts" } else { "Next try" }, &clock.show(due)]);
+        let what = match &run.waits_for {
+            Some(waits) if waits.kind == "sleep" => "Until",
+            Some(_) => "Until at most",
+            None if run.attempt == 0 => "Starts",
+            None => "Next try",
+        };
+        table.row([what, &clock.show(due)]);
+    }
+    if let Some(waits) = &run.waits_for {
+        waits_for(waits, run, &mut table);
+    }
+    if let Some(by) = &run.resumed_by {
+        table.row(["Went on by", &by.what]);
     }
     if let Some(why) = &run.follow_up_fails {
         table.row(["Follow-up", &format!("not sent yet, being tried again: {why}")]);
@@ -258,6 +282,24 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table
 }
 
+fn waits_for(waits: &WaitsFor, run: &Run, table: &mut Table) {
+    if let Some(event) = &waits.event {
+        let of = waits.source.as_ref().map(|source| format!(" of {source}")).unwrap_or_default();
+        table.row(["Waits for", &format!("event {event}{of}")]);
+    }
+    if let Some(condition) = &waits.condition {
+        table.row(["Where", condition]);
+    }
+    if let Some(child) = &waits.run_id {
+        table.row(["Waits for", &format!("the end of {child}")]);
+    }
+    if let Some(question) = &waits.question {
+        table.row(["Asks", question]);
+        let options = if waits.options.is_empty() { "ANSWER".to_owned() } else { waits.options.join(" | ") };
+        table.row(["Answer with", &format!("doorbell runs answer {} {options}", run.id)]);
+    }
+}
+
 fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
     let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]).wrapping_last();
     for attempt in &detail.attempts {
@@ -267,10 +309,19 @@ fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
             clock.between(Some(&attempt.started_at), attempt.ended_at.as_deref()),
             attempt.ended.clone().unwrap_or_else(|| "-".to_owned()),
             attempt.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
-            attempt.reason.clone().unwrap_or_default(),
+            why(attempt),
         ]);
     }
     table
+}
+
+fn why(attempt: &Attempt) -> String {
+    let reason = attempt.reason.clone().unwrap_or_default();
+    match &attempt.resumed_by {
+        Some(by) if reason.is_empty() => format!("went on by {}", by.what),
+        Some(by) => format!("{reason} (went on by {})", by.what),
+        None => reason,
+    }
 }
 
 #[cfg(test)]

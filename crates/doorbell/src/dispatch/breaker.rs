@@ -30,7 +30,7 @@ impl Sign {
     /// What an answer says.
     pub(super) fn of(answered: &Answered) -> Self {
         match answered.ended.as_ref().map(|ended| &ended.outcome) {
-            None | Some(Outcome::Succeeded | Outcome::Refused(_)) => Self::Reached,
+            None | Some(Outcome::Succeeded | Outcome::Refused(_) | Outcome::Waits { .. }) => Self::Reached,
             Some(Outcome::Failed(why) | Outcome::TryAgain(why)) => Self::Failing(why.clone()),
             Some(Outcome::Cancelled(_) | Outcome::Lost(_) | Outcome::HandedBack) => Self::Unknown,
         }

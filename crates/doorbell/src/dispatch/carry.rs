@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use super::breaker::Sign;
+use super::waits::told;
 use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Pause, Paused, Snapshot};
 use crate::clock;
@@ -47,7 +48,7 @@ impl Dispatcher {
     pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) -> Sign {
         let Claimed { run, lease, event, body } = claimed;
         let (stop, stopped) = watch::channel(None);
-        self.in_flight().insert(run.id, InFlight { lease, stop });
+        self.in_flight().insert(run.id, InFlight { lease, stop, wait: None });
         let _registered = Registered(self, run.id, lease);
         if self.handing_back.is_cancelled() {
             self.stop(run.id, None, Stop::Shutdown);
@@ -82,7 +83,10 @@ impl Dispatcher {
         }
         let sign = Sign::of(&answered);
         match answered.ended {
-            Some(ended) => self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await,
+            Some(ended) => {
+                let ended = self.heed_wait(run.id, lease, ended);
+                self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await;
+            }
             None => {
                 self.leave(&agent, &run, lease).await;
                 return sign;
@@ -240,8 +244,12 @@ impl Dispatcher {
         if finish.transition.dead_letter {
             self.app.signs.ring();
         }
-        if finish.transition.state == State::Cancelled {
-            // One that is replaced is superseded: only the store knows.
+        self.tell_who_waits();
+        if finish.transition.wait.is_some() {
+            self.app.waits.begin();
+        }
+        if finish.transition.state == State::Cancelled || finish.transition.wait.is_some() {
+            // One that is replaced is superseded, what it waits for may be over: only the store knows.
             self.tell_of(run.id).await;
             return;
         }
@@ -262,12 +270,13 @@ impl Dispatcher {
         let in_force = self.app.current();
         let events = if run.absorbed > 0 { self.app.store.companions(run.id).await? } else { Vec::new() };
         let events: Vec<Companion> = events.iter().map(companion_of).collect();
+        let resumed = told(&self.app, run.resumed.clone()).await?;
         if body.bytes.len() <= LARGE {
-            return Ok(Envelope { events, ..envelope_of(&in_force, run, &event, &body) });
+            return Ok(Envelope { events, resumed, ..envelope_of(&in_force, run, &event, &body) });
         }
         let run = run.clone();
         let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
-        Ok(Envelope { events, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
+        Ok(Envelope { events, resumed, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
     }
 
     /// What becomes of a run whose carrier died.
@@ -302,6 +311,7 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
         attempt: run.attempt,
         agent: run.agent.clone(),
         events: Vec::new(),
+        resumed: None,
     }
 }
 

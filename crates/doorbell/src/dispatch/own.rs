@@ -103,6 +103,7 @@ impl Dispatcher {
         accepted.queued.iter().for_each(|agent| self.wake(agent));
         self.tell_of_dropped(&accepted.dropped);
         self.follow_flow(&accepted.effects);
+        self.app.waits.hear();
         self.app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::triggers::complete;
 use super::view::parse_object;
-use super::{Error, page_size, parse_cursor, parse_time, view_event};
+use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
 use crate::app::{App, Caller};
 use crate::store::{self, EventQuery, StoredEvent};
 
@@ -111,6 +111,7 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
     let outcomes = app.store.outcomes(id).await?;
     if let Some(agent) = caller.confined_to()
         && !outcomes.iter().any(|outcome| outcome.agent == agent)
+        && !waits::goes_on_by(app, caller, id).await?
     {
         return Err(Error::NotFound("event"));
     }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use doorbell_client::api::{self, RunEnd, ShownLease};
-use doorbell_core::id::RunId;
+use doorbell_core::id::{EventId, RunId};
+use doorbell_core::wait::Resumed;
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, calls};
 use crate::app::{App, Caller};
 use crate::dispatch::{Dispatcher, Told};
-use crate::store::{Holder, Lease, Running};
+use crate::store::{Holder, Lease, Running, StoredRun};
 
 /// The largest result in bytes.
 const LARGEST_RESULT: usize = 1024 * 1024;
@@ -93,6 +94,45 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
         }
         (Some(running), _) => Ok(running),
     }
+}
+
+/// Whoever shows a lease as the bearer token, if that reaches what is asked for (the segments of a path): what the token
+/// of a command may do for its run. It starts the agents that its own may call, and sees its run, the runs that this started,
+/// and its events.
+///
+/// # Errors
+/// If the lease is over, or reaches no such thing.
+pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Caller, Error> {
+    let running =
+        app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease)).ok_or_else(lost)?;
+    let run = running.run;
+    let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
+    let reaches = match (is_get, path) {
+        (false, ["v1", "agents", _, "run"]) => true,
+        (true, ["v1", "runs", id]) => match id.parse() {
+            Ok(id) if run.id == id => true,
+            Ok(id) => match app.store.run(id).await? {
+                Some((other, _)) => calls::is_parent(app, &caller, &other).await?,
+                None => false,
+            },
+            Err(_) => false,
+        },
+        (true, ["v1", "events", id] | ["v1", "events", id, "body"]) => match id.parse() {
+            Ok(id) => is_of(app, &run, id).await?,
+            Err(_) => false,
+        },
+        _ => false,
+    };
+    if reaches { Ok(caller) } else { Err(Error::NotFound("path")) }
+}
+
+/// Whether an event is one that the run was handed.
+async fn is_of(app: &App, run: &StoredRun, event: EventId) -> Result<bool, Error> {
+    let by = matches!(&run.resumed, Some(Resumed::Event { event_id, .. }) if *event_id == event);
+    if by || run.event == event || run.absorbed == 0 {
+        return Ok(by || run.event == event);
+    }
+    Ok(app.store.companions(run.id).await?.iter().any(|companion| companion.id == event))
 }
 
 /// Refuses keys that carry nothing out.

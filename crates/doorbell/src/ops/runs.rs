@@ -5,7 +5,7 @@ use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use serde::Deserialize;
 
-use super::view::{view_attempt, view_companion};
+use super::view::{view_attempt, view_companion, view_step};
 use super::{Error, calls, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
@@ -85,6 +85,7 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     Ok(api::RunDetail {
         run: api::Run { follow_up_fails: app.untold.why(id), ..view_run(run) },
         attempts: attempts.into_iter().map(view_attempt).collect(),
+        steps: app.store.steps(id).await?.into_iter().map(view_step).collect(),
         events: events.into_iter().map(view_companion).collect(),
     })
 }

@@ -40,6 +40,7 @@ mod queues;
 mod rates;
 mod records;
 mod running;
+mod waits;
 
 async fn on_sqlite<F: Future<Output = ()>>(guarantee: impl FnOnce(Arc<dyn Store>) -> F) {
     let folder = tempfile::tempdir().unwrap();
@@ -146,6 +147,7 @@ pub(super) fn finish(run: RunId, lease: Lease, state: State) -> Finish {
             dead_letter: state == State::Failed,
             progress: Progress { failures: 1, losses: 0 },
             reason: "exit 1".to_owned(),
+            wait: None,
         },
         result: None,
     }

@@ -35,6 +35,7 @@ mod schema;
 mod secret_uses;
 mod tally;
 mod turns;
+mod waits;
 mod writer;
 
 #[cfg(test)]
@@ -48,7 +49,9 @@ use super::{
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
-use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes, Retry, Standing};
+use crate::store::{
+    Acceptance, DeadLetter, FollowedUp, NewStep, Notes, Resume, Retry, Standing, Step, StepKept, Waiting,
+};
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -306,6 +309,30 @@ impl Store for SqliteStore {
 
     fn running_run(&self, run: RunId) -> Answer<'_, Option<Running>> {
         Box::pin(self.readers.read(move |sql| runs::running_run(sql, run)))
+    }
+
+    fn running_by_lease(&self, lease: Lease) -> Answer<'_, Option<Running>> {
+        Box::pin(self.readers.read(move |sql| runs::running_by_lease(sql, lease)))
+    }
+
+    fn waiting(&self) -> Answer<'_, Vec<Waiting>> {
+        Box::pin(self.readers.read(waits::waiting))
+    }
+
+    fn resume(&self, resume: Resume) -> Answer<'_, Option<String>> {
+        Box::pin(self.writer.write(move |work| waits::resume(work, &resume)))
+    }
+
+    fn keep_step(&self, step: NewStep) -> Answer<'_, StepKept> {
+        Box::pin(self.writer.write(move |work| waits::keep_step(work, &step)))
+    }
+
+    fn step(&self, run: RunId, key: String) -> Answer<'_, Option<String>> {
+        Box::pin(self.readers.read(move |sql| waits::step(sql, run, &key)))
+    }
+
+    fn steps(&self, run: RunId) -> Answer<'_, Vec<Step>> {
+        Box::pin(self.readers.read(move |sql| waits::steps(sql, run)))
     }
 
     fn agents_with_work(&self) -> Answer<'_, Vec<String>> {

@@ -340,6 +340,9 @@ async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
     let end = api::RunEnd { lease: Some(api::ShownLease::Token(token)), ..api::RunEnd::default() };
     let with_key = Client::new(senders, Some(&gateway.key)).unwrap();
     assert_eq!(code(with_key.end_run(&run, &end).await), "not_found");
+    assert_eq!(code(with_key.run(&run).await), "not_found");
+    assert_eq!(client.put_step(&run, "plan", &json!(1)).await.unwrap(), json!(1));
+    assert_eq!(client.run(&run).await.unwrap().steps[0].key, "plan");
     client.end_run(&run, &api::RunEnd::default()).await.unwrap();
     assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
 }
@@ -365,4 +368,28 @@ async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_
         assert_eq!((run.run.state.as_str(), run.attempts.len()), ("succeeded", 1));
     }
     assert_eq!(gateway.client.agents().await.unwrap().agents[0].breaker, None);
+}
+
+#[tokio::test]
+async fn an_agent_behind_a_url_sleeps_keeps_steps_and_calls_others_with_its_callback() {
+    let agent = Agent::start(&["202", "200"]);
+    let project = agent.project("may_call = [\"fixer\"]");
+    project.agent("fixer", "", "true");
+    let gateway = project.serve();
+    let run = ring(&gateway).await;
+    wait_until("the run to be taken", async || {
+        gateway.client.run(&run).await.unwrap().run.reason.is_some().then_some(())
+    })
+    .await;
+    let (client, _) = callback(&agent.asked()[0]);
+    client.put_step(&run, "plan", &json!([1])).await.unwrap();
+    let child = client.run_agent("fixer", &api::NewRun::default(), None).await.unwrap().run_id;
+    assert_eq!(client.run(&child).await.unwrap().run.agent, "fixer");
+    let wait = api::NewWait { run: Some(child.clone()), ..api::NewWait::default() };
+    client.wait_run(&run, &wait).await.unwrap();
+    assert_eq!(code(client.wait_run(&run, &wait).await), "lease_lost");
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+    let envelope = &agent.asked()[1].envelope;
+    assert_eq!((&envelope["attempt"], &envelope["resumed"]["state"]), (&json!(2), &json!("succeeded")));
+    assert_eq!(gateway.client.step(&run, "plan").await.unwrap(), json!([1]));
 }

@@ -41,4 +41,5 @@ mod standard;
 mod starts;
 mod support;
 mod traces;
+mod waits;
 mod workers;

@@ -43,6 +43,7 @@ async fn a_claim_takes_the_oldest_and_opens_an_attempt(store: Arc<dyn Store>) {
         reason: None,
         exit_code: None,
         worker: None,
+        resumed: None,
     };
     assert_eq!(attempts, [open]);
 }

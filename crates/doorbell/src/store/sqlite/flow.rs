@@ -187,7 +187,9 @@ fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
                 NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
                             AND r.state = 3) \
                 AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
-                                AND r.state = 2 AND r.turn IS NOT NULL)))";
+                                AND r.state = 2 AND r.turn IS NOT NULL) \
+                AND NOT EXISTS (SELECT 1 FROM runs r INDEXED BY runs_that_wait WHERE r.agent = runs.agent \
+                                AND r.lane = runs.lane AND r.alone = 1 AND r.wait IS NOT NULL)))";
     change(sql, turn, [seq])?;
     tally::count_in_lane(sql, &start.agent)
 }

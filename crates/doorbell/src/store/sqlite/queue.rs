@@ -25,8 +25,8 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
     let due = all(work.sql, due, params![now.as_millis(), STEP], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
     })?;
-    // What it gathered is complete; why it was to be tried again still holds.
-    let queue = "UPDATE runs SET state = ?2, due = NULL, reason = iif(gathers_until IS NULL, reason, NULL) \
+    // What it gathered is complete, what it waited for is over; why it was to be tried again still holds.
+    let queue = "UPDATE runs SET state = ?2, due = NULL, reason = iif(gathers_until IS NULL AND wait IS NULL, reason, NULL) \
                  WHERE seq = ?1";
     let mut agents = Vec::with_capacity(due.len());
     for (seq, agent) in due {

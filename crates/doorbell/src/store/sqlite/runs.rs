@@ -12,6 +12,7 @@ use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, change, state_number, state_of, value};
 use super::turns::{self, Next};
+use super::waits;
 use super::writer::Work;
 use crate::store::{
     Attempt, Cancel, Claim, Finish, FollowedUp, Holder, Lease, OutcomeKind, Process, Retry, Running, StoredEvent,
@@ -70,12 +71,15 @@ fn within_scale(work: &Work<'_>, claim: &Claim) -> Outcome<Claim> {
 fn open_attempt(work: &mut Work<'_>, seq: i64, lease: Lease, claim: &Claim) -> Outcome<PackedClaim> {
     let now = claim.now.as_millis();
     let take = "UPDATE runs SET state = ?2, attempt = attempt + 1, lease = ?3, lease_until = ?4, started_at = ?5, \
-                reason = NULL, due = NULL, holder = ?6 WHERE seq = ?1";
+                reason = NULL, due = NULL, holder = ?6, heard = coalesce(heard, (SELECT max(seq) FROM events)) \
+                WHERE seq = ?1";
     let worker = claim.worker.as_ref();
     let holder = worker.map(|worker| i64::try_from(worker.lease.as_millis()).unwrap_or(i64::MAX).max(1));
     change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now, holder])?;
     let run = rows::run(work.sql, seq)?;
-    let attempt = "INSERT INTO attempts (run_seq, number, started_at, worker) VALUES (?1, ?2, ?3, ?4)";
+    // What a wait was over by is told to each try until the next wait.
+    let attempt = "INSERT INTO attempts (run_seq, number, started_at, worker, resumed) \
+                   VALUES (?1, ?2, ?3, ?4, (SELECT resumed FROM runs WHERE seq = ?1))";
     change(work.sql, attempt, params![seq, run.attempt, now, worker.map(|worker| &worker.worker)])?;
     let event_seq = "SELECT event_seq FROM runs WHERE seq = ?1";
     let event_seq = work.sql.prepare_cached(event_seq)?.query_row([seq], |row| row.get(0))?;
@@ -158,9 +162,10 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
         _ => (next.state, None, next.reason.clone()),
     };
+    let wait = next.wait.as_ref().filter(|_| state == State::Waiting);
     let move_on = "UPDATE runs SET state = ?2, due = ?3, dead_letter = ?4, failures = ?5, losses = ?6, reason = ?7, \
                    finished_at = ?8, lease = NULL, lease_until = NULL, pid = NULL, process_started = NULL, \
-                   boot = NULL WHERE seq = ?1";
+                   boot = NULL, wait = ?9, wait_run = ?10, resumed = iif(?9 IS NULL, resumed, NULL) WHERE seq = ?1";
     change(
         work.sql,
         move_on,
@@ -173,8 +178,13 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
             next.progress.losses,
             reason,
             state.is_final().then_some(at),
+            wait.map(waits::written).transpose()?,
+            wait.and_then(waits::run_of),
         ],
     )?;
+    if let Some(wait) = wait {
+        waits::begin(work, seq, wait)?;
+    }
     if let Some(result) = &finish.result {
         let keep = "INSERT INTO results (run_seq, result) VALUES (?1, ?2) \
                     ON CONFLICT (run_seq) DO UPDATE SET result = excluded.result";
@@ -225,6 +235,12 @@ pub(super) fn running(sql: &rusqlite::Connection) -> Outcome<Vec<Running>> {
     Ok(found)
 }
 
+/// The running run that has this lease.
+pub(super) fn running_by_lease(sql: &rusqlite::Connection, lease: Lease) -> Outcome<Option<Running>> {
+    let this = format!("{RUNNING_RUNS} WHERE lease = ?1 AND state = ?2");
+    Ok(rows::all(sql, &this, params![lease.0, RUNNING], |row| read_running(sql, row))?.pop())
+}
+
 /// A run, if it is running.
 pub(super) fn running_run(sql: &rusqlite::Connection, run: RunId) -> Outcome<Option<Running>> {
     let this = format!("{RUNNING_RUNS} WHERE id = ?1 AND state = ?2");
@@ -255,7 +271,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
     };
     let mut run = rows::run(sql, seq)?;
     run.result = value(sql, "SELECT result FROM results WHERE run_seq = ?1", [seq])?;
-    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code, worker FROM attempts WHERE run_seq = ?1 \
+    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code, worker, resumed FROM attempts WHERE run_seq = ?1 \
                     ORDER BY number";
     let attempts = rows::all(sql, attempts, [seq], |row| {
         Ok(Attempt {
@@ -266,6 +282,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
             reason: row.get(4)?,
             exit_code: row.get(5)?,
             worker: row.get(6)?,
+            resumed: waits::read(row.get(7)?)?,
         })
     })?;
     Ok(Some((run, attempts)))
