@@ -90,8 +90,11 @@ fn start_gateway(project: &Path, program: &Path, stamps: &Path) -> Server {
     std::fs::create_dir_all(project.join("agents/stamp")).unwrap();
     let config = "[gateway]\nlisten = \"127.0.0.1:0\"\n[webhooks.bench]\ntype = \"generic\"\nallow_unsigned = true\n";
     std::fs::write(project.join("config.toml"), config).unwrap();
+    // By its name, as people write commands.
+    let (folder, name) = (program.parent().unwrap(), program.file_name().unwrap());
     let agent = format!(
-        "[[webhooks]]\nsource = \"bench\"\n[runtime]\ntype = \"command\"\ncommand = [{program:?}, {stamps:?}]\n"
+        "[[webhooks]]\nsource = \"bench\"\n[runtime]\ntype = \"command\"\ncommand = [{name:?}, {stamps:?}]\n\
+         env = {{ PATH = {folder:?} }}\n"
     );
     std::fs::write(project.join("agents/stamp/config.toml"), agent).unwrap();
     Server::start_gateway_on(project, support::ALL_CORES)
