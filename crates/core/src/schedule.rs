@@ -263,8 +263,8 @@ mod tests {
                 for missed in [Missed::Skip, Missed::Once, Missed::All] {
                     let (mut since, mut now, mut started) = (before, before, Vec::new());
                     while now < after {
-                        now = now.after(Duration::from_secs(7 * 60));
-                        let found = of(missed).ticks(since, now, Duration::from_secs(10 * 60), 0);
+                        now = now.after(Duration::from_secs(31 * 60));
+                        let found = of(missed).ticks(since, now, Duration::from_secs(40 * 60), 0);
                         started.extend(found.due.iter().map(|(tick, _)| tick.to_string()));
                         since = found.through.unwrap_or(since);
                     }
