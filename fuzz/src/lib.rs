@@ -11,12 +11,13 @@ mod filters;
 mod project;
 mod prompts;
 mod requests;
+mod workers;
 
 /// Takes an input; panics if it breaks something.
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("api", api::calls),
     ("conditions", conditions::conditions),
     ("config", project::config),
@@ -27,6 +28,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("forms", requests::forms),
     ("prompts", prompts::prompts),
     ("signatures", requests::signatures),
+    ("workers", workers::workers),
 ];
 
 /// The target of this name.

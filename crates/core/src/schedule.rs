@@ -236,6 +236,53 @@ mod tests {
         }
     }
 
+    /// Zones, each with a day that lacks some time, a daily schedule within it and when that is due instead; and a day that has
+    /// some time twice, and a schedule within that. On Lord Howe Island it is half an hour.
+    const CHANGES: [(&str, (&str, &str, &str), (&str, &str)); 3] = [
+        ("Europe/Berlin", ("2026-03-29", "30 2 * * *", "2026-03-29T01:00:00.000Z"), ("2026-10-25", "30 2 * * *")),
+        ("America/New_York", ("2026-03-08", "30 2 * * *", "2026-03-08T07:00:00.000Z"), ("2026-11-01", "30 1 * * *")),
+        ("Australia/Lord_Howe", ("2026-10-04", "15 2 * * *", "2026-10-03T15:30:00.000Z"), ("2026-04-05", "45 1 * * *")),
+    ];
+
+    /// Noon in a zone, so many days after a date.
+    fn noon(zone: &str, date: &str, days: i64) -> Timestamp {
+        let date: jiff::civil::Date = date.parse().unwrap();
+        let noon = date.checked_add(jiff::Span::new().days(days)).unwrap().at(12, 0, 0, 0);
+        Timestamp::from_millis(noon.to_zoned(find_zone(zone).unwrap()).unwrap().timestamp().as_millisecond())
+    }
+
+    #[test]
+    fn the_day_of_a_change_has_its_one_tick_whether_it_is_looked_at_all_the_time_or_after_downtime() {
+        for (zone, (short, skipped, instead), (long, doubled)) in CHANGES {
+            for (day, text) in [(short, skipped), (long, doubled)] {
+                let (before, after) = (noon(zone, day, -2), noon(zone, day, 1));
+                let of = |missed| schedule(text, zone, missed);
+                let expected = ticks(&of(Missed::All), &before.to_string(), &after.to_string());
+                assert_eq!(expected.len(), 3, "{zone} {day}: {expected:?}");
+                assert!(day != short || expected[1] == instead, "{zone}: {expected:?}");
+                for missed in [Missed::Skip, Missed::Once, Missed::All] {
+                    let (mut since, mut now, mut started) = (before, before, Vec::new());
+                    while now < after {
+                        now = now.after(Duration::from_secs(31 * 60));
+                        let found = of(missed).ticks(since, now, Duration::from_secs(40 * 60), 0);
+                        started.extend(found.due.iter().map(|(tick, _)| tick.to_string()));
+                        since = found.through.unwrap_or(since);
+                    }
+                    assert_eq!(started, expected, "{zone} {day} {missed:?}");
+                }
+                let down = |missed| of(missed).ticks(before, after, GRACE, 0);
+                let due = |missed| down(missed).due.into_iter().map(|(tick, _)| tick.to_string()).collect::<Vec<_>>();
+                assert_eq!((due(Missed::Skip), down(Missed::Skip).skipped), (vec![], 3), "{zone} {day}");
+                assert_eq!(
+                    (due(Missed::Once), down(Missed::Once).skipped),
+                    (expected[2..].to_vec(), 2),
+                    "{zone} {day}"
+                );
+                assert_eq!((due(Missed::All), down(Missed::All).skipped), (expected, 0), "{zone} {day}");
+            }
+        }
+    }
+
     #[test]
     fn a_year_of_days_has_a_tick_a_day_in_every_zone_and_steps_go_on_through_both_hours() {
         for zone in ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"] {

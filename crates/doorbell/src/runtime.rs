@@ -153,6 +153,11 @@ async fn carry_out_with<F: Future<Output = ()>>(
             return Ended::without_process(Outcome::Failed(format!("the attempt cannot be prepared: {error}")));
         }
     };
+    // It may have come meanwhile.
+    let stopped = stop.borrow().clone();
+    if let Some(stop) = stopped {
+        return Ended::without_process(stop.into());
+    }
     // Before the start: there is no moment at which a process runs and the guard does not know of it.
     guard.watch_over(run, attempt, None);
     let ended = match Attempt::start(brief, prepared, log, grace) {

@@ -53,7 +53,6 @@ impl Dispatcher {
         if self.handing_back.is_cancelled() {
             self.stop(run.id, None, Stop::Shutdown);
         }
-        self.heed_cancel(run.id).await;
         let awaited = self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
@@ -63,20 +62,25 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let answered = match (self.envelope(&run, event, body).await, &agent.runtime) {
-            (Ok(envelope), Runtime::Command(command)) => {
-                self.attempt((&agent, command), &run, lease, envelope, stopped, trace.variables()).await.into()
-            }
-            (Ok(envelope), Runtime::Http(http)) => {
-                self.call(&agent, Arc::clone(http), lease, envelope, stopped, trace.variables()).await
-            }
-            // Its desk takes no such run: workers fetch them.
-            (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
-            (Err(error), _) => {
-                let why = format!("its events cannot be read: {}", error.with_causes());
-                Ended::without_process(Outcome::TryAgain(why)).into()
+        let variables = trace.variables();
+        let carried = async {
+            match (self.envelope(&run, event, body).await, &agent.runtime) {
+                (Ok(envelope), Runtime::Command(command)) => {
+                    self.attempt((&agent, command), &run, lease, envelope, stopped, variables).await.into()
+                }
+                (Ok(envelope), Runtime::Http(http)) => {
+                    self.call(&agent, Arc::clone(http), lease, envelope, stopped, variables).await
+                }
+                // Its desk takes no such run: workers fetch them.
+                (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
+                (Err(error), _) => {
+                    let why = format!("its events cannot be read: {}", error.with_causes());
+                    Ended::without_process(Outcome::TryAgain(why)).into()
+                }
             }
         };
+        // The look goes on while the files of the try are written.
+        let ((), answered) = tokio::join!(self.heed_cancel(run.id), carried);
         let took = clock::now().since(started);
         if answered.gone {
             self.pause_gone(&agent.name, run.id).await;

@@ -50,15 +50,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted (no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether a connection sends enough to tell what it speaks: a whole HTTP/2 preface, or anything else than the beginning
-/// of one. False if it ends before.
-async fn speaks(stream: &TcpStream) -> bool {
+/// Whether a connection speaks HTTP/2: it sends a whole preface, or anything else than the beginning of one. None if it ends
+/// before.
+async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut begun = [0; PREFACE.len()];
     loop {
         match stream.peek(&mut begun).await {
-            Ok(0) | Err(_) => return false,
-            Ok(read) if read == PREFACE.len() || !PREFACE.starts_with(&begun[..read]) => return true,
+            Ok(0) | Err(_) => return None,
+            Ok(read) if begun[..read] == *PREFACE => return Some(true),
+            Ok(read) if !PREFACE.starts_with(&begun[..read]) => return Some(false),
             // Peeking answers at once while there is anything to see, so more is looked for now and then.
             Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
@@ -183,8 +184,10 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
         let router = router.clone();
         let (builder, closing, open) = (builder.clone(), closing.clone(), Open::count(&open));
         connections.spawn(async move {
-            // Which version of HTTP it is shows in the first bytes, and hyper waits for those without a limit.
-            if let Ok(true) = tokio::time::timeout(limits.header_timeout, speaks(&stream)).await {
+            // Which version of HTTP it is shows in the first bytes. Hyper waits for those without a limit, and what it has
+            // read of them makes its buffer twice as large for as long as the connection lives.
+            if let Ok(Some(is_http2)) = tokio::time::timeout(limits.header_timeout, speaks_http2(&stream)).await {
+                let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
                 let served = serve_connection(&builder, stream, address, router, limits.header_timeout, closing);
                 served.await;
             }

@@ -53,7 +53,7 @@ pub async fn end(
 ) -> Result<api::EndedRun, Error> {
     let running = find(app, speaker, id, end.lease.as_ref()).await?;
     let run = running.run.id;
-    let told = read(ending, end)?;
+    let told = understand(ending, end)?;
     if !dispatcher.end_outside(&running, told).await? {
         return Err(lost());
     }
@@ -148,7 +148,11 @@ pub(super) fn lost() -> Error {
     Error::Conflict("lease_lost", detail.to_owned())
 }
 
-fn read(ending: Ending, end: RunEnd) -> Result<Told, Error> {
+/// What a run's end means.
+///
+/// # Errors
+/// If it cannot be understood.
+pub fn understand(ending: Ending, end: RunEnd) -> Result<Told, Error> {
     let invalid = |detail: &str| Err(Error::Invalid(detail.to_owned()));
     let failed = ending == Ending::Fail || (ending == Ending::Either && end.error.is_some());
     if !failed {
@@ -198,7 +202,7 @@ mod tests {
     use serde_json::json;
 
     fn told(ending: Ending, end: Value) -> Result<Told, String> {
-        read(ending, serde_json::from_value(end).unwrap()).map_err(|error| error.to_string())
+        understand(ending, serde_json::from_value(end).unwrap()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod redelivery;
 mod reload;
 mod replays;
 mod retention;
+mod scale;
 mod schedules;
 mod senders;
 mod shell;

@@ -1,5 +1,7 @@
 //! Agents that the clock starts.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use doorbell_client::EventQuery;
 use serde_json::Value;
 
@@ -14,10 +16,21 @@ async fn ticks(gateway: &Gateway) -> Vec<doorbell_client::api::Event> {
 }
 
 /// As if the schedules had not been looked at for so many milliseconds: the gateway must be down.
-fn turn_back(project: &Project, millis: i64) {
+fn turn_back(project: &Project, millis: i64, schedules: usize) {
     let database = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
     let change = "UPDATE notes SET value = CAST(value AS INTEGER) - ?1 WHERE key LIKE 'schedule/%'";
-    assert_eq!(database.execute(change, [millis]).unwrap(), 1);
+    assert_eq!(database.execute(change, [millis]).unwrap(), schedules);
+}
+
+/// Waits until so many schedules are remembered.
+async fn known(project: &Project, schedules: i64) {
+    wait_until("the schedules are known", async || {
+        let database = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
+        let count = "SELECT count(*) FROM notes WHERE key LIKE 'schedule/%'";
+        let count = database.query_row(count, (), |row| row.get::<_, i64>(0)).ok()?;
+        (count == schedules).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -78,14 +91,10 @@ async fn ticks_that_passed_while_the_gateway_was_down_are_made_up_for_as_the_sch
         let gateway = project.serve();
         let kept = || project.json(&["agents"])["agents"][0]["schedules"][0]["nextAt"].clone();
         assert!(kept().is_string());
-        wait_until("the schedule is known", async || {
-            let database = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
-            database.query_row("SELECT 1 FROM notes WHERE key LIKE 'schedule/%'", (), |_| Ok(())).ok()
-        })
-        .await;
+        known(&project, 1).await;
         gateway.kill();
         // Three hours, and not a tick of this minute among them.
-        turn_back(&project, 3 * 60 * 60 * 1000);
+        turn_back(&project, 3 * 60 * 60 * 1000, 1);
         let gateway = project.serve();
         // A tick of this very minute may come besides, with none missed before it.
         let made_up = wait_until("what was missed", async || {
@@ -101,4 +110,43 @@ async fn ticks_that_passed_while_the_gateway_was_down_are_made_up_for_as_the_sch
             assert!((177..=180).contains(&passed), "{passed}");
         }
     }
+}
+
+/// Which changes of the clocks lie in the time that is made up for depends on the day; those of a year are played in the core's tests.
+#[tokio::test]
+async fn months_of_downtime_are_made_up_for_day_by_day_in_every_zone() {
+    const DAYS: i64 = 95;
+    let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"];
+    let project = Project::new(ONE_SOURCE);
+    for (n, zone) in zones.iter().enumerate() {
+        let schedule = format!(
+            "scale = 4\nwhen_full = \"grow\"\n[[schedules]]\ncron = \"15 2 * * *\"\ntimezone = \"{zone}\"\nmissed = \"all\"\n"
+        );
+        project.agent(&format!("daily-{n}"), &schedule, "true");
+    }
+    let gateway = project.serve();
+    known(&project, 3).await;
+    gateway.kill();
+    turn_back(&project, DAYS * 24 * 60 * 60 * 1000, zones.len());
+    let gateway = project.serve();
+    // One less where the clocks were changed since, by an hour that it is now.
+    let enough = zones.len() * DAYS as usize;
+    let made_up = wait_until("what was missed", async || {
+        let all = ticks(&gateway).await;
+        (all.len() >= enough - 1).then_some(all)
+    })
+    .await;
+    let mut days: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let count = made_up.len();
+    for tick in made_up {
+        let body: Value = serde_json::from_slice(&gateway.client.event_body(&tick.id).await.unwrap()).unwrap();
+        let at: jiff::Timestamp = body["scheduled_for"].as_str().unwrap().parse().unwrap();
+        let zone = body["timezone"].as_str().unwrap();
+        let local = at.in_tz(zone).unwrap();
+        assert!(["02:15:00", "02:30:00", "03:00:00"].contains(&local.time().to_string().as_str()), "{local}");
+        assert!(days.entry(zone.to_owned()).or_default().insert(local.date().to_string()), "{local} twice");
+    }
+    // One more if a tick came in this very minute.
+    assert!(days.len() == 3 && count <= enough + 3, "{count}");
+    assert!(days.values().all(|days| days.len() >= DAYS as usize - 2), "{days:?}");
 }
