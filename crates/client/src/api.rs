@@ -20,7 +20,8 @@ pub use replays::{
 };
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 pub use starts::{
-    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
+    StartedRun,
 };
 
 /// An error: `application/problem+json` (RFC 9457).
@@ -429,6 +430,9 @@ pub struct Stats {
     pub deliveries: Option<DeliveryCounts>,
     /// By name.
     pub agents: Vec<AgentStats>,
+    /// The sources that are paused, or for which runs are held, by name; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused_sources: Vec<PausedSource>,
     /// Who is told of problems; empty for callers who see one agent only.
     #[serde(default)]
     pub notifications: Vec<ReceiverStats>,

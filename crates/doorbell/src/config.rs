@@ -372,6 +372,11 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
 }
 
 impl Agent {
+    /// Whether one of its triggers is for what comes from this source.
+    pub fn listens_to(&self, source: &str) -> bool {
+        self.triggers.iter().any(|trigger| trigger.source == source)
+    }
+
     /// The flow control of one of its triggers; none if none of them has any, so that its runs need not be kept in lanes.
     ///
     /// A `key` alone is flow control: an agent serves its keys in turn.

@@ -70,6 +70,8 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/replays", get(api::list_replays).post(api::replay_events))
         .route("/v1/replays/{id}", get(api::show_replay))
         .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
+        .route("/v1/sources/{name}/pause", post(api::pause_source))
+        .route("/v1/sources/{name}/resume", post(api::resume_source))
         .route("/v1/pause", post(api::pause_all))
         .route("/v1/resume", post(api::resume_all))
 }

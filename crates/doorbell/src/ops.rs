@@ -16,6 +16,7 @@ pub mod forget;
 pub mod keys;
 pub mod leases;
 pub mod notifications;
+pub mod pauses;
 pub mod replays;
 pub mod runs;
 pub mod starts;

@@ -38,6 +38,22 @@ impl Client {
         self.post(self.pause_url(agent, "resume")?, Some(encode(wish)?)).await
     }
 
+    /// Holds the runs that what comes from a source would start.
+    ///
+    /// # Errors
+    /// 404 if there is no such source, 403 if the own key may not.
+    pub async fn pause_source(&self, source: &str, wish: &api::NewPause) -> Result<api::Pause, Error> {
+        self.post(self.url(&["v1", "sources", source, "pause"])?, Some(encode(wish)?)).await
+    }
+
+    /// Ends the pause of a source.
+    ///
+    /// # Errors
+    /// 404 if there is no such source, 409 if it is not paused, 403 if the own key may not.
+    pub async fn resume_source(&self, source: &str, wish: &api::NewResume) -> Result<api::Resumed, Error> {
+        self.post(self.url(&["v1", "sources", source, "resume"])?, Some(encode(wish)?)).await
+    }
+
     fn pause_url(&self, agent: Option<&str>, verb: &str) -> Result<reqwest::Url, Error> {
         match agent {
             Some(agent) => self.url(&["v1", "agents", agent, verb]),

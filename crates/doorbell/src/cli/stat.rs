@@ -5,6 +5,7 @@ use doorbell_client::api::{AgentStats, ConfigState, Stats, Sweep};
 
 use super::context::Context;
 use super::output::{self, Table, escape_terminal};
+use super::sources::describe_pause;
 use super::time::Clock;
 
 /// Show what is going on: deliveries, and where each agent's runs stand
@@ -27,6 +28,7 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         output::line(swept(sweep, &Clock::here()))?;
     }
     show_agents(&stats)?;
+    show_paused_sources(&stats)?;
     show_flow(&stats)?;
     show_receivers(&stats)
 }
@@ -41,6 +43,26 @@ fn show_agents(stats: &Stats) -> anyhow::Result<()> {
         ["AGENT", "RUNNING", "QUEUED", "WAITING", "HELD", "SUCCEEDED", "FAILED", "CANCELLED", "DROPPED", "OLDEST"];
     let mut table = Table::new(&titles);
     stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
+    Ok(table.print()?)
+}
+
+/// Sources for which runs are held.
+fn show_paused_sources(stats: &Stats) -> anyhow::Result<()> {
+    if stats.paused_sources.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let clock = Clock::here();
+    let mut table = Table::new(&["PAUSED SOURCE", "HELD", "WHY"]).wrapping_last();
+    for source in &stats.paused_sources {
+        let name = if source.configured { source.name.clone() } else { format!("{} (removed)", source.name) };
+        let why = match &source.pause {
+            None => "resumed just now".to_owned(),
+            Some(pause) if pause.resuming => format!("resuming; paused {}", describe_pause(pause, &clock)),
+            Some(pause) => describe_pause(pause, &clock),
+        };
+        table.row([name, source.held.to_string(), why]);
+    }
     Ok(table.print()?)
 }
 
@@ -151,6 +173,7 @@ mod tests {
         assert_eq!(shown.each_ref().map(String::as_str), wanted);
         let pause = Pause {
             agent: None,
+            source: None,
             by: "ann".to_owned(),
             at: "2026-01-31T12:00:00Z".to_owned(),
             why: None,

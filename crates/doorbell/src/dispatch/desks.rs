@@ -100,6 +100,10 @@ impl Dispatcher {
             }
             // Before the runs are settled: an agent that grew need not wait for that.
             self.desks.ring_all();
+            // Sources first: what is given back may be of an agent that is paused.
+            if let Err(error) = self.settle_sources().await {
+                tracing::error!(error = error.with_causes(), "sources.settle_failed");
+            }
             if let Err(error) = self.settle_agents().await {
                 tracing::error!(error = error.with_causes(), "agents.settle_failed");
             }
@@ -134,7 +138,10 @@ impl Dispatcher {
 
     /// Rings for the runs that are queued, in case nobody did: a sender may hang up before its delivery is answered, and the
     /// store may have failed when its agent's desk asked.
-    async fn look_for_work(&self) {
+    async fn look_for_work(self: &Arc<Self>) {
+        if let Err(error) = self.settle_sources().await {
+            tracing::error!(error = error.with_causes(), "sources.settle_failed");
+        }
         match self.app.store.agents_with_work().await {
             Ok(agents) => agents.iter().for_each(|agent| self.wake(agent)),
             Err(error) => tracing::error!(error = error.with_causes(), "runs.look_failed"),

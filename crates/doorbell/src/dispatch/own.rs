@@ -85,6 +85,7 @@ impl Dispatcher {
             trigger_set: self.app.current().trigger_set,
             trace: None,
             replay: None,
+            paused: None,
             starts: vec![start],
         };
         let Some(accepted) = self.begin(event).await? else { return Ok(None) };

@@ -48,7 +48,7 @@ use super::{
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
-use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes, Retry, Standing};
+use crate::store::{Acceptance, DeadLetter, FollowedUp, GivenBack, Notes, Retry, Standing, Whose};
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -316,8 +316,12 @@ impl Store for SqliteStore {
         Box::pin(self.settle(agents, now))
     }
 
-    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize> {
-        Box::pin(self.writer.write(move |work| queue::give_back(work, &agent, most, now)))
+    fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack> {
+        Box::pin(self.writer.write(move |work| queue::give_back(work, &whose, most, now)))
+    }
+
+    fn held_sources(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(self.readers.read(queue::held_sources))
     }
 
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel> {

@@ -35,6 +35,7 @@ mod retention;
 mod schedules;
 mod senders;
 mod shell;
+mod sources_paused;
 mod standard;
 mod starts;
 mod support;
