@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod dead_letters;
 mod flow;
 mod keys;
 mod leases;
@@ -10,6 +11,7 @@ mod replays;
 mod sources;
 mod starts;
 
+pub use dead_letters::{DeadLetterGroup, DeadLetterGroups};
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{

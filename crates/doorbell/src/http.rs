@@ -55,6 +55,7 @@ fn run_routes() -> Router<Shared> {
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/dead-letters", get(api::list_dead_letters))
         .route("/v1/runs/cancel", post(api::cancel_runs))
         .route("/v1/runs/release", post(api::release_runs))
         .route("/v1/runs/retry", post(api::retry_runs))

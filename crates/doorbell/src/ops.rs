@@ -11,6 +11,7 @@ pub mod backup;
 pub mod bulk;
 mod calls;
 pub mod captured;
+pub mod dead_letters;
 pub mod events;
 pub mod forget;
 pub mod keys;

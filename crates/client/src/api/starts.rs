@@ -136,6 +136,9 @@ pub struct ManyRuns {
     /// Only those that failed with all their tries used up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dead_letter: bool,
+    /// Only dead letters that failed of this: the `causeId` of a group of them, or a reason. To be tried again only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Only say how many there are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

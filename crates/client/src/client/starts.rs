@@ -5,6 +5,7 @@ use reqwest::Method;
 use super::{Client, encode, read};
 use crate::api;
 use crate::error::Error;
+use crate::query::append;
 
 impl Client {
     /// Starts an agent by hand. `idempotency_key`: whoever asks again with the same one gets the same run.
@@ -59,6 +60,16 @@ impl Client {
             Some(agent) => self.url(&["v1", "agents", agent, verb]),
             None => self.url(&["v1", verb]),
         }
+    }
+
+    /// Dead letters by agent and cause; of one agent or of all.
+    ///
+    /// # Errors
+    /// 403 if the own key may not.
+    pub async fn dead_letters(&self, agent: Option<&str>) -> Result<api::DeadLetterGroups, Error> {
+        let mut url = self.url(&["v1", "runs", "dead-letters"])?;
+        append(&mut url, "agent", agent);
+        self.get(url).await
     }
 
     /// Has a run that ended badly tried again: the same run, with all its tries.

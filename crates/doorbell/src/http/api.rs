@@ -20,8 +20,8 @@ mod starts;
 
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
-    cancel_runs, pause_agent, pause_all, pause_source, release_runs, resume_agent, resume_all, resume_source,
-    retry_runs, run_agent,
+    cancel_runs, list_dead_letters, pause_agent, pause_all, pause_source, release_runs, resume_agent, resume_all,
+    resume_source, retry_runs, run_agent,
 };
 
 pub(super) type Answer<T> = Result<Json<T>, Failure>;

@@ -32,7 +32,7 @@ impl Query {
             agent: wish.agent.clone(),
             state: Some(state.to_owned()),
             event: wish.event.clone(),
-            dead_letter: wish.dead_letter,
+            dead_letter: wish.dead_letter || wish.cause.is_some(),
             key: wish.key.clone(),
             cursor,
             limit: Some(super::LONGEST_PAGE),

@@ -11,6 +11,7 @@ mod cli;
 mod collector;
 mod conditions;
 mod crash;
+mod dead_letters;
 mod docs;
 mod doctor;
 mod flow;

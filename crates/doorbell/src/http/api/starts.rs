@@ -1,12 +1,12 @@
 //! Agents started by hand, paused and resumed; sources paused and resumed.
 
 use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use doorbell_client::api;
 use http::{HeaderMap, StatusCode};
 
-use super::{Answer, Named, read_json};
+use super::{Answer, Named, read_json, read_query};
 use crate::app::Paused;
 use crate::http::Shared;
 use crate::http::auth::By;
@@ -91,6 +91,14 @@ pub(in crate::http) async fn resume_all(
 ) -> Answer<api::Resumed> {
     let wish = read_wish(body)?;
     Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
+}
+
+pub(in crate::http) async fn list_dead_letters(
+    State(shared): State<Shared>,
+    By(caller): By,
+    query: Result<Query<ops::dead_letters::Query>, QueryRejection>,
+) -> Answer<api::DeadLetterGroups> {
+    Ok(Json(ops::dead_letters::list(&shared.app, &caller, read_query(query)?).await?))
 }
 
 async fn change_runs(shared: Shared, By(caller): By, verb: Verb, body: Many) -> Answer<api::ManyDone> {
