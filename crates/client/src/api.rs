@@ -12,7 +12,7 @@ mod sources;
 mod starts;
 
 pub use dead_letters::{DeadLetterGroup, DeadLetterGroups};
-pub use flow::{Companion, Holder};
+pub use flow::{Companion, FailingStreak, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
     EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
@@ -577,6 +577,9 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// That its runs fail one after the other; none: the last one that ended by itself succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingStreak>,
     /// When the next of its runs may start, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<String>,

@@ -25,7 +25,7 @@ mod notes;
 mod queues;
 mod sqlite;
 
-pub use figures::{Figures, Space, Tallies};
+pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
@@ -744,6 +744,8 @@ pub struct Stats {
     pub throttled: Vec<(String, Timestamp)>,
     /// Per source: runs that are held until it is resumed.
     pub held_with_source: Vec<(String, u64)>,
+    /// Agents whose runs failed one after the other since one succeeded: how many, and when the first of them ended.
+    pub streaks: Vec<(String, u64, Timestamp)>,
     /// Running runs that have a key: agent, key and run.
     pub holders: Vec<(String, String, RunId)>,
 }

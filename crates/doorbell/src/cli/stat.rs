@@ -66,13 +66,18 @@ fn show_paused_sources(stats: &Stats) -> anyhow::Result<()> {
     Ok(table.print()?)
 }
 
-/// What is throttled, and which runs have which keys.
+/// What is throttled, what fails all the time, and which runs have which keys.
 fn show_flow(stats: &Stats) -> anyhow::Result<()> {
     let clock = Clock::here();
     for agent in &stats.agents {
         if let Some(until) = &agent.throttled_until {
             output::line(escape_terminal(&format!("{} is throttled until {}", agent.name, clock.show(until))))?;
         }
+    }
+    for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.failing.as_ref()?))) {
+        let runs = if failing.runs == 1 { "run" } else { "runs" };
+        let text = format!("{agent} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
+        output::line(escape_terminal(&text))?;
     }
     let holders = || stats.agents.iter().flat_map(|agent| agent.holders.iter().map(|holder| (&agent.name, holder)));
     if holders().next().is_none() {

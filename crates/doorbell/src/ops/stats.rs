@@ -51,6 +51,9 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         let until = until.to_string();
         row.throttled_until = Some(row.throttled_until.take().map_or(until.clone(), |other| other.min(until)));
     }
+    for (agent, runs, since) in stats.streaks {
+        entry(&mut agents, &agent).failing = Some(api::FailingStreak { runs, since: since.to_string() });
+    }
     let paused_sources = paused_sources(app, stats.held_with_source);
     for (agent, key, run) in stats.holders {
         entry(&mut agents, &agent).holders.push(api::Holder { key, run_id: run.to_string() });
@@ -122,6 +125,7 @@ pub async fn metrics(app: &App, door: Door) -> String {
     let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
         sources: in_force.config.sources.keys().cloned().collect(),
+        paused_sources: app.pauses.sources(),
         agents: in_force.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
         tallies,
         space,

@@ -180,12 +180,12 @@ pub(super) fn insert(
             paused,
         ],
     )?;
-    if state == QUEUED { enter_lane(work.sql, start, seq) } else { Ok(()) }
+    if state == QUEUED { enter_lane(work.sql, arrival, seq) } else { Ok(()) }
 }
 
 /// Gives a new queued run its turn, unless it has to wait for another one of its key: as the trigger `runs_lane_entered` does
 /// for runs that are queued later.
-fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
+fn enter_lane(sql: &Connection, arrival: Arrival<'_>, seq: i64) -> Outcome<()> {
     let turn = "UPDATE runs SET turn = 1 + max(\
                 coalesce((SELECT t.turn FROM turns t WHERE t.agent = runs.agent AND t.gate = runs.gate \
                           AND t.priority = runs.priority), 0), \
@@ -198,7 +198,7 @@ fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
                 AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.agent = runs.agent AND r.lane = runs.lane AND r.alone = 1 \
                                 AND r.state = 2 AND r.turn IS NOT NULL)))";
     change(sql, turn, [seq])?;
-    tally::count_in_lane(sql, &start.agent)
+    tally::count_in_lane(sql, &arrival.start.agent, arrival.flow.throttle.is_some())
 }
 
 /// What becomes of an event that goes with a run: where events are gathered the newest one is the run's own, and those

@@ -17,7 +17,7 @@ use crate::store::{GivenBack, PAUSED, Release, Standing, Whose};
 pub(super) const STEP: usize = 500;
 
 /// Why runs of a missing agent are held; also how they are told from those that a person holds.
-const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
+pub(super) const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
 
 /// Queues up to [`STEP`] due runs and answers the agent of each.
 pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {

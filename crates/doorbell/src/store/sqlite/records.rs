@@ -123,7 +123,15 @@ pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
     let held_with_source = queue::held_sources(sql)?.into_iter().map(count);
     let held_with_source = held_with_source.map(|counted| counted.map(|(count, source)| (source, count)));
     let held_with_source = held_with_source.collect::<Outcome<_>>()?;
-    Ok(Stats { events, oldest_queued: tally::oldest_queued(sql, &queued)?, runs, throttled, held_with_source, holders })
+    Ok(Stats {
+        events,
+        oldest_queued: tally::oldest_queued(sql, &queued)?,
+        runs,
+        throttled,
+        held_with_source,
+        streaks: tally::streaks(sql)?,
+        holders,
+    })
 }
 
 /// Running runs that have a key.
