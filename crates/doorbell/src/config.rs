@@ -292,11 +292,14 @@ pub enum Topic {
     Reload,
     /// The store does not take writes.
     Store,
+    /// An agent's URL fails so often that it is not asked for a while.
+    Breaker,
 }
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Self; 5] = [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store];
+    pub const ALL: [Self; 6] =
+        [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store, Self::Breaker];
 
     /// As the configuration spells it.
     pub fn as_str(self) -> &'static str {
@@ -306,6 +309,7 @@ impl Topic {
             Self::Silent => "silent",
             Self::Reload => "reload",
             Self::Store => "store",
+            Self::Breaker => "breaker",
         }
     }
 }
