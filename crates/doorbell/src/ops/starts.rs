@@ -61,6 +61,7 @@ pub async fn run(
         context: Context::of_request(&body),
         body: text.into_bytes(),
         admission,
+        attach: None,
     };
     let caused = dispatcher.start_agent(agent, cause).await?;
     let Some(caused) = caused else {
