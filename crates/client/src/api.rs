@@ -156,6 +156,9 @@ pub struct EventDetail {
     pub event: Event,
     /// The headers it came with, lower-cased, without those that carry a secret.
     pub headers: Map<String, Value>,
+    /// What its headers said of an earlier try of the same delivery, where its protocol says so (Slack). Not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried: Option<String>,
 }
 
 /// A page of events.
@@ -261,6 +264,9 @@ pub struct Run {
     /// Why it could not be told yet, while it is being tried again. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up_fails: Option<String>,
+    /// Why nobody is told, although its event names a place for it. Only of one run that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up_refused: Option<String>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
 }

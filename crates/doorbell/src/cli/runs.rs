@@ -257,6 +257,9 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     if let Some(why) = &run.follow_up_fails {
         table.row(["Follow-up", &format!("not sent yet, being tried again: {why}")]);
     }
+    if let Some(why) = &run.follow_up_refused {
+        table.row(["Follow-up", &format!("none is sent: {why}")]);
+    }
     if let Some(follow_up) = &run.follow_up {
         let at = clock.show(&follow_up.at);
         table.row([

@@ -97,7 +97,7 @@ pub(super) async fn list_runs(
 }
 
 pub(super) async fn show_run(State(shared): State<Shared>, By(caller): By, Named(id): Named) -> Answer<api::RunDetail> {
-    Ok(Json(ops::runs::get(&shared.app, &caller, &id).await?))
+    Ok(Json(ops::runs::show(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
 pub(super) async fn cancel_run(

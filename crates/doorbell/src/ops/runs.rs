@@ -89,6 +89,17 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     })
 }
 
+/// One run with its tries, and why nobody is told how it ended where its event names a place for that.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub async fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::RunDetail, Error> {
+    let mut detail = get(app, caller, id).await?;
+    let event = detail.run.event_id.parse().map_err(|_| Error::NotFound("event"))?;
+    detail.run.follow_up_refused = dispatcher.follow_up_refused(event).await?;
+    Ok(detail)
+}
+
 /// Lines in one answer at most.
 const MOST_LINES: usize = 10_000;
 

@@ -64,6 +64,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         cancel_requested_by: run.cancel_requested,
         follow_up: run.follow_up.map(|note| api::FollowUp { at: note.at.to_string(), error: note.error }),
         follow_up_fails: None,
+        follow_up_refused: None,
         result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
     }
 }
