@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod agents;
+mod dead_letters;
 mod flow;
 mod keys;
 mod leases;
@@ -13,7 +14,8 @@ mod starts;
 mod waits;
 
 pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
-pub use flow::{Companion, Holder};
+pub use dead_letters::{DeadLetterGroup, DeadLetterGroups};
+pub use flow::{Companion, FailingStreak, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
     EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
@@ -23,7 +25,8 @@ pub use replays::{
 };
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 pub use starts::{
-    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
+    StartedRun,
 };
 pub use waits::{Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor};
 
@@ -160,6 +163,9 @@ pub struct EventDetail {
     pub event: Event,
     /// The headers it came with, lower-cased, without those that carry a secret.
     pub headers: Map<String, Value>,
+    /// What its headers said of an earlier try of the same delivery, where its protocol says so (Slack). Not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried: Option<String>,
 }
 
 /// A page of events.
@@ -271,6 +277,9 @@ pub struct Run {
     /// What its last wait was over by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_by: Option<ResumedBy>,
+    /// Why nobody is told, although its event names a place for it. Only of one run that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up_refused: Option<String>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
 }
@@ -414,6 +423,9 @@ pub struct Stats {
     pub deliveries: Option<DeliveryCounts>,
     /// By name.
     pub agents: Vec<AgentStats>,
+    /// The sources that are paused, or for which runs are held, by name; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused_sources: Vec<PausedSource>,
     /// Who is told of problems; empty for callers who see one agent only.
     #[serde(default)]
     pub notifications: Vec<ReceiverStats>,
@@ -556,6 +568,9 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// That its runs fail one after the other; none: the last one that ended by itself succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingStreak>,
     /// When the next of its runs may start, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<String>,

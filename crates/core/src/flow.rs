@@ -138,17 +138,25 @@ pub enum Move<R> {
     },
     /// A run is held until a person releases it, for this reason.
     Hold(String),
+    /// A run is held until its source is resumed, for this reason.
+    Pause(String),
     /// It goes with this run.
     Absorb(R),
     /// Nothing is started, for this reason.
     Skip(String),
 }
 
-/// What becomes of an event that came at `now`.
+/// What becomes of an event that came at `now`. `paused`: why nothing of its source is started for the time being; then the
+/// lane is one in which only what is held with it has room.
 ///
 /// # Errors
 /// If the lane cannot tell what it is asked.
-pub fn decide<L: Lane>(flow: &Flow, lane: &mut L, now: Timestamp) -> Result<Move<L::Run>, L::Error> {
+pub fn decide<L: Lane>(
+    flow: &Flow,
+    lane: &mut L,
+    paused: Option<&str>,
+    now: Timestamp,
+) -> Result<Move<L::Run>, L::Error> {
     if flow.when_busy == Some(WhenBusy::Replace)
         && let Some(run) = lane.newer()?
     {
@@ -170,6 +178,9 @@ pub fn decide<L: Lane>(flow: &Flow, lane: &mut L, now: Timestamp) -> Result<Move
     {
         let why = format!("{} runs of its key were made within {:?}: `max_per_key`", rate.count, rate.window);
         return Ok(Move::Hold(format!("{why}; `doorbell runs release` lets it go on")));
+    }
+    if let Some(reason) = paused {
+        return Ok(Move::Pause(reason.to_owned()));
     }
     Ok(match flow.debounce {
         Some(debounce) => {
@@ -244,7 +255,7 @@ mod tests {
     }
 
     fn decided(flow: Flow, mut lane: Known) -> Move<&'static str> {
-        decide(&flow, &mut lane, NOW).unwrap()
+        decide(&flow, &mut lane, None, NOW).unwrap()
     }
 
     const BUSY: Known =
@@ -290,6 +301,21 @@ mod tests {
         assert!(matches!(decided(flow, made(941)), Move::Hold(why) if why.contains("2 runs of its key")));
         assert_eq!(decided(flow, made(940)), Move::Queue);
         assert_eq!(decided(flow, Known::default()), Move::Queue);
+    }
+
+    #[test]
+    fn what_comes_from_a_paused_source_is_held_unless_it_starts_nothing_anyway() {
+        let decided = |flow: Flow, mut lane| decide(&flow, &mut lane, Some("paused"), NOW).unwrap();
+        let held = Move::Pause("paused".to_owned());
+        let debounce = Debounce { window: Duration::from_secs(30), max_wait: Duration::from_secs(40) };
+        assert_eq!(decided(Flow::default(), Known::default()), held);
+        assert_eq!(decided(Flow { debounce: Some(debounce), ..Flow::default() }, Known::default()), held);
+        assert_eq!(decided(busy(WhenBusy::Replace), BUSY), held);
+        assert!(matches!(decided(busy(WhenBusy::Skip), BUSY), Move::Skip(_)));
+        assert_eq!(decided(busy(WhenBusy::Attach), BUSY), Move::Absorb("run_2"));
+        let rate = Rate { count: 2, window: Duration::from_secs(60) };
+        let full = Known { made: Some(Timestamp::from_seconds(941)), ..Known::default() };
+        assert!(matches!(decided(Flow { max_per_key: Some(rate), ..Flow::default() }, full), Move::Hold(_)));
     }
 
     #[test]

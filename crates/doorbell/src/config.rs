@@ -299,11 +299,14 @@ pub enum Topic {
     Reload,
     /// The store does not take writes.
     Store,
+    /// An agent's URL fails so often that it is not asked for a while.
+    Breaker,
 }
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Self; 5] = [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store];
+    pub const ALL: [Self; 6] =
+        [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store, Self::Breaker];
 
     /// As the configuration spells it.
     pub fn as_str(self) -> &'static str {
@@ -313,6 +316,7 @@ impl Topic {
             Self::Silent => "silent",
             Self::Reload => "reload",
             Self::Store => "store",
+            Self::Breaker => "breaker",
         }
     }
 }
@@ -381,6 +385,11 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
 }
 
 impl Agent {
+    /// Whether one of its triggers is for what comes from this source.
+    pub fn listens_to(&self, source: &str) -> bool {
+        self.triggers.iter().any(|trigger| trigger.source == source)
+    }
+
     /// The flow control of one of its triggers; none if none of them has any, so that its runs need not be kept in lanes.
     ///
     /// A `key` alone is flow control: an agent serves its keys in turn.

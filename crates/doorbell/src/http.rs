@@ -57,6 +57,7 @@ fn run_routes() -> Router<Shared> {
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/dead-letters", get(api::list_dead_letters))
         .route("/v1/runs/cancel", post(api::cancel_runs))
         .route("/v1/runs/release", post(api::release_runs))
         .route("/v1/runs/retry", post(api::retry_runs))
@@ -74,6 +75,8 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/replays", get(api::list_replays).post(api::replay_events))
         .route("/v1/replays/{id}", get(api::show_replay))
         .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
+        .route("/v1/sources/{name}/pause", post(api::pause_source))
+        .route("/v1/sources/{name}/resume", post(api::resume_source))
         .route("/v1/pause", post(api::pause_all))
         .route("/v1/resume", post(api::resume_all))
 }

@@ -27,11 +27,11 @@ mod queues;
 mod sqlite;
 mod waits;
 
-pub use figures::{Figures, Space, Tallies};
+pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{Cancel, Effects, PAUSED, Retry, Standing};
+pub use queues::{Cancel, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 
@@ -133,9 +133,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// moved in several transactions.
     fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()>;
 
-    /// The same for up to `most` runs that are held because their agent was gone or paused: the oldest first. Answers how
-    /// many.
-    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize>;
+    /// The same for up to `most` runs that are held because their agent was gone or paused, or because the source of their
+    /// event was paused: the oldest first. Of those of a source, one that would follow newer work of its key ends instead.
+    fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack>;
+
+    /// Sources for which runs are held ([`NewEvent::paused`]).
+    fn held_sources(&self) -> Answer<'_, Vec<String>>;
 
     /// Cancels a run that does not run, at once; notes the request for one that does.
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel>;
@@ -304,6 +307,9 @@ pub struct NewEvent {
     pub trace: Option<String>,
     /// What it says again, if it does.
     pub replay: Option<Replay>,
+    /// Why its runs are held until its source is resumed; none: they are not. They end nothing, and nothing that is not held
+    /// with them takes them in.
+    pub paused: Option<String>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
 }
@@ -767,6 +773,10 @@ pub struct Stats {
     pub oldest_queued: Vec<(String, Timestamp)>,
     /// Per agent with runs that are throttled: when the next one may start. It may be over.
     pub throttled: Vec<(String, Timestamp)>,
+    /// Per source: runs that are held until it is resumed.
+    pub held_with_source: Vec<(String, u64)>,
+    /// Agents whose runs failed one after the other since one succeeded: how many, and when the first of them ended.
+    pub streaks: Vec<(String, u64, Timestamp)>,
     /// Running runs that have a key: agent, key and run.
     pub holders: Vec<(String, String, RunId)>,
 }

@@ -14,6 +14,16 @@ pub struct Companion {
     pub received_at: String,
 }
 
+/// Runs of an agent that failed one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingStreak {
+    /// How many since one succeeded.
+    pub runs: u64,
+    /// When the first of them ended.
+    pub since: String,
+}
+
 /// A running run that has a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Pause;
+
 /// A source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,6 +27,9 @@ pub struct Source {
     /// Whose events are stored and start nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_senders: Vec<String>,
+    /// Its pause: what comes is taken, and the runs that it would start are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
 }
 
 /// What one credential of a source verified.

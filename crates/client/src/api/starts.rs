@@ -51,8 +51,11 @@ pub struct NewResume {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pause {
-    /// The agent; none: all of them.
+    /// The agent; none, and no source: all of them.
     pub agent: Option<String>,
+    /// The source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Who paused it.
     pub by: String,
     /// When.
@@ -63,15 +66,32 @@ pub struct Pause {
     pub resuming: bool,
 }
 
+/// A source that is paused, or for which runs are held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PausedSource {
+    /// Its name.
+    pub name: String,
+    /// Whether the configuration has it.
+    pub configured: bool,
+    /// Its pause; none: it is over, and the last of what was held is about to go on.
+    pub pause: Option<Pause>,
+    /// Runs that are held for it.
+    pub held: u64,
+}
+
 /// What the end of a pause did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resumed {
-    /// The agent; none: all of them.
+    /// The agent; none, and no source: all of them.
     pub agent: Option<String>,
+    /// The source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// How fast what was held goes on; none: all at once.
     pub rate: Option<String>,
-    /// Why its runs are held all the same: all agents are paused.
+    /// Why its runs are held all the same: all agents are paused; or, of a source, one that listens to it is.
     pub still_held: Option<String>,
 }
 
@@ -116,6 +136,9 @@ pub struct ManyRuns {
     /// Only those that failed with all their tries used up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dead_letter: bool,
+    /// Only dead letters that failed of this: the `causeId` of a group of them, or a reason. To be tried again only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Only say how many there are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

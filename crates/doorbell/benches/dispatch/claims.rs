@@ -90,6 +90,7 @@ async fn claim_one(store: &Arc<dyn Store>, agent: &str) -> Duration {
         dead_letter: false,
         progress: Progress::default(),
         reason: "exit code 0".to_owned(),
+        wait: None,
     };
     let finish = Finish {
         run: claimed.run.id,
@@ -121,6 +122,7 @@ fn event(n: u64) -> NewEvent {
     NewEvent {
         trace: None,
         replay: None,
+        paused: None,
         id,
         source: "bench".to_owned(),
         provider: "generic".to_owned(),

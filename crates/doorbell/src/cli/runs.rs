@@ -6,6 +6,7 @@ use doorbell_client::api::{Attempt, Run, RunDetail, WaitsFor};
 use doorbell_core::run::State;
 
 mod answer;
+mod dead;
 mod many;
 
 use super::completions;
@@ -40,6 +41,16 @@ enum RunsCommand {
     Release(ReleaseArgs),
     Retry(RetryArgs),
     Answer(answer::AnswerArgs),
+    Dead(DeadArgs),
+}
+
+/// List dead letters by what they failed of, the most frequent first, each with the command that tries them again
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  doorbell runs dead\n  doorbell runs dead --agent triage")]
+struct DeadArgs {
+    /// Of this agent
+    #[arg(long, value_name = "NAME", add = completions::agents())]
+    agent: Option<String>,
 }
 
 /// Show a run: where it stands, its tries and its result
@@ -74,16 +85,19 @@ struct ReleaseArgs {
 /// Try runs again that failed, were cancelled, superseded or dropped: the same runs, with all their tries
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  doorbell runs --dead-letter\n  doorbell runs retry run_01K…\n  doorbell runs retry --dead-letter --dry-run"
+    after_help = "Examples:\n  doorbell runs --dead-letter\n  doorbell runs retry run_01K…\n  doorbell runs retry --dead-letter --dry-run\n  doorbell runs retry --agent triage --cause 1a2b3c4d"
 )]
 struct RetryArgs {
     #[command(flatten)]
     which: Which,
+    /// All dead letters that failed of this, as `doorbell runs dead` names it; or a reason as a run has it
+    #[arg(long, value_name = "CAUSE", group = "which", conflicts_with = "ids")]
+    cause: Option<String>,
 }
 
 /// Runs by their ids, or all that a filter finds.
 #[derive(Debug, Args)]
-#[group(required = true)]
+#[group(id = "which", required = true)]
 struct Which {
     /// The runs' ids
     #[arg(add = completions::runs(), conflicts_with_all = ["agent", "state", "dead_letter", "with_key", "event", "dry_run"])]
@@ -137,10 +151,11 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
     match args.command {
         None => list(context, args.filters).await,
         Some(RunsCommand::Show(args)) => show(context, &args.id).await,
-        Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which).await,
-        Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which).await,
-        Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which).await,
+        Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which, None).await,
+        Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which, None).await,
+        Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which, args.cause).await,
         Some(RunsCommand::Answer(args)) => answer::run(context, args).await,
+        Some(RunsCommand::Dead(args)) => dead::list(context, args.agent.as_deref()).await,
     }
 }
 
@@ -265,6 +280,9 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     }
     if let Some(why) = &run.follow_up_fails {
         table.row(["Follow-up", &format!("not sent yet, being tried again: {why}")]);
+    }
+    if let Some(why) = &run.follow_up_refused {
+        table.row(["Follow-up", &format!("none is sent: {why}")]);
     }
     if let Some(follow_up) = &run.follow_up {
         let at = clock.show(&follow_up.at);

@@ -37,6 +37,19 @@ impl Sign {
     }
 }
 
+/// What the end of a run changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// It opened.
+    Opened,
+    /// A trial failed, so it stays open for longer.
+    Lengthened,
+    /// Its URL was reached: it is closed, if it was open, now or before a restart.
+    Reached,
+}
+
 /// A breaker; closed at first.
 #[derive(Debug, Default)]
 pub(super) struct Breaker(Mutex<State>);
@@ -45,6 +58,8 @@ pub(super) struct Breaker(Mutex<State>);
 struct State {
     failures: u32,
     open: Option<Open>,
+    /// Whether its URL was reached since the start or the last failure.
+    reached: bool,
 }
 
 #[derive(Debug)]
@@ -89,26 +104,32 @@ impl Breaker {
         }
     }
 
-    /// A run that started has ended so. Whether that opened the breaker.
-    pub(super) fn note(&self, sign: Sign, now: Timestamp) -> bool {
+    /// A run that started has ended so.
+    pub(super) fn note(&self, sign: Sign, now: Timestamp) -> Change {
         let mut state = self.state();
         match sign {
             Sign::Unknown => state.open.iter_mut().for_each(|open| open.trying = false),
-            Sign::Reached => *state = State::default(),
+            Sign::Reached if state.reached => {}
+            Sign::Reached => {
+                *state = State { reached: true, ..State::default() };
+                return Change::Reached;
+            }
             Sign::Failing(why) => {
                 state.failures += 1;
+                state.reached = false;
                 let pause = match &state.open {
                     // Those that were on their way when it opened say nothing new.
-                    Some(open) if !open.trying => return false,
+                    Some(open) if !open.trying => return Change::None,
                     Some(open) => (open.pause * 2).min(LONGEST_PAUSE),
-                    None if state.failures < FAILURES => return false,
+                    None if state.failures < FAILURES => return Change::None,
                     None => FIRST_PAUSE,
                 };
+                let change = if state.open.is_some() { Change::Lengthened } else { Change::Opened };
                 state.open = Some(Open { until: now.after(pause), pause, trying: false, why });
-                return true;
+                return change;
             }
         }
-        false
+        Change::None
     }
 
     /// Why nothing is asked, if it is open: in one sentence for people.
@@ -137,7 +158,8 @@ mod tests {
         for n in 1..=FAILURES {
             assert_eq!(breaker.leave(at(0)), Leave::All);
             breaker.begin();
-            assert_eq!(breaker.note(failing(), at(0)), n == FAILURES);
+            let change = if n == FAILURES { Change::Opened } else { Change::None };
+            assert_eq!(breaker.note(failing(), at(0)), change);
         }
         breaker
     }
@@ -147,9 +169,10 @@ mod tests {
         let breaker = Breaker::default();
         for _ in 0..FAILURES {
             for _ in 1..FAILURES {
-                assert!(!breaker.note(failing(), at(0)));
+                assert_eq!(breaker.note(failing(), at(0)), Change::None);
             }
-            breaker.note(Sign::Reached, at(0));
+            assert_eq!(breaker.note(Sign::Reached, at(0)), Change::Reached);
+            assert_eq!(breaker.note(Sign::Reached, at(0)), Change::None, "that is known");
         }
         assert_eq!((breaker.leave(at(0)), breaker.reason()), (Leave::All, None));
         let opened = opened();
@@ -163,11 +186,11 @@ mod tests {
         assert_eq!(breaker.leave(at(10)), Leave::One);
         breaker.begin();
         assert_eq!(breaker.leave(at(10)), Leave::None(None));
-        breaker.note(failing(), at(11));
+        assert_eq!(breaker.note(failing(), at(11)), Change::Lengthened);
         assert_eq!(breaker.leave(at(11)), Leave::None(Some(Duration::from_secs(20))), "twice as long");
         assert_eq!(breaker.leave(at(31)), Leave::One);
         breaker.begin();
-        breaker.note(Sign::Reached, at(32));
+        assert_eq!(breaker.note(Sign::Reached, at(32)), Change::Reached);
         assert_eq!(breaker.leave(at(32)), Leave::All);
     }
 
@@ -182,7 +205,7 @@ mod tests {
     #[test]
     fn those_that_were_on_their_way_do_not_lengthen_the_pause() {
         let breaker = opened();
-        assert!(!breaker.note(failing(), at(5)));
+        assert_eq!(breaker.note(failing(), at(5)), Change::None);
         assert_eq!(breaker.leave(at(10)), Leave::One);
     }
 }

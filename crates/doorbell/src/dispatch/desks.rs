@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, Leave};
+use super::breaker::{Breaker, Change, Leave, Sign};
 use super::{Dispatcher, LEASE, POLL};
 use crate::app::Snapshot;
 use crate::clock;
@@ -100,6 +100,10 @@ impl Dispatcher {
             }
             // Before the runs are settled: an agent that grew need not wait for that.
             self.desks.ring_all();
+            // Sources first: what is given back may be of an agent that is paused.
+            if let Err(error) = self.settle_sources().await {
+                tracing::error!(error = error.with_causes(), "sources.settle_failed");
+            }
             if let Err(error) = self.settle_agents().await {
                 tracing::error!(error = error.with_causes(), "agents.settle_failed");
             }
@@ -134,7 +138,10 @@ impl Dispatcher {
 
     /// Rings for the runs that are queued, in case nobody did: a sender may hang up before its delivery is answered, and the
     /// store may have failed when its agent's desk asked.
-    async fn look_for_work(&self) {
+    async fn look_for_work(self: &Arc<Self>) {
+        if let Err(error) = self.settle_sources().await {
+            tracing::error!(error = error.with_causes(), "sources.settle_failed");
+        }
         match self.app.store.agents_with_work().await {
             Ok(agents) => agents.iter().for_each(|agent| self.wake(agent)),
             Err(error) => tracing::error!(error = error.with_causes(), "runs.look_failed"),
@@ -173,6 +180,21 @@ impl Dispatcher {
         }
     }
 
+    /// Notes how a request to an agent's URL ended, and what is to be told of that.
+    fn heed_breaker(&self, agent: &str, breaker: &Breaker, sign: Sign) {
+        match breaker.note(sign, clock::now()) {
+            Change::None => {}
+            Change::Reached => self.app.signs.breaker(agent, None),
+            change @ (Change::Opened | Change::Lengthened) => {
+                let why = breaker.reason();
+                tracing::warn!(agent, why, "breaker.opened");
+                if change == Change::Opened {
+                    self.app.signs.breaker(agent, why);
+                }
+            }
+        }
+    }
+
     /// Takes up to so many runs and has them carried out. Answers how many it took.
     async fn claim(self: &Arc<Self>, agent: Arc<Agent>, desk: &Arc<Desk>, most: usize) -> usize {
         let now = clock::now();
@@ -204,8 +226,8 @@ impl Dispatcher {
                 let is_behind_url = matches!(agent.runtime, Runtime::Http(_));
                 let name = agent.name.clone();
                 let sign = this.carry(agent, claimed).await;
-                if is_behind_url && place.0.breaker.note(sign, clock::now()) {
-                    tracing::warn!(agent = name, why = place.0.breaker.reason(), "breaker.opened");
+                if is_behind_url {
+                    this.heed_breaker(&name, &place.0.breaker, sign);
                 }
                 drop(place);
             });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use doorbell_core::event::Context;
+use doorbell_core::flow::{Flow, WhenBusy};
 use doorbell_core::id::EventId;
 
 use super::Dispatcher;
@@ -32,6 +33,8 @@ pub struct Cause {
     pub body: Vec<u8>,
     /// What happens when the agent's queue is full.
     pub admission: Admission,
+    /// It goes with a run of this key that has not started, if there is one.
+    pub attach: Option<String>,
 }
 
 /// What became of it.
@@ -67,7 +70,8 @@ impl Dispatcher {
         let run = clock::new_id();
         let admission = cause.admission;
         // No trigger starts it, so none controls it.
-        let start = Start { agent: agent.to_owned(), trigger: 0, run, admission, key: None, flow: None };
+        let flow = cause.attach.as_ref().map(|_| Flow { when_busy: Some(WhenBusy::Attach), ..Flow::default() });
+        let start = Start { agent: agent.to_owned(), trigger: 0, run, admission, key: cause.attach, flow };
         let event = NewEvent {
             id: clock::new_id(),
             source: cause.kind.to_owned(),
@@ -85,6 +89,7 @@ impl Dispatcher {
             trigger_set: self.app.current().trigger_set,
             trace: None,
             replay: None,
+            paused: None,
             starts: vec![start],
         };
         let Some(accepted) = self.begin(event).await? else { return Ok(None) };

@@ -307,6 +307,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         trigger_set: in_force.trigger_set,
         trace: None,
         replay: None,
+        paused: app.pauses.of_source(source.name()),
         starts: starts.collect(),
     }
 }

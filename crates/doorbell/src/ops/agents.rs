@@ -6,6 +6,7 @@ use doorbell_client::api;
 use doorbell_core::schedule::Schedule;
 use doorbell_core::source::Source;
 
+use super::pauses::may_see_source;
 use super::{Error, page_size, view_rejection};
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
@@ -46,7 +47,7 @@ pub(super) fn find(
         timeout_seconds: agent.timeout.as_secs(),
         sources,
         schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
-        pause: super::starts::view_pauses(app, &agent.name),
+        pause: super::pauses::of_agent(app, &agent.name),
         breaker: dispatcher.breaker(&agent.name),
         managed_by: if config.is_declared(name) { "api" } else { "file" }.to_owned(),
         problem,
@@ -97,6 +98,7 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
         credential_uses: uses_of(source),
         secret_captured: matches!(caller, Caller::Owner { .. }) && super::captured::waits(app, source),
         ignored_senders: source.ignored_senders().to_vec(),
+        pause: super::pauses::of_source(app, source.name()),
     });
     api::SourceList { sources: sources.collect() }
 }
@@ -108,13 +110,6 @@ fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialU
         deliveries: tally.deliveries,
         last_verified_at: tally.last_at.map(|at| at.to_string()),
     }
-}
-
-fn may_see_source(in_force: &Snapshot, caller: &Caller, source: &str) -> bool {
-    caller.confined_to().is_none_or(|agent| {
-        let triggers = in_force.config.agents.get(agent).into_iter().flat_map(|agent| &agent.triggers);
-        triggers.into_iter().any(|trigger| trigger.source == source)
-    })
 }
 
 /// What came to a source, newest first: accepted and refused. For keys that see everything.

@@ -4,8 +4,8 @@ use doorbell_client::api;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::Error;
 use super::runs::{self, Query};
+use super::{Error, dead_letters};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
 
@@ -39,10 +39,7 @@ pub async fn act(
     if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
         return Err(Error::NotAllowed("this key may not change runs"));
     }
-    if wish.agent.is_none() && wish.state.is_none() && wish.key.is_none() && wish.event.is_none() && !wish.dead_letter {
-        let detail = "say which runs: `agent`, `state`, `key`, `event` or `deadLetter`";
-        return Err(Error::Invalid(detail.to_owned()));
-    }
+    check(verb, &wish)?;
     let (found, more) = find(app, caller, verb, &wish).await?;
     let mut done = api::ManyDone { matched: found.len() as u64, more, ..api::ManyDone::default() };
     if wish.dry_run {
@@ -69,21 +66,39 @@ pub async fn act(
     Ok(done)
 }
 
+/// Whether the filter says something, and something that fits.
+fn check(verb: Verb, wish: &api::ManyRuns) -> Result<(), Error> {
+    let says_one = [&wish.agent, &wish.state, &wish.key, &wish.event, &wish.cause].iter().any(|said| said.is_some());
+    if !says_one && !wish.dead_letter {
+        let detail = "say which runs: `agent`, `state`, `key`, `event`, `deadLetter` or `cause`";
+        return Err(Error::Invalid(detail.to_owned()));
+    }
+    if wish.cause.is_some() && verb != Verb::Retry {
+        return Err(Error::Invalid("`cause` is of dead letters, which can only be tried again".to_owned()));
+    }
+    Ok(())
+}
+
 /// The runs that the filter finds and to which this can be done. Whether there are more.
 async fn find(app: &App, caller: &Caller, verb: Verb, wish: &api::ManyRuns) -> Result<(Vec<String>, bool), Error> {
     let states: Vec<&str> = match (verb, &wish.state) {
         (_, Some(state)) => vec![state.as_str()],
+        (Verb::Retry, None) if wish.cause.is_some() => vec!["failed"],
         (Verb::Cancel, None) => vec!["held", "waiting", "queued", "running"],
         (Verb::Release, None) => vec!["held"],
         (Verb::Retry, None) => vec!["failed", "cancelled", "superseded", "dropped"],
     };
-    let mut found = Vec::new();
+    let (mut found, mut scanned) = (Vec::new(), 0);
     for state in states {
         let mut cursor = None;
         loop {
             let page = runs::list(app, caller, Query::of(wish, state, cursor)).await?;
-            found.extend(page.runs.into_iter().map(|run| run.id));
-            if found.len() >= MOST {
+            scanned += page.runs.len();
+            let of_cause = |run: &api::Run| {
+                wish.cause.as_ref().is_none_or(|cause| dead_letters::failed_of(run.reason.as_deref(), cause))
+            };
+            found.extend(page.runs.into_iter().filter(of_cause).map(|run| run.id));
+            if found.len() >= MOST || (scanned >= dead_letters::MOST_SCANNED && page.next_cursor.is_some()) {
                 found.truncate(MOST);
                 return Ok((found, true));
             }

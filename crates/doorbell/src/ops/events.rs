@@ -1,9 +1,10 @@
 //! Events: listed, shown, explained.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use doorbell_client::api;
+use doorbell_core::delivery::Delivery;
 use doorbell_core::event::{AGENT, Context, MANUAL, SCHEDULE, is_own};
 use doorbell_core::id::EventId;
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
@@ -13,6 +14,7 @@ use super::triggers::complete;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
 use crate::app::{App, Caller};
+use crate::clock;
 use crate::store::{self, EventQuery, StoredEvent};
 
 /// Which events.
@@ -129,10 +131,20 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
 pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDetail, Error> {
     let event = get(app, caller, id).await?;
     if event.forgotten_at.is_some() {
-        return Ok(api::EventDetail { event, headers: serde_json::Map::new() });
+        return Ok(api::EventDetail { event, headers: serde_json::Map::new(), retried: None });
     }
     let headers = app.store.headers(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
-    Ok(api::EventDetail { event, headers: parse_object(&headers) })
+    let retried = retried(app, &event, &headers);
+    Ok(api::EventDetail { event, headers: parse_object(&headers), retried })
+}
+
+/// What the headers say of an earlier try of the same delivery.
+fn retried(app: &App, event: &api::Event, headers: &str) -> Option<String> {
+    let in_force = app.current();
+    let source = in_force.config.sources.get(&event.source)?;
+    let kept: BTreeMap<String, String> = serde_json::from_str(headers).ok()?;
+    let delivery = Delivery::stored(&kept, Bytes::new(), clock::now());
+    source.provider().retried(&delivery).filter(|_| source.provider().name() == event.provider)
 }
 
 /// The raw body of an event, byte for byte.

@@ -166,6 +166,7 @@ async fn replay(
         trigger_set: app.current().trigger_set,
         trace: None,
         replay: Some(Replay { id: plan.id, of }),
+        paused: app.pauses.of_source(&event.source),
         starts,
     };
     Ok(dispatcher.begin(again).await?)

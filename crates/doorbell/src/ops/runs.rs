@@ -32,7 +32,7 @@ impl Query {
             agent: wish.agent.clone(),
             state: Some(state.to_owned()),
             event: wish.event.clone(),
-            dead_letter: wish.dead_letter,
+            dead_letter: wish.dead_letter || wish.cause.is_some(),
             key: wish.key.clone(),
             cursor,
             limit: Some(super::LONGEST_PAGE),
@@ -88,6 +88,17 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
         steps: app.store.steps(id).await?.into_iter().map(view_step).collect(),
         events: events.into_iter().map(view_companion).collect(),
     })
+}
+
+/// One run with its tries, and why nobody is told how it ended where its event names a place for that.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub async fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::RunDetail, Error> {
+    let mut detail = get(app, caller, id).await?;
+    let event = detail.run.event_id.parse().map_err(|_| Error::NotFound("event"))?;
+    detail.run.follow_up_refused = dispatcher.follow_up_refused(event).await?;
+    Ok(detail)
 }
 
 /// Lines in one answer at most.

@@ -67,6 +67,7 @@ pub fn view_run(run: StoredRun) -> api::Run {
         follow_up_fails: None,
         waits_for: run.wait.map(view_wait),
         resumed_by: run.resumed.map(view_resumed),
+        follow_up_refused: None,
         result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
     }
 }

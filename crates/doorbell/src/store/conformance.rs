@@ -36,6 +36,7 @@ mod duplicates;
 mod flow;
 mod gathering;
 mod history;
+mod paused;
 mod queues;
 mod rates;
 mod records;
@@ -90,6 +91,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         trigger_set: 1,
         trace: None,
         replay: None,
+        paused: None,
         starts: Vec::new(),
     }
 }

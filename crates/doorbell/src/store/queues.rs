@@ -18,6 +18,26 @@ pub enum Standing {
 /// How the reason of runs begins that are held because somebody paused their agent.
 pub const PAUSED: &str = "paused by ";
 
+/// What runs are held with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Their agent.
+    Agent(String),
+    /// The source of their event.
+    Source(String),
+}
+
+/// What [`super::Store::give_back`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenBack {
+    /// How many runs are held no longer.
+    pub moved: usize,
+    /// Agents that may have queued runs now.
+    pub agents: Vec<String>,
+    /// Those that ended instead, because a newer one of their key has taken their place.
+    pub superseded: Vec<RunId>,
+}
+
 /// What [`super::Store::retry`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retry {

@@ -50,7 +50,8 @@ use super::{
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
 use crate::store::{
-    Acceptance, DeadLetter, FollowedUp, NewStep, Notes, Resume, Retry, Standing, Step, StepKept, Waiting,
+    Acceptance, DeadLetter, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept, Waiting,
+    Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -196,7 +197,10 @@ impl SqliteStore {
         let mut tallies = self.writer.write(|work| tally::read(work)).await?;
         let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
         let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
-        tallies.oldest_queued = self.readers.read(move |sql| tally::oldest_queued(sql, &agents)).await?;
+        (tallies.oldest_queued, tallies.throttled, tallies.streaks) = self
+            .readers
+            .read(move |sql| Ok((tally::oldest_queued(sql, &agents)?, turns::throttled(sql)?, tally::streaks(sql)?)))
+            .await?;
         Ok(tallies)
     }
 
@@ -343,8 +347,12 @@ impl Store for SqliteStore {
         Box::pin(self.settle(agents, now))
     }
 
-    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize> {
-        Box::pin(self.writer.write(move |work| queue::give_back(work, &agent, most, now)))
+    fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack> {
+        Box::pin(self.writer.write(move |work| queue::give_back(work, &whose, most, now)))
+    }
+
+    fn held_sources(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(self.readers.read(queue::held_sources))
     }
 
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel> {

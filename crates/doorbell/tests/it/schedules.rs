@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use doorbell_client::EventQuery;
+use doorbell_client::api::{NewPause, NewResume};
 use serde_json::Value;
 
 use crate::support::{Gateway, ONE_SOURCE, Project, sample, wait_until};
@@ -149,4 +150,30 @@ async fn months_of_downtime_are_made_up_for_day_by_day_in_every_zone() {
     // One more if a tick came in this very minute.
     assert!(days.len() == 3 && count <= enough + 3, "{count}");
     assert!(days.values().all(|days| days.len() >= DAYS as usize - 2), "{days:?}");
+}
+
+#[tokio::test]
+async fn ticks_of_a_paused_agent_gather_in_a_held_run_and_those_of_a_disabled_one_are_skipped_visibly() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("often", &format!("scale = 8\n{EVERY_SECOND}"), "true");
+    project.agent("off", &format!("scale = 0\n{EVERY_SECOND}"), "true");
+    let gateway = project.serve();
+    gateway.client.pause(Some("often"), &NewPause::default()).await.unwrap();
+    let held = wait_until("a held run with a further tick", async || {
+        let runs = gateway.runs().await;
+        runs.into_iter().find(|run| run.agent == "often" && run.state == "held" && run.absorbed > 0)
+    })
+    .await;
+    assert!(held.reason.unwrap().starts_with("paused by "));
+    let held_runs = gateway.runs().await.into_iter().filter(|run| run.state == "held").count();
+    assert_eq!(held_runs, 1, "the others go with it");
+    let off = wait_until("a tick of the disabled one", async || {
+        let all = ticks(&gateway).await;
+        all.into_iter().find(|tick| tick.outcomes.iter().any(|outcome| outcome.agent == "off"))
+    })
+    .await;
+    assert_eq!((off.outcomes[0].outcome.as_str(), &off.outcomes[0].run_id), ("skipped", &None));
+    assert!(off.outcomes[0].reason.as_ref().unwrap().contains("scale = 0"));
+    gateway.client.resume(Some("often"), &NewResume::default()).await.unwrap();
+    assert_eq!(gateway.finished(&held.id).await.run.state, "succeeded");
 }

@@ -35,7 +35,7 @@ impl Verb {
     }
 }
 
-pub(super) async fn change(context: &Context, verb: Verb, which: Which) -> anyhow::Result<()> {
+pub(super) async fn change(context: &Context, verb: Verb, which: Which, cause: Option<String>) -> anyhow::Result<()> {
     let client = context.client()?;
     if !which.ids.is_empty() {
         for id in &which.ids {
@@ -44,7 +44,7 @@ pub(super) async fn change(context: &Context, verb: Verb, which: Which) -> anyho
         return Ok(());
     }
     let Which { agent, state, dead_letter, with_key: key, event, dry_run, .. } = which;
-    let wish = ManyRuns { agent, state, key, event, dead_letter, dry_run };
+    let wish = ManyRuns { agent, state, key, event, dead_letter, cause, dry_run };
     let mut all = client.change_runs(verb.as_str(), &wish).await?;
     // What could not be changed is found again, so as soon as nothing more was, there is nothing left to ask for.
     let mut last = all.done;

@@ -1,12 +1,13 @@
-//! Agents started by hand, paused and resumed.
+//! Agents started by hand, paused and resumed; sources paused and resumed.
 
 use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use doorbell_client::api;
 use http::{HeaderMap, StatusCode};
 
-use super::{Answer, Named, read_json};
+use super::{Answer, Named, read_json, read_query};
+use crate::app::Paused;
 use crate::http::Shared;
 use crate::http::auth::By;
 use crate::http::error::Failure;
@@ -41,7 +42,7 @@ pub(in crate::http) async fn pause_agent(
     body: Result<Json<api::NewPause>, JsonRejection>,
 ) -> Answer<api::Pause> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::pause(&shared.app, &shared.dispatcher, &caller, Some(&agent), wish).await?))
+    Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Agent(agent), wish).await?))
 }
 
 pub(in crate::http) async fn resume_agent(
@@ -51,7 +52,27 @@ pub(in crate::http) async fn resume_agent(
     body: Result<Json<api::NewResume>, JsonRejection>,
 ) -> Answer<api::Resumed> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::resume(&shared.app, &shared.dispatcher, &caller, Some(&agent), wish).await?))
+    Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Agent(agent), wish).await?))
+}
+
+pub(in crate::http) async fn pause_source(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(source): Named,
+    body: Result<Json<api::NewPause>, JsonRejection>,
+) -> Answer<api::Pause> {
+    let wish = read_wish(body)?;
+    Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Source(source), wish).await?))
+}
+
+pub(in crate::http) async fn resume_source(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(source): Named,
+    body: Result<Json<api::NewResume>, JsonRejection>,
+) -> Answer<api::Resumed> {
+    let wish = read_wish(body)?;
+    Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Source(source), wish).await?))
 }
 
 pub(in crate::http) async fn pause_all(
@@ -60,7 +81,7 @@ pub(in crate::http) async fn pause_all(
     body: Result<Json<api::NewPause>, JsonRejection>,
 ) -> Answer<api::Pause> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::pause(&shared.app, &shared.dispatcher, &caller, None, wish).await?))
+    Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
 }
 
 pub(in crate::http) async fn resume_all(
@@ -69,7 +90,15 @@ pub(in crate::http) async fn resume_all(
     body: Result<Json<api::NewResume>, JsonRejection>,
 ) -> Answer<api::Resumed> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::resume(&shared.app, &shared.dispatcher, &caller, None, wish).await?))
+    Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
+}
+
+pub(in crate::http) async fn list_dead_letters(
+    State(shared): State<Shared>,
+    By(caller): By,
+    query: Result<Query<ops::dead_letters::Query>, QueryRejection>,
+) -> Answer<api::DeadLetterGroups> {
+    Ok(Json(ops::dead_letters::list(&shared.app, &caller, read_query(query)?).await?))
 }
 
 async fn change_runs(shared: Shared, By(caller): By, verb: Verb, body: Many) -> Answer<api::ManyDone> {

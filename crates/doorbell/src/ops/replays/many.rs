@@ -17,7 +17,7 @@ use crate::clock;
 use crate::conditions;
 use crate::dispatch::Dispatcher;
 use crate::ops::triggers::{LINE, LONGEST_SCAN, MOST_SCANNED, facts_of};
-use crate::ops::{Error, parse_time, require_owner, starts};
+use crate::ops::{Error, parse_time, pauses, require_owner};
 use crate::store::{Admission, EventQuery, Notes, OutcomeKind, StoredEvent};
 
 /// How the keys of replays begin among the notes.
@@ -159,7 +159,7 @@ fn check(app: &App, caller: &Caller, wish: &api::NewReplay) -> Result<(Plan, Con
         return Err(Error::Invalid(detail.to_owned()));
     }
     check_agents(app, wish.mode, &wish.agents)?;
-    wish.rate.as_deref().map(starts::parse_rate).transpose()?;
+    wish.rate.as_deref().map(pauses::parse_rate).transpose()?;
     query(&wish.filter)?;
     let condition = wish.filter.condition.as_deref().map(Expression::condition).transpose();
     let condition = condition.map_err(|flaw| Error::Invalid(format!("`where`: {}", flaw.message)))?;
@@ -278,7 +278,7 @@ struct Work<'a> {
 impl Work<'_> {
     async fn go_on(&self, job: &mut Job) -> Result<(), Error> {
         let filter = job.replay.wish.filter.clone();
-        let pause = job.replay.wish.rate.as_deref().map(starts::parse_rate).transpose()?.map(pause_of);
+        let pause = job.replay.wish.rate.as_deref().map(pauses::parse_rate).transpose()?.map(pause_of);
         let mut kept = Instant::now();
         loop {
             let events = page(self.app, &filter, job.cursor, job.last).await?;

@@ -1,7 +1,7 @@
 //! Queues: their bounds, what is due, and agents that come and go.
 
 use super::*;
-use crate::store::Released;
+use crate::store::{Released, Whose};
 
 every_store_keeps! {
     a_queue_that_grows_takes_everything,
@@ -204,10 +204,11 @@ async fn runs_of_a_paused_agent_are_held_and_go_on_all_at_once_or_little_by_litt
     let held = run(&*store, 1).await;
     assert_eq!((held.state, held.reason.as_deref()), (State::Held, Some("paused by ann: deploying")));
     store.settle_agents(standing(Standing::Resuming), at(11)).await.unwrap();
+    let whose = Whose::Agent("triage".to_owned());
     assert_eq!(state(&*store, 1).await, State::Held);
-    assert_eq!(store.give_back("triage".to_owned(), 2, at(12)).await.unwrap(), 2);
+    assert_eq!(store.give_back(whose.clone(), 2, at(12)).await.unwrap().moved, 2);
     assert_eq!((state(&*store, 2).await, state(&*store, 3).await), (State::Queued, State::Held));
     store.settle_agents(standing(Standing::Active), at(13)).await.unwrap();
     assert_eq!((state(&*store, 3).await, state(&*store, 5).await), (State::Queued, State::Queued));
-    assert_eq!(store.give_back("triage".to_owned(), 2, at(14)).await.unwrap(), 0);
+    assert_eq!(store.give_back(whose, 2, at(14)).await.unwrap().moved, 0);
 }

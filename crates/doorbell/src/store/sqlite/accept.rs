@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
 use super::flow::{self, Arrival, Known};
-use super::rows::{self, DROPPED, QUEUED, change, delivery_digest, kind_number, value};
+use super::rows::{self, DROPPED, HELD, QUEUED, change, delivery_digest, kind_number, value};
 use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Effects, NewEvent, OutcomeKind, Start};
 
@@ -39,7 +39,9 @@ pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptan
 }
 
 fn can_be_refused(work: &mut Work<'_>, events: &[Packed]) -> Outcome<bool> {
-    for start in events.iter().flat_map(|(event, _)| &event.starts) {
+    // What is held needs no place in a queue.
+    let queueing = events.iter().filter(|(event, _)| event.paused.is_none());
+    for start in queueing.flat_map(|(event, _)| &event.starts) {
         if let Admission::Reject(most) = start.admission
             && fresh(work, &start.agent)? >= most
         {
@@ -97,10 +99,15 @@ impl<'a> Delivery<'a> {
         if events.len() > 1 {
             delivery.find_taken(work.sql, events, &placed, &parts)?;
         }
-        for (((event, _), placed), part) in events.iter().zip(placed).zip(parts) {
-            let accepted = delivery.act(work, event, placed, part)?;
-            delivery.accepted.push(accepted);
+        // A source that is paused must not keep what another one starts for the same delivery.
+        let mut order: Vec<_> = events.iter().zip(placed).zip(parts).enumerate().collect();
+        order.sort_by_key(|(_, (((event, _), _), _))| event.paused.is_some());
+        let mut accepted = Vec::with_capacity(order.len());
+        for (at, (((event, _), placed), part)) in order {
+            accepted.push((at, delivery.act(work, event, placed, part)?));
         }
+        accepted.sort_by_key(|(at, _)| *at);
+        delivery.accepted = accepted.into_iter().map(|(_, accepted)| accepted).collect();
         Ok(delivery)
     }
 
@@ -187,14 +194,20 @@ impl<'a> Delivery<'a> {
         }
         let next = match place.arrival() {
             Some(arrival) => flow::decide(work.sql, arrival)?,
-            None => Move::Queue,
+            None => match &place.event.paused {
+                Some(reason) => Move::Pause(reason.clone()),
+                None => Move::Queue,
+            },
         };
+        let mut held = None;
         match next {
             Move::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason),
             Move::Absorb(into) => return Ok(Decided::absorbed(place, into)),
+            Move::Pause(ref reason) => held = Some(format!("its run is held: {reason}")),
             Move::Queue | Move::Gather { .. } | Move::Hold(_) => {}
         }
         if let Admission::Reject(most) = start.admission
+            && held.is_none()
             && fresh(work, &start.agent)? >= most
         {
             if !self.refusing.contains(&start.agent) {
@@ -204,7 +217,7 @@ impl<'a> Delivery<'a> {
             return nothing(OutcomeKind::Dropped, None, reason);
         }
         let seq = next_seq(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
-        Ok(Decided { place, kind: OutcomeKind::Started, run: Some(Run { seq, id: start.run }), reason: None, next })
+        Ok(Decided { place, kind: OutcomeKind::Started, run: Some(Run { seq, id: start.run }), reason: held, next })
     }
 }
 
@@ -238,7 +251,8 @@ impl<'a> Place<'a> {
         let Self { seq, event, start, duplicate } = *self;
         let replayed = event.replay.is_some();
         let now = event.received_at;
-        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, replayed, now, start, flow })
+        let paused = event.paused.as_deref().map(|reason| (event.source.as_str(), reason));
+        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, replayed, paused, now, start, flow })
     }
 }
 
@@ -287,7 +301,7 @@ impl<'a> Decided<'a> {
         }
         match self.next {
             // What is held is not the newest work before somebody lets it go on.
-            Move::Hold(_) => Ok(()),
+            Move::Hold(_) | Move::Pause(_) => Ok(()),
             _ => flow::replace(work, arrival, (run.seq, run.id), effects),
         }
     }
@@ -316,7 +330,11 @@ impl<'a> Decided<'a> {
         Ok(written == 1)
     }
 
+    /// Makes the run without flow control.
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
+        if let Move::Pause(reason) = &self.next {
+            return self.hold(work, run, reason);
+        }
         // OR FAIL: as triggers follow, SQLite would else copy every page that this changes, to undo it alone. Nobody does: an
         // operation that fails takes its batch with it. See also `tally`.
         let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
@@ -327,6 +345,29 @@ impl<'a> Decided<'a> {
         change(work.sql, statement, params![run.seq, id, agent, self.place.seq, QUEUED, created, trace, key])?;
         work.memory.next_run = Some(run.seq + 1);
         work.memory.count_fresh(agent);
+        Ok(())
+    }
+
+    /// The same, held until its source is resumed.
+    fn hold(&self, work: &mut Work<'_>, run: Run, reason: &str) -> Outcome<()> {
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, reason, paused_source) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let Place { seq, event, start, .. } = self.place;
+        let created = event.received_at.as_millis();
+        let values = params![
+            run.seq,
+            run.id.to_bytes(),
+            start.agent,
+            seq,
+            HELD,
+            created,
+            event.trace,
+            start.key,
+            reason,
+            event.source
+        ];
+        change(work.sql, statement, values)?;
+        work.memory.next_run = Some(run.seq + 1);
         Ok(())
     }
 

@@ -52,6 +52,8 @@ pub(super) struct Arrival<'a> {
     pub(super) duplicate: bool,
     /// Whether it says again what an older one said: then it is no newer work, though it is stored later.
     pub(super) replayed: bool,
+    /// The source that is paused, and why.
+    pub(super) paused: Option<(&'a str, &'a str)>,
     pub(super) now: Timestamp,
     pub(super) start: &'a Start,
     pub(super) flow: &'a Flow,
@@ -89,11 +91,14 @@ impl Lane for Key<'_> {
     fn open(&mut self, queued: bool) -> Outcome<Option<Known>> {
         let open = "SELECT seq, id, event_seq FROM runs INDEXED BY runs_in_lane WHERE agent = ?1 AND lane = ?2 \
                     AND alone = ?3 AND state = ?4 AND attempt = 0 AND coalesce(absorbed, 0) < ?5 \
-                    AND (?6 OR state = 0 OR gathers_until IS NOT NULL) LIMIT 1";
+                    AND (?6 OR state = 0 OR gathers_until IS NOT NULL) AND paused_source IS ?7 LIMIT 1";
         let Arrival { start, flow, .. } = self.arrival;
+        // What is held with its source must neither take along what may start, nor be started by it.
+        let source = self.arrival.paused.map(|(source, _)| source);
         let states = [QUEUED, WAITING, HELD];
         for state in &states[usize::from(!queued)..] {
-            let params = params![start.agent, self.arrival.lane(), flow.is_alone(), state, MOST_ABSORBED, queued];
+            let params =
+                params![start.agent, self.arrival.lane(), flow.is_alone(), state, MOST_ABSORBED, queued, source];
             if let Some(run) = self.find(open, params)? {
                 return Ok(Some(run));
             }
@@ -103,9 +108,10 @@ impl Lane for Key<'_> {
 
     fn holder(&mut self) -> Outcome<Option<Known>> {
         let holder = "SELECT seq, id, event_seq FROM runs WHERE agent = ?1 AND lane = ?2 AND alone = ?3 AND state < 4 \
-                      ORDER BY state DESC LIMIT 1";
-        let Arrival { start, flow, .. } = self.arrival;
-        self.find(holder, params![start.agent, self.arrival.lane(), flow.is_alone()])
+                      AND (?4 OR paused_source IS NULL) ORDER BY state DESC LIMIT 1";
+        let Arrival { start, flow, paused, .. } = self.arrival;
+        // Another source's pause is no reason to skip what this one sends.
+        self.find(holder, params![start.agent, self.arrival.lane(), flow.is_alone(), paused.is_some()])
     }
 
     fn made(&mut self, n: u32) -> Outcome<Option<Timestamp>> {
@@ -120,14 +126,15 @@ impl Lane for Key<'_> {
 
 /// What becomes of the arrival.
 pub(super) fn decide(sql: &Connection, arrival: Arrival<'_>) -> Outcome<Move<Known>> {
-    flow::decide(arrival.flow, &mut Key { sql, arrival }, arrival.now)
+    let paused = arrival.paused.map(|(_, reason)| reason);
+    flow::decide(arrival.flow, &mut Key { sql, arrival }, paused, arrival.now)
 }
 
 /// Where a new run stands, with its reason, until when, and how long it may gather.
 fn entry(next: &Move<Known>) -> (i64, Option<&str>, Option<Timestamp>, Option<Timestamp>) {
     match next {
         Move::Gather { due, ends } => (WAITING, Some(GATHERS), Some(*due), Some(*ends)),
-        Move::Hold(reason) => (HELD, Some(reason), None, None),
+        Move::Hold(reason) | Move::Pause(reason) => (HELD, Some(reason), None, None),
         Move::Queue | Move::Absorb(_) | Move::Skip(_) => (QUEUED, None, None, None),
     }
 }
@@ -142,12 +149,13 @@ pub(super) fn insert(
 ) -> Outcome<()> {
     // OR FAIL: see where runs without flow control are written.
     let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, reason, due, \
-                     gathers_until, lane, alone, priority, gate, counted_at, replaces) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
-    let Arrival { event_seq, now, start, flow, .. } = arrival;
+                     gathers_until, lane, alone, priority, gate, counted_at, replaces, paused_source) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+    let Arrival { event_seq, now, start, flow, paused, .. } = arrival;
+    let paused = paused.filter(|_| matches!(next, Move::Pause(_))).map(|(source, _)| source);
     let (state, reason, due, ends) = entry(next);
     let gate = flow.throttle.map_or(NO_GATE.to_owned(), |rate| format!("{}:{rate}", start.trigger));
-    let counted = flow.max_per_key.filter(|_| state != HELD).map(|_| now.as_millis());
+    let counted = flow.max_per_key.filter(|_| state != HELD || paused.is_some()).map(|_| now.as_millis());
     change(
         work.sql,
         statement,
@@ -169,14 +177,15 @@ pub(super) fn insert(
             gate,
             counted,
             flow.when_busy == Some(WhenBusy::Replace),
+            paused,
         ],
     )?;
-    if state == QUEUED { enter_lane(work.sql, start, seq) } else { Ok(()) }
+    if state == QUEUED { enter_lane(work.sql, arrival, seq) } else { Ok(()) }
 }
 
 /// Gives a new queued run its turn, unless it has to wait for another one of its key: as the trigger `runs_lane_entered` does
 /// for runs that are queued later.
-fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
+fn enter_lane(sql: &Connection, arrival: Arrival<'_>, seq: i64) -> Outcome<()> {
     let turn = "UPDATE runs SET turn = 1 + max(\
                 coalesce((SELECT t.turn FROM turns t WHERE t.agent = runs.agent AND t.gate = runs.gate \
                           AND t.priority = runs.priority), 0), \
@@ -191,7 +200,7 @@ fn enter_lane(sql: &Connection, start: &Start, seq: i64) -> Outcome<()> {
                 AND NOT EXISTS (SELECT 1 FROM runs r INDEXED BY runs_that_wait WHERE r.agent = runs.agent \
                                 AND r.lane = runs.lane AND r.alone = 1 AND r.wait IS NOT NULL)))";
     change(sql, turn, [seq])?;
-    tally::count_in_lane(sql, &start.agent)
+    tally::count_in_lane(sql, &arrival.start.agent, arrival.flow.throttle.is_some())
 }
 
 /// What becomes of an event that goes with a run: where events are gathered the newest one is the run's own, and those

@@ -11,13 +11,13 @@ use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
 use super::writer::Work;
-use crate::store::{PAUSED, Release, Standing};
+use crate::store::{GivenBack, PAUSED, Release, Standing, Whose};
 
 /// Runs moved in one transaction, so that events need not wait for a large queue to be settled.
 pub(super) const STEP: usize = 500;
 
 /// Why runs of a missing agent are held; also how they are told from those that a person holds.
-const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
+pub(super) const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
 
 /// Queues up to [`STEP`] due runs and answers the agent of each.
 pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {
@@ -60,7 +60,7 @@ pub(super) fn agents_with_work(sql: &Connection) -> Outcome<Vec<String>> {
 pub(super) fn settle(work: &mut Work<'_>, agents: &BTreeMap<String, Standing>, now: Timestamp) -> Outcome<bool> {
     for agent in rows::agents(work.sql)? {
         let moved = match agents.get(&agent) {
-            Some(Standing::Active) => give_back(work, &agent, STEP, now)?,
+            Some(Standing::Active) => give_back_agent(work, &agent, STEP, now)?,
             Some(Standing::Paused(reason)) => hold(work, &agent, reason)?,
             Some(Standing::Resuming) => 0,
             None => hold(work, &agent, AGENT_IS_GONE)?,
@@ -94,21 +94,68 @@ pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcom
     if state != HELD {
         return Ok(Release::NotHeld(rows::state_of(state)?));
     }
-    if let Some(by) = flow::overtaken(work.sql, seq)? {
-        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
-        change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), now.as_millis()])?;
+    if !go_on(work, seq, now)? {
         return Ok(Release::NotHeld(State::Superseded));
     }
-    let release = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL) \
-                   WHERE seq = ?4";
-    change(work.sql, release, params![now.as_millis(), WAITING, QUEUED, seq])?;
     work.memory.fresh.remove(&agent);
     Ok(Release::Released(agent))
 }
 
+/// Lets a held run go on, unless a newer one of its key has taken its place: then it ends, and false is answered.
+fn go_on(work: &Work<'_>, seq: i64, now: Timestamp) -> Outcome<bool> {
+    if let Some(by) = flow::overtaken(work.sql, seq)? {
+        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
+        change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), now.as_millis()])?;
+        return Ok(false);
+    }
+    let release = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL), \
+                   paused_source = NULL WHERE seq = ?4";
+    change(work.sql, release, params![now.as_millis(), WAITING, QUEUED, seq])?;
+    Ok(true)
+}
+
+/// Lets up to `most` runs go on that are held with their agent or their source, the oldest first.
+pub(super) fn give_back(work: &mut Work<'_>, whose: &Whose, most: usize, now: Timestamp) -> Outcome<GivenBack> {
+    match whose {
+        Whose::Agent(agent) => {
+            let moved = give_back_agent(work, agent, most, now)?;
+            Ok(GivenBack { moved, agents: vec![agent.clone()], superseded: Vec::new() })
+        }
+        Whose::Source(source) => give_back_source(work, source, most, now),
+    }
+}
+
+/// Of a source that is paused no longer: each run is looked at by itself, as newer ones of its key may have come.
+fn give_back_source(work: &mut Work<'_>, source: &str, most: usize, now: Timestamp) -> Outcome<GivenBack> {
+    let oldest = "SELECT seq, id, agent FROM runs WHERE paused_source = ?1 AND state = 0 ORDER BY seq LIMIT ?2";
+    let held = all(work.sql, oldest, params![source, most], |row| {
+        Ok((row.get::<_, i64>(0)?, rows::id(row, 1)?, row.get::<_, String>(2)?))
+    })?;
+    let mut given = GivenBack { moved: held.len(), ..GivenBack::default() };
+    for (seq, id, agent) in held {
+        if !go_on(work, seq, now)? {
+            given.superseded.push(id);
+        } else if !given.agents.contains(&agent) {
+            work.memory.fresh.remove(&agent);
+            given.agents.push(agent);
+        }
+    }
+    Ok(given)
+}
+
+/// Sources for which runs are held: one seek a source.
+pub(super) fn held_sources(sql: &Connection) -> Outcome<Vec<String>> {
+    let next = "SELECT min(paused_source) FROM runs WHERE paused_source > ?1 AND state = 0";
+    let mut found: Vec<String> = Vec::new();
+    while let Some(source) = rows::least(sql, next, [found.last().map_or("", String::as_str)])? {
+        found.push(source);
+    }
+    Ok(found)
+}
+
 /// Queues up to `most` runs that are held because their agent was gone or paused. One that waited for a time goes on waiting
 /// if the time has not come.
-pub(super) fn give_back(work: &mut Work<'_>, agent: &str, most: usize, now: Timestamp) -> Outcome<usize> {
+fn give_back_agent(work: &mut Work<'_>, agent: &str, most: usize, now: Timestamp) -> Outcome<usize> {
     let give_back = "UPDATE runs SET reason = NULL, state = iif(due > ?1, ?2, ?3), due = iif(due > ?1, due, NULL) \
                      WHERE seq IN (SELECT seq FROM runs WHERE agent = ?4 AND state = ?5 \
                      AND (reason = ?6 OR substr(reason, 1, length(?7)) = ?7) ORDER BY seq LIMIT ?8)";
