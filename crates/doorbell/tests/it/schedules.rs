@@ -102,3 +102,30 @@ async fn ticks_that_passed_while_the_gateway_was_down_are_made_up_for_as_the_sch
         }
     }
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_silences_no_schedule_and_starts_no_tick_twice() {
+    const YEAR: i64 = 365 * 24 * 60 * 60 * 1000;
+    let project = Project::new(ONE_SOURCE);
+    project.agent("often", &format!("scale = 8\n{EVERY_SECOND}"), "true");
+    let gateway = project.serve();
+    wait_until("a tick", async || ticks(&gateway).await.pop()).await;
+    gateway.kill();
+    // In the second round as when a time really comes at which the clock had been ahead: its ticks were started.
+    for millis in [-YEAR, 5000] {
+        turn_back(&project, millis);
+        let gateway = project.serve();
+        let before = ticks(&gateway).await.len();
+        wait_until("further ticks", async || (ticks(&gateway).await.len() > before + 1).then_some(())).await;
+        gateway.kill();
+    }
+    let gateway = project.serve();
+    let mut times = Vec::new();
+    for tick in ticks(&gateway).await {
+        let body = gateway.client.event_body(&tick.id).await.unwrap();
+        times.push(serde_json::from_slice::<Value>(&body).unwrap()["scheduled_for"].to_string());
+        assert_eq!(tick.outcomes.len(), 1);
+    }
+    let distinct: std::collections::BTreeSet<&String> = times.iter().collect();
+    assert_eq!(distinct.len(), times.len(), "{times:?}");
+}
