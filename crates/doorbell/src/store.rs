@@ -100,6 +100,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// queued in several transactions, so that events need not wait for them.
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released>;
 
+    /// Has the waiting runs be due whose wait began after `began`: the clock was ahead then, and nobody knows by how much, so
+    /// when they are due says nothing. Answers how many.
+    fn end_waits(&self, began: Timestamp, now: Timestamp) -> Answer<'_, usize>;
+
     /// All running runs, whoever holds their lease.
     fn running(&self) -> Answer<'_, Vec<Running>>;
 

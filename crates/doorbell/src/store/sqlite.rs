@@ -307,6 +307,19 @@ impl Store for SqliteStore {
         Box::pin(self.release_all_due(now))
     }
 
+    fn end_waits(&self, began: Timestamp, now: Timestamp) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut ended = 0;
+            loop {
+                let some = self.writer.write(move |work| queue::end_waits(work, began, now)).await?;
+                ended += some;
+                if some < queue::STEP {
+                    return Ok(ended);
+                }
+            }
+        })
+    }
+
     fn running(&self) -> Answer<'_, Vec<Running>> {
         Box::pin(self.readers.read(runs::running))
     }

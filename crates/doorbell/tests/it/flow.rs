@@ -152,6 +152,21 @@ async fn a_busy_key_skips_or_attaches_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_burst_that_began_while_the_clock_was_ahead_does_not_wait_until_it_is_that_late() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("review", &trigger("debounce = { window = \"1h\", max_wait = \"2h\" }"), "true");
+    let gateway = project.serve();
+    let run = gateway.ring(push(7, "push")).await.runs.remove(0);
+    gateway.kill();
+    let database = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
+    let ahead = "UPDATE runs SET created_at = created_at + ?1, due = due + ?1, gathers_until = gathers_until + ?1";
+    assert_eq!(database.execute(ahead, [365 * 24 * 60 * 60 * 1000_i64]).unwrap(), 1);
+    drop(database);
+    let gateway = project.serve();
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+}
+
+#[tokio::test]
 async fn a_loop_is_held_until_a_person_releases_it_and_a_throttle_says_until_when() {
     let project = Project::new(&format!("{ONE_SOURCE}[defaults]\nmax_per_key = \"2/1h\"\n"));
     project.agent("fixes", &trigger(""), "true");

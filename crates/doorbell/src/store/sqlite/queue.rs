@@ -37,6 +37,15 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
     Ok(agents)
 }
 
+/// Has up to [`STEP`] waiting runs be due whose wait began after `began`: with their last try, or if there was none when
+/// they were made.
+pub(super) fn end_waits(work: &Work<'_>, began: Timestamp, now: Timestamp) -> Outcome<usize> {
+    let end = "UPDATE runs SET due = ?2 WHERE seq IN (SELECT seq FROM runs WHERE state = 1 AND due > ?2 AND coalesce(\
+               (SELECT ended_at FROM attempts WHERE run_seq = runs.seq ORDER BY number DESC LIMIT 1), created_at) > ?1 \
+               LIMIT ?3)";
+    change(work.sql, end, params![began.as_millis(), now.as_millis(), STEP])
+}
+
 /// When the next waiting run is due.
 pub(super) fn next_due(sql: &Connection) -> Outcome<Option<Timestamp>> {
     let next = value::<Option<i64>>(sql, "SELECT min(due) FROM runs WHERE state = 1", ())?;
