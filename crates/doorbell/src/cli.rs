@@ -254,7 +254,12 @@ mod tests {
                 // What follows several spaces explains; a shell would split the rest.
                 let line = line.trim().split("   ").next().unwrap();
                 for part in line.split([';', '|', '>']).flat_map(|part| part.split("&&")) {
-                    let words: Vec<&str> = part.split_whitespace().collect();
+                    // What is in quotes is one word.
+                    let words = part.split('"').enumerate().flat_map(|(n, piece)| match n % 2 {
+                        0 => piece.split_whitespace().collect(),
+                        _ => vec![piece],
+                    });
+                    let words: Vec<&str> = words.collect();
                     if words.first() == Some(&"doorbell") {
                         let parsed = Args::try_parse_from(&words);
                         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
