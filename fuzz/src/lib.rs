@@ -5,6 +5,7 @@
 //! every input stays that ever broke something.
 
 mod api;
+mod causes;
 mod conditions;
 mod declared;
 mod filters;
@@ -19,6 +20,7 @@ pub type Target = fn(&[u8]);
 /// The targets by name. Each has a folder of that name in `corpus/`.
 pub const TARGETS: [(&str, Target); 11] = [
     ("api", api::calls),
+    ("causes", causes::causes),
     ("conditions", conditions::conditions),
     ("config", project::config),
     ("credentials", project::credentials),

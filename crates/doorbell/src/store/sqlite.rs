@@ -194,14 +194,10 @@ impl SqliteStore {
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
-        let mut tallies = self.writer.write(|work| tally::read(work)).await?;
+        let tallies = self.writer.write(|work| tally::read(work)).await?;
         let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
         let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
-        (tallies.oldest_queued, tallies.throttled, tallies.streaks) = self
-            .readers
-            .read(move |sql| Ok((tally::oldest_queued(sql, &agents)?, turns::throttled(sql)?, tally::streaks(sql)?)))
-            .await?;
-        Ok(tallies)
+        self.readers.read(move |sql| tally::complete(sql, tallies, &agents)).await
     }
 
     async fn measure(&self) -> Result<Space, Error> {
