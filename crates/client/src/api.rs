@@ -536,6 +536,9 @@ pub struct AgentStats {
     pub failed: u64,
     /// Runs that were cancelled.
     pub cancelled: u64,
+    /// Runs that a newer one of their key replaced.
+    #[serde(default)]
+    pub superseded: u64,
     /// Runs that were dropped.
     pub dropped: u64,
     /// When the oldest queued run was made.

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::flow::Flow;
@@ -33,7 +32,7 @@ pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Re
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{Cancel, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
+pub use queues::{Cancel, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 
@@ -85,10 +84,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// no longer the run's.
     fn hand_over(&self, run: RunId, lease: Lease, until: Timestamp) -> Answer<'_, bool>;
 
-    /// Moves the leases' ends to `until`, unless they are later. Answers the runs whose lease was lost.
-    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>>;
+    /// Moves the leases' ends to `until`, unless they are later; with `now`, only of those that have not ended by then. Answers
+    /// the runs whose lease was lost.
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp, now: Option<Timestamp>) -> Answer<'_, Vec<RunId>>;
 
-    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's.
+    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's, or has
+    /// ended where that matters ([`Finish::in_time`]).
     ///
     /// If the run's end was asked for ([`Store::cancel`]) and the transition is not to a final state, the run is
     /// cancelled instead: the request may have come too late for whoever decided the transition.
@@ -172,6 +173,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
+
+    /// What flow control keeps these runs from, of those that are queued and kept by it.
+    fn delays(&self, runs: Vec<RunId>, now: Timestamp) -> Answer<'_, Vec<(RunId, Delay)>>;
 
     /// The events that a run has beside its own, oldest first: those that were gathered before its own one came, or were
     /// added to it while it was queued.
@@ -513,6 +517,8 @@ pub struct Finish {
     pub transition: Transition,
     /// The run's result as JSON.
     pub result: Option<String>,
+    /// Whether the lease must not have ended by then: so it is for who may be taken for dead when it has.
+    pub in_time: bool,
 }
 
 /// What [`Store::release_due`] did.

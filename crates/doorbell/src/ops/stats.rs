@@ -79,7 +79,8 @@ fn count_runs(row: &mut api::AgentStats, state: State, count: u64) {
         State::Running => row.running = count,
         State::Succeeded => row.succeeded = count,
         State::Failed => row.failed = count,
-        State::Cancelled | State::Superseded => row.cancelled += count,
+        State::Cancelled => row.cancelled = count,
+        State::Superseded => row.superseded = count,
         State::Dropped => row.dropped = count,
     }
 }

@@ -191,7 +191,7 @@ impl<'a> Delivery<'a> {
             Admission::Grow | Admission::DropOldest(_) | Admission::Reject(_) => {}
         }
         if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
-            let reason = "another source took the same delivery".to_owned();
+            let reason = flow::SAME_DELIVERY.to_owned();
             return nothing(OutcomeKind::Absorbed, Some(*run), reason);
         }
         let next = match place.arrival() {
