@@ -18,7 +18,7 @@ mod workers;
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("api", api::calls),
     ("causes", causes::causes),
     ("conditions", conditions::conditions),
