@@ -5,6 +5,7 @@
 //! every input stays that ever broke something.
 
 mod api;
+mod causes;
 mod conditions;
 mod declared;
 mod filters;
@@ -17,8 +18,9 @@ mod workers;
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("api", api::calls),
+    ("causes", causes::causes),
     ("conditions", conditions::conditions),
     ("config", project::config),
     ("credentials", project::credentials),

@@ -8,6 +8,7 @@ mod dead_letters;
 mod flow;
 mod keys;
 mod leases;
+mod notifications;
 mod replays;
 mod sources;
 mod starts;
@@ -20,6 +21,7 @@ pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
     EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
 };
+pub use notifications::{NotificationAnswer, NotificationAnswers, NotificationTest};
 pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
@@ -454,33 +456,6 @@ pub struct ReceiverStats {
     pub error: Option<String>,
 }
 
-/// A wish for a sample of a notification.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NotificationTest {
-    /// What it shall tell of, e.g. `dead_letter`; then only who is told of that gets it. Without it, everybody gets one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<String>,
-}
-
-/// What the receivers said to a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotificationAnswers {
-    /// In the order of the configuration.
-    pub receivers: Vec<NotificationAnswer>,
-}
-
-/// What one receiver said to a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotificationAnswer {
-    /// What it is known by.
-    pub receiver: String,
-    /// Whether it took the sample.
-    pub delivered: bool,
-    /// What it said, or why it did not take it.
-    pub detail: String,
-}
-
 /// How the configuration stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -561,6 +536,9 @@ pub struct AgentStats {
     pub failed: u64,
     /// Runs that were cancelled.
     pub cancelled: u64,
+    /// Runs that a newer one of their key replaced.
+    #[serde(default)]
+    pub superseded: u64,
     /// Runs that were dropped.
     pub dropped: u64,
     /// When the oldest queued run was made.

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod client;
+mod dialing;
 mod error;
 mod outbound;
 mod probe;

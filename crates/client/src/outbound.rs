@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Url};
 
-use crate::client::{connect, connect_by, connect_in_public, is_local, parse_url};
+use crate::client::{Reach, is_local, parse_url};
+use crate::dialing;
 use crate::public::{self, NotPublic};
 
 /// Bytes of an answer that are read where only its status matters.
@@ -19,9 +20,9 @@ const LARGEST_ANSWER: usize = 16 << 10;
 /// Asks others. Its connections are made when the first is needed, and kept.
 #[derive(Debug, Default)]
 pub struct Outbound {
-    others: OnceLock<reqwest::Client>,
+    others: OnceLock<Reach>,
     /// What is on this machine is asked in another way: not through a proxy.
-    here: OnceLock<reqwest::Client>,
+    here: OnceLock<Reach>,
     /// Whether only the public internet is asked.
     is_confined: bool,
 }
@@ -86,12 +87,15 @@ impl Outbound {
     /// What is wrong with the PEM, in words for people.
     pub fn with_tls(url: &str, tls: Tls<'_>, in_public: bool) -> Result<Self, String> {
         let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
-        let http = connect_by(&parsed, tls, in_public).map_err(unreachable)?;
-        Ok(Self { others: http.clone().into(), here: http.into(), is_confined: in_public })
+        let reach = Reach::by(&parsed, tls, in_public).map_err(unreachable)?;
+        Ok(Self { others: reach.clone().into(), here: reach.into(), is_confined: in_public })
     }
 
     /// Posts a body to an http or https URL, and reads an answer of at most `limit` bytes. However long it takes: the caller
     /// drops it when it has waited long enough.
+    ///
+    /// It may arrive twice: a connection that was kept and is cut before anything is answered says nothing of the server, so it
+    /// is sent once more over a new one.
     ///
     /// # Errors
     /// Why there is no whole answer, in words for people, without the URL and the headers.
@@ -106,9 +110,10 @@ impl Outbound {
         if self.is_confined {
             public::check(&parsed).map_err(|error| Unanswered::Refused(error.to_string()))?;
         }
-        let request = self.http(&parsed).map_err(Unanswered::Failed)?.post(parsed).body(body);
+        let reach = self.reach(&parsed).map_err(Unanswered::Failed)?;
+        let request = reach.kept.post(parsed).body(body);
         let request = with_headers(request, headers).map_err(Unanswered::Failed)?;
-        let response = request.send().await.map_err(|error| {
+        let response = dialing::send(&reach.fresh, request).await.map_err(|error| {
             let refused = causes(&error).find_map(|cause| cause.downcast_ref::<NotPublic>()).copied();
             refused.map_or_else(|| Unanswered::Failed(unreachable(error)), |why| Unanswered::Refused(why.to_string()))
         })?;
@@ -163,7 +168,7 @@ impl Outbound {
         patience: Duration,
     ) -> Result<reqwest::Response, String> {
         let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
-        let mut request = self.http(&parsed)?.request(method.clone(), parsed).timeout(patience);
+        let mut request = self.reach(&parsed)?.kept.request(method.clone(), parsed).timeout(patience);
         if let Some(json) = json {
             request = request.header("content-type", "application/json").body(json);
         }
@@ -171,16 +176,15 @@ impl Outbound {
     }
 
     /// The connections that reach a URL.
-    fn http(&self, url: &Url) -> Result<&reqwest::Client, String> {
+    fn reach(&self, url: &Url) -> Result<&Reach, String> {
         if self.is_confined {
             public::check(url).map_err(|error| error.to_string())?;
         }
         let kept = if is_local(url) { &self.here } else { &self.others };
         match kept.get() {
-            Some(http) => Ok(http),
+            Some(reach) => Ok(reach),
             None => {
-                let made = if self.is_confined { connect_in_public() } else { connect(url) };
-                let made = made.map_err(|error| error.to_string())?;
+                let made = Reach::plain(url, self.is_confined).map_err(unreachable)?;
                 Ok(kept.get_or_init(|| made))
             }
         }
@@ -232,7 +236,7 @@ fn unreachable(error: reqwest::Error) -> String {
     causes(&error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+pub(crate) fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 

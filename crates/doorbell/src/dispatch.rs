@@ -4,7 +4,7 @@
 //! table of runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,6 +74,10 @@ pub struct Dispatcher {
     /// An agent comes back slowly.
     resumed: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
+    /// Lost runs whose processes are being ended.
+    recovering: Mutex<HashSet<RunId>>,
+    /// When the leases are looked at next.
+    next_look: watch::Sender<Timestamp>,
     closing: CancellationToken,
     /// What still runs is to end now.
     handing_back: CancellationToken,
@@ -117,6 +121,8 @@ impl Dispatcher {
             due: Notify::new(),
             resumed: Notify::new(),
             in_flight: Mutex::default(),
+            recovering: Mutex::default(),
+            next_look: watch::Sender::default(),
             closing: CancellationToken::new(),
             handing_back: CancellationToken::new(),
             takers: TaskTracker::new(),
@@ -152,7 +158,7 @@ impl Dispatcher {
     }
 
     /// Moves on what an earlier process left behind.
-    async fn prepare(&self) -> Result<(), Error> {
+    async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
         self.recover_lost(None).await?;
         self.settle_agents().await
     }
@@ -170,7 +176,7 @@ impl Dispatcher {
 
     /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while.
     pub fn breaker(&self, agent: &str) -> Option<String> {
-        self.desks.breaker(agent)
+        self.desks.breaker(&self.app.current(), agent)
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -302,6 +308,17 @@ impl Dispatcher {
             tracing::info!(%run, by, "run.replaced");
             self.stop(*run, None, Stop::Cancel(by.clone()));
         }
+        if !effects.asked_to_end.is_empty() {
+            let (this, runs) = (Arc::clone(self), effects.asked_to_end.clone());
+            tokio::spawn(async move {
+                for (run, _) in runs {
+                    // If it fails, the next look at the leases finds the run.
+                    if let Err(error) = this.cancel_awaited(run).await {
+                        tracing::error!(%run, error = error.with_causes(), "run.cancel_failed");
+                    }
+                }
+            });
+        }
         if effects.due.is_some() {
             self.due.notify_one();
         }
@@ -375,7 +392,7 @@ impl Dispatcher {
             let kept = if leases.is_empty() {
                 Ok(Vec::new())
             } else {
-                self.app.store.extend(leases.clone().into_iter().collect(), clock::now().after(LEASE)).await
+                self.app.store.extend(leases.clone().into_iter().collect(), clock::now().after(LEASE), None).await
             };
             match kept {
                 Ok(lost) => lost.iter().for_each(|run| self.stop(*run, leases.get(run).copied(), Stop::Shutdown)),

@@ -14,6 +14,7 @@ mod calls;
 pub mod captured;
 pub mod dead_letters;
 pub mod declared;
+mod delays;
 pub mod events;
 pub mod forget;
 pub mod keys;

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::flow::Flow;
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 mod conformance;
 mod figures;
 mod history;
+mod inspection;
 mod lease;
 mod notes;
 mod queues;
@@ -29,9 +29,10 @@ mod waits;
 
 pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{Cancel, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
+pub use queues::{Cancel, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 
@@ -83,10 +84,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// no longer the run's.
     fn hand_over(&self, run: RunId, lease: Lease, until: Timestamp) -> Answer<'_, bool>;
 
-    /// Moves the leases' ends to `until`, unless they are later. Answers the runs whose lease was lost.
-    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>>;
+    /// Moves the leases' ends to `until`, unless they are later; with `now`, only of those that have not ended by then. Answers
+    /// the runs whose lease was lost.
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp, now: Option<Timestamp>) -> Answer<'_, Vec<RunId>>;
 
-    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's.
+    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's, or has
+    /// ended where that matters ([`Finish::in_time`]).
     ///
     /// If the run's end was asked for ([`Store::cancel`]) and the transition is not to a final state, the run is
     /// cancelled instead: the request may have come too late for whoever decided the transition.
@@ -174,6 +177,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
+
+    /// What flow control keeps these runs from, of those that are queued and kept by it.
+    fn delays(&self, runs: Vec<RunId>, now: Timestamp) -> Answer<'_, Vec<(RunId, Delay)>>;
 
     /// The events that a run has beside its own, oldest first: those that were gathered before its own one came, or were
     /// added to it while it was queued.
@@ -515,6 +521,8 @@ pub struct Finish {
     pub transition: Transition,
     /// The run's result as JSON.
     pub result: Option<String>,
+    /// Whether the lease must not have ended by then: so it is for who may be taken for dead when it has.
+    pub in_time: bool,
 }
 
 /// What [`Store::release_due`] did.
@@ -803,62 +811,4 @@ pub fn database_file(url: &str, root: &Path) -> anyhow::Result<PathBuf> {
         Some(path) => Ok(root.join(path)),
         None => anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`"),
     }
-}
-
-/// What a database looks like from outside.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inspection {
-    /// Its file.
-    pub path: std::path::PathBuf,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Bytes of its write-ahead log.
-    pub log_bytes: u64,
-    /// Bytes of the file that hold nothing, and are used again.
-    pub free_bytes: u64,
-    /// The gateway's process that has it open.
-    pub holder: Option<i32>,
-    /// The version of its schema.
-    pub schema: usize,
-    /// The version that this program knows.
-    pub known_schema: usize,
-    /// Whether it is whole.
-    pub soundness: Soundness,
-    /// How fast it grows, if that can be told.
-    pub growth: Option<Growth>,
-}
-
-/// Whether a database is whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Soundness {
-    /// It is.
-    Sound,
-    /// There was no time to look at all of it.
-    Unfinished,
-    /// It is not: what was found.
-    Damaged(Vec<String>),
-}
-
-/// How fast a database grows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Growth {
-    /// New events a day.
-    pub events_a_day: f64,
-    /// Bytes that they take a day, if none were removed.
-    pub bytes_a_day: f64,
-}
-
-/// Looks at the database of a URL, beside its gateway or without one, and changes nothing; none if there is none yet.
-/// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
-///
-/// # Errors
-/// If the URL is of no known kind, or its file cannot be seen or read.
-pub fn inspect(
-    url: &str,
-    root: &std::path::Path,
-    now: Timestamp,
-    limit: Duration,
-) -> std::io::Result<Option<Inspection>> {
-    let file = database_file(url, root).map_err(|error| std::io::Error::other(error.to_string()))?;
-    sqlite::inspect(&file, now, limit)
 }

@@ -65,8 +65,8 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         names: &["axum", "hyper", "hyper_util", "tower"],
         within: "crates/",
-        only_in: &["crates/doorbell/src/http"],
-        why: "only `http` names the web framework",
+        only_in: &["crates/doorbell/src/http", "crates/client/src/dialing"],
+        why: "only `http` names the web framework, and `dialing` what the HTTP client is made of",
     },
     Reserved {
         names: &["rusqlite"],

@@ -100,6 +100,7 @@ async fn claim_one(store: &Arc<dyn Store>, agent: &str) -> Duration {
         exit_code: Some(0),
         transition,
         result: None,
+        in_time: false,
     };
     assert!(store.finish(finish).await.unwrap());
     took

@@ -145,6 +145,7 @@ async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
                 exit_code: Some(i32::from(failed)),
                 transition,
                 result: Some(json!({"labels": ["bug"], "comment": "asked for the version"}).to_string()),
+                in_time: false,
             };
             assert!(store.finish(finish).await.unwrap());
         });

@@ -39,8 +39,19 @@ fn show_agents(stats: &Stats) -> anyhow::Result<()> {
     }
     output::line("")?;
     let clock = Clock::here();
-    let titles =
-        ["AGENT", "RUNNING", "QUEUED", "WAITING", "HELD", "SUCCEEDED", "FAILED", "CANCELLED", "DROPPED", "OLDEST"];
+    let titles = [
+        "AGENT",
+        "RUNNING",
+        "QUEUED",
+        "WAITING",
+        "HELD",
+        "SUCCEEDED",
+        "FAILED",
+        "CANCELLED",
+        "SUPERSEDED",
+        "DROPPED",
+        "OLDEST",
+    ];
     let mut table = Table::new(&titles);
     stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
     Ok(table.print()?)
@@ -135,7 +146,7 @@ fn swept(sweep: &Sweep, clock: &Clock) -> String {
     )
 }
 
-fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
+fn row(agent: &AgentStats, clock: &Clock) -> [String; 11] {
     let name = match (agent.configured, agent.scale) {
         (false, _) => format!("{} (removed)", agent.name),
         (true, 0) => format!("{} (disabled)", agent.name),
@@ -151,6 +162,7 @@ fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
         agent.succeeded.to_string(),
         agent.failed.to_string(),
         agent.cancelled.to_string(),
+        agent.superseded.to_string(),
         agent.dropped.to_string(),
         agent.oldest_queued_at.as_deref().map_or_else(|| "-".to_owned(), |since| clock.between(Some(since), None)),
     ]
@@ -174,7 +186,7 @@ mod tests {
         };
         let clock = Clock::fixed("2026-01-31T12:00:00Z");
         let shown = row(&agent, &clock);
-        let wanted = ["triage", "1/2", "3", "0", "0", "0", "0", "0", "0", "2m 00s"];
+        let wanted = ["triage", "1/2", "3", "0", "0", "0", "0", "0", "0", "0", "2m 00s"];
         assert_eq!(shown.each_ref().map(String::as_str), wanted);
         let pause = Pause {
             agent: None,

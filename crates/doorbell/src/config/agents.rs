@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::document::{Entry, Keys, Kind, Node, Table, parse};
 use super::files;
 use super::layers::{ALIASES, drop_foreign};
-use super::names::{NAME_RULE, is_name};
+use super::names::{self, NAME_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
@@ -115,8 +115,9 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
     // What nothing starts, unless another agent does, which shows once all are read.
-    let mut idle = Vec::new();
-    for name in findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default() {
+    let (mut idle, mut calls) = (Vec::new(), Vec::new());
+    let names = findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default();
+    for name in names.iter().cloned() {
         match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => continue,
@@ -130,9 +131,15 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
             findings.problem(Problem::at(&place, format!("{name:?} cannot be the name of an agent")).help(NAME_RULE));
             continue;
         }
-        if let Some(agent) = read_one(&name, reader, &mut idle, findings) {
+        if let Some(agent) = read_one(&name, reader, (&mut idle, &mut calls), findings) {
             agents.insert(name, Arc::new(agent));
         }
+    }
+    for (called, place) in calls.into_iter().filter(|(called, _)| !names.contains(called)) {
+        let meant = names::nearest(&called, names.iter().map(String::as_str));
+        let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        let what = "calls of it are answered with 404 unless it is declared through the API";
+        findings.warn(&place, format!("there is no folder agents/{called}: {what}{meant}"));
     }
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
     idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
@@ -149,7 +156,7 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
 fn read_one(
     name: &str,
     reader: Reader<'_>,
-    idle: &mut Vec<(String, Problem)>,
+    (idle, calls): (&mut Vec<(String, Problem)>, &mut Vec<(String, Place)>),
     findings: &mut Findings,
 ) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
@@ -167,7 +174,7 @@ fn read_one(
         let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
         idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
     }
-    read_table(name, table, skill, reader, findings)
+    read_table(name, table, skill, reader, calls, findings)
 }
 
 /// Reads an agent that is declared: it has no files, so its instructions are a key, and the default runtime, which may be
@@ -184,7 +191,8 @@ pub(super) fn read_declared(name: &str, mut own: Table, reader: Reader<'_>, find
         return None;
     }
     let table = effective(reader.defaults, own);
-    read_table(name, table, Skill { description: None, instructions }, reader, findings)
+    // Whom it may call may be declared later, and is not a file's to name.
+    read_table(name, table, Skill { description: None, instructions }, reader, &mut Vec::new(), findings)
 }
 
 fn read_table(
@@ -192,6 +200,7 @@ fn read_table(
     mut table: Table,
     skill: Skill,
     reader: Reader<'_>,
+    calls: &mut Vec<(String, Place)>,
     findings: &mut Findings,
 ) -> Option<Agent> {
     runtime::fit_defaults(&mut table);
@@ -201,7 +210,7 @@ fn read_table(
     let params = params(&table, findings);
     let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
     let schedules = schedules::read(&table, findings);
-    let may_call = may_call(&table, findings);
+    let may_call = may_call(name, &table, calls, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);
     let limits = limits?;
@@ -279,12 +288,17 @@ fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mu
     Some(runtime)
 }
 
-/// Whether they are there is looked at when they are called: one that is removed must not keep the others from loading.
-fn may_call(table: &Table, findings: &mut Findings) -> Vec<String> {
+/// Whether they are there is looked at when they are called: one that is removed must not keep the others from loading. `calls`:
+/// whom it names, and where.
+fn may_call(own: &str, table: &Table, calls: &mut Vec<(String, Place)>, findings: &mut Findings) -> Vec<String> {
     let named = table.read(findings, "may_call", |node| node.texts("a list of agents such as [\"fixer\"]"));
     let mut agents = Vec::new();
     for (name, place) in named.unwrap_or_default() {
-        if is_name(&name) {
+        if name == own {
+            let problem = Problem::at(&place, format!("`{name}` cannot call itself: calls may not go round"));
+            findings.problem(problem.help("take it out of the list"));
+        } else if is_name(&name) {
+            calls.push((name.clone(), place));
             agents.push(name);
         } else {
             let problem = Problem::at(&place, format!("{name:?} cannot be the name of an agent"));

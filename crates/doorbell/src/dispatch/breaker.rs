@@ -1,12 +1,16 @@
-//! The breaker of an agent behind a URL: when one request after the other fails, nothing is asked for a while, then one run is
-//! tried, and what it meets decides. Runs wait meanwhile and use up no tries.
+//! The breaker of an endpoint that agents are behind: when one request after the other fails, nothing is asked for a while, then
+//! one run is tried, and what it meets decides. Runs wait meanwhile and use up no tries. Agents that are behind the same endpoint
+//! share its breaker, and one whose URL changed has another.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use doorbell_core::run::Outcome;
 use doorbell_core::time::Timestamp;
 
+use crate::app::Snapshot;
+use crate::config::{Agent, Runtime};
 use crate::runtime::Answered;
 
 /// Failures in a row that open it.
@@ -46,8 +50,45 @@ pub(super) enum Change {
     Opened,
     /// A trial failed, so it stays open for longer.
     Lengthened,
-    /// Its URL was reached: it is closed, if it was open, now or before a restart.
-    Reached,
+    /// It was reached and is closed.
+    Closed,
+}
+
+/// The breakers of the endpoints that are asked.
+#[derive(Debug, Default)]
+pub(super) struct Breakers(Mutex<HashMap<String, Arc<Breaker>>>);
+
+impl Breakers {
+    /// That of an agent; none if it is behind no URL.
+    pub(super) fn of(&self, agent: &Agent) -> Option<Arc<Breaker>> {
+        let endpoint = endpoint(agent)?;
+        Some(Arc::clone(self.all().entry(endpoint.to_owned()).or_default()))
+    }
+
+    /// Forgets those that no agent is behind any more.
+    pub(super) fn keep_configured(&self, in_force: &Snapshot) {
+        let asked: BTreeSet<&str> = in_force.config.agents.values().filter_map(|agent| endpoint(agent)).collect();
+        self.all().retain(|endpoint, _| asked.contains(endpoint.as_str()));
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Breaker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an agent is behind: its URL, without what is asked of it there. It may be a secret.
+fn endpoint(agent: &Agent) -> Option<&str> {
+    match &agent.runtime {
+        Runtime::Http(http) => http.url.split(['?', '#']).next(),
+        _ => None,
+    }
+}
+
+/// The agents that are behind the same endpoint, this one among them.
+pub(super) fn beside<'a>(in_force: &'a Snapshot, agent: &'a Agent) -> BTreeSet<&'a str> {
+    let all = in_force.config.agents.values().map(AsRef::as_ref);
+    let same = all.filter(|other| endpoint(other).is_some() && endpoint(other) == endpoint(agent));
+    same.chain([agent]).map(|agent| agent.name.as_str()).collect()
 }
 
 /// A breaker; closed at first.
@@ -58,8 +99,6 @@ pub(super) struct Breaker(Mutex<State>);
 struct State {
     failures: u32,
     open: Option<Open>,
-    /// Whether its URL was reached since the start or the last failure.
-    reached: bool,
 }
 
 #[derive(Debug)]
@@ -109,14 +148,12 @@ impl Breaker {
         let mut state = self.state();
         match sign {
             Sign::Unknown => state.open.iter_mut().for_each(|open| open.trying = false),
-            Sign::Reached if state.reached => {}
             Sign::Reached => {
-                *state = State { reached: true, ..State::default() };
-                return Change::Reached;
+                let was_open = std::mem::take(&mut *state).open.is_some();
+                return if was_open { Change::Closed } else { Change::None };
             }
             Sign::Failing(why) => {
                 state.failures += 1;
-                state.reached = false;
                 let pause = match &state.open {
                     // Those that were on their way when it opened say nothing new.
                     Some(open) if !open.trying => return Change::None,
@@ -171,8 +208,7 @@ mod tests {
             for _ in 1..FAILURES {
                 assert_eq!(breaker.note(failing(), at(0)), Change::None);
             }
-            assert_eq!(breaker.note(Sign::Reached, at(0)), Change::Reached);
-            assert_eq!(breaker.note(Sign::Reached, at(0)), Change::None, "that is known");
+            assert_eq!(breaker.note(Sign::Reached, at(0)), Change::None, "it was not open");
         }
         assert_eq!((breaker.leave(at(0)), breaker.reason()), (Leave::All, None));
         let opened = opened();
@@ -190,7 +226,7 @@ mod tests {
         assert_eq!(breaker.leave(at(11)), Leave::None(Some(Duration::from_secs(20))), "twice as long");
         assert_eq!(breaker.leave(at(31)), Leave::One);
         breaker.begin();
-        assert_eq!(breaker.note(Sign::Reached, at(32)), Change::Reached);
+        assert_eq!(breaker.note(Sign::Reached, at(32)), Change::Closed);
         assert_eq!(breaker.leave(at(32)), Leave::All);
     }
 

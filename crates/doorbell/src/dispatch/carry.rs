@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use doorbell_core::envelope::{Companion, Envelope, encode_body};
 use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
-use doorbell_core::run::{self, Outcome, State};
+use doorbell_core::run::{self, Outcome, State, Transition};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
@@ -104,10 +104,16 @@ impl Dispatcher {
 
     /// A URL that says it is gone for good is not asked again until somebody resumes its agent.
     async fn pause_gone(&self, agent: &str, run: RunId) {
+        let whose = Paused::Agent(agent.to_owned());
+        // Whoever paused it said why, and is the one to ask.
+        if self.app.pauses.get(&whose).is_some_and(|pause| pause.resuming.is_none()) {
+            tracing::warn!(agent, %run, "agent.gone: its URL answered with 410; it is paused already");
+            return;
+        }
         tracing::warn!(agent, %run, "agent.gone: its URL answered with 410, so it is paused");
         let why = Some(format!("it answered {run} with 410 Gone"));
         let pause = Pause { by: "its URL".to_owned(), at: clock::now(), why, resuming: None };
-        let paused = self.app.pauses.put(self.app.store.as_ref(), Paused::Agent(agent.to_owned()), pause).await;
+        let paused = self.app.pauses.put(self.app.store.as_ref(), whose, pause).await;
         match paused {
             Ok(()) => self.settle_pauses(),
             // The next run finds it gone again.
@@ -200,39 +206,59 @@ impl Dispatcher {
             exit_code: ended.exit_code,
             transition,
             result: ended.result,
+            in_time: false,
         };
-        tracing::info!(run = %run.id, agent = agent.name, attempt = run.attempt, ended = ended.ended,
-            exit_code = ended.exit_code, took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),
+        let exit_code = ended.exit_code;
+        let Some(finish) = self.store_end(run, &finish).await else {
+            trace.ended(&finish);
+            return;
+        };
+        tracing::info!(run = %run.id, agent = agent.name, attempt = run.attempt, ended = finish.ended,
+            exit_code, took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),
             reason = finish.transition.reason, "run.finished");
         self.app.metrics.count_attempt(&agent.name, &finish.ended, finish.transition.state.as_str(), took);
         trace.ended(&finish);
-        self.store_end(run, finish).await;
     }
 
     /// Stores a run's end, as long as it takes (a few seconds once the gateway closes): until then the lease keeps anybody
-    /// from starting it again.
-    pub(super) async fn store_end(&self, run: &StoredRun, finish: Finish) {
+    /// from starting it again. Answers the end as it is stored; none if it is not.
+    pub(super) async fn store_end(&self, run: &StoredRun, finish: &Finish) -> Option<Finish> {
         let (mut pause, since) = (FIRST_RETRY, Instant::now());
         loop {
             match self.app.store.finish(finish.clone()).await {
                 Ok(true) => break,
                 Ok(false) => {
                     tracing::warn!(run = %run.id, "run.lease_lost: its end was not stored");
-                    return;
+                    return None;
                 }
                 Err(error) => {
                     tracing::error!(run = %run.id, error = error.with_causes(), "run.finish_failed");
                     // The next start finds the run and takes it for lost; what is damaged stays so.
                     let given_up = since.elapsed() > LAST_RETRIES && self.closing.is_cancelled();
                     if given_up || matches!(error, Error::Corrupt(_)) {
-                        return;
+                        return None;
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
                 }
             }
         }
+        let finish = self.as_stored(finish.clone()).await;
         self.settle_end(run, &finish).await;
+        Some(finish)
+    }
+
+    /// An end that was stored, as it was: whoever asked for the end of a run that would go on has it cancelled or replaced.
+    pub(super) async fn as_stored(&self, mut finish: Finish) -> Finish {
+        if !matches!(finish.transition.state, State::Succeeded | State::Failed) || finish.ended == "lost" {
+            if let Ok(Some((run, _))) = self.app.store.run(finish.run).await
+                && matches!(run.state, State::Cancelled | State::Superseded)
+            {
+                let reason = run.reason.unwrap_or(finish.transition.reason);
+                finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
+            }
+        }
+        finish
     }
 
     /// Does what follows from a run's end that is stored.
@@ -252,8 +278,8 @@ impl Dispatcher {
         if finish.transition.wait.is_some() {
             self.app.waits.begin();
         }
-        if finish.transition.state == State::Cancelled || finish.transition.wait.is_some() {
-            // One that is replaced is superseded, what it waits for may be over: only the store knows.
+        if finish.transition.wait.is_some() {
+            // What it waits for may be over: only the store knows.
             self.tell_of(run.id).await;
             return;
         }

@@ -6,9 +6,10 @@ use doorbell_core::time::Timestamp;
 use doorbell_core::wait::{Resumed, Wait};
 
 use super::Dispatcher;
+use super::outside::Close;
 use crate::app::App;
 use crate::runtime::Ended;
-use crate::store::{Error, Lease, Resume, Running};
+use crate::store::{Error, Holder, Lease, Resume, Running};
 
 /// What a try's end is called that gave its run back.
 pub(super) const WAITS: &str = "waits";
@@ -39,7 +40,8 @@ impl Dispatcher {
         if by_command {
             return Ok(self.wait_at_end(running.run.id, running.lease, wait, until));
         }
-        match self.close_try(running, Outcome::Waits { wait, until }, WAITS, None, None).await? {
+        let close = Close { in_time: running.holder != Holder::Gateway, ..Close::default() };
+        match self.close_try(running, Outcome::Waits { wait, until }, WAITS, close).await? {
             true => Ok(Waited::Now),
             false => Ok(Waited::Lost),
         }

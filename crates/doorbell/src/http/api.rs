@@ -95,7 +95,7 @@ pub(super) async fn list_runs(
     By(caller): By,
     query: Result<Query<ops::runs::Query>, QueryRejection>,
 ) -> Answer<api::RunPage> {
-    Ok(Json(ops::runs::list(&shared.app, &caller, read_query(query)?).await?))
+    Ok(Json(ops::runs::list_explained(&shared.app, &shared.dispatcher, &caller, read_query(query)?).await?))
 }
 
 pub(super) async fn show_run(State(shared): State<Shared>, By(caller): By, Named(id): Named) -> Answer<api::RunDetail> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Error, calls};
 use crate::app::{App, Caller};
+use crate::clock;
 use crate::dispatch::{Dispatcher, Told};
 use crate::store::{Holder, Lease, Running, StoredRun};
 
@@ -85,7 +86,7 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
             Lease::from_token(shown.token())
         }
     };
-    let is_shown = |running: &Running| shown.is_some_and(|shown| shown.is(running.lease));
+    let is_shown = |running: &Running| shown.is_some_and(|shown| shown.is(running.lease)) && holds(running);
     match (running.filter(is_shown), speaker) {
         (None, _) => Err(lost()),
         // So that a removed key ends what was done with it.
@@ -103,9 +104,8 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
 /// # Errors
 /// If the lease is over, or reaches no such thing.
 pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Caller, Error> {
-    let running =
-        app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease)).ok_or_else(lost)?;
-    let run = running.run;
+    let running = app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease) && holds(running));
+    let run = running.ok_or_else(lost)?.run;
     let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
     let reaches = match (is_get, path) {
         (false, ["v1", "agents", _, "run"]) => true,
@@ -124,6 +124,11 @@ pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Resu
         _ => false,
     };
     if reaches { Ok(caller) } else { Err(Error::NotFound("path")) }
+}
+
+/// Whether its lease has not ended. A gateway that is late does not lose its own: it is told by nobody when that ends.
+fn holds(running: &Running) -> bool {
+    running.holder == Holder::Gateway || running.until >= clock::now()
 }
 
 /// Whether an event is one that the run was handed.

@@ -6,7 +6,7 @@ use doorbell_core::run::State;
 use serde::Deserialize;
 
 use super::view::{view_attempt, view_companion, view_step};
-use super::{Error, calls, page_size, parse_cursor, view_line, view_run};
+use super::{Error, calls, delays, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
 use crate::store::{Cancel, Release, Retry, RunQuery};
@@ -90,7 +90,22 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     })
 }
 
-/// One run with its tries, and why nobody is told how it ended where its event names a place for that.
+/// The same, and why those that are queued are not started.
+///
+/// # Errors
+/// If the query cannot be understood or the store is unavailable.
+pub async fn list_explained(
+    app: &App,
+    dispatcher: &Dispatcher,
+    caller: &Caller,
+    query: Query,
+) -> Result<api::RunPage, Error> {
+    let mut page = list(app, caller, query).await?;
+    delays::explain(app, dispatcher, &mut page.runs).await?;
+    Ok(page)
+}
+
+/// One run with its tries, why it is not started if it is queued, and why nobody is told how it ended where its event names a place for that.
 ///
 /// # Errors
 /// If there is none, or not for this caller.
@@ -98,6 +113,7 @@ pub async fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str)
     let mut detail = get(app, caller, id).await?;
     let event = detail.run.event_id.parse().map_err(|_| Error::NotFound("event"))?;
     detail.run.follow_up_refused = dispatcher.follow_up_refused(event).await?;
+    delays::explain(app, dispatcher, [&mut detail.run]).await?;
     Ok(detail)
 }
 

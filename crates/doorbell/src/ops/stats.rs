@@ -30,17 +30,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         row.pause = super::pauses::of_agent(app, &agent.name);
     }
     for (agent, state, count) in stats.runs {
-        let row = entry(&mut agents, &agent);
-        match state {
-            State::Held => row.held = count,
-            State::Waiting => row.waiting = count,
-            State::Queued => row.queued = count,
-            State::Running => row.running = count,
-            State::Succeeded => row.succeeded = count,
-            State::Failed => row.failed = count,
-            State::Cancelled | State::Superseded => row.cancelled += count,
-            State::Dropped => row.dropped = count,
-        }
+        count_runs(entry(&mut agents, &agent), state, count);
     }
     for (agent, since) in stats.oldest_queued {
         entry(&mut agents, &agent).oldest_queued_at = Some(since.to_string());
@@ -79,6 +69,20 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         last_sweep: app.store.swept().await?.last.map(view_sweep),
         notifications: receivers(app),
     })
+}
+
+fn count_runs(row: &mut api::AgentStats, state: State, count: u64) {
+    match state {
+        State::Held => row.held = count,
+        State::Waiting => row.waiting = count,
+        State::Queued => row.queued = count,
+        State::Running => row.running = count,
+        State::Succeeded => row.succeeded = count,
+        State::Failed => row.failed = count,
+        State::Cancelled => row.cancelled = count,
+        State::Superseded => row.superseded = count,
+        State::Dropped => row.dropped = count,
+    }
 }
 
 /// Sources that are paused, also those that are in the configuration no more, and those with runs that are held.

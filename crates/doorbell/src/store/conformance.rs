@@ -152,6 +152,7 @@ pub(super) fn finish(run: RunId, lease: Lease, state: State) -> Finish {
             wait: None,
         },
         result: None,
+        in_time: false,
     }
 }
 

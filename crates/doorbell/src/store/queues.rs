@@ -64,6 +64,15 @@ pub struct Effects {
     pub due: Option<Timestamp>,
 }
 
+/// What keeps a queued run from being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// This run of its key, of which one is carried out at a time.
+    Behind(RunId),
+    /// Its trigger's throttle, until then.
+    Throttled(Timestamp),
+}
+
 /// What [`super::Store::cancel`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancel {

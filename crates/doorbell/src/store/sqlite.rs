@@ -16,6 +16,7 @@ mod accept;
 mod body;
 mod checkpoint;
 mod copy;
+mod delays;
 mod dictionary;
 mod fault;
 mod flow;
@@ -50,8 +51,8 @@ use super::{
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
 use crate::store::{
-    Acceptance, DeadLetter, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept, Waiting,
-    Whose,
+    Acceptance, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept,
+    Waiting, Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -194,14 +195,10 @@ impl SqliteStore {
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
-        let mut tallies = self.writer.write(|work| tally::read(work)).await?;
+        let tallies = self.writer.write(|work| tally::read(work)).await?;
         let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
         let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
-        (tallies.oldest_queued, tallies.throttled, tallies.streaks) = self
-            .readers
-            .read(move |sql| Ok((tally::oldest_queued(sql, &agents)?, turns::throttled(sql)?, tally::streaks(sql)?)))
-            .await?;
-        Ok(tallies)
+        self.readers.read(move |sql| tally::complete(sql, tallies, &agents)).await
     }
 
     async fn measure(&self) -> Result<Space, Error> {
@@ -295,8 +292,8 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| runs::hand_over(work, run, lease, until)))
     }
 
-    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>> {
-        Box::pin(self.writer.write(move |work| runs::extend(work, &leases, until)))
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp, now: Option<Timestamp>) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.writer.write(move |work| runs::extend(work, &leases, until, now)))
     }
 
     fn finish(&self, finish: Finish) -> Answer<'_, bool> {
@@ -424,6 +421,10 @@ impl Store for SqliteStore {
 
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>> {
         Box::pin(self.readers.read(move |sql| runs::with_attempts(sql, id)))
+    }
+
+    fn delays(&self, runs: Vec<RunId>, now: Timestamp) -> Answer<'_, Vec<(RunId, Delay)>> {
+        Box::pin(self.readers.read(move |sql| delays::of(sql, &runs, now)))
     }
 
     fn companions(&self, run: RunId) -> Answer<'_, Vec<StoredEvent>> {

@@ -16,9 +16,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+mod obstacles;
+
 use super::process;
 use crate::config::Topic;
-use crate::store::{Figures, HeldBy, OutcomeKind, Space, Sweep, Tallies};
+use crate::store::{Figures, OutcomeKind, Space, Sweep, Tallies};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -54,12 +56,6 @@ struct AttemptLabels {
 struct StateLabels {
     agent: String,
     state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct HeldLabels {
-    agent: String,
-    cause: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -253,7 +249,7 @@ impl Metrics {
         registry.register("build", "The program", Info::new(version));
         self.register_counted(&mut registry);
         register_runs(&mut registry, snapshot);
-        register_obstacles(&mut registry, snapshot);
+        obstacles::register(&mut registry, snapshot);
         register_store(&mut registry, snapshot);
         register_door(&mut registry, snapshot.door);
         register_config(&mut registry, snapshot);
@@ -383,51 +379,6 @@ fn register_runs(to: &mut Registry, snapshot: &Snapshot) {
     to.register("runs_ended", "Runs that came to a final state, and to which", ended);
     to.register("dead_letters", "Runs that failed with all their tries used up", dead_letters);
     to.register("oldest_queued_seconds", "Age of the oldest queued run; 0 if none is queued", oldest);
-}
-
-/// What keeps runs from being carried out, or from succeeding.
-fn register_obstacles(to: &mut Registry, snapshot: &Snapshot) {
-    let paused = Family::<SourceLabels, Gauge>::default();
-    for source in &snapshot.sources {
-        let is_paused = snapshot.paused_sources.contains(source);
-        paused.get_or_create(&SourceLabels { source: source.clone() }).set(i64::from(is_paused));
-    }
-    to.register("source_paused", "Whether a source is paused, or comes back little by little: 1, or 0", paused);
-    let Some(tallies) = &snapshot.tallies else { return };
-    let held = Family::<HeldLabels, Gauge>::default();
-    let (throttled, failing) = (Family::<AgentLabels, Gauge>::default(), Family::<AgentLabels, Gauge>::default());
-    let opens = Family::<AgentLabels, Real>::default();
-    for (agent, _) in &snapshot.agents {
-        for cause in HeldBy::ALL.map(HeldBy::as_str) {
-            let _ = held.get_or_create(&HeldLabels { agent: agent.clone(), cause });
-        }
-        let labels = AgentLabels { agent: agent.clone() };
-        let _ = (throttled.get_or_create(&labels), failing.get_or_create(&labels), opens.get_or_create(&labels));
-    }
-    let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    for (agent, by, count) in &tallies.held {
-        held.get_or_create(&HeldLabels { agent: agent.clone(), cause: by.as_str() }).set(gauge(*count));
-    }
-    for (agent, until) in tallies.throttled.iter().filter(|(_, until)| *until > snapshot.now) {
-        let labels = AgentLabels { agent: agent.clone() };
-        let wait = until.since(snapshot.now).as_secs_f64();
-        let opens = opens.get_or_create(&labels);
-        // Of several triggers, the first that may go on.
-        opens.set(if opens.get() > 0.0 { wait.min(opens.get()) } else { wait });
-        let count = tallies.in_gates.iter().find(|(of, _)| of == agent).map_or(0, |(_, count)| *count);
-        throttled.get_or_create(&labels).set(gauge(count));
-    }
-    for (agent, runs, _) in &tallies.streaks {
-        failing.get_or_create(&AgentLabels { agent: agent.clone() }).set(gauge(*runs));
-    }
-    to.register(
-        "held_runs",
-        "Held runs by why: cause agent_paused, agent_removed, source_paused, key_limit or other",
-        held,
-    );
-    to.register("throttled_runs", "Queued runs with a throttle, while it lets none start; else 0", throttled);
-    to.register("throttled_seconds", "Until the next throttled run may start; 0 if none is throttled", opens);
-    to.register("failing_runs", "Runs of an agent that failed one after the other since one succeeded", failing);
 }
 
 fn register_store(to: &mut Registry, snapshot: &Snapshot) {

@@ -40,6 +40,33 @@ async fn events(gateway: &Gateway) -> Vec<api::Event> {
 }
 
 #[tokio::test]
+async fn a_queued_run_says_what_it_waits_for() {
+    let project = Project::new(ONE_SOURCE);
+    let wait = format!("until test -e {}; do sleep 0.01; done", project.path("over").display());
+    project.agent("review", &trigger("when_busy = \"queue\""), &wait);
+    project.agent("slow", &trigger("throttle = \"1/1h\""), "true");
+    let gateway = project.serve();
+    let by_agent = async |title: &str| {
+        let receipt = gateway.ring(push(7, title)).await;
+        let runs = join_all(receipt.runs.iter().map(|run| gateway.client.run(run))).await;
+        let find = |name: &str| runs.iter().flatten().find(|run| run.run.agent == name).unwrap().run.id.clone();
+        (find("review"), find("slow"))
+    };
+    let (busy, started) = by_agent("one").await;
+    gateway.in_state(&busy, "running").await;
+    gateway.finished(&started).await;
+    let (behind, throttled) = by_agent("two").await;
+    let why = async |run: &str| gateway.client.run(run).await.unwrap().run.reason;
+    assert_eq!(why(&behind).await, Some(format!("waits for {busy}, which has its key")));
+    assert!(why(&throttled).await.is_some_and(|why| why.starts_with("waits until 2") && why.ends_with("`throttle`")));
+    let listed = project.run(&["runs", "--state", "queued"]).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.contains(&format!("waits for {busy}")) && listed.contains("`throttle`"), "{listed}");
+    std::fs::write(project.path("over"), "").unwrap();
+    gateway.finished(&behind).await;
+}
+
+#[tokio::test]
 async fn a_burst_for_one_pull_request_starts_one_run_with_all_its_events() {
     let project = Project::new(ONE_SOURCE);
     let flow = "debounce = { window = \"2s\", max_wait = \"60s\" }";

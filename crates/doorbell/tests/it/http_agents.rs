@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use crate::docs::{blocks, read};
 use crate::support::{Background, Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until};
 
+mod edges;
+
 const KEY: &[u8] = b"the key of an http agent";
 
 /// What it was asked.

@@ -10,9 +10,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
 use super::flow::{self, Arrival, Known};
-use super::rows::{self, DROPPED, HELD, QUEUED, change, delivery_digest, kind_number, value};
+use super::rows::{self, DROPPED, HELD, QUEUED, change, kind_number, value};
 use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Effects, NewEvent, OutcomeKind, Start};
+
+mod events;
 
 /// Runs that one accept drops at most: a bound that was lowered is reached over several.
 const MOST_DROPPED: u64 = 256;
@@ -189,7 +191,7 @@ impl<'a> Delivery<'a> {
             Admission::Grow | Admission::DropOldest(_) | Admission::Reject(_) => {}
         }
         if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
-            let reason = "another source took the same delivery".to_owned();
+            let reason = flow::SAME_DELIVERY.to_owned();
             return nothing(OutcomeKind::Absorbed, Some(*run), reason);
         }
         let next = match place.arrival() {
@@ -387,8 +389,8 @@ impl<'a> Decided<'a> {
 /// Claims the event's keys, and stores it if none of them was known.
 fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
     let seq = next_seq(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")?;
-    let Some(known) = claim_keys(work.sql, event, seq)? else {
-        insert(work.sql, seq, event, body)?;
+    let Some(known) = events::claim_keys(work.sql, event, seq)? else {
+        events::insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
         return Ok(Placed { seq, id: event.id, duplicate: false, forgotten: false, outcomes: Vec::new() });
     };
@@ -400,59 +402,6 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
         .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
     Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
-}
-
-/// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
-/// answers.
-fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
-    let claim = "INSERT INTO delivery_digests (digest, event_seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    let digests = event.delivery_keys.iter().map(|key| delivery_digest(&event.source, key));
-    let mut known = None;
-    for digest in digests.clone() {
-        if change(sql, claim, params![digest, seq])? == 0 && known.is_none() {
-            let owner = "SELECT event_seq FROM delivery_digests WHERE digest = ?1";
-            known = value(sql, owner, [digest])?.filter(|owner| *owner != seq);
-        }
-    }
-    if let (Some(owner), 2..) = (known, event.delivery_keys.len()) {
-        let hand_over = "UPDATE delivery_digests SET event_seq = ?2 WHERE digest = ?1 AND event_seq = ?3";
-        for digest in digests {
-            change(sql, hand_over, params![digest, owner, seq])?;
-        }
-    }
-    Ok(known)
-}
-
-fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Outcome<()> {
-    let statement = "INSERT INTO events (seq, id, source, provider, event, action, delivery_id, verified_by, \
-                     received_at, handshake, trigger_set, body_size, duplicates, silent, context, replay, replay_of) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16)";
-    change(
-        sql,
-        statement,
-        params![
-            seq,
-            event.id.to_bytes(),
-            event.source,
-            event.provider,
-            event.event,
-            event.action,
-            event.delivery_id,
-            event.verified_by,
-            event.received_at.as_millis(),
-            event.handshake,
-            event.trigger_set,
-            body.packed.size - body.head,
-            event.starts.is_empty(),
-            event.context,
-            event.replay.map(|replay| replay.id.to_bytes()),
-            event.replay.map(|replay| replay.of.to_bytes()),
-        ],
-    )?;
-    let statement = "INSERT INTO bodies (event_seq, encoding, head, size, data) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let packed = &body.packed;
-    change(sql, statement, params![seq, packed.encoding, body.head, packed.size, packed.data])?;
-    Ok(())
 }
 
 /// Drops the oldest queued runs beyond the bound. Whether one of them is the event's own: a queue for nothing.

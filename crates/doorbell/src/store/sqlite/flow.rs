@@ -321,10 +321,13 @@ pub(super) fn overtaken(sql: &Connection, seq: i64) -> Outcome<Option<RunId>> {
     Ok(newer(sql, &agent, key.as_deref(), event_seq)?.map(|run| run.id))
 }
 
-/// The events that a run has beside its own, oldest first.
+/// Why an event is absorbed whose delivery another source brought, too: it says nothing that the run does not have.
+pub(super) const SAME_DELIVERY: &str = "another source took the same delivery";
+
+/// The events that a run has beside its own, oldest first: as many as `absorbed` counts.
 pub(super) fn companions(sql: &Connection, run: RunId) -> Outcome<Vec<StoredEvent>> {
     let absorbed = "SELECT o.event_seq FROM runs r JOIN outcomes o ON o.run_seq = r.seq AND o.kind = 1 \
-                    WHERE r.id = ?1 AND r.absorbed > 0 AND o.event_seq <> r.event_seq ORDER BY o.event_seq";
-    let seqs = all(sql, absorbed, [run.to_bytes()], |row| Ok(row.get::<_, i64>(0)?))?;
+                    WHERE r.id = ?1 AND r.absorbed > 0 AND o.event_seq <> r.event_seq AND o.reason IS NOT ?2 ORDER BY o.event_seq";
+    let seqs = all(sql, absorbed, params![run.to_bytes(), SAME_DELIVERY], |row| Ok(row.get::<_, i64>(0)?))?;
     seqs.into_iter().map(|seq| rows::event(sql, seq)).collect()
 }

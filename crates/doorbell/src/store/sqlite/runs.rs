@@ -121,11 +121,18 @@ pub(super) fn hand_over(work: &Work<'_>, run: RunId, lease: Lease, until: Timest
 }
 
 /// Moves the ends of leases, and answers the runs whose lease was lost.
-pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestamp) -> Outcome<Vec<RunId>> {
-    let extend = "UPDATE runs SET lease_until = max(lease_until, ?3) WHERE id = ?1 AND state = 3 AND lease = ?2";
+pub(super) fn extend(
+    work: &Work<'_>,
+    leases: &[(RunId, Lease)],
+    until: Timestamp,
+    now: Option<Timestamp>,
+) -> Outcome<Vec<RunId>> {
+    let extend = "UPDATE runs SET lease_until = max(lease_until, ?3) WHERE id = ?1 AND state = 3 AND lease = ?2 \
+                  AND (?4 IS NULL OR lease_until >= ?4)";
+    let now = now.map(Timestamp::as_millis);
     let mut lost = Vec::new();
     for (run, lease) in leases {
-        if change(work.sql, extend, params![run.to_bytes(), lease.0, until.as_millis()])? == 0 {
+        if change(work.sql, extend, params![run.to_bytes(), lease.0, until.as_millis(), now])? == 0 {
             lost.push(*run);
         }
     }
@@ -135,11 +142,12 @@ pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestam
 /// Ends an attempt and moves its run on.
 pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
     let ours = "SELECT seq, attempt, cancel_requested, (SELECT id FROM runs n WHERE n.seq = runs.replaced_by) \
-                FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2";
+                FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2 AND (?3 IS NULL OR lease_until >= ?3)";
+    let held_at = finish.in_time.then_some(finish.at.as_millis());
     let ours = work
         .sql
         .prepare_cached(ours)?
-        .query_row(params![finish.run.to_bytes(), finish.lease.0], |row| {
+        .query_row(params![finish.run.to_bytes(), finish.lease.0, held_at], |row| {
             let replaced_by = row.get::<_, Option<_>>(3)?.map(RunId::from_bytes);
             Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, Option<String>>(2)?, replaced_by))
         })

@@ -11,6 +11,7 @@ use rusqlite::{Connection, params};
 use super::fault::Outcome;
 use super::queue::AGENT_IS_GONE;
 use super::rows::{self, QUEUED, all, change, state_of, value};
+use super::turns;
 use super::writer::Work;
 use crate::store::{HeldBy, PAUSED, Space, Tallies};
 
@@ -137,7 +138,13 @@ pub(super) fn count_in_lane(sql: &Connection, agent: &str, throttled: bool) -> O
     change(sql, count, params![agent, IN_LANES]).map(drop)
 }
 
-/// The numbers, without the oldest queued runs.
+/// Adds what is not counted, but found with a few seeks; `queued` are the agents with queued runs.
+pub(super) fn complete(sql: &Connection, tallies: Tallies, queued: &[String]) -> Outcome<Tallies> {
+    let (oldest_queued, throttled) = (oldest_queued(sql, queued)?, turns::throttled(sql)?);
+    Ok(Tallies { oldest_queued, throttled, streaks: streaks(sql)?, ..tallies })
+}
+
+/// The numbers, without what [`complete`] adds.
 pub(super) fn read(work: &Work<'_>) -> Outcome<Tallies> {
     let all_of_them = "SELECT agent, kind, count FROM temp.tally WHERE count > 0";
     let counted = all(work.sql, all_of_them, (), |row| {

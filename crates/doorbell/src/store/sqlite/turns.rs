@@ -136,7 +136,7 @@ fn gates(sql: &Connection, agent: &str) -> Outcome<Vec<String>> {
 }
 
 /// The rate of a gate; none if it is always open.
-fn rate_of(gate: &str) -> Outcome<Option<Rate>> {
+pub(super) fn rate_of(gate: &str) -> Outcome<Option<Rate>> {
     if gate == NO_GATE {
         return Ok(None);
     }
@@ -145,7 +145,7 @@ fn rate_of(gate: &str) -> Outcome<Option<Rate>> {
 }
 
 /// The newest starts through a gate, as many as its rate counts.
-fn starts(sql: &Connection, agent: &str, gate: &str, rate: Rate) -> Outcome<Vec<Timestamp>> {
+pub(super) fn starts(sql: &Connection, agent: &str, gate: &str, rate: Rate) -> Outcome<Vec<Timestamp>> {
     let newest = "SELECT at FROM throttled WHERE agent = ?1 AND gate = ?2 ORDER BY at DESC LIMIT ?3";
     all(sql, newest, params![agent, gate, rate.count], |row| Ok(rows::time(row, 0)?))
 }
