@@ -14,6 +14,7 @@ every_store_keeps! {
     the_next_event_drops_nothing_of_an_agent_that_came_back,
     the_next_event_drops_nothing_that_a_person_released,
     the_next_event_drops_nothing_that_is_replayed_or_tried_again,
+    the_next_event_drops_no_run_that_a_replay_goes_with,
     what_was_put_back_keeps_nobody_out_of_the_queue,
     ordinary_runs_are_bounded_beside_those_that_were_put_back,
     an_event_of_a_paused_agent_is_held_and_ends_nothing_that_runs,
@@ -96,6 +97,14 @@ async fn the_next_event_drops_nothing_that_is_replayed_or_tried_again(store: Arc
         assert_eq!(accept(&*store, with(Admission::DropOldest(2), starting("triage", n))).await.dropped, []);
     }
     assert_eq!(accept(&*store, with(Admission::DropOldest(2), starting("triage", 33))).await.dropped, [run_id(31)]);
+}
+
+async fn the_next_event_drops_no_run_that_a_replay_goes_with(store: Arc<dyn Store>) {
+    let attach = |key: &str, n| with(Admission::DropOldest(1), keyed(key, n, busy(WhenBusy::Attach)));
+    accept(&*store, attach("a", 1)).await;
+    assert_eq!(brief(&accept(&*store, replay(1, attach("a", 2))).await.outcomes)[0].2, Some(run_id(1)));
+    assert_eq!(accept(&*store, attach("b", 3)).await.dropped, []);
+    assert_eq!(accept(&*store, attach("c", 4)).await.dropped, [run_id(3)]);
 }
 
 async fn what_was_put_back_keeps_nobody_out_of_the_queue(store: Arc<dyn Store>) {

@@ -309,9 +309,8 @@ impl<'a> Decided<'a> {
         let trace = self.place.event.trace.as_deref();
         flow::insert(work, arrival, (run.seq, run.id), trace, &self.next)?;
         work.memory.next_run = Some(run.seq + 1);
-        match &self.next {
-            Move::Gather { due, .. } => effects.due = Some(effects.due.map_or(*due, |other| other.min(*due))),
-            _ => {}
+        if let Move::Gather { due, .. } = &self.next {
+            effects.due = Some(effects.due.map_or(*due, |other| other.min(*due)));
         }
         if matches!(self.next, Move::Queue | Move::Gather { .. }) && self.place.kept().is_none() {
             work.memory.count_fresh(&arrival.start.agent);

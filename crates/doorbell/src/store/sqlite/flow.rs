@@ -280,8 +280,8 @@ pub(super) fn kind_of_absorbed(arrival: Arrival<'_>, into: Known) -> OutcomeKind
 }
 
 /// Adds the arrival to a run that has not started.
-pub(super) fn absorb(work: &Work<'_>, arrival: Arrival<'_>, into: Known) -> Outcome<()> {
-    let Arrival { event_seq, now, start, flow, .. } = arrival;
+pub(super) fn absorb(work: &mut Work<'_>, arrival: Arrival<'_>, into: Known) -> Outcome<()> {
+    let Arrival { event_seq, now, start, flow, replay, .. } = arrival;
     let newest = kind_of_absorbed(arrival, into) == OutcomeKind::Started;
     if newest {
         let step_back =
@@ -293,6 +293,11 @@ pub(super) fn absorb(work: &Work<'_>, arrival: Arrival<'_>, into: Known) -> Outc
     let grow = "UPDATE runs SET absorbed = coalesce(absorbed, 0) + 1, event_seq = iif(?2, ?3, event_seq), \
                 age = iif(?2, NULL, age), due = iif(state = 1 AND ?5, min(?4, coalesce(gathers_until, ?4)), due) WHERE seq = ?1";
     let due = now.after(window).as_millis();
+    if replay.is_some() {
+        // What was asked for once more is not dropped with it.
+        change(work.sql, "UPDATE runs SET kept = 1 WHERE seq = ?1", [into.seq])?;
+        work.memory.fresh.remove(&start.agent);
+    }
     change(work.sql, grow, params![into.seq, newest, event_seq, due, flow.debounce.is_some()]).map(drop)
 }
 
