@@ -120,6 +120,9 @@ pub trait Lane {
     fn open(&mut self, queued: bool) -> Result<Option<Self::Run>, Self::Error>;
     /// A run of the key that is not over.
     fn holder(&mut self) -> Result<Option<Self::Run>, Self::Error>;
+    /// A run of the key that is held and goes on by itself: with its agent, or with the source of this event, which comes
+    /// back little by little.
+    fn coming_back(&mut self) -> Result<Option<Self::Run>, Self::Error>;
     /// When the run was made that, counted back from the newest, is number `n` of those of the key that were not held.
     fn made(&mut self, n: u32) -> Result<Option<Timestamp>, Self::Error>;
 }
@@ -138,16 +141,18 @@ pub enum Move<R> {
     },
     /// A run is held until a person releases it, for this reason.
     Hold(String),
-    /// A run is held until its source is resumed, for this reason.
+    /// A run is held until its agent or its source is resumed, for this reason.
     Pause(String),
+    /// A run is held as this one is, which is older and goes on before it.
+    Behind(R),
     /// It goes with this run.
     Absorb(R),
     /// Nothing is started, for this reason.
     Skip(String),
 }
 
-/// What becomes of an event that came at `now`. `paused`: why nothing of its source is started for the time being; then the
-/// lane is one in which only what is held with it has room.
+/// What becomes of an event that came at `now`. `paused`: why nothing is started for the time being. If that is because of its
+/// source, the lane is one in which only what is held with it has room.
 ///
 /// # Errors
 /// If the lane cannot tell what it is asked.
@@ -181,6 +186,11 @@ pub fn decide<L: Lane>(
     }
     if let Some(reason) = paused {
         return Ok(Move::Pause(reason.to_owned()));
+    }
+    if flow.when_busy == Some(WhenBusy::Queue)
+        && let Some(run) = lane.coming_back()?
+    {
+        return Ok(Move::Behind(run));
     }
     Ok(match flow.debounce {
         Some(debounce) => {
@@ -226,6 +236,7 @@ mod tests {
         gathering: Option<&'static str>,
         queued: Option<&'static str>,
         holder: Option<&'static str>,
+        coming_back: Option<&'static str>,
         made: Option<Timestamp>,
     }
 
@@ -245,6 +256,10 @@ mod tests {
             Ok(self.holder)
         }
 
+        fn coming_back(&mut self) -> Result<Option<&'static str>, Self::Error> {
+            Ok(self.coming_back)
+        }
+
         fn made(&mut self, _: u32) -> Result<Option<Timestamp>, Self::Error> {
             Ok(self.made)
         }
@@ -258,8 +273,14 @@ mod tests {
         decide(&flow, &mut lane, None, NOW).unwrap()
     }
 
-    const BUSY: Known =
-        Known { newer: None, gathering: None, queued: Some("run_2"), holder: Some("run_1"), made: None };
+    const BUSY: Known = Known {
+        newer: None,
+        gathering: None,
+        queued: Some("run_2"),
+        holder: Some("run_1"),
+        coming_back: None,
+        made: None,
+    };
 
     #[test]
     fn a_key_that_is_busy_queues_skips_replaces_or_attaches() {
@@ -269,6 +290,14 @@ mod tests {
         assert_eq!(decided(busy(WhenBusy::Attach), BUSY), Move::Absorb("run_2"));
         let running = Known { queued: None, ..BUSY };
         assert_eq!(decided(busy(WhenBusy::Attach), running), Move::Queue, "what runs has its events already");
+    }
+
+    #[test]
+    fn what_comes_for_a_key_whose_older_runs_come_back_little_by_little_stays_behind_them() {
+        let lane = Known { coming_back: Some("run_1"), ..BUSY };
+        assert_eq!(decided(busy(WhenBusy::Queue), lane), Move::Behind("run_1"));
+        assert_eq!(decided(busy(WhenBusy::Replace), lane), Move::Queue);
+        assert_eq!(decided(Flow::default(), lane), Move::Queue);
     }
 
     #[test]

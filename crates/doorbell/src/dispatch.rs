@@ -160,7 +160,7 @@ impl Dispatcher {
     /// Moves on what an earlier process left behind.
     async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
         self.recover_lost(None).await?;
-        self.settle_agents().await
+        self.settle_agents().await.map(drop)
     }
 
     /// The folder of a run.
@@ -321,6 +321,10 @@ impl Dispatcher {
         }
         if effects.due.is_some() {
             self.due.notify_one();
+        }
+        // One that was resumed meanwhile has its runs given back already, and this one came after them.
+        if effects.held.iter().any(|agent| self.app.pauses.holds(agent).is_none()) {
+            self.settle_pauses();
         }
         self.tell_of_all(&effects.superseded);
     }

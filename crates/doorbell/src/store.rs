@@ -137,11 +137,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Holds the queued and waiting runs of agents that are paused, or not among `agents`, and queues those that were
     /// held so and whose agent is back and active; those that waited for a time that has not come go on waiting. Many are
-    /// moved in several transactions.
-    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()>;
+    /// moved in several transactions. Answers those that ended instead: see [`Store::give_back`].
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, Vec<RunId>>;
 
     /// The same for up to `most` runs that are held because their agent was gone or paused, or because the source of their
-    /// event was paused: the oldest first. Of those of a source, one that would follow newer work of its key ends instead.
+    /// event was paused: the oldest first. One that replaces what is older and would follow newer work of its key ends instead.
     fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack>;
 
     /// Sources for which runs are held ([`NewEvent::paused`]).
@@ -355,11 +355,14 @@ pub struct Start {
 pub enum Admission {
     /// Always.
     Grow,
-    /// Up to this many queued runs that never started; beyond it the oldest of them is dropped.
+    /// Up to this many runs that wait and never started; beyond it the one of the lowest priority is dropped, and of these
+    /// the oldest. Runs that somebody put back take no place.
     DropOldest(u64),
     /// Up to this many; beyond it the delivery is refused if every agent it would start refuses, else this agent's
     /// outcome is `dropped`.
     Reject(u64),
+    /// Always, and it is held until its agent is resumed: for this reason, which begins with [`PAUSED`]. It ends nothing.
+    Hold(String),
     /// Nothing is started, for this reason.
     Skip(String),
     /// Whether it is to be started could not be found out, for this reason.

@@ -83,7 +83,10 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
     let start = |agent: &str, trigger: Option<usize>, key: Option<String>, failed: Option<String>| {
         let configured = in_force.config.agents.get(agent)?;
         // Without a trigger that wants it there is no flow control to keep to.
-        let flow = trigger.and_then(|trigger| configured.flow(trigger));
+        let flow = match trigger {
+            Some(trigger) => configured.flow(trigger),
+            None => configured.flow_of_others(),
+        };
         let trigger = trigger.unwrap_or_default();
         let admission = match failed {
             _ if configured.scale == 0 => Admission::Skip("the agent is disabled: `scale = 0`".to_owned()),

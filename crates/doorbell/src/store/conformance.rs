@@ -37,6 +37,7 @@ mod flow;
 mod gathering;
 mod history;
 mod paused;
+mod put_back;
 mod queues;
 mod rates;
 mod records;

@@ -60,6 +60,8 @@ pub struct Effects {
     pub superseded: Vec<RunId>,
     /// Running runs whose end is asked for, because they are replaced; with whom to name as the cause.
     pub asked_to_end: Vec<(RunId, String)>,
+    /// Agents for which a run is held because they are paused.
+    pub held: Vec<String>,
     /// When the first run is due that gathers events.
     pub due: Option<Timestamp>,
 }

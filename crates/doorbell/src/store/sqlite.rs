@@ -27,6 +27,7 @@ mod lists;
 mod lock;
 mod logs;
 mod notes;
+mod places;
 mod queue;
 mod readers;
 mod records;
@@ -260,13 +261,14 @@ impl SqliteStore {
         Ok(done)
     }
 
-    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<(), Error> {
+    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<Vec<RunId>, Error> {
         let agents: Arc<BTreeMap<String, Standing>> = Arc::new(agents.into_iter().collect());
+        let mut superseded = Vec::new();
         loop {
             let among = Arc::clone(&agents);
-            if !self.writer.write(move |work| queue::settle(work, &among, now)).await? {
-                return Ok(());
-            }
+            let step = self.writer.write(move |work| queue::settle(work, &among, now)).await?;
+            let Some(mut ended) = step else { return Ok(superseded) };
+            superseded.append(&mut ended);
         }
     }
 }
@@ -353,7 +355,7 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(queue::agents_with_work))
     }
 
-    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()> {
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, Vec<RunId>> {
         Box::pin(self.settle(agents, now))
     }
 

@@ -226,3 +226,31 @@ async fn a_loop_is_held_until_a_person_releases_it_and_a_throttle_says_until_whe
     assert!(shown.contains("slow is throttled until"), "{shown}");
     assert_eq!(runs.len(), 6);
 }
+
+#[tokio::test]
+async fn a_pause_of_an_agent_ends_nothing_that_runs_and_nothing_is_dropped_when_it_is_over() {
+    let project = Project::new(ONE_SOURCE);
+    let settings = format!("work_queue_size = 1\n{}", trigger("when_busy = \"replace\""));
+    project.agent("review", &settings, "until test -e go; do sleep 0.05; done");
+    let config = project.read("agents/review/config.toml");
+    project.write("agents/review/config.toml", &format!("{config}cwd = \".\"\n"));
+    let gateway = project.serve();
+    let first = gateway.ring(push(1, "first")).await.runs.remove(0);
+    gateway.in_state(&first, "running").await;
+    gateway.client.pause(Some("review"), &api::NewPause::default()).await.unwrap();
+    let mut held = Vec::new();
+    for number in [1, 2, 3, 4, 5, 1] {
+        held.push(gateway.ring(push(number, "while it is paused")).await.runs.remove(0));
+    }
+    let running = gateway.client.run(&first).await.unwrap().run;
+    assert_eq!((running.state.as_str(), running.cancel_requested_by), ("running", None));
+    assert_eq!(gateway.client.run(&held[5]).await.unwrap().run.state, "held");
+    gateway.client.resume(Some("review"), &api::NewResume::default()).await.unwrap();
+    gateway.in_state(&held[0], "superseded").await;
+    held.push(gateway.ring(push(6, "after it")).await.runs.remove(0));
+    project.write("agents/review/go", "");
+    project.write("go", "");
+    for run in held[1..].iter().chain([&first]) {
+        assert_eq!(gateway.finished(run).await.run.state, "succeeded");
+    }
+}

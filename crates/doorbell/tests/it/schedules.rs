@@ -113,7 +113,6 @@ async fn ticks_that_passed_while_the_gateway_was_down_are_made_up_for_as_the_sch
     }
 }
 
-<<<<<<< HEAD
 /// Which changes of the clocks lie in the time that is made up for depends on the day; those of a year are played in the core's tests.
 #[tokio::test]
 async fn months_of_downtime_are_made_up_for_day_by_day_in_every_zone() {
@@ -177,7 +176,8 @@ async fn ticks_of_a_paused_agent_gather_in_a_held_run_and_those_of_a_disabled_on
     assert!(off.outcomes[0].reason.as_ref().unwrap().contains("scale = 0"));
     gateway.client.resume(Some("often"), &NewResume::default()).await.unwrap();
     assert_eq!(gateway.finished(&held.id).await.run.state, "succeeded");
-=======
+}
+
 #[tokio::test]
 async fn a_clock_that_was_ahead_silences_no_schedule_and_starts_no_tick_twice() {
     const YEAR: i64 = 365 * 24 * 60 * 60 * 1000;
@@ -188,7 +188,7 @@ async fn a_clock_that_was_ahead_silences_no_schedule_and_starts_no_tick_twice() 
     gateway.kill();
     // In the second round as when a time really comes at which the clock had been ahead: its ticks were started.
     for millis in [-YEAR, 5000] {
-        turn_back(&project, millis);
+        turn_back(&project, millis, 1);
         let gateway = project.serve();
         let before = ticks(&gateway).await.len();
         wait_until("further ticks", async || (ticks(&gateway).await.len() > before + 1).then_some(())).await;
@@ -203,5 +203,4 @@ async fn a_clock_that_was_ahead_silences_no_schedule_and_starts_no_tick_twice() 
     }
     let distinct: std::collections::BTreeSet<&String> = times.iter().collect();
     assert_eq!(distinct.len(), times.len(), "{times:?}");
->>>>>>> w-y
 }
