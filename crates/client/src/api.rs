@@ -1,8 +1,10 @@
 //! The JSON of the REST API, as the gateway writes it and the client reads it. camelCase; times are RFC 3339 UTC.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod backup;
 mod flow;
 mod keys;
 mod leases;
@@ -10,6 +12,7 @@ mod replays;
 mod sources;
 mod starts;
 
+pub use backup::{Copied, NewCopy};
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
@@ -72,7 +75,7 @@ pub struct SourceReceipt {
 }
 
 /// An event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// `evt_…`.
@@ -124,7 +127,7 @@ pub struct Forgotten {
 }
 
 /// What became of an event for one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The agent.
@@ -145,7 +148,7 @@ pub struct Outcome {
 }
 
 /// An event with its headers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDetail {
     /// The event.
@@ -156,7 +159,7 @@ pub struct EventDetail {
 }
 
 /// A page of events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventPage {
     /// Newest first.
@@ -178,7 +181,7 @@ pub struct Explanation {
 }
 
 /// Whether one trigger matched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// The agent.
@@ -197,7 +200,7 @@ pub struct Verdict {
 }
 
 /// How one filter went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClauseVerdict {
     /// The filter field, e.g. `repos`, or `where` or `key`.
@@ -215,7 +218,7 @@ pub struct ClauseVerdict {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     /// `run_…`.
@@ -263,7 +266,7 @@ pub struct Run {
 }
 
 /// What became of telling, where an event came from, how its run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FollowUp {
     /// When it was sent, or given up.
@@ -274,7 +277,7 @@ pub struct FollowUp {
 }
 
 /// A run with its tries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunDetail {
     /// The run.
@@ -292,7 +295,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// One try of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// From 1.
@@ -313,7 +316,7 @@ pub struct Attempt {
 }
 
 /// A page of runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunPage {
     /// Newest first.
@@ -323,7 +326,7 @@ pub struct RunPage {
 }
 
 /// A line of a run's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
     /// Its number, from 1, over all tries of the run.
@@ -347,7 +350,7 @@ pub struct Log {
 }
 
 /// What a cancel did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancelled {
     /// The run.
@@ -366,25 +369,8 @@ pub struct Released {
     pub state: String,
 }
 
-/// Where to copy the store to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewCopy {
-    /// An absolute path on the gateway's machine: a file whose name ends with `.part`, that is there and empty, and that
-    /// nobody but the gateway's user may read.
-    pub file: String,
-}
-
-/// A copy of the store that has been made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Copied {
-    /// Its bytes.
-    pub bytes: u64,
-}
-
 /// An agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Its name.
@@ -411,14 +397,14 @@ pub struct Agent {
 }
 
 /// The agents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentList {
     /// By name.
     pub agents: Vec<Agent>,
 }
 
 /// What is going on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Events stored; for keys that see everything.
@@ -442,7 +428,7 @@ pub struct Stats {
 }
 
 /// How telling one receiver goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiverStats {
     /// What it is known by, e.g. `url https://ops.example.com`.
@@ -485,7 +471,7 @@ pub struct NotificationAnswer {
 }
 
 /// How the configuration stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigState {
     /// 1 at the start, and one more for each time that saved changes were taken over.
@@ -511,7 +497,7 @@ pub struct Reload {
 }
 
 /// A removal of what was older than the gateway keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
     /// When it began.
@@ -529,7 +515,7 @@ pub struct Sweep {
 }
 
 /// Deliveries since the gateway started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryCounts {
     /// New events.
@@ -541,7 +527,7 @@ pub struct DeliveryCounts {
 }
 
 /// What is going on with one agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStats {
     /// Its name.
@@ -594,7 +580,7 @@ pub struct TriggerTest {
 }
 
 /// What a trigger says to stored events of its source.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerTestResult {
     /// Events that were looked at, newest first.
@@ -618,7 +604,7 @@ pub struct TriggerTestResult {
 }
 
 /// What a trigger says to one event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestedEvent {
     /// `evt_…`.

@@ -15,6 +15,7 @@ use crate::public;
 use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
+mod mcp;
 mod replays;
 mod starts;
 

@@ -1,11 +1,12 @@
 //! Stored events that are carried out once more.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 
 /// That an event says again what another one said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayOf {
     /// `rpl_…`: the replay that made it.
     pub id: String,
@@ -14,7 +15,7 @@ pub struct ReplayOf {
 }
 
 /// Which agents a replay starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayMode {
     /// Those whose triggers match now.
@@ -39,7 +40,7 @@ pub struct ReplayWish {
 }
 
 /// What the replay of one event did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replayed {
     /// The event that says it again; none: no agent is to be started.

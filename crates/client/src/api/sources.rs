@@ -1,9 +1,10 @@
 //! Sources, and what came to them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Its name.
@@ -28,7 +29,7 @@ pub struct Source {
 }
 
 /// What one credential of a source verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialUse {
     /// The credential's instance.
@@ -40,7 +41,7 @@ pub struct CredentialUse {
 }
 
 /// The sources.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceList {
     /// By name.
     pub sources: Vec<Source>,

@@ -100,19 +100,16 @@ impl From<store::Error> for Failure {
 
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
+        let (code, detail) = error.tell();
         match error {
             ops::Error::NotFound(_) => Self::not_found(),
-            ops::Error::Invalid(detail) => Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail),
-            ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
-            ops::Error::Conflict(code, detail) => Self::new(StatusCode::CONFLICT, code, detail),
-            ops::Error::Gone(code, detail) => Self::new(StatusCode::GONE, code, detail),
-            // Damage does not go away by asking again. (A delivery is not answered by this: its sender comes again.)
-            ops::Error::Store(store::Error::Corrupt(what)) => {
-                tracing::error!(error = what, "store.damaged");
-                let detail = "what is stored of it cannot be read; the gateway's log says more";
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_damaged", detail)
-            }
-            ops::Error::Store(error) => error.into(),
+            ops::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
+            ops::Error::NotAllowed(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
+            ops::Error::Conflict(..) => Self::new(StatusCode::CONFLICT, code, detail),
+            ops::Error::Gone(..) => Self::new(StatusCode::GONE, code, detail),
+            // (A delivery is not answered by this: its sender comes again.)
+            ops::Error::Store(store::Error::Corrupt(_)) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail),
+            ops::Error::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_later(),
         }
     }
 }

@@ -33,6 +33,15 @@ pub fn list(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> api::AgentLi
     api::AgentList { agents: agents.collect() }
 }
 
+/// One agent.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub fn get(app: &App, dispatcher: &Dispatcher, caller: &Caller, name: &str) -> Result<api::Agent, Error> {
+    let found = list(app, dispatcher, caller).agents.into_iter().find(|agent| agent.name == name);
+    found.ok_or(Error::NotFound("agent"))
+}
+
 fn view_schedule(schedule: &Schedule, enabled: bool) -> api::Schedule {
     api::Schedule {
         cron: schedule.text().to_owned(),

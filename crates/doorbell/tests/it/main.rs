@@ -20,6 +20,7 @@ mod ingest;
 mod judges;
 mod kills;
 mod limits;
+mod mcp;
 mod metrics;
 mod notify;
 mod orphans;
