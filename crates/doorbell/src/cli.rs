@@ -27,6 +27,7 @@ mod known;
 mod live;
 mod logs;
 mod man;
+mod mcp;
 mod notify;
 mod output;
 mod providers;
@@ -115,6 +116,7 @@ enum Command {
     Keys(keys::KeysArgs),
     Notify(notify::NotifyArgs),
     Backup(backup::BackupArgs),
+    Mcp(mcp::McpArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     #[command(hide = true)]
@@ -213,6 +215,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Keys(args) => keys::run(context, args).await?,
         Command::Notify(args) => return notify::run(context, args).await,
         Command::Backup(args) => backup::run(context, args).await?,
+        Command::Mcp(args) => mcp::run(context, args).await?,
         Command::Completions(args) => completions::run(&args)?,
         Command::Man(args) => man::run(&args)?,
         Command::Reference(args) => reference::run(&args)?,

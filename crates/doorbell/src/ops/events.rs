@@ -21,13 +21,20 @@ use crate::store::{self, EventQuery, StoredEvent};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
-    source: Option<String>,
-    event: Option<String>,
-    outcome: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+    /// Of this source.
+    pub source: Option<String>,
+    /// Of this event: `issues`, `issues.opened` or `github.issues.opened`.
+    pub event: Option<String>,
+    /// With such an outcome; `none`: no agent wanted it.
+    pub outcome: Option<String>,
+    /// Received then or later, RFC 3339.
+    pub since: Option<String>,
+    /// Received before, RFC 3339.
+    pub until: Option<String>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many.
+    pub limit: Option<usize>,
 }
 
 /// Events, newest first.

@@ -15,14 +15,21 @@ use crate::store::{Cancel, Release, Retry, RunQuery};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
-    agent: Option<String>,
-    state: Option<String>,
-    event: Option<String>,
+    /// Of this agent.
+    pub agent: Option<String>,
+    /// In this state.
+    pub state: Option<String>,
+    /// Caused by this event.
+    pub event: Option<String>,
+    /// Only those that failed with all their tries used up.
     #[serde(default)]
-    dead_letter: bool,
-    key: Option<String>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+    pub dead_letter: bool,
+    /// About this.
+    pub key: Option<String>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many.
+    pub limit: Option<usize>,
 }
 
 impl Query {
@@ -129,6 +136,29 @@ pub async fn log(app: &App, caller: &Caller, id: &str, after: u64, limit: usize)
     let id: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
     let lines = app.store.read_log(id, after, limit.min(MOST_LINES)).await?;
     Ok(lines.into_iter().map(|(n, line)| view_line(n, line)).collect())
+}
+
+/// The last lines of a run's log.
+///
+/// # Errors
+/// If there is no such run, or not for this caller.
+pub async fn log_end(app: &App, caller: &Caller, id: &str, lines: usize) -> Result<Vec<api::LogLine>, Error> {
+    get(app, caller, id).await?;
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    // Lines are numbered without gaps, and any one of them is found fast: so the last one is looked for by halves.
+    let is_there = async |n: u64| Ok::<_, Error>(!app.store.read_log(run, n - 1, 1).await?.is_empty());
+    let (mut last, mut beyond) = (0, 1);
+    while is_there(beyond).await? {
+        (last, beyond) = (beyond, beyond * 2);
+    }
+    while last + 1 < beyond {
+        let middle = last.midpoint(beyond);
+        match is_there(middle).await? {
+            true => last = middle,
+            false => beyond = middle,
+        }
+    }
+    log(app, caller, id, last.saturating_sub(lines as u64), lines).await
 }
 
 /// Cancels a run.

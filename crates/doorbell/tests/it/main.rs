@@ -22,6 +22,7 @@ mod ingest;
 mod judges;
 mod kills;
 mod limits;
+mod mcp;
 mod metrics;
 mod mtls;
 mod notify;
