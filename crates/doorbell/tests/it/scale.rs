@@ -19,6 +19,8 @@ const ONE_IN: usize = 10;
 const SENDERS: usize = 32;
 const SCALE: usize = 50;
 const FEW: usize = 5;
+/// What stands in the journal where everything that had begun is over, also what was killed before it could say so.
+const OVER: &str = "=";
 
 /// Two agents whose processes say when they begin and end, in one file: what is written to its end comes in the order in
 /// which it happened. One of them is tried again when it is lost, the other one not. Those that begin while there is a file
@@ -49,6 +51,9 @@ fn most_at_once(project: &Project, agent: &str) -> (usize, BTreeMap<String, BTre
     for line in journal.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let [sign, of, run, attempt] = words[..] else { panic!("{line:?}") };
+        if sign == OVER {
+            live.clear();
+        }
         if of != agent {
             continue;
         }
@@ -150,6 +155,9 @@ async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_
                 wait_for("as many as may to run", || (running_now(project.root(), "again") == SCALE).then_some(()));
                 std::fs::remove_file(project.path("hold")).unwrap();
                 gateway.kill();
+                let left = || running_now(project.root(), "again") + running_now(project.root(), "once");
+                wait_for("the guard to end what runs", || (left() == 0).then_some(()));
+                project.write("journal", &format!("{}{OVER} all 0 0\n", project.read("journal")));
                 let gateway = project.serve();
                 all_ended(&gateway).await;
                 (receipts, gateway)
