@@ -34,7 +34,7 @@ async fn runs_that_are_over_are_refused_with_the_reason_and_passed_by() {
 #[tokio::test]
 async fn the_same_idempotency_key_with_another_wish_is_refused() {
     let project = Project::new(ONE_SOURCE);
-    project.agent("triage", "", "true");
+    project.agent("triage", ANY, "true");
     let gateway = project.serve();
     let ask = async |prompt: &str, input| {
         let wish = NewRun { prompt: Some(prompt.to_owned()), input };
@@ -54,7 +54,7 @@ async fn the_same_idempotency_key_with_another_wish_is_refused() {
 #[tokio::test]
 async fn a_list_is_no_wish() {
     let project = Project::new(ONE_SOURCE);
-    project.agent("triage", "", "true");
+    project.agent("triage", ANY, "true");
     let gateway = project.serve();
     let http = reqwest::Client::new();
     for (path, body) in
@@ -92,7 +92,11 @@ async fn runs_are_listed_by_the_kind_of_their_cause() {
 #[tokio::test]
 async fn a_run_that_waits_for_its_next_try_is_hurried() {
     let project = Project::new(ONE_SOURCE);
-    project.agent("triage", &format!("{ANY}[retries]\nattempts = 2\nbackoff = {{ initial = \"1h\" }}\n"), "exit 1");
+    project.agent(
+        "triage",
+        &format!("{ANY}[retries]\nattempts = 2\nbackoff = {{ initial = \"1h\", max = \"2h\" }}\n"),
+        "exit 1",
+    );
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     gateway.in_state(&run, "waiting").await;

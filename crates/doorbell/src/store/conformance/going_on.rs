@@ -63,6 +63,7 @@ async fn a_key_below_its_limit_gets_a_new_run_though_one_is_held(store: Arc<dyn 
         accept(&*store, keyed(key, late + 1, flow)).await;
         assert_eq!((run(&*store, late).await.absorbed, run(&*store, first + 2).await.absorbed), (1, 1));
         assert_eq!(state(&*store, first + 2).await, State::Held, "that one is for a person");
+        take(&*store, 1).await;
     }
 }
 
