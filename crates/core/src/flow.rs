@@ -116,8 +116,8 @@ pub trait Lane {
     /// A run of the key whose event is newer than this one.
     fn newer(&mut self) -> Result<Option<Self::Run>, Self::Error>;
     /// A run of the key that never started and has room for a further event: one that gathers events, or is held;
-    /// `queued`: also one that only waits for its turn.
-    fn open(&mut self, queued: bool) -> Result<Option<Self::Run>, Self::Error>;
+    /// `queued`: also one that only waits for its turn; `full`: also one that is held because the key has too many.
+    fn open(&mut self, queued: bool, full: bool) -> Result<Option<Self::Run>, Self::Error>;
     /// A run of the key that is not over.
     fn holder(&mut self) -> Result<Option<Self::Run>, Self::Error>;
     /// A run of the key that is held and goes on by itself: with its agent, or with the source of this event, which comes
@@ -167,8 +167,13 @@ pub fn decide<L: Lane>(
     {
         return Ok(Move::Skip(format!("{run} is of a newer event of its key, and `when_busy` is \"replace\"")));
     }
+    // Once the key is below its limit again, what is held for that no longer stands for it.
+    let full = match flow.max_per_key {
+        Some(rate) => lane.made(rate.count)?.filter(|made| made.after(rate.window) > now).map(|_| rate),
+        None => None,
+    };
     if (flow.attaches() || flow.debounce.is_some())
-        && let Some(run) = lane.open(flow.attaches())?
+        && let Some(run) = lane.open(flow.attaches(), full.is_some())?
     {
         return Ok(Move::Absorb(run));
     }
@@ -177,10 +182,7 @@ pub fn decide<L: Lane>(
     {
         return Ok(Move::Skip(format!("{run} has its key and is not over, and `when_busy` is \"skip\"")));
     }
-    if let Some(rate) = flow.max_per_key
-        && let Some(made) = lane.made(rate.count)?
-        && made.after(rate.window) > now
-    {
+    if let Some(rate) = full {
         let why = format!("{} runs of its key were made within {:?}: `max_per_key`", rate.count, rate.window);
         return Ok(Move::Hold(format!("{why}; `doorbell runs release` lets it go on")));
     }
@@ -237,6 +239,7 @@ mod tests {
         queued: Option<&'static str>,
         holder: Option<&'static str>,
         coming_back: Option<&'static str>,
+        held: Option<&'static str>,
         made: Option<Timestamp>,
     }
 
@@ -248,8 +251,8 @@ mod tests {
             Ok(self.newer)
         }
 
-        fn open(&mut self, queued: bool) -> Result<Option<&'static str>, Self::Error> {
-            Ok(self.gathering.or(self.queued.filter(|_| queued)))
+        fn open(&mut self, queued: bool, full: bool) -> Result<Option<&'static str>, Self::Error> {
+            Ok(self.gathering.or(self.queued.filter(|_| queued)).or(self.held.filter(|_| full)))
         }
 
         fn holder(&mut self) -> Result<Option<&'static str>, Self::Error> {
@@ -279,6 +282,7 @@ mod tests {
         queued: Some("run_2"),
         holder: Some("run_1"),
         coming_back: None,
+        held: None,
         made: None,
     };
 
@@ -330,6 +334,16 @@ mod tests {
         assert!(matches!(decided(flow, made(941)), Move::Hold(why) if why.contains("2 runs of its key")));
         assert_eq!(decided(flow, made(940)), Move::Queue);
         assert_eq!(decided(flow, Known::default()), Move::Queue);
+    }
+
+    #[test]
+    fn what_is_held_for_too_many_takes_events_in_only_while_there_are_too_many() {
+        let max_per_key = Some(Rate { count: 2, window: Duration::from_secs(60) });
+        let flow = Flow { max_per_key, ..busy(WhenBusy::Attach) };
+        let lane =
+            |seconds| Known { held: Some("run_3"), made: Some(Timestamp::from_seconds(seconds)), ..Known::default() };
+        assert_eq!(decided(flow, lane(941)), Move::Absorb("run_3"));
+        assert_eq!(decided(flow, lane(940)), Move::Queue);
     }
 
     #[test]

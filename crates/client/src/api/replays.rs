@@ -103,6 +103,13 @@ pub struct ReplayPreview {
     pub complete: bool,
     /// Runs it would start, by agent.
     pub agents: std::collections::BTreeMap<String, u64>,
+    /// Events of which nobody knows whether they would be replayed: what they said is forgotten or cannot be read, or the
+    /// condition failed.
+    #[serde(default)]
+    pub failed: u64,
+    /// The first of these, and why.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// A replay of many events.
@@ -121,7 +128,7 @@ pub struct Replay {
     pub wish: NewReplay,
     /// Events that were looked at, of those that the filter without its condition finds.
     pub looked_at: u64,
-    /// How many those are: up to some thousands, counted when it began.
+    /// How many those are, counted when it began.
     pub of: u64,
     /// Events that were replayed.
     pub replayed: u64,

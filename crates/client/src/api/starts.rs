@@ -143,6 +143,9 @@ pub struct ManyRuns {
     /// Only say how many there are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// The `nextCursor` of the answer before: go on there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// What was done to many runs.
@@ -155,8 +158,11 @@ pub struct ManyDone {
     pub done: u64,
     /// Those to which it could not be done.
     pub refused: Vec<Refused>,
-    /// Whether there are more: ask again.
+    /// Whether there may be more: ask again, from `nextCursor`.
     pub more: bool,
+    /// Behind the last one that was looked at.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// A run to which it could not be done.

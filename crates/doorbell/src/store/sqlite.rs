@@ -31,6 +31,7 @@ mod places;
 mod queue;
 mod readers;
 mod records;
+mod replayed;
 mod rows;
 mod runs;
 mod schema;
@@ -381,6 +382,10 @@ impl Store for SqliteStore {
 
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>> {
         Box::pin(self.readers.read(move |sql| lists::events(sql, &query)))
+    }
+
+    fn count_events(&self, query: EventQuery) -> Answer<'_, u64> {
+        Box::pin(self.readers.read(move |sql| lists::count_events(sql, query)))
     }
 
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>> {

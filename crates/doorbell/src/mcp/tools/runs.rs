@@ -58,6 +58,8 @@ struct Which {
     /// Only those that failed with all their tries used up.
     #[serde(default)]
     dead_letter: bool,
+    /// Of this kind of cause: `webhook`, `schedule`, `manual`, `agent`, `notification` or `replay`.
+    trigger: Option<String>,
     /// The `nextCursor` of the page before.
     cursor: Option<String>,
     /// How many, 1 to 100; 20 if you do not say.
@@ -66,9 +68,9 @@ struct Which {
 }
 
 async fn list(desk: Desk, which: Which) -> Result<api::RunPage, Error> {
-    let Which { agent, state, event, key, dead_letter, cursor, limit } = which;
+    let Which { agent, state, event, key, dead_letter, trigger, cursor, limit } = which;
     let limit = bounds::page(limit)?;
-    let query = ops::runs::Query { agent, state, event, dead_letter, key, cursor, limit };
+    let query = ops::runs::Query { agent, state, event, dead_letter, key, trigger, cursor, limit };
     ops::runs::list(&desk.app, &desk.caller, query).await
 }
 

@@ -10,6 +10,7 @@ use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
 use super::flow::{self, Arrival, Known};
 use super::places;
+use super::replayed;
 use super::rows::{self, HELD, QUEUED, change, kind_number, value};
 use super::turns;
 use super::writer::{Memory, Work};
@@ -22,6 +23,9 @@ pub(super) type Packed = (NewEvent, PackedBody);
 
 /// Stores a delivery, or nothing of it if every agent it would start refuses.
 pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptance> {
+    if replayed::is_served(work.sql, events)? {
+        return Ok(Acceptance::Stored(Vec::new()));
+    }
     // Whether an agent would newly be started shows only once the keys are claimed, so a refusal has to take that back.
     // Few deliveries can be refused, and only they pay for the savepoint.
     if !can_be_refused(work, events)? {
@@ -138,6 +142,9 @@ impl<'a> Delivery<'a> {
             if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
+            if replayed::has_run(work.sql, event, start)? {
+                continue;
+            }
             let in_lanes = || turns::has_lanes(work.sql, &start.agent);
             let flow = match &start.flow {
                 None => in_lanes()?.then_some(NO_FLOW),
@@ -151,6 +158,7 @@ impl<'a> Delivery<'a> {
                 self.taken.insert((part, &start.agent), run);
                 self.started += 1;
                 decided.carry_out(work, run, &mut effects)?;
+                replayed::claim(work.sql, event, start, (run.seq, run.id))?;
                 if matches!(decided.next, Move::Queue | Move::Gather { .. }) {
                     dropped_itself |= places::make_room(work, start, run.seq, id, event.received_at, &mut dropped)?;
                 }
@@ -184,7 +192,11 @@ impl<'a> Delivery<'a> {
         match &start.admission {
             Admission::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason.clone()),
             Admission::FilterError(reason) => return nothing(OutcomeKind::FilterError, None, reason.clone()),
-            Admission::Grow | Admission::DropOldest(_) | Admission::Reject(_) | Admission::Hold(_) => {}
+            Admission::Grow
+            | Admission::Missing
+            | Admission::DropOldest(_)
+            | Admission::Reject(_)
+            | Admission::Hold(_) => {}
         }
         if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
             let reason = flow::SAME_DELIVERY.to_owned();

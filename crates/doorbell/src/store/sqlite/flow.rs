@@ -113,19 +113,22 @@ impl Lane for Key<'_> {
         newer(self.sql, &start.agent, start.key.as_deref(), &self.arrival.lane(), event_seq)
     }
 
-    fn open(&mut self, queued: bool) -> Outcome<Option<Known>> {
+    fn open(&mut self, queued: bool, full: bool) -> Outcome<Option<Known>> {
         let open = format!(
             "SELECT {KNOWN} FROM runs INDEXED BY runs_in_lane WHERE agent = ?1 AND lane = ?2 AND alone = ?3 AND state = ?4 \
              AND attempt = 0 AND coalesce(absorbed, 0) < ?5 AND (?6 OR state = 0 OR gathers_until IS NOT NULL) \
-             AND paused_source IS ?7 LIMIT 1"
+             AND paused_source IS ?7 \
+             AND (?8 OR state <> 0 OR counted_at IS NOT NULL OR paused_source IS NOT NULL) LIMIT 1"
         );
         let Arrival { start, flow, source, paused, .. } = self.arrival;
         // What is held with its source must neither take along what may start, nor be started by it.
         let source = paused.map(|_| source);
+        // Where runs of a key are counted, one that is held and was not is held for there were too many.
+        let held = full || flow.max_per_key.is_none();
         let states = [QUEUED, WAITING, HELD];
         for state in &states[usize::from(!queued)..] {
             let params =
-                params![start.agent, self.arrival.lane(), flow.is_alone(), state, MOST_ABSORBED, queued, source];
+                params![start.agent, self.arrival.lane(), flow.is_alone(), state, MOST_ABSORBED, queued, source, held];
             if let Some(run) = self.find(&open, params)? {
                 return Ok(Some(run));
             }

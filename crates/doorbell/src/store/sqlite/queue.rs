@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
+use super::waits;
 use super::writer::Work;
 use crate::store::{GivenBack, PAUSED, Release, Standing, Whose};
 
@@ -19,18 +20,19 @@ pub(super) const STEP: usize = 500;
 /// Why runs of a missing agent are held; also how they are told from those that a person holds.
 pub(super) const AGENT_IS_GONE: &str = "its agent was removed from the configuration";
 
+/// Queues a run that waits. What it gathered is complete, what it waited for is over; why it was to be tried again still holds.
+const END_WAIT: &str = "UPDATE runs SET state = ?2, due = NULL, \
+                        reason = iif(gathers_until IS NULL AND wait IS NULL, reason, NULL) WHERE seq = ?1";
+
 /// Queues up to [`STEP`] due runs and answers the agent of each.
 pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<String>> {
     let due = "SELECT seq, agent FROM runs WHERE state = 1 AND due <= ?1 ORDER BY due LIMIT ?2";
     let due = all(work.sql, due, params![now.as_millis(), STEP], |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
     })?;
-    // What it gathered is complete, what it waited for is over; why it was to be tried again still holds.
-    let queue = "UPDATE runs SET state = ?2, due = NULL, reason = iif(gathers_until IS NULL AND wait IS NULL, reason, NULL) \
-                 WHERE seq = ?1";
     let mut agents = Vec::with_capacity(due.len());
     for (seq, agent) in due {
-        change(work.sql, queue, params![seq, QUEUED])?;
+        change(work.sql, END_WAIT, params![seq, QUEUED])?;
         agents.push(agent);
     }
     Ok(agents)
@@ -95,14 +97,25 @@ fn hold(work: &Work<'_>, agent: &str, reason: &str) -> Outcome<usize> {
     Ok(moved)
 }
 
-/// Lets one held run go on.
+/// Lets one held run go on, or one that waits for its next try or gathers events.
 pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcome<Release> {
     let found = work
         .sql
-        .prepare_cached("SELECT seq, agent, state FROM runs WHERE id = ?1")?
-        .query_row([run.to_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?)))
+        .prepare_cached("SELECT seq, agent, state, wait FROM runs WHERE id = ?1")?
+        .query_row([run.to_bytes()], |row| {
+            let wait = row.get::<_, Option<String>>(3)?;
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, wait))
+        })
         .optional()?;
-    let Some((seq, agent, state)) = found else { return Ok(Release::Unknown) };
+    let Some((seq, agent, state, wait)) = found else { return Ok(Release::Unknown) };
+    if state == WAITING {
+        if let Some(wait) = waits::read(wait)? {
+            return Ok(Release::Waits(wait));
+        }
+        change(work.sql, END_WAIT, params![seq, QUEUED])?;
+        work.memory.fresh.remove(&agent);
+        return Ok(Release::Released(agent));
+    }
     if state != HELD {
         return Ok(Release::NotHeld(rows::state_of(state)?));
     }

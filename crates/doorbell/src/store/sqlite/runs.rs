@@ -317,7 +317,7 @@ pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry>
     }
     let queue = "UPDATE runs SET state = ?2, reason = ?3, finished_at = NULL, due = NULL, dead_letter = 0, failures = 0, \
                  losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL, \
-                 paused_source = NULL, reason_before = NULL, kept = 1 WHERE seq = ?1";
+                 paused_source = NULL, reason_before = NULL, kept = 1, replaced_by = NULL WHERE seq = ?1";
     change(work.sql, queue, params![seq, QUEUED, format!("tried again by {by}")])?;
     change(work.sql, "DELETE FROM results WHERE run_seq = ?1", [seq])?;
     let started = "UPDATE outcomes SET kind = ?4, reason = NULL WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3 \
