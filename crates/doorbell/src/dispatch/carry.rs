@@ -250,13 +250,13 @@ impl Dispatcher {
 
     /// An end that was stored, as it was: whoever asked for the end of a run that would go on has it cancelled or replaced.
     pub(super) async fn as_stored(&self, mut finish: Finish) -> Finish {
-        if !matches!(finish.transition.state, State::Succeeded | State::Failed) || finish.ended == "lost" {
-            if let Ok(Some((run, _))) = self.app.store.run(finish.run).await
-                && matches!(run.state, State::Cancelled | State::Superseded)
-            {
-                let reason = run.reason.unwrap_or(finish.transition.reason);
-                finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
-            }
+        let may_differ = !matches!(finish.transition.state, State::Succeeded | State::Failed) || finish.ended == "lost";
+        if may_differ
+            && let Ok(Some((run, _))) = self.app.store.run(finish.run).await
+            && matches!(run.state, State::Cancelled | State::Superseded)
+        {
+            let reason = run.reason.unwrap_or(finish.transition.reason);
+            finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
         }
         finish
     }

@@ -28,7 +28,7 @@ pub(super) async fn explain(
     }
     let delays: HashMap<RunId, Delay> = app.store.delays(ids, clock::now()).await?.into_iter().collect();
     for run in queued {
-        let delay = run.id.parse().ok().and_then(|id: RunId| delays.get(&id));
+        let delay = run.id.parse::<RunId>().ok().and_then(|id| delays.get(&id));
         let why = match (delay, dispatcher.breaker(&run.agent)) {
             (Some(Delay::Behind(other)), _) => format!("waits for {other}, which has its key"),
             (_, Some(breaker)) => format!("the URL of its agent {breaker}"),

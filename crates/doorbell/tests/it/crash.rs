@@ -59,12 +59,15 @@ async fn a_stubborn_orphan_holds_up_only_its_own_run_after_a_crash() {
     gateway.kill();
     let gateway = project.serve();
     let still_there = std::path::Path::new(&format!("/proc/{of_stubborn}")).exists();
-    let again = async |run: String| {
-        wait_until("the second try", async || {
-            let detail = gateway.client.run(&run).await.unwrap();
-            (detail.attempts.len() > 1).then_some(detail)
-        })
-        .await
+    let again = |run: String| {
+        let client = gateway.client.clone();
+        async move {
+            wait_until("the second try", async || {
+                let detail = client.run(&run).await.unwrap();
+                (detail.attempts.len() > 1).then_some(detail)
+            })
+            .await
+        }
     };
     let details = futures_util::future::join_all(runs.into_iter().map(again)).await;
     let of = |agent: &str| details.iter().find(|detail| detail.run.agent == agent).unwrap();
