@@ -21,20 +21,24 @@ use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 use crate::vault::Vault;
 
+mod declared;
 mod pauses;
 mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
 mod untold;
+mod waits;
 pub mod webhooks;
 
+pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
-pub use snapshot::{InForce, Snapshot};
+pub use snapshot::{InForce, Snapshot, Turn};
 pub use untold::Untold;
+pub use waits::Waits;
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -54,8 +58,6 @@ pub struct App {
     pub conditions: Pool,
     /// What opens the secrets that are stored.
     pub vault: Vault,
-    /// Held by whoever changes what is in force, so that changes are stored and put in force in one order.
-    pub changing: tokio::sync::Mutex<()>,
     /// API keys and run tokens.
     pub access: Access,
     /// Which secrets verify deliveries.
@@ -64,6 +66,8 @@ pub struct App {
     pub pauses: Pauses,
     /// Events that are carried out once more.
     pub replays: Replays,
+    /// Whether runs wait for something.
+    pub waits: Waits,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -95,7 +99,13 @@ impl App {
         let root = config.root.clone();
         let access = Access::new(store.keys().await?);
         let secret_uses = SecretUses::new(store.secret_uses().await?);
-        let pauses = Pauses::load(&store.notes().await?);
+        let notes = store.notes().await?;
+        let pauses = Pauses::load(&notes);
+        let config = config.with_declared(load_declared(&notes));
+        for (agent, problem) in config.declared.iter().filter_map(|(name, declared)| Some((name, declared.problem()?)))
+        {
+            tracing::warn!(agent, problem, "agent.out_of_force: its runs are held");
+        }
         let metrics = Metrics::new(clock::now());
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
         let state = root.join(STATE_FOLDER);
@@ -113,11 +123,11 @@ impl App {
             store,
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
             vault,
-            changing: tokio::sync::Mutex::default(),
             access,
             secret_uses,
             pauses,
             replays: Replays::default(),
+            waits: Waits::default(),
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),

@@ -15,8 +15,10 @@ mod body;
 mod error;
 mod ingest;
 mod leases;
+mod mcp;
 mod server;
 mod stream;
+mod waits;
 
 pub use server::{Limits, serve};
 
@@ -53,9 +55,11 @@ pub struct Routers {
 
 /// What is done with agents and their runs.
 fn run_routes() -> Router<Shared> {
+    let agent = get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent);
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/dead-letters", get(api::list_dead_letters))
         .route("/v1/runs/cancel", post(api::cancel_runs))
         .route("/v1/runs/release", post(api::release_runs))
         .route("/v1/runs/retry", post(api::retry_runs))
@@ -63,7 +67,9 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
         .route("/v1/runs/{id}/release", post(api::release_run))
         .route("/v1/runs/{id}/retry", post(api::retry_run))
+        .route("/v1/runs/{id}/answer", post(waits::answer))
         .route("/v1/agents", get(api::list_agents))
+        .route("/v1/agents/{name}", agent)
         .route("/v1/agents/{name}/run", post(api::run_agent))
         .route("/v1/agents/{name}/pause", post(api::pause_agent))
         .route("/v1/agents/{name}/resume", post(api::resume_agent))
@@ -71,6 +77,8 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/replays", get(api::list_replays).post(api::replay_events))
         .route("/v1/replays/{id}", get(api::show_replay))
         .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
+        .route("/v1/sources/{name}/pause", post(api::pause_source))
+        .route("/v1/sources/{name}/resume", post(api::resume_source))
         .route("/v1/pause", post(api::pause_all))
         .route("/v1/resume", post(api::resume_all))
 }
@@ -123,6 +131,7 @@ pub fn routers(
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
+        .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
     let management = management

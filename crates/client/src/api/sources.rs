@@ -1,9 +1,12 @@
 //! Sources, and what came to them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Pause;
+
 /// A source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Its name.
@@ -25,13 +28,16 @@ pub struct Source {
     /// Whose events are stored and start nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_senders: Vec<String>,
+    /// Its pause: what comes is taken, and the runs that it would start are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// The webhook that it is, if it was made at run time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<SourceWebhook>,
 }
 
 /// That a source is a webhook that was made at run time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceWebhook {
     /// The agent that it starts.
@@ -48,7 +54,7 @@ pub struct SourceWebhook {
 }
 
 /// What one credential of a source verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialUse {
     /// The credential's instance.
@@ -60,7 +66,7 @@ pub struct CredentialUse {
 }
 
 /// The sources.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceList {
     /// By name.
     pub sources: Vec<Source>,

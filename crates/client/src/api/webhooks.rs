@@ -1,10 +1,11 @@
 //! Webhooks that are made at run time, an agent's own webhook, and the master key of their secrets.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A wish for a webhook.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewWebhook {
     /// A label.
@@ -25,7 +26,7 @@ impl std::fmt::Debug for NewWebhook {
 }
 
 /// A new webhook: the only time that its secret is shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedWebhook {
     /// `whk_…`.
@@ -53,7 +54,7 @@ impl std::fmt::Debug for CreatedWebhook {
 }
 
 /// A webhook, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
     /// `whk_…`.
@@ -78,14 +79,14 @@ pub struct Webhook {
 }
 
 /// The webhooks of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WebhookList {
     /// Oldest first.
     pub webhooks: Vec<Webhook>,
 }
 
 /// How a secret is to be replaced.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rotation {
     /// How long the old secret still verifies, e.g. `24h` (what holds if nothing is said), `0s`.
@@ -103,7 +104,7 @@ impl std::fmt::Debug for Rotation {
 }
 
 /// A replaced secret: the only time that the new one is shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RotatedWebhook {
     /// `whk_…`.
@@ -121,7 +122,7 @@ impl std::fmt::Debug for RotatedWebhook {
 }
 
 /// A wish for a test.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookTest {
     /// Which sample of the provider; the first one if nothing is said.
@@ -130,7 +131,7 @@ pub struct WebhookTest {
 }
 
 /// What became of a sample that a webhook was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookTested {
     /// `whk_…`.
@@ -154,7 +155,7 @@ pub struct WebhookTested {
 }
 
 /// A wish for an agent's own webhook. What is not said stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OwnWebhookWish {
     /// Whether it takes requests.
@@ -172,7 +173,7 @@ pub struct OwnWebhookWish {
 }
 
 /// An answer of the agents' own webhooks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Success<T> {
     /// Always true.
     pub success: bool,
@@ -188,7 +189,7 @@ impl<T> Success<T> {
 }
 
 /// How an agent's own webhook stands.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnWebhook {
     /// The agent.
@@ -210,7 +211,7 @@ impl std::fmt::Debug for OwnWebhook {
 }
 
 /// What a request to an agent's own webhook started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartedExecution {
     /// The run.
@@ -220,7 +221,7 @@ pub struct StartedExecution {
 }
 
 /// A run, as whoever started it over the agent's own webhook asks for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Execution {
     /// The run.
@@ -242,7 +243,7 @@ pub struct Execution {
 }
 
 /// A wish for another master key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rekey {
     /// That the earlier key is lost for good: a new one is made, and what was sealed with the lost one stays closed.
@@ -251,7 +252,7 @@ pub struct Rekey {
 }
 
 /// What a change of the master key did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rekeyed {
     /// The name of the key that seals now.

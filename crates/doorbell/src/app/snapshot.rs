@@ -12,15 +12,15 @@ use super::App;
 use super::webhooks::{self, Hooks};
 use crate::clock;
 use crate::config::Config;
-use crate::store::Store;
+use crate::store::{Error, Store};
 use crate::vault::Vault;
 
 /// A configuration with what follows from it.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The configuration as the files have it.
-    pub files: Config,
-    /// The same with what is stored beside it: webhooks that were made at run time, as sources and triggers.
+    /// The configuration as files and declarations have it: what the next one is made of.
+    pub base: Config,
+    /// The same with the webhooks that were made at run time laid over it, as sources and triggers.
     pub config: Config,
     /// Those webhooks.
     pub hooks: Hooks,
@@ -35,63 +35,71 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// What is in force by these files and by what is stored. Keeps the trigger set, so that it is stored before any event
-    /// is matched with it; what a webhook of the store starts is told by the store itself, and not kept in it.
-    ///
-    /// # Errors
-    /// If the store is unavailable.
+    /// What is in force by this configuration and by what is stored. Keeps the trigger set, so that it is stored before any
+    /// event is matched with it; what a webhook of the store starts is told by the store itself, and not kept in it.
     pub(super) async fn prepare(
-        files: Config,
+        base: Config,
         store: &dyn Store,
         vault: &Vault,
         generation: u64,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Error> {
         let now = clock::now();
-        let mut config = files.clone();
+        let mut config = base.clone();
         let hooks = webhooks::lay_over(&mut config, store.webhooks().await?, vault, now);
         let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
         let kept: Vec<&Trigger> = triggers.iter().filter(|trigger| hooks.get(&trigger.source).is_none()).collect();
-        let trigger_set = store.keep_trigger_set(serde_json::to_string(&kept)?, now).await?;
-        Ok(Self { files, config, hooks, matcher: Matcher::new(triggers), trigger_set, generation, loaded_at: now })
+        let text = serde_json::to_string(&kept).map_err(|error| Error::Unavailable(Box::new(error)))?;
+        let trigger_set = store.keep_trigger_set(text, now).await?;
+        Ok(Self { base, config, hooks, matcher: Matcher::new(triggers), trigger_set, generation, loaded_at: now })
     }
 }
 
 impl App {
-    /// Puts the configuration of the files in force, with what is stored beside it.
+    /// Makes the next snapshot of another configuration and of the webhooks that are stored. The caller puts it in force.
     ///
     /// # Errors
     /// If the store is unavailable; then nothing changed.
-    pub async fn put_in_force(&self, files: Config) -> anyhow::Result<Arc<Snapshot>> {
-        let _one_at_a_time = self.changing.lock().await;
+    pub async fn prepare(&self, base: Config, _turn: &Turn<'_>) -> Result<Snapshot, Error> {
         let generation = self.current().generation + 1;
-        let snapshot = Snapshot::prepare(files, self.store.as_ref(), &self.vault, generation).await?;
-        snapshot.hooks.warn_of_locked();
-        Ok(self.in_force.replace(snapshot))
+        Snapshot::prepare(base, self.store.as_ref(), &self.vault, generation).await
     }
 
-    /// Puts what is stored now in force, beside the same files. `changing`: the caller holds [`App::changing`], so that what
-    /// it stored is not put in force in another order than it was stored.
+    /// Puts the webhooks in force that are stored now, beside the same configuration.
     ///
     /// # Errors
     /// If the store is unavailable; then what was in force stays.
-    pub async fn renew(&self, _changing: &tokio::sync::MutexGuard<'_, ()>) -> anyhow::Result<Arc<Snapshot>> {
+    pub async fn renew(&self, _turn: &Turn<'_>) -> Result<Arc<Snapshot>, Error> {
         let old = self.current();
-        let snapshot = Snapshot::prepare(old.files.clone(), self.store.as_ref(), &self.vault, old.generation).await?;
-        Ok(self.in_force.renew(Snapshot { loaded_at: old.loaded_at, ..snapshot }))
+        let snapshot = Snapshot::prepare(old.base.clone(), self.store.as_ref(), &self.vault, old.generation).await?;
+        Ok(self.in_force.amend(Snapshot { loaded_at: old.loaded_at, ..snapshot }))
     }
 }
+
+/// The turn of whoever stores a change and puts it in force.
+pub type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// The snapshot in force, and why the newest try to replace it failed.
 #[derive(Debug)]
 pub struct InForce {
     snapshot: watch::Sender<Arc<Snapshot>>,
     refused: Mutex<Option<String>>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl InForce {
     /// Begins with this one.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot: watch::Sender::new(Arc::new(snapshot)), refused: Mutex::default() }
+        Self {
+            snapshot: watch::Sender::new(Arc::new(snapshot)),
+            refused: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The turn of whoever makes another snapshot of the one in force: held until it is replaced, so that no change is lost,
+    /// and none is put in force in another order than it was stored.
+    pub async fn turn(&self) -> Turn<'_> {
+        self.turn.lock().await
     }
 
     /// The snapshot in force.
@@ -104,17 +112,15 @@ impl InForce {
         self.snapshot.subscribe()
     }
 
-    /// Puts another one in force.
+    /// Puts another one in force: what is saved now.
     pub fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
-        let snapshot = Arc::new(snapshot);
         let mut refused = self.refused();
-        self.snapshot.send_replace(Arc::clone(&snapshot));
         *refused = None;
-        snapshot
+        self.amend(snapshot)
     }
 
-    /// Puts another one in force that the same files make.
-    pub(super) fn renew(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+    /// Puts another one of the same files in force: whether what is saved now could be taken over is as it was.
+    pub fn amend(&self, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
         self.snapshot.send_replace(Arc::clone(&snapshot));
         snapshot

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
+use crate::app::load_declared;
 use crate::config::{self, Config, Environment};
 use crate::gateway::STATE_FOLDER;
 use crate::store::Store;
@@ -125,7 +126,8 @@ async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
         Ok(created) => Ok(created),
         Err(NobodyThere) => {
             let (config, store) = open(&context.root()?).await?;
-            let agents: Vec<&str> = config.agents.keys().map(String::as_str).collect();
+            let declared = load_declared(&store.notes().await?);
+            let agents: Vec<&str> = config.agents.keys().chain(declared.keys()).map(String::as_str).collect();
             match ops::keys::make(store.as_ref(), wish, &agents).await {
                 Ok((_, created)) => Ok(created),
                 Err(ops::Error::Invalid(detail)) => Err(Failure::usage(detail).into()),

@@ -6,12 +6,14 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use doorbell_core::delivery::bearer_token;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::error::Failure;
 use crate::app::{Caller, hash_key};
+use crate::ops::leases;
+use crate::store::Lease;
 
 /// Who asks, as a handler takes it.
 #[derive(Debug)]
@@ -26,6 +28,13 @@ impl FromRequestParts<Shared> for By {
             Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
         })?;
         let presented = header.to_str().ok().and_then(bearer_token);
+        if let Some(lease) = presented.and_then(Lease::from_token) {
+            // What it reaches has no characters that are written otherwise in a path.
+            let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+            // In a box: each request has room for whatever it may ever wait for, and most show a key.
+            let caller = Box::pin(leases::reach(&shared.app, lease, parts.method == Method::GET, &path)).await?;
+            return Ok(Self(caller));
+        }
         presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(invalid)
     }
 }

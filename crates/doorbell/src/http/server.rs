@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -15,8 +15,8 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -43,22 +43,21 @@ impl Default for Limits {
 
 /// The largest block of headers.
 const LARGEST_HEADERS: usize = 64 * 1024;
-/// Headers of one request.
-const MOST_HEADERS: usize = 256;
 /// How often a connection that sent half a preface is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted (no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether a connection sends enough to tell what it speaks: a whole HTTP/2 preface, or anything else than the beginning
-/// of one. False if it ends before.
-async fn speaks(stream: &TcpStream) -> bool {
+/// Whether a connection speaks HTTP/2: it sends a whole preface, or anything else than the beginning of one. None if it ends
+/// before.
+async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut begun = [0; PREFACE.len()];
     loop {
         match stream.peek(&mut begun).await {
-            Ok(0) | Err(_) => return false,
-            Ok(read) if read == PREFACE.len() || !PREFACE.starts_with(&begun[..read]) => return true,
+            Ok(0) | Err(_) => return None,
+            Ok(read) if begun[..read] == *PREFACE => return Some(true),
+            Ok(read) if !PREFACE.starts_with(&begun[..read]) => return Some(false),
             // Peeking answers at once while there is anything to see, so more is looked for now and then.
             Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
@@ -145,21 +144,34 @@ impl Drop for Open {
     }
 }
 
+/// How connections are served.
+#[derive(Debug)]
+struct Builders {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    limits: Limits,
+}
+
+impl Builders {
+    fn new(limits: Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        // A request has at most 100 headers, hyper's own limit: for a larger one it fills 16 KiB of the heap with each request,
+        // which waiting connections then hold on to.
+        http1.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(LARGEST_HEADERS);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.header_timeout)
+            .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
+        Self { http1, http2, limits }
+    }
+}
+
 /// Serves until `closing` is cancelled, then lets the answers under way end. `open` counts the connections.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: Gauge, closing: CancellationToken) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(LARGEST_HEADERS)
-        .max_headers(MOST_HEADERS)
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(limits.header_timeout)
-        .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
+    let builders = Arc::new(Builders::new(limits));
     loop {
         let accepted = async {
             // The semaphore is never closed.
@@ -181,12 +193,12 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
         // Answers are small and wanted now.
         let _ = stream.set_nodelay(true);
         let router = router.clone();
-        let (builder, closing, open) = (builder.clone(), closing.clone(), Open::count(&open));
+        let (builders, closing, open) = (Arc::clone(&builders), closing.clone(), Open::count(&open));
         connections.spawn(async move {
-            // Which version of HTTP it is shows in the first bytes, and hyper waits for those without a limit.
-            if let Ok(true) = tokio::time::timeout(limits.header_timeout, speaks(&stream)).await {
-                let served = serve_connection(&builder, stream, address, router, limits.header_timeout, closing);
-                served.await;
+            // Which version of HTTP it is shows in the first bytes. Hyper waits for those without a limit, and what it has
+            // read of them makes its buffer twice as large for as long as the connection lives.
+            if let Ok(Some(is_http2)) = tokio::time::timeout(limits.header_timeout, speaks_http2(&stream)).await {
+                serve_connection(&builders, is_http2, stream, address, router, closing).await;
             }
             drop((slot, open));
         });
@@ -198,14 +210,13 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
     }
 }
 
-/// Serves a connection until it ends, is idle for longer than `idle`, or the gateway closes; then the answers that are
-/// under way are still sent.
+/// Serves a connection until it is over.
 async fn serve_connection(
-    builder: &auto::Builder<TokioExecutor>,
+    builders: &Builders,
+    is_http2: bool,
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-    idle: Duration,
     closing: CancellationToken,
 ) {
     let requests = Arc::new(Requests::default());
@@ -219,7 +230,27 @@ async fn serve_connection(
             Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
         }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let (stream, idle) = (TokioIo::new(stream), builders.limits.header_timeout);
+    // In a box each: a task has room for the largest thing that it may ever hold, and twice for what is handed on. Many
+    // connections only wait, and most of them speak HTTP/1, whose state is the smaller one.
+    if is_http2 {
+        let connection = Box::pin(builders.http2.serve_connection(stream, service));
+        end_in_time(connection, http2::Connection::graceful_shutdown, &requests, idle, closing).await;
+    } else {
+        let connection = Box::pin(builders.http1.serve_connection(stream, service));
+        end_in_time(connection, http1::Connection::graceful_shutdown, &requests, idle, closing).await;
+    }
+}
+
+/// Waits until a connection ends, is idle for longer than `idle`, or the gateway closes; then the answers that are under way
+/// are still sent.
+async fn end_in_time<C: Future>(
+    mut connection: Pin<Box<C>>,
+    shut: fn(Pin<&mut C>),
+    requests: &Requests,
+    idle: Duration,
+    closing: CancellationToken,
+) {
     tokio::select! {
         // Senders break connections all the time; nothing of it is ours to report.
         _ = connection.as_mut() => return,
@@ -227,7 +258,7 @@ async fn serve_connection(
         // HTTP/2 keeps connections open by pings, which say nothing of whether anything is asked.
         () = requests.are_over(idle) => {}
     }
-    connection.as_mut().graceful_shutdown();
+    shut(connection.as_mut());
     let _ = connection.await;
 }
 

@@ -8,9 +8,7 @@ use doorbell_core::secret::Secret;
 use serde_json::Value;
 
 use super::Error;
-use super::webhooks::{
-    not_in_force, parse_overlap, ready_to_seal, require_few_secrets, require_manager, require_seer, text_of,
-};
+use super::webhooks::{parse_overlap, ready_to_seal, require_few_secrets, require_manager, require_seer, text_of};
 use crate::app::webhooks::{OwnAuth, path, seal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
@@ -21,7 +19,7 @@ use crate::store::{StoredWebhook, Webhook, WebhookChange};
 /// # Errors
 /// If there is no such agent for this caller, the wish is not clear, or no secret can be sealed.
 pub async fn set(app: &App, caller: &Caller, agent: &str, wish: api::OwnWebhookWish) -> Result<api::OwnWebhook, Error> {
-    let changing = app.changing.lock().await;
+    let turn = app.in_force.turn().await;
     let stored = app.store.webhooks().await?;
     let found = stored.iter().find(|one| one.webhook.agent == agent && one.webhook.own.is_some());
     require_seer(app, caller, agent, &stored)?;
@@ -54,7 +52,7 @@ pub async fn set(app: &App, caller: &Caller, agent: &str, wish: api::OwnWebhookW
     };
     let change = WebhookChange { webhook: webhook.clone(), secret: sealed, instead_of: Vec::new() };
     app.store.put_webhook(change).await?;
-    app.renew(&changing).await.map_err(not_in_force)?;
+    app.renew(&turn).await?;
     tracing::info!(
         agent,
         enabled = webhook.active,

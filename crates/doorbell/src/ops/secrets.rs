@@ -2,7 +2,6 @@
 
 use doorbell_client::api;
 
-use super::webhooks::not_in_force;
 use super::{Error, require_owner};
 use crate::app::webhooks::{seal_as, unseal_secret};
 use crate::app::{App, Caller};
@@ -18,9 +17,9 @@ const STEP: usize = 100;
 /// If the caller is no owner, the earlier key is not there, or the store is unavailable; asking again goes on with it.
 pub async fn rekey(app: &App, caller: &Caller, wish: api::Rekey) -> Result<api::Rekeyed, Error> {
     require_owner(caller)?;
-    let changing = app.changing.lock().await;
+    let turn = app.in_force.turn().await;
     let done = rekey_stored(app.store.as_ref(), &app.vault, wish.lost).await?;
-    app.renew(&changing).await.map_err(not_in_force)?;
+    app.renew(&turn).await?;
     tracing::info!(
         master_key = done.master_key,
         resealed = done.resealed,

@@ -1,6 +1,6 @@
 //! Webhooks that are made at run time: made, listed, rotated, taken away and put back.
 //!
-//! Whoever changes one holds [`App::changing`] from looking at what is stored until the change is in force, so that limits
+//! Whoever changes one has its turn ([`InForce::turn`](crate::app::InForce::turn)) from looking at what is stored until the change is in force, so that limits
 //! hold and nothing is put in force in another order than it was stored.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::app::webhooks::{path, seal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::config::parse_duration;
-use crate::store::{self, StoredWebhook, Webhook, WebhookChange};
+use crate::store::{StoredWebhook, Webhook, WebhookChange};
 
 mod activity;
 mod wish;
@@ -43,7 +43,7 @@ pub async fn create(
     agent: &str,
     wish: api::NewWebhook,
 ) -> Result<api::CreatedWebhook, Error> {
-    let changing = app.changing.lock().await;
+    let turn = app.in_force.turn().await;
     let stored = app.store.webhooks().await?;
     let created_by = require_manager(app, caller, agent, &stored)?;
     let in_force = app.current();
@@ -73,7 +73,7 @@ pub async fn create(
     let instead_of = inactive.take(too_many).collect();
     let change = WebhookChange { webhook: webhook.clone(), secret: Some((sealed, now)), instead_of };
     app.store.put_webhook(change).await?;
-    app.renew(&changing).await.map_err(not_in_force)?;
+    app.renew(&turn).await?;
     tracing::info!(webhook = %id, agent, provider = webhook.provider, by = caller.name(), "webhook.created");
     Ok(api::CreatedWebhook {
         webhook_id: id.to_string(),
@@ -108,7 +108,7 @@ pub async fn rotate(
     id: &str,
     wish: api::Rotation,
 ) -> Result<api::RotatedWebhook, Error> {
-    let changing = app.changing.lock().await;
+    let turn = app.in_force.turn().await;
     let stored = app.store.webhooks().await?;
     require_manager(app, caller, agent, &stored)?;
     let found = find(&stored, agent, id)?;
@@ -122,7 +122,7 @@ pub async fn rotate(
     let sealed = seal_secret(&app.vault, webhook.id, &secret).map_err(|closed| Error::Locked(closed.to_string()))?;
     let change = WebhookChange { webhook, secret: Some((sealed, until)), instead_of: Vec::new() };
     app.store.put_webhook(change).await?;
-    app.renew(&changing).await.map_err(not_in_force)?;
+    app.renew(&turn).await?;
     tracing::info!(webhook = id, agent, by = caller.name(), old_until = %until, "webhook.rotated");
     Ok(api::RotatedWebhook {
         webhook_id: id.to_owned(),
@@ -142,7 +142,7 @@ pub async fn set_active(
     id: &str,
     active: bool,
 ) -> Result<api::Webhook, Error> {
-    let changing = app.changing.lock().await;
+    let turn = app.in_force.turn().await;
     let stored = app.store.webhooks().await?;
     require_manager(app, caller, agent, &stored)?;
     let found = find(&stored, agent, id)?;
@@ -155,7 +155,7 @@ pub async fn set_active(
     let webhook = Webhook { active, updated_at: clock::now(), ..found.webhook.clone() };
     let change = WebhookChange { webhook: webhook.clone(), secret: None, instead_of: Vec::new() };
     app.store.put_webhook(change).await?;
-    app.renew(&changing).await.map_err(not_in_force)?;
+    app.renew(&turn).await?;
     let said = if active { "webhook.activated" } else { "webhook.deactivated" };
     tracing::info!(webhook = id, agent, by = caller.name(), "{said}");
     Ok(view(app, &webhook))
@@ -194,11 +194,6 @@ pub(super) fn ready_to_seal(app: &App, stored: &[StoredWebhook]) -> Result<(), E
     app.vault.make_key().map_err(|closed| Error::Locked(closed.to_string()))?;
     tracing::info!(file = %app.vault.file().display(), "master_key.made: keep a copy of it apart from the database's");
     Ok(())
-}
-
-/// What was stored is not in force yet.
-pub(super) fn not_in_force(error: anyhow::Error) -> Error {
-    Error::Store(store::Error::Unavailable(error.into()))
 }
 
 /// Who may look at the webhooks of an agent.

@@ -1,12 +1,13 @@
 //! Webhooks that are made at run time, agents' own webhooks, and the master key of their secrets.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use doorbell_client::api;
 use http::header::CACHE_CONTROL;
 use http::{HeaderName, StatusCode};
 
+use super::object::{Object, Wish};
 use super::starts::read_wish;
 use super::{Answer, DeliveriesQuery, Named, read_json, read_query};
 use crate::http::Shared;
@@ -28,9 +29,10 @@ pub(in crate::http) async fn create_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Result<Json<api::NewWebhook>, JsonRejection>,
+    body: Wish<api::NewWebhook>,
 ) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<api::CreatedWebhook>), Failure> {
-    let created = ops::webhooks::create(&shared.app, &caller, &agent, read_json(body)?).await?;
+    let Object(wish) = read_json(body)?;
+    let created = ops::webhooks::create(&shared.app, &caller, &agent, wish).await?;
     Ok((StatusCode::CREATED, NOT_KEPT, Json(created)))
 }
 
@@ -46,7 +48,7 @@ pub(in crate::http) async fn rotate_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     path: OfAgent,
-    body: Result<Json<api::Rotation>, JsonRejection>,
+    body: Wish<api::Rotation>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<api::RotatedWebhook>), Failure> {
     let (agent, id) = names(path)?;
     Ok((NOT_KEPT, Json(ops::webhooks::rotate(&shared.app, &caller, &agent, &id, read_wish(body)?).await?)))
@@ -85,7 +87,7 @@ pub(in crate::http) async fn test_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     path: OfAgent,
-    body: Result<Json<api::WebhookTest>, JsonRejection>,
+    body: Wish<api::WebhookTest>,
 ) -> Answer<api::WebhookTested> {
     let (agent, id) = names(path)?;
     Ok(Json(ops::webhooks::test(&shared.app, &caller, &agent, &id, read_wish(body)?).await?))
@@ -95,9 +97,10 @@ pub(in crate::http) async fn set_own_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Result<Json<api::OwnWebhookWish>, JsonRejection>,
+    body: Wish<api::OwnWebhookWish>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<api::Success<api::OwnWebhook>>), Failure> {
-    let set = ops::own_webhook::set(&shared.app, &caller, &agent, read_json(body)?).await?;
+    let Object(wish) = read_json(body)?;
+    let set = ops::own_webhook::set(&shared.app, &caller, &agent, wish).await?;
     Ok((NOT_KEPT, Json(api::Success::new(set))))
 }
 
@@ -113,7 +116,7 @@ pub(in crate::http) async fn show_execution(
 pub(in crate::http) async fn rekey(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::Rekey>, JsonRejection>,
+    body: Wish<api::Rekey>,
 ) -> Answer<api::Rekeyed> {
     Ok(Json(ops::secrets::rekey(&shared.app, &caller, read_wish(body)?).await?))
 }

@@ -24,6 +24,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0010_flow.sql"),
     include_str!("../../../migrations/sqlite/0011_workers.sql"),
     include_str!("../../../migrations/sqlite/0012_replays.sql"),
+    include_str!("../../../migrations/sqlite/0013_waits.sql"),
+    include_str!("../../../migrations/sqlite/0014_paused_sources.sql"),
+    include_str!("../../../migrations/sqlite/0015_put_back.sql"),
     include_str!("../../../migrations/sqlite/0016_webhooks.sql"),
 ];
 
