@@ -142,7 +142,7 @@ impl<'a> World<'a> {
             fronts: HashMap::new(),
             cancelled: 0,
             // Apart, and not everywhere, so that seeds without them play as they did.
-            pauses: seed.is_multiple_of(3).then(|| Chance(!seed)),
+            pauses: seed.is_multiple_of(3).then_some(Chance(!seed)),
             standing: Standing::Active,
             first_tries: HashMap::new(),
             runs: Vec::new(),
