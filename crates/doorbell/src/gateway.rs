@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
+use futures_util::future::OptionFuture;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
@@ -98,10 +99,8 @@ impl Gateway {
         let store = store::open(&config.store_url, &root).await?;
         let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
         let address = listener.local_addr()?;
-        let admin = match config.gateway.admin_listen {
-            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`").await?),
-            None => None,
-        };
+        let admin = config.gateway.admin_listen.map(|wanted| listen(wanted, "`[gateway] admin_listen`"));
+        let admin = OptionFuture::from(admin).await.transpose()?;
         ensure_local_key(store.as_ref(), &root).await?;
         let app = Arc::new(App::new(config, store).await?);
         let _ = app.local_url.set(local_url(address));
