@@ -1,4 +1,5 @@
 //! The embedded store: one SQLite file, one thread that writes, a few connections that read.
+// tidy: allow long file: a table, one entry for each verb of the store
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions};
