@@ -116,7 +116,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The running run that has this lease.
     fn running_by_lease(&self, lease: Lease) -> Answer<'_, Option<Running>>;
 
-    /// The runs that wait for more than a time, or are held meanwhile.
+    /// The runs that wait for an event or for the end of another run, or are held meanwhile.
     fn waiting(&self) -> Answer<'_, Vec<Waiting>>;
 
     /// Queues a run that waits, or has it go on when it is held no more. Answers its agent; none, and nothing changed, if it

@@ -7,6 +7,7 @@ use doorbell_core::envelope::{Companion, Envelope, encode_body};
 use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State, Transition};
+use doorbell_core::wait::Wait;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
@@ -275,7 +276,7 @@ impl Dispatcher {
             self.app.signs.ring();
         }
         self.tell_who_waits();
-        if finish.transition.wait.is_some() {
+        if matches!(finish.transition.wait, Some(Wait::Event { .. } | Wait::Run { .. })) {
             self.app.waits.begin();
         }
         if finish.transition.wait.is_some() {
