@@ -257,7 +257,9 @@ impl Dispatcher {
             && matches!(run.state, State::Cancelled | State::Superseded)
         {
             let reason = run.reason.unwrap_or(finish.transition.reason);
-            finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
+            let progress = finish.transition.progress;
+            finish.transition =
+                Transition { state: run.state, reason, due: None, dead_letter: false, progress, wait: None };
         }
         finish
     }
@@ -308,11 +310,6 @@ impl Dispatcher {
         let run = run.clone();
         let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
         Ok(Envelope { events, resumed, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
-    }
-
-    /// What becomes of a run whose carrier died.
-    pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
-        self.next(run, Outcome::Lost(what))
     }
 
     /// What becomes of a run whose try ended so, by what its agent says now.

@@ -162,7 +162,7 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         Some(_) if let Some(by) = replaced_by.filter(|_| goes_on) => {
             (State::Superseded, None, format!("replaced by {by}"))
         }
-        Some(by) if !next.state.is_final() => (State::Cancelled, None, format!("cancelled by {by}")),
+        Some(by) if !next.state.is_final() || finish.ended == "lost" => (State::Cancelled, None, format!("cancelled by {by}")),
         _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
         _ => (next.state, None, next.reason.clone()),
     };
@@ -177,7 +177,7 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
             seq,
             state_number(state),
             due.map(Timestamp::as_millis),
-            next.dead_letter,
+            next.dead_letter && state == State::Failed,
             next.progress.failures,
             next.progress.losses,
             reason,
