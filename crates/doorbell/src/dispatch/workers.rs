@@ -206,7 +206,7 @@ impl Dispatcher {
         Ok(claimed.into_iter().map(|claimed| (claimed, until)).collect())
     }
 
-    /// One claimed run, as it is handed out; none, and it failed, if its event cannot be read.
+    /// One claimed run, as it is handed out; none, and the try failed, if its events cannot be read.
     async fn hand(&self, agent: &Agent, claimed: Claimed, until: Timestamp, worker: &str) -> Option<HandedOut> {
         let Claimed { run, lease, event, body } = claimed;
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
@@ -219,7 +219,8 @@ impl Dispatcher {
         match self.envelope(&run, event, body).await {
             Ok(envelope) => Some(HandedOut { run: run.id, lease, until, envelope }),
             Err(error) => {
-                let outcome = Outcome::Failed(format!("its event cannot be read: {error}"));
+                // As where the gateway carries it out: perhaps only just now.
+                let outcome = Outcome::TryAgain(format!("its events cannot be read: {}", error.with_causes()));
                 self.end_handed(run.id, lease, outcome, "failed").await;
                 None
             }
