@@ -106,7 +106,7 @@ async fn a_run_that_is_claimed_and_not_yet_registered_when_the_rest_is_handed_ba
     let leases = vec![Lease(clock::random())];
     let claim =
         Claim { agent: "triage".to_owned(), leases, until: now.after(LEASE), now, most_running: None, worker: None };
-    let claimed = dispatcher.app.store.claim(claim).await.unwrap().remove(0);
+    let claimed = dispatcher.app.store.claim(claim).await.unwrap().claimed.remove(0);
     let agent = Arc::clone(&dispatcher.app.current().config.agents["triage"]);
     let (open, gate) = oneshot::channel();
     let carrying = Arc::clone(&dispatcher);

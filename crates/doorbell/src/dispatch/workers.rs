@@ -20,7 +20,7 @@ use super::outside::Close;
 use crate::app::Notice;
 use crate::clock;
 use crate::config::{Agent, Runtime};
-use crate::store::{Claim, Claimed, Error, Lease, WorkerLease};
+use crate::store::{Claim, Claimed, Error, Lease, Taken, WorkerLease};
 
 /// Runs claimed in one go.
 const MOST_CLAIMED: usize = 8;
@@ -189,7 +189,7 @@ impl Dispatcher {
     }
 
     async fn claim_for(
-        &self,
+        self: &Arc<Self>,
         agent: &Agent,
         most: usize,
         worker: &WorkerLease,
@@ -199,7 +199,12 @@ impl Dispatcher {
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
         let (name, most_running) = (agent.name.clone(), Some(agent.scale));
         let claim = Claim { agent: name, leases, until, now, most_running, worker: Some(worker.clone()) };
-        let claimed = self.app.store.claim(claim).await?;
+        let Taken { claimed, superseded } = self.app.store.claim(claim).await?;
+        self.tell_of_all(&superseded);
+        // Where many ended, those behind them may have their turn.
+        if claimed.is_empty() && !superseded.is_empty() {
+            self.bells.ring(&agent.name);
+        }
         if !claimed.is_empty() {
             self.look_at(until);
         }

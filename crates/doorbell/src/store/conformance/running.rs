@@ -93,10 +93,10 @@ async fn no_more_are_claimed_than_may_be_running(store: Arc<dyn Store>) {
         let (agent, leases) = ("triage".to_owned(), [n, n + 1, n + 2].map(lease).to_vec());
         store.claim(Claim { agent, leases, until: at(600), now: at(100), most_running: Some(2), worker: None })
     };
-    assert_eq!(claim(1).await.unwrap().len(), 2);
-    assert!(claim(10).await.unwrap().is_empty());
+    assert_eq!(claim(1).await.unwrap().claimed.len(), 2);
+    assert!(claim(10).await.unwrap().claimed.is_empty());
     assert!(store.finish(finish(run_id(1), lease(1), State::Succeeded)).await.unwrap());
-    assert_eq!(claim(20).await.unwrap().remove(0).run.id, run_id(3));
+    assert_eq!(claim(20).await.unwrap().claimed.remove(0).run.id, run_id(3));
 }
 
 async fn a_run_that_a_worker_has_says_which_and_how_long_its_lease_is(store: Arc<dyn Store>) {

@@ -81,11 +81,11 @@ async fn a_wait_uses_up_no_try_and_no_place(store: Arc<dyn Store>) {
         let (agent, leases) = ("triage".to_owned(), vec![lease(by)]);
         store.claim(Claim { agent, leases, until: at(600), now: at(100), most_running: Some(1), worker: None })
     };
-    assert_eq!(one(1).await.unwrap().remove(0).run.id, run_id(1));
-    assert!(one(2).await.unwrap().is_empty());
+    assert_eq!(one(1).await.unwrap().claimed.remove(0).run.id, run_id(1));
+    assert!(one(2).await.unwrap().claimed.is_empty());
     assert!(wait(&*store, 1, 1, Wait::Sleep).await);
     assert_eq!(run(&*store, 1).await.progress, Progress::default());
-    assert_eq!(one(3).await.unwrap().remove(0).run.id, run_id(2));
+    assert_eq!(one(3).await.unwrap().claimed.remove(0).run.id, run_id(2));
 }
 
 async fn a_run_goes_on_once_by_what_comes_first(store: Arc<dyn Store>) {

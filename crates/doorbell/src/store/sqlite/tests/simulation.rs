@@ -263,7 +263,7 @@ impl<'a> World<'a> {
             most_running: None,
             worker: None,
         };
-        let claimed = self.store.claim(claim).await.map_err(|error| error.to_string())?;
+        let claimed = self.store.claim(claim).await.map_err(|error| error.to_string())?.claimed;
         if claimed.len() > free {
             return Err(format!("{} runs were taken for {free} places", claimed.len()));
         }
