@@ -159,6 +159,7 @@ impl Dispatcher {
 
     /// Moves on what an earlier process left behind.
     async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
+        self.give_time_to_be_heard().await?;
         self.recover_lost(None).await?;
         self.settle_agents().await.map(drop)
     }

@@ -7,6 +7,7 @@ use doorbell_core::envelope::{Companion, Envelope, encode_body};
 use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State, Transition};
+use doorbell_core::wait::Wait;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
@@ -256,7 +257,9 @@ impl Dispatcher {
             && matches!(run.state, State::Cancelled | State::Superseded)
         {
             let reason = run.reason.unwrap_or(finish.transition.reason);
-            finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
+            let progress = finish.transition.progress;
+            finish.transition =
+                Transition { state: run.state, reason, due: None, dead_letter: false, progress, wait: None };
         }
         finish
     }
@@ -275,7 +278,7 @@ impl Dispatcher {
             self.app.signs.ring();
         }
         self.tell_who_waits();
-        if finish.transition.wait.is_some() {
+        if matches!(finish.transition.wait, Some(Wait::Event { .. } | Wait::Run { .. })) {
             self.app.waits.begin();
         }
         if finish.transition.wait.is_some() {
@@ -307,11 +310,6 @@ impl Dispatcher {
         let run = run.clone();
         let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
         Ok(Envelope { events, resumed, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
-    }
-
-    /// What becomes of a run whose carrier died.
-    pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
-        self.next(run, Outcome::Lost(what))
     }
 
     /// What becomes of a run whose try ended so, by what its agent says now.

@@ -152,6 +152,18 @@ impl Dispatcher {
         Ok(lost.is_empty().then_some(until))
     }
 
+    /// Extends the leases of workers once, also those that have ended: while no gateway ran, nobody could be heard.
+    pub(super) async fn give_time_to_be_heard(&self) -> Result<(), Error> {
+        let now = clock::now();
+        let extended = self.app.store.running().await?.into_iter().filter_map(|running| {
+            let Holder::Worker(lease) = running.holder else { return None };
+            let until = now.after(lease);
+            let until = self.deadline(&running.run).map_or(until, |deadline| until.min(deadline));
+            Some(self.app.store.extend(vec![(running.run.id, running.lease)], until, None))
+        });
+        futures_util::future::try_join_all(extended).await.map(drop)
+    }
+
     /// Adds lines to the log of a run that is carried out elsewhere, as many as there is room for. Answers how many.
     ///
     /// # Errors

@@ -39,9 +39,9 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
 }
 
 /// Has up to [`STEP`] waiting runs be due whose wait began after `began`: with their last try, or if there was none when
-/// they were made.
+/// they were made. Not those that wait by their own wish: until when was said to them, and an end before it is a false answer.
 pub(super) fn end_waits(work: &Work<'_>, began: Timestamp, now: Timestamp) -> Outcome<usize> {
-    let end = "UPDATE runs SET due = ?2 WHERE seq IN (SELECT seq FROM runs WHERE state = 1 AND due > ?2 AND coalesce(\
+    let end = "UPDATE runs SET due = ?2 WHERE seq IN (SELECT seq FROM runs WHERE state = 1 AND due > ?2 AND wait IS NULL AND coalesce(\
                (SELECT ended_at FROM attempts WHERE run_seq = runs.seq ORDER BY number DESC LIMIT 1), created_at) > ?1 \
                LIMIT ?3)";
     change(work.sql, end, params![began.as_millis(), now.as_millis(), STEP])
