@@ -65,8 +65,8 @@ pub struct Dispatcher {
     desks: Desks,
     /// Those of workers that wait for runs.
     bells: Bells,
-    /// Bytes that are left in the logs of runs that workers carry out.
-    log_room: Mutex<HashMap<RunId, usize>>,
+    /// Bytes that are left in the logs of tries that workers carry out.
+    log_room: Mutex<HashMap<Lease, usize>>,
     follow_ups: Arc<FollowUps>,
     /// Asks agents that are behind a URL.
     outbound: Outbound,

@@ -233,8 +233,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps what notifications remember, and takes off the dead letters that are in it: all or nothing.
     fn note(&self, notes: Notes) -> Answer<'_, ()>;
 
-    /// What notifications remember: keys and values.
-    fn notes(&self) -> Answer<'_, Vec<(String, String)>>;
+    /// What is remembered under keys that begin with `prefix`: keys and values, by key.
+    fn notes(&self, prefix: &str) -> Answer<'_, Vec<(String, String)>>;
 
     /// How many runs there are in which state: cheap, however many there are.
     fn tallies(&self) -> Answer<'_, Tallies>;

@@ -172,7 +172,7 @@ impl Dispatcher {
         let run = running.run.id;
         let (kept, full) = {
             let mut rooms = self.log_room.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = rooms.entry(run).or_insert(LARGEST_LOG);
+            let room = rooms.entry(running.lease).or_insert(LARGEST_LOG);
             let (had, before) = (*room > 0, lines.len());
             lines.retain(|line| {
                 let fits = line.text.len() + LINE_COST <= *room;
@@ -230,7 +230,6 @@ impl Dispatcher {
         // Its span began where it was handed out; what is known of it now is all of it.
         self.app.traces.begin_attempt(run).ended(&finish);
         self.settle_end(run, &finish).await;
-        self.log_room.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.id);
         // Its place is free, whatever became of it.
         self.wake(&run.agent);
         self.follow_ups.consider(run.id);

@@ -492,8 +492,9 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| notes::note(work, &notes)))
     }
 
-    fn notes(&self) -> Answer<'_, Vec<(String, String)>> {
-        Box::pin(self.readers.read(notes::notes))
+    fn notes(&self, prefix: &str) -> Answer<'_, Vec<(String, String)>> {
+        let prefix = prefix.to_owned();
+        Box::pin(self.readers.read(move |sql| notes::notes(sql, &prefix)))
     }
 
     fn tallies(&self) -> Answer<'_, Tallies> {

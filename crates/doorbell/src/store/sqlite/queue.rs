@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
+use super::tally;
 use super::waits;
 use super::writer::Work;
 use crate::store::{GivenBack, PAUSED, Release, Standing, Whose};
@@ -159,6 +160,8 @@ pub(super) fn give_back(work: &mut Work<'_>, whose: &Whose, most: usize, now: Ti
 fn held_with(sql: &Connection, whose: &Whose, most: usize) -> Outcome<Vec<(i64, RunId, String)>> {
     let read = |row: &Row<'_>| Ok((row.get(0)?, rows::id(row, 1)?, row.get(2)?));
     match whose {
+        // Others may be held, and many; to find none among them takes a look at each.
+        Whose::Agent(agent) if !tally::any_come_back(sql, agent)? => Ok(Vec::new()),
         Whose::Agent(agent) => {
             let oldest = "SELECT seq, id, agent FROM runs WHERE agent = ?1 AND state = 0 AND paused_source IS NULL \
                           AND (reason = ?2 OR substr(reason, 1, length(?3)) = ?3) ORDER BY seq LIMIT ?4";
