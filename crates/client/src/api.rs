@@ -1,9 +1,11 @@
 //! The JSON of the REST API, as the gateway writes it and the client reads it. camelCase; times are RFC 3339 UTC.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod agents;
+mod backup;
 mod dead_letters;
 mod flow;
 mod keys;
@@ -15,6 +17,7 @@ mod starts;
 mod waits;
 
 pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
+pub use backup::{Copied, NewCopy};
 pub use dead_letters::{DeadLetterGroup, DeadLetterGroups};
 pub use flow::{Companion, FailingStreak, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
@@ -84,7 +87,7 @@ pub struct SourceReceipt {
 }
 
 /// An event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// `evt_…`.
@@ -136,7 +139,7 @@ pub struct Forgotten {
 }
 
 /// What became of an event for one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The agent.
@@ -157,7 +160,7 @@ pub struct Outcome {
 }
 
 /// An event with its headers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDetail {
     /// The event.
@@ -171,7 +174,7 @@ pub struct EventDetail {
 }
 
 /// A page of events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventPage {
     /// Newest first.
@@ -193,7 +196,7 @@ pub struct Explanation {
 }
 
 /// Whether one trigger matched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// The agent.
@@ -212,7 +215,7 @@ pub struct Verdict {
 }
 
 /// How one filter went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClauseVerdict {
     /// The filter field, e.g. `repos`, or `where` or `key`.
@@ -230,7 +233,7 @@ pub struct ClauseVerdict {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     /// `run_…`.
@@ -287,7 +290,7 @@ pub struct Run {
 }
 
 /// What became of telling, where an event came from, how its run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FollowUp {
     /// When it was sent, or given up.
@@ -298,7 +301,7 @@ pub struct FollowUp {
 }
 
 /// A run with its tries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunDetail {
     /// The run.
@@ -319,7 +322,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// One try of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// From 1.
@@ -343,7 +346,7 @@ pub struct Attempt {
 }
 
 /// A page of runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunPage {
     /// Newest first.
@@ -353,7 +356,7 @@ pub struct RunPage {
 }
 
 /// A line of a run's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
     /// Its number, from 1, over all tries of the run.
@@ -377,7 +380,7 @@ pub struct Log {
 }
 
 /// What a cancel did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancelled {
     /// The run.
@@ -396,25 +399,8 @@ pub struct Released {
     pub state: String,
 }
 
-/// Where to copy the store to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewCopy {
-    /// An absolute path on the gateway's machine: a file whose name ends with `.part`, that is there and empty, and that
-    /// nobody but the gateway's user may read.
-    pub file: String,
-}
-
-/// A copy of the store that has been made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Copied {
-    /// Its bytes.
-    pub bytes: u64,
-}
-
 /// What is going on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Events stored; for keys that see everything.
@@ -441,7 +427,7 @@ pub struct Stats {
 }
 
 /// How telling one receiver goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiverStats {
     /// What it is known by, e.g. `url https://ops.example.com`.
@@ -457,7 +443,7 @@ pub struct ReceiverStats {
 }
 
 /// How the configuration stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigState {
     /// 1 at the start, and one more for each time that saved changes were taken over.
@@ -483,7 +469,7 @@ pub struct Reload {
 }
 
 /// A removal of what was older than the gateway keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
     /// When it began.
@@ -501,7 +487,7 @@ pub struct Sweep {
 }
 
 /// Deliveries since the gateway started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryCounts {
     /// New events.
@@ -513,7 +499,7 @@ pub struct DeliveryCounts {
 }
 
 /// What is going on with one agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStats {
     /// Its name.
@@ -572,7 +558,7 @@ pub struct TriggerTest {
 }
 
 /// What a trigger says to stored events of its source.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerTestResult {
     /// Events that were looked at, newest first.
@@ -596,7 +582,7 @@ pub struct TriggerTestResult {
 }
 
 /// What a trigger says to one event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestedEvent {
     /// `evt_…`.
@@ -615,7 +601,7 @@ pub struct TestedEvent {
 }
 
 /// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.
-#[expect(clippy::large_enum_variant, reason = "one at a time is handed on: a box for each run would save nothing")]
+#[allow(clippy::large_enum_variant, reason = "they come one at a time and are not kept")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Activity {

@@ -18,6 +18,7 @@ use crate::query::{EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
 mod declared;
+mod mcp;
 mod replays;
 mod starts;
 mod waits;

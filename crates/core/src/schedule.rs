@@ -2,7 +2,7 @@
 //!
 //! Cron expressions of five fields, or six with seconds first, in a time zone of the IANA database, which is part of the
 //! program. Where clocks go forward, what stands in the skipped hour is due at its end; where they go back, a time that is
-//! named is due once, and a step such as `*/30` goes on through both hours.
+//! named is due once. Only what names every hour goes on through both.
 
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+
+mod wall_clock;
+
+use wall_clock::WallClock;
 
 /// The most ticks that are made up for after downtime: the newest ones.
 pub const MOST_MISSED: usize = 100;
@@ -135,9 +139,9 @@ impl Schedule {
 
     /// The first tick after a moment; none beyond the end of all calendars.
     pub fn next_tick(&self, after: Timestamp) -> Option<Timestamp> {
-        let from = jiff::Timestamp::from_millisecond(after.as_millis()).ok()?.to_zoned(self.zone.clone());
-        let next = self.cron.find_next_occurrence(&from, false).ok()?;
-        Some(Timestamp::from_millis(next.timestamp().as_millisecond()))
+        let after = jiff::Timestamp::from_millisecond(after.as_millis()).ok()?;
+        let next = WallClock { cron: &self.cron, zone: &self.zone }.next_tick(after)?;
+        Some(Timestamp::from_millis(next.as_millisecond()))
     }
 
     /// When a tick's run starts. `seed` is the agent's own, so that several agents do not start together.
@@ -324,6 +328,35 @@ mod tests {
         let all = of(Missed::All);
         assert_eq!((all.due.len(), all.skipped), (5, 0));
         assert_eq!(all.due[0], (at("2026-05-01T01:00:00Z"), 0));
+    }
+
+    #[test]
+    fn what_was_missed_over_a_moved_clock_is_counted_by_the_ticks_that_there_were() {
+        // Both nights and the day after each: the skipped times are one tick at 03:00, the doubled ones four.
+        for (since, now, ticks) in [
+            ("2027-03-27T12:00:00Z", "2027-03-29T12:00:00Z", vec!["2027-03-28T01:00:00Z", "2027-03-29T00:00:00Z"]),
+            ("2027-10-30T12:00:00Z", "2027-10-31T12:00:00Z", vec!["2027-10-31T00:00:00Z"]),
+            // Nobody looked from between the two 02:30 on, or from the end of the skipped hour on.
+            ("2027-10-31T00:50:00Z", "2027-10-31T12:00:00Z", vec![]),
+            ("2027-03-28T01:00:00Z", "2027-03-28T12:00:00Z", vec![]),
+        ] {
+            let of = |missed| schedule("*/15 2 * * *", "Europe/Berlin", missed).ticks(at(since), at(now), GRACE, 0);
+            let quarters = |first: &str| {
+                let first = at(first);
+                (0..4).map(move |n| first.after(n * Duration::from_secs(900)))
+            };
+            let expected: Vec<Timestamp> = match ticks[..] {
+                [] => vec![],
+                [one, next_day] => std::iter::once(at(one)).chain(quarters(next_day)).collect(),
+                [first, ..] => quarters(first).collect(),
+            };
+            assert_eq!(of(Missed::All).due, expected.iter().map(|tick| (*tick, 0)).collect::<Vec<_>>(), "{since}");
+            let passed_over = expected.len().saturating_sub(1) as u64;
+            let last = expected.last().map(|tick| (*tick, passed_over));
+            assert_eq!(of(Missed::Once).due, last.into_iter().collect::<Vec<_>>(), "{since}");
+            assert_eq!((of(Missed::Skip).due, of(Missed::Skip).skipped), (vec![], expected.len() as u64), "{since}");
+            assert_eq!(of(Missed::Skip).through, expected.last().copied(), "{since}");
+        }
     }
 
     #[test]

@@ -74,11 +74,11 @@ async fn measure_workers(project: &Path, time: Duration) -> Value {
     // One that asks last is answered when those before it wait.
     assert_eq!(Connection::open(server.port).await.get("/v1/agents", &key).await.0, 200);
     println!("{IDLE} came in {}", millis(begun.elapsed()));
-    tokio::time::sleep(Duration::from_secs(1)).await; // tidy: allow sleep: what was just done settles before it is measured
+    tokio::time::sleep(Duration::from_secs(1)).await; // tidy: allow sleep: what is measured is a pause
     let with = server.memory_mb();
     let each = (with - rest) * 1024.0 / IDLE as f64;
     let before = server.cpu();
-    tokio::time::sleep(Duration::from_secs(2)).await; // tidy: allow sleep: the time that is measured
+    tokio::time::sleep(Duration::from_secs(2)).await; // tidy: allow sleep: what is measured is a pause
     let cpu = (server.cpu() - before).as_secs_f64() / 2.0;
     let rows = [
         ["memory at rest".to_owned(), format!("{rest:.0} MB"), "≤ 40 MB".to_owned()],

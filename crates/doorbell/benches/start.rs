@@ -144,20 +144,19 @@ async fn stamp_of(stamps: &Path, run: &str) -> Duration {
             return Duration::from_nanos(nanos.parse().unwrap());
         }
         assert!(Instant::now() < deadline, "{run} does not start");
-        tokio::time::sleep(Duration::from_millis(1)).await; // tidy: allow sleep: between two looks at the awaited condition
+        tokio::time::sleep(Duration::from_millis(1)).await; // tidy: allow sleep: between two looks
     }
 }
 
 async fn await_end(connection: &mut Connection, project: &Path, run: &str) {
     let key = std::fs::read_to_string(project.join(".doorbell/key")).unwrap();
     while !connection.get(&format!("/v1/runs/{run}"), key.trim()).await.1.contains("\"succeeded\"") {
-        tokio::time::sleep(Duration::from_millis(1)).await; // tidy: allow sleep: between two looks at the awaited condition
+        tokio::time::sleep(Duration::from_millis(1)).await; // tidy: allow sleep: between two looks
     }
 }
 
 /// Waits until the machine has rested.
 async fn rest(since: Duration) {
     let rested = now().saturating_sub(since);
-    // tidy: allow sleep: the machine rests, which nothing tells
-    tokio::time::sleep(REST.saturating_sub(rested).max(REST / 2)).await;
+    tokio::time::sleep(REST.saturating_sub(rested).max(REST / 2)).await; // tidy: allow sleep: the machine rests
 }

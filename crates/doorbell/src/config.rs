@@ -394,11 +394,15 @@ impl Agent {
     ///
     /// A `key` alone is flow control: an agent serves its keys in turn.
     pub fn flow(&self, trigger: usize) -> Option<Flow> {
-        let controls = |trigger: &Trigger| !trigger.flow.is_default() || trigger.conditions.key.is_some();
-        if !self.triggers.iter().any(controls) {
-            return None;
-        }
+        self.flow_of_others()?;
         self.triggers.iter().find(|other| other.position == trigger).map(|trigger| trigger.flow)
+    }
+
+    /// The flow control of what no trigger starts: none is to be kept to, but if triggers have some, it has its turn with their
+    /// runs.
+    pub fn flow_of_others(&self) -> Option<Flow> {
+        let controls = |trigger: &Trigger| !trigger.flow.is_default() || trigger.conditions.key.is_some();
+        self.triggers.iter().any(controls).then(Flow::default)
     }
 
     /// Whether starts of its runs are limited in time.

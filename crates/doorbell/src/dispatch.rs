@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Retry, StoredEvent};
+use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Released, Retry, StoredEvent};
 
 mod breaker;
 mod carry;
@@ -160,7 +160,7 @@ impl Dispatcher {
     /// Moves on what an earlier process left behind.
     async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
         self.recover_lost(None).await?;
-        self.settle_agents().await
+        self.settle_agents().await.map(drop)
     }
 
     /// The folder of a run.
@@ -322,6 +322,10 @@ impl Dispatcher {
         if effects.due.is_some() {
             self.due.notify_one();
         }
+        // One that was resumed meanwhile has its runs given back already, and this one came after them.
+        if effects.held.iter().any(|agent| self.app.pauses.holds(agent).is_none()) {
+            self.settle_pauses();
+        }
         self.tell_of_all(&effects.superseded);
     }
 
@@ -338,12 +342,26 @@ impl Dispatcher {
         }
     }
 
+    async fn release_due(&self, now: Timestamp, was_set_back: bool) -> Result<Released, Error> {
+        if was_set_back {
+            let ended = self.app.store.end_waits(now.after(clock::SLACK), now).await?;
+            if ended > 0 {
+                tracing::warn!(runs = ended, "runs.clock_set_back: what began to wait in the future is due now");
+            }
+        }
+        self.app.store.release_due(now).await
+    }
+
     /// Queues waiting runs when they are due.
     async fn release_due_runs(self: Arc<Self>) {
+        // Whether the clock was set back while no gateway ran is not known.
+        let mut looked_at = None;
         loop {
             let now = clock::now();
-            let next = match self.app.store.release_due(now).await {
+            let was_set_back = looked_at.is_none_or(|last| now.after(clock::SLACK) < last);
+            let next = match self.release_due(now, was_set_back).await {
                 Ok(released) => {
+                    looked_at = Some(now);
                     released.agents.iter().for_each(|agent| self.wake(agent));
                     released.next
                 }

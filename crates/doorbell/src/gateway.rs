@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use doorbell_client::api::NewKey;
-use futures_util::future::OptionFuture;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -97,10 +96,12 @@ impl Gateway {
         let state = root.join(STATE_FOLDER);
         let project = take_project(&state).await?;
         let store = store::open(&config.store_url, &root).await?;
-        let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`").await?;
+        let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`")?;
         let address = listener.local_addr()?;
-        let admin = config.gateway.admin_listen.map(|wanted| listen(wanted, "`[gateway] admin_listen`"));
-        let admin = OptionFuture::from(admin).await.transpose()?;
+        let admin = match config.gateway.admin_listen {
+            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`")?),
+            None => None,
+        };
         ensure_local_key(store.as_ref(), &root).await?;
         let app = Arc::new(App::new(config, store).await?);
         let _ = app.local_url.set(local_url(address));
@@ -278,10 +279,20 @@ fn found_at(app: &App) -> Address {
     }
 }
 
+/// Connections that may wait to be accepted, if the system allows as many: one for which there is no room tries again only
+/// after a second. `TcpListener::bind` lets 128 wait, which a burst of senders fills.
+const BACKLOG: u32 = 4096;
+
 /// `key`: what chooses another address.
-async fn listen(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(wanted).await;
-    bound.with_context(|| format!("cannot listen on {wanted}: choose another address with {key}"))
+fn listen(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let bind = || {
+        let socket = if wanted.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As `bind` does: an address that was in use a moment ago can be used again.
+        socket.set_reuseaddr(true)?;
+        socket.bind(wanted)?;
+        socket.listen(BACKLOG)
+    };
+    bind().with_context(|| format!("cannot listen on {wanted}: choose another address with {key}"))
 }
 
 /// The URL of an address on this machine: all interfaces are reached by loopback.

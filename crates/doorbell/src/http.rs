@@ -15,6 +15,7 @@ mod body;
 mod error;
 mod ingest;
 mod leases;
+mod mcp;
 mod server;
 mod stream;
 mod waits;
@@ -114,6 +115,7 @@ pub fn routers(
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
+        .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
     let management = management.merge(run_routes()).route("/readyz", get(api::readyz)).merge(leases::routes());

@@ -75,6 +75,29 @@ fn in_words(flaws: &[Flaw]) -> String {
     }
 }
 
+impl Error {
+    /// What the caller is told: a stable code, and what happened. What went wrong inside is for the log.
+    pub fn tell(&self) -> (&'static str, String) {
+        match self {
+            Self::NotFound(_) => ("not_found", self.to_string()),
+            Self::Invalid(detail) => ("invalid_request", detail.clone()),
+            Self::NotAllowed(detail) => ("not_allowed", (*detail).to_owned()),
+            Self::Conflict(code, detail) | Self::Gone(code, detail) => (code, detail.clone()),
+            Self::Precondition(detail) => ("precondition_failed", detail.clone()),
+            Self::Flawed(_) => ("invalid_agent", self.to_string()),
+            // Damage does not go away by asking again.
+            Self::Store(store::Error::Corrupt(what)) => {
+                tracing::error!(error = what, "store.damaged");
+                ("store_damaged", "what is stored of it cannot be read; the gateway's log says more".to_owned())
+            }
+            Self::Store(error) => {
+                tracing::error!(error = error.with_causes(), "store.failed");
+                ("store_unavailable", "the store did not take it; nothing was changed, try again".to_owned())
+            }
+        }
+    }
+}
+
 /// Refuses callers that may only look.
 fn require_owner(caller: &Caller) -> Result<(), Error> {
     match caller {

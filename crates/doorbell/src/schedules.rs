@@ -90,13 +90,21 @@ impl Clock {
     }
 
     /// Has each schedule begin now that was not there before, and forgets those that are gone.
+    ///
+    /// One that was looked at in the future goes on from now too: the clock was ahead then, and without this no tick would
+    /// come until it is that late again. A tick that was started meanwhile is due once more when its time really comes, but
+    /// its delivery key is taken: it counts as a duplicate of the event that there is, and starts nothing.
     async fn keep(&self, in_force: &Snapshot, seen: &mut Seen) -> Result<(), Error> {
         let agents = in_force.config.agents.values();
         let keys = agents.flat_map(|agent| agent.schedules.iter().map(|schedule| key(agent, schedule)));
         let now = clock::now();
+        let is_past = |at: &Timestamp| *at <= now.after(clock::SLACK);
         let wanted: BTreeMap<String, Timestamp> =
-            keys.map(|key| (key.clone(), seen.get(&key).copied().unwrap_or(now))).collect();
-        let kept: Vec<_> = wanted.iter().filter(|(key, _)| !seen.contains_key(*key)).map(note).collect();
+            keys.map(|key| (key.clone(), seen.get(&key).copied().filter(is_past).unwrap_or(now))).collect();
+        let kept: Vec<_> = wanted.iter().filter(|(key, at)| seen.get(*key) != Some(*at)).map(note).collect();
+        for (schedule, until) in seen.iter().filter(|(key, at)| wanted.contains_key(*key) && !is_past(at)) {
+            tracing::warn!(schedule, %until, "schedule.clock_set_back: its ticks go on from now");
+        }
         let dropped: Vec<String> = seen.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
         if !kept.is_empty() || !dropped.is_empty() {
             self.app.store.note(Notes { kept, dropped, ..Notes::default() }).await?;

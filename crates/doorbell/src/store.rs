@@ -32,7 +32,7 @@ pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Re
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{Cancel, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
+pub use queues::{BY_REPLAY, Cancel, CauseKind, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 
@@ -103,6 +103,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// queued in several transactions, so that events need not wait for them.
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released>;
 
+    /// Has the waiting runs be due whose wait began after `began`: the clock was ahead then, and nobody knows by how much, so
+    /// when they are due says nothing. Answers how many.
+    fn end_waits(&self, began: Timestamp, now: Timestamp) -> Answer<'_, usize>;
+
     /// All running runs, whoever holds their lease.
     fn running(&self) -> Answer<'_, Vec<Running>>;
 
@@ -133,11 +137,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Holds the queued and waiting runs of agents that are paused, or not among `agents`, and queues those that were
     /// held so and whose agent is back and active; those that waited for a time that has not come go on waiting. Many are
-    /// moved in several transactions.
-    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()>;
+    /// moved in several transactions. Answers those that ended instead: see [`Store::give_back`].
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, Vec<RunId>>;
 
     /// The same for up to `most` runs that are held because their agent was gone or paused, or because the source of their
-    /// event was paused: the oldest first. Of those of a source, one that would follow newer work of its key ends instead.
+    /// event was paused: the oldest first. One that replaces what is older and would follow newer work of its key ends instead.
     fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack>;
 
     /// Sources for which runs are held ([`NewEvent::paused`]).
@@ -155,6 +159,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Events, newest first, or oldest first from `after` on.
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>>;
+
+    /// How many events there are of a query, whatever its limit.
+    fn count_events(&self, query: EventQuery) -> Answer<'_, u64>;
 
     /// One event.
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>>;
@@ -264,7 +271,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The events that say again what this one said, oldest first.
     fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>>;
 
-    /// Lets a held run go on: queues it, or has it wait for its time.
+    /// Lets a held run go on: queues it, or has it wait for its time. One that waits for its next try, or gathers events, is
+    /// queued now.
     fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
 
     /// Queues a run that failed, was cancelled, superseded or dropped once more, as the same run with all its tries.
@@ -351,11 +359,17 @@ pub struct Start {
 pub enum Admission {
     /// Always.
     Grow,
-    /// Up to this many queued runs that never started; beyond it the oldest of them is dropped.
+    /// Always, unless the agent has a run for the event that is said again: then its outcome stays as it is, and an event that
+    /// is for no other agent is not stored. The run counts for that event, too, so that a redelivery starts no other one.
+    Missing,
+    /// Up to this many runs that wait and never started; beyond it the one of the lowest priority is dropped, and of these
+    /// the oldest. Runs that somebody put back take no place.
     DropOldest(u64),
     /// Up to this many; beyond it the delivery is refused if every agent it would start refuses, else this agent's
     /// outcome is `dropped`.
     Reject(u64),
+    /// Always, and it is held until its agent is resumed: for this reason, which begins with [`PAUSED`]. It ends nothing.
+    Hold(String),
     /// Nothing is started, for this reason.
     Skip(String),
     /// Whether it is to be started could not be found out, for this reason.
@@ -365,7 +379,8 @@ pub enum Admission {
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is stored; one answer per event, in order.
+    /// It is stored; one answer per event, in order. No answer, and nothing was stored, if it is only for agents that miss it
+    /// ([`Admission::Missing`]), and none does.
     Stored(Vec<Accepted>),
     /// Nothing was stored: every agent it would start has a full queue that rejects.
     QueueFull(Vec<String>),
@@ -655,8 +670,12 @@ pub struct RunQuery {
     pub dead_letter: bool,
     /// With this key.
     pub key: Option<String>,
+    /// By a cause of this kind.
+    pub trigger: Option<CauseKind>,
     /// With a smaller sequence: the next page.
     pub before: Option<i64>,
+    /// With a greater sequence, oldest first.
+    pub after: Option<i64>,
     /// At most.
     pub limit: usize,
 }

@@ -1,9 +1,10 @@
 //! Dead letters by what they failed of.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Dead letters by agent and cause.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetterGroups {
     /// The largest first.
     pub groups: Vec<DeadLetterGroup>,
@@ -14,7 +15,7 @@ pub struct DeadLetterGroups {
 }
 
 /// Dead letters of one agent that failed alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetterGroup {
     /// The agent.

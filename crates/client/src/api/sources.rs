@@ -1,11 +1,12 @@
 //! Sources, and what came to them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Pause;
 
 /// A source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Its name.
@@ -33,7 +34,7 @@ pub struct Source {
 }
 
 /// What one credential of a source verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialUse {
     /// The credential's instance.
@@ -45,7 +46,7 @@ pub struct CredentialUse {
 }
 
 /// The sources.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceList {
     /// By name.
     pub sources: Vec<Source>,

@@ -1,12 +1,13 @@
 //! Runs that wait: for a time, an event, the end of another run, an answer. And what their steps came to.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ShownLease;
 
 /// A wish to go on at a time.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewSleep {
     /// The lease; not needed where it is the bearer token of the request.
@@ -17,7 +18,7 @@ pub struct NewSleep {
 }
 
 /// How long something may take: as in `15m`, or in seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Patience {
     /// With its unit.
@@ -27,7 +28,7 @@ pub enum Patience {
 }
 
 /// A wish to go on with an event, or with the end of a run: one of them must be said.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewWait {
     /// The lease; not needed where it is the bearer token of the request.
@@ -51,7 +52,7 @@ pub struct NewWait {
 }
 
 /// A question to people.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewQuestion {
     /// The lease; not needed where it is the bearer token of the request.
@@ -68,7 +69,7 @@ pub struct NewQuestion {
 }
 
 /// What became of a wish to wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GivenBack {
     /// The run.
@@ -80,7 +81,7 @@ pub struct GivenBack {
 }
 
 /// An answer to the question of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewAnswer {
     /// A text, or any other JSON if the question names no answers.
@@ -88,7 +89,7 @@ pub struct NewAnswer {
 }
 
 /// What an answer did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answered {
     /// The run.
@@ -98,7 +99,7 @@ pub struct Answered {
 }
 
 /// What a run waits for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitsFor {
     /// `sleep`, `event`, `run` or `answer`.
@@ -124,7 +125,7 @@ pub struct WaitsFor {
 }
 
 /// What a wait was over by.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResumedBy {
     /// `sleep`, `timeout`, `event`, `run` or `answer`.
@@ -152,7 +153,7 @@ pub struct ResumedBy {
 }
 
 /// A step of a run, without its result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Its key.

@@ -99,7 +99,7 @@ pub async fn hand_out(
     futures_util::future::join_all(sending.collect::<Vec<_>>()).await;
     let deadline = Instant::now() + Duration::from_secs(30);
     while !ledger.all_are_handed_out() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(1)).await; // tidy: allow sleep: between two looks at the awaited condition
+        tokio::time::sleep(Duration::from_millis(1)).await; // tidy: allow sleep: between two looks
     }
     ledger.over.set(true);
     working.into_iter().for_each(|worker| worker.abort());

@@ -7,7 +7,7 @@ use doorbell_core::flow::Rate;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Error, Notes, PAUSED, Standing, Store, Whose};
+use crate::store::{Admission, Error, Notes, PAUSED, Standing, Start, Store, Whose};
 
 /// How the keys of pauses begin among the notes.
 const PREFIX: &str = "pause/";
@@ -96,6 +96,21 @@ impl Pauses {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let found = [all.get(&Paused::Agent(agent.to_owned())), all.get(&Paused::Project)];
         found.into_iter().flatten().find(|pause| pause.resuming.is_none()).cloned()
+    }
+
+    /// Has what is to be started held, if its agent is paused.
+    pub fn hold(&self, starts: &mut [Start]) {
+        // Mostly nothing is.
+        if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return;
+        }
+        for start in starts {
+            if let Some(pause) = self.holds(&start.agent)
+                && !matches!(start.admission, Admission::Skip(_) | Admission::FilterError(_))
+            {
+                start.admission = Admission::Hold(pause.reason());
+            }
+        }
     }
 
     /// How an agent stands.

@@ -137,6 +137,13 @@ pub(super) fn report(error: &anyhow::Error, context: Option<&Context>) -> ExitCo
     ExitCode::from(failure.exit as u8)
 }
 
+/// The code of what went wrong, and what is said of it with what to do: for who reads neither standard error nor exit codes.
+pub(super) fn tell(error: &anyhow::Error, context: &Context) -> (String, String) {
+    let Failure { exit, message, hint, code } = classify(error, context.asks_the_project());
+    let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    (code.unwrap_or_else(|| exit.code().to_owned()), format!("{message}{hint}"))
+}
+
 /// The same for machines, on one line: an object with `error`.
 fn say_json(code: &str, message: &str, hint: Option<&str>) {
     let error = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::known;
 use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
+use crate::store::CauseKind;
 
 /// List runs, newest first, show one, end one, let held ones go on, or answer what one asks
 #[derive(Debug, Args)]
@@ -72,7 +73,7 @@ struct CancelArgs {
     which: Which,
 }
 
-/// Let held runs go on
+/// Let held runs go on, and start those now that wait for their next try or gather events
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  doorbell runs --state held\n  doorbell runs release run_01K…\n  doorbell runs release --agent triage"
@@ -139,6 +140,9 @@ struct Filters {
     /// Caused by this event
     #[arg(long, value_name = "ID", add = completions::events())]
     event: Option<String>,
+    /// By a cause of this kind
+    #[arg(long, value_parser = CauseKind::ALL.map(CauseKind::as_str))]
+    trigger: Option<String>,
     /// At most so many (up to 500) [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
@@ -160,9 +164,17 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
 }
 
 async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
-    let Filters { agent, state, dead_letter, with_key, event, limit, cursor } = filters;
-    let query =
-        RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key: with_key, event, cursor, limit };
+    let Filters { agent, state, dead_letter, with_key, event, trigger, limit, cursor } = filters;
+    let query = RunQuery {
+        agent,
+        state,
+        dead_letter: dead_letter.then_some(true),
+        key: with_key,
+        event,
+        trigger,
+        cursor,
+        limit,
+    };
     let client = context.client()?;
     let page = client.runs(&query).await?;
     if page.runs.is_empty() {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use doorbell_core::id::RunId;
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, Breakers, Change, Leave, Sign, beside};
@@ -112,8 +113,9 @@ impl Dispatcher {
             if let Err(error) = self.settle_sources().await {
                 tracing::error!(error = error.with_causes(), "sources.settle_failed");
             }
-            if let Err(error) = self.settle_agents().await {
-                tracing::error!(error = error.with_causes(), "agents.settle_failed");
+            match self.settle_agents().await {
+                Ok(superseded) => self.tell_of_all(&superseded),
+                Err(error) => tracing::error!(error = error.with_causes(), "agents.settle_failed"),
             }
             self.desks.ring_all();
             self.bells.ring_all();
@@ -137,7 +139,8 @@ impl Dispatcher {
     }
 
     /// Holds what waits for agents that are paused or not in the configuration, and gives back what waits for the others.
-    pub(super) async fn settle_agents(&self) -> Result<(), Error> {
+    /// Answers the runs that ended instead.
+    pub(super) async fn settle_agents(&self) -> Result<Vec<RunId>, Error> {
         let in_force = self.app.current();
         let standing = |agent: &String| (agent.clone(), self.app.pauses.standing(agent));
         let agents = in_force.config.agents.keys().map(standing).collect();

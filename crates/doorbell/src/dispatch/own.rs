@@ -70,7 +70,10 @@ impl Dispatcher {
         let run = clock::new_id();
         let admission = cause.admission;
         // No trigger starts it, so none controls it.
-        let flow = cause.attach.as_ref().map(|_| Flow { when_busy: Some(WhenBusy::Attach), ..Flow::default() });
+        let flow = match &cause.attach {
+            Some(_) => Some(Flow { when_busy: Some(WhenBusy::Attach), ..Flow::default() }),
+            None => self.app.current().config.agents.get(agent).and_then(|agent| agent.flow_of_others()),
+        };
         let start = Start { agent: agent.to_owned(), trigger: 0, run, admission, key: cause.attach, flow };
         let event = NewEvent {
             id: clock::new_id(),
@@ -102,7 +105,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// If the store is unavailable.
-    pub async fn begin(self: &Arc<Self>, event: NewEvent) -> Result<Option<Accepted>, Error> {
+    pub async fn begin(self: &Arc<Self>, mut event: NewEvent) -> Result<Option<Accepted>, Error> {
+        self.app.pauses.hold(&mut event.starts);
         let Acceptance::Stored(stored) = self.app.store.accept(vec![event]).await? else { return Ok(None) };
         let Some(accepted) = stored.into_iter().next() else { return Ok(None) };
         accepted.queued.iter().for_each(|agent| self.wake(agent));

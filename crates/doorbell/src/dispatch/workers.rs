@@ -175,7 +175,8 @@ impl Dispatcher {
                 let count = claimed.len();
                 for (claimed, until) in claimed {
                     bytes += claimed.body.bytes.len();
-                    batch.runs.extend(self.hand(&agent, claimed, until, &wish.worker.worker).await);
+                    // In a box, because most looks find nothing, and thousands may be under way.
+                    batch.runs.extend(Box::pin(self.hand(&agent, claimed, until, &wish.worker.worker)).await);
                 }
                 if count < want {
                     break;

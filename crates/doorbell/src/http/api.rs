@@ -16,6 +16,7 @@ use super::error::Failure;
 use crate::ops;
 
 mod declared;
+mod object;
 mod replays;
 mod starts;
 

@@ -31,7 +31,8 @@ impl FromRequestParts<Shared> for By {
         if let Some(lease) = presented.and_then(Lease::from_token) {
             // What it reaches has no characters that are written otherwise in a path.
             let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
-            let caller = leases::reach(&shared.app, lease, parts.method == Method::GET, &path).await?;
+            // In a box: each request has room for whatever it may ever wait for, and most show a key.
+            let caller = Box::pin(leases::reach(&shared.app, lease, parts.method == Method::GET, &path)).await?;
             return Ok(Self(caller));
         }
         presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(invalid)

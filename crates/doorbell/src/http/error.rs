@@ -111,27 +111,21 @@ impl From<store::Error> for Failure {
 
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
+        let (code, detail) = error.tell();
         match error {
             ops::Error::NotFound(_) => Self::not_found(),
-            ops::Error::Invalid(detail) => Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail),
-            ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
-            ops::Error::Conflict(code, detail) => Self::new(StatusCode::CONFLICT, code, detail),
-            ops::Error::Precondition(detail) => {
-                Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail)
-            }
-            error @ ops::Error::Flawed(_) => {
-                let failure = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_agent", error.to_string());
-                let ops::Error::Flawed(flaws) = error else { return failure };
-                Self { errors: flaws.into_iter().take(MOST_ERRORS).map(view_flaw).collect(), ..failure }
-            }
-            ops::Error::Gone(code, detail) => Self::new(StatusCode::GONE, code, detail),
-            // Damage does not go away by asking again. (A delivery is not answered by this: its sender comes again.)
-            ops::Error::Store(store::Error::Corrupt(what)) => {
-                tracing::error!(error = what, "store.damaged");
-                let detail = "what is stored of it cannot be read; the gateway's log says more";
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_damaged", detail)
-            }
-            ops::Error::Store(error) => error.into(),
+            ops::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
+            ops::Error::NotAllowed(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
+            ops::Error::Conflict(..) => Self::new(StatusCode::CONFLICT, code, detail),
+            ops::Error::Precondition(_) => Self::new(StatusCode::PRECONDITION_FAILED, code, detail),
+            ops::Error::Flawed(flaws) => Self {
+                errors: flaws.into_iter().take(MOST_ERRORS).map(view_flaw).collect(),
+                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+            },
+            ops::Error::Gone(..) => Self::new(StatusCode::GONE, code, detail),
+            // (A delivery is not answered by this: its sender comes again.)
+            ops::Error::Store(store::Error::Corrupt(_)) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail),
+            ops::Error::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_later(),
         }
     }
 }

@@ -289,6 +289,8 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
             None => start,
         })
     });
+    let mut starts: Vec<Start> = starts.collect();
+    app.pauses.hold(&mut starts);
     let headers = kept_headers(source.provider(), delivery);
     NewEvent {
         id: clock::new_id(),
@@ -308,7 +310,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         trace: None,
         replay: None,
         paused: app.pauses.of_source(source.name()),
-        starts: starts.collect(),
+        starts,
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -15,8 +15,8 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -43,8 +43,6 @@ impl Default for Limits {
 
 /// The largest block of headers.
 const LARGEST_HEADERS: usize = 64 * 1024;
-/// Headers of one request.
-const MOST_HEADERS: usize = 256;
 /// How often a connection that sent half a preface is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted (no file descriptors are left).
@@ -146,21 +144,34 @@ impl Drop for Open {
     }
 }
 
+/// How connections are served.
+#[derive(Debug)]
+struct Builders {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    limits: Limits,
+}
+
+impl Builders {
+    fn new(limits: Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        // A request has at most 100 headers, hyper's own limit: for a larger one it fills 16 KiB of the heap with each request,
+        // which waiting connections then hold on to.
+        http1.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(LARGEST_HEADERS);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.header_timeout)
+            .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
+        Self { http1, http2, limits }
+    }
+}
+
 /// Serves until `closing` is cancelled, then lets the answers under way end. `open` counts the connections.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: Gauge, closing: CancellationToken) {
     let slots = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(LARGEST_HEADERS)
-        .max_headers(MOST_HEADERS)
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(limits.header_timeout)
-        .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
+    let builders = Arc::new(Builders::new(limits));
     loop {
         let accepted = async {
             // The semaphore is never closed.
@@ -182,14 +193,12 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
         // Answers are small and wanted now.
         let _ = stream.set_nodelay(true);
         let router = router.clone();
-        let (builder, closing, open) = (builder.clone(), closing.clone(), Open::count(&open));
+        let (builders, closing, open) = (Arc::clone(&builders), closing.clone(), Open::count(&open));
         connections.spawn(async move {
             // Which version of HTTP it is shows in the first bytes. Hyper waits for those without a limit, and what it has
             // read of them makes its buffer twice as large for as long as the connection lives.
             if let Ok(Some(is_http2)) = tokio::time::timeout(limits.header_timeout, speaks_http2(&stream)).await {
-                let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
-                let served = serve_connection(&builder, stream, address, router, limits.header_timeout, closing);
-                served.await;
+                serve_connection(&builders, is_http2, stream, address, router, closing).await;
             }
             drop((slot, open));
         });
@@ -201,14 +210,13 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
     }
 }
 
-/// Serves a connection until it ends, is idle for longer than `idle`, or the gateway closes; then the answers that are
-/// under way are still sent.
+/// Serves a connection until it is over.
 async fn serve_connection(
-    builder: &auto::Builder<TokioExecutor>,
+    builders: &Builders,
+    is_http2: bool,
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-    idle: Duration,
     closing: CancellationToken,
 ) {
     let requests = Arc::new(Requests::default());
@@ -222,7 +230,27 @@ async fn serve_connection(
             Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
         }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let (stream, idle) = (TokioIo::new(stream), builders.limits.header_timeout);
+    // In a box each: a task has room for the largest thing that it may ever hold, and twice for what is handed on. Many
+    // connections only wait, and most of them speak HTTP/1, whose state is the smaller one.
+    if is_http2 {
+        let connection = Box::pin(builders.http2.serve_connection(stream, service));
+        end_in_time(connection, http2::Connection::graceful_shutdown, &requests, idle, closing).await;
+    } else {
+        let connection = Box::pin(builders.http1.serve_connection(stream, service));
+        end_in_time(connection, http1::Connection::graceful_shutdown, &requests, idle, closing).await;
+    }
+}
+
+/// Waits until a connection ends, is idle for longer than `idle`, or the gateway closes; then the answers that are under way
+/// are still sent.
+async fn end_in_time<C: Future>(
+    mut connection: Pin<Box<C>>,
+    shut: fn(Pin<&mut C>),
+    requests: &Requests,
+    idle: Duration,
+    closing: CancellationToken,
+) {
     tokio::select! {
         // Senders break connections all the time; nothing of it is ours to report.
         _ = connection.as_mut() => return,
@@ -230,7 +258,7 @@ async fn serve_connection(
         // HTTP/2 keeps connections open by pings, which say nothing of whether anything is asked.
         () = requests.are_over(idle) => {}
     }
-    connection.as_mut().graceful_shutdown();
+    shut(connection.as_mut());
     let _ = connection.await;
 }
 

@@ -73,6 +73,14 @@ fn out_of_force(name: &str, declared: &Declared, problem: Option<String>) -> api
     }
 }
 
+/// One agent.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub fn get(app: &App, dispatcher: &Dispatcher, caller: &Caller, name: &str) -> Result<api::Agent, Error> {
+    find(app, dispatcher, &app.current(), caller, name).ok_or(Error::NotFound("agent"))
+}
+
 fn view_schedule(schedule: &Schedule, enabled: bool) -> api::Schedule {
     api::Schedule {
         cron: schedule.text().to_owned(),

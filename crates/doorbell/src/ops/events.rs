@@ -21,13 +21,20 @@ use crate::store::{self, EventQuery, StoredEvent};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
-    source: Option<String>,
-    event: Option<String>,
-    outcome: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+    /// Of this source.
+    pub source: Option<String>,
+    /// Of this event: `issues`, `issues.opened` or `github.issues.opened`.
+    pub event: Option<String>,
+    /// With such an outcome; `none`: no agent wanted it.
+    pub outcome: Option<String>,
+    /// Received then or later, RFC 3339.
+    pub since: Option<String>,
+    /// Received before, RFC 3339.
+    pub until: Option<String>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many.
+    pub limit: Option<usize>,
 }
 
 /// Events, newest first.
@@ -36,13 +43,7 @@ pub struct Query {
 /// If the query cannot be understood or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::EventPage, Error> {
     let limit = page_size(query.limit)?;
-    if let Some(outcome) = &query.outcome
-        && !["started", "absorbed", "skipped", "dropped", "filter_error", "none"].contains(&outcome.as_str())
-    {
-        return Err(Error::Invalid(
-            "`outcome` must be started, absorbed, skipped, dropped, filter_error or none".to_owned(),
-        ));
-    }
+    check_outcome(query.outcome.as_deref())?;
     let stored = app.store.events(EventQuery {
         source: query.source,
         event: query.event,
@@ -57,6 +58,18 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Event
     let stored = stored.await?;
     let next_cursor = (stored.len() == limit).then(|| stored.last().map(|event| event.seq.to_string())).flatten();
     Ok(api::EventPage { events: with_outcomes(app, caller, stored).await?, next_cursor })
+}
+
+/// Refuses outcomes that there are not.
+pub(super) fn check_outcome(outcome: Option<&str>) -> Result<(), Error> {
+    const ALL: [&str; 6] = ["started", "absorbed", "skipped", "dropped", "filter_error", "none"];
+    match outcome.is_none_or(|outcome| ALL.contains(&outcome)) {
+        true => Ok(()),
+        false => {
+            let detail = "`outcome` must be started, absorbed, skipped, dropped, filter_error or none";
+            Err(Error::Invalid(detail.to_owned()))
+        }
+    }
 }
 
 /// Events that came after a place in the order of commits, oldest first.
@@ -184,7 +197,8 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     for set in sets.into_iter().filter(|set| *set != stored.trigger_set) {
         let of_set = |agent: &str| event.outcomes.iter().any(|one| one.trigger_set == set && one.agent == agent);
         for mut verdict in explain_by(app, &stored, set, of_set).await? {
-            verdict.reason = format!("when it was delivered again: {}", verdict.reason);
+            let again = if is_replayed(&event, &verdict.agent) { "replayed" } else { "delivered again" };
+            verdict.reason = format!("when it was {again}: {}", verdict.reason);
             verdicts.push(verdict);
         }
     }
@@ -192,6 +206,13 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
         verdicts.iter_mut().for_each(|verdict| say_if_named(verdict, &event.outcomes));
     }
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
+}
+
+/// Whether the agent has the event by a replay of it.
+fn is_replayed(event: &api::Event, agent: &str) -> bool {
+    let reason =
+        event.outcomes.iter().find(|outcome| outcome.agent == agent).and_then(|outcome| outcome.reason.as_ref());
+    reason.is_some_and(|reason| reason.starts_with(store::BY_REPLAY))
 }
 
 /// A replay may name an agent whose triggers want nothing of the event.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use doorbell_client::api;
 use doorbell_core::event::{AGENT, Context, MANUAL};
+use doorbell_core::id::EventId;
 use serde_json::json;
 
 use super::{Error, calls};
@@ -21,7 +22,7 @@ const LONGEST_KEY: usize = 200;
 ///
 /// # Errors
 /// If there is no such agent, or not for this caller; if it is disabled, or its queue is full; if calls would go round or
-/// too deep.
+/// too deep; if the same key was used for something else.
 pub async fn run(
     app: &App,
     dispatcher: &Arc<Dispatcher>,
@@ -41,11 +42,7 @@ pub async fn run(
     if text.len() > LONGEST {
         return Err(Error::Invalid(format!("prompt and input may have {LONGEST} bytes together")));
     }
-    let id = idempotency_key.map(|key| match key.chars().count() {
-        1..=LONGEST_KEY => Ok(key.to_owned()),
-        _ => Err(Error::Invalid(format!("`Idempotency-Key` must have 1 to {LONGEST_KEY} characters"))),
-    });
-    let id = id.transpose()?;
+    let id = idempotency_key.map(read_key).transpose()?;
     let key = id.clone().unwrap_or_else(|| clock::new_id::<doorbell_core::id::OfEvent>().to_string());
     let caller_key = match caller {
         // The same key of another run is another request.
@@ -67,6 +64,11 @@ pub async fn run(
     let Some(caused) = caused else {
         return Err(Error::Conflict("queue_full", format!("the queue of `{agent}` is full; try again later")));
     };
+    if caused.duplicate && !asks_the_same(app, caused.event, &body).await? {
+        let detail =
+            "the same `Idempotency-Key` was used with another `prompt` or `input`: use another key for another run";
+        return Err(Error::Conflict("idempotency_mismatch", detail.to_owned()));
+    }
     let run = caused.outcome.and_then(|outcome| outcome.run);
     let run = run.ok_or_else(|| Error::Conflict("not_started", "it was not started: its queue is full".to_owned()))?;
     tracing::info!(%run, agent, by = caller.name(), duplicate = caused.duplicate, "run.asked_for");
@@ -77,6 +79,20 @@ pub async fn run(
         state,
         duplicate: caused.duplicate,
     })
+}
+
+fn read_key(key: &str) -> Result<String, Error> {
+    match key.chars().count() {
+        1..=LONGEST_KEY => Ok(key.to_owned()),
+        _ => Err(Error::Invalid(format!("`Idempotency-Key` must have 1 to {LONGEST_KEY} characters"))),
+    }
+}
+
+/// Whether the first request with the same key asked for the same. What was forgotten cannot be told from it.
+async fn asks_the_same(app: &App, first: EventId, body: &serde_json::Value) -> Result<bool, Error> {
+    let Some(stored) = app.store.body(first).await? else { return Ok(true) };
+    let stored: serde_json::Value = serde_json::from_slice(&stored.bytes).unwrap_or_default();
+    Ok(["prompt", "input"].iter().all(|field| stored[*field] == body[*field]))
 }
 
 /// What is asked, as the event says it, and by whom.

@@ -28,9 +28,11 @@ mod lists;
 mod lock;
 mod logs;
 mod notes;
+mod places;
 mod queue;
 mod readers;
 mod records;
+mod replayed;
 mod rows;
 mod runs;
 mod schema;
@@ -261,13 +263,14 @@ impl SqliteStore {
         Ok(done)
     }
 
-    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<(), Error> {
+    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<Vec<RunId>, Error> {
         let agents: Arc<BTreeMap<String, Standing>> = Arc::new(agents.into_iter().collect());
+        let mut superseded = Vec::new();
         loop {
             let among = Arc::clone(&agents);
-            if !self.writer.write(move |work| queue::settle(work, &among, now)).await? {
-                return Ok(());
-            }
+            let step = self.writer.write(move |work| queue::settle(work, &among, now)).await?;
+            let Some(mut ended) = step else { return Ok(superseded) };
+            superseded.append(&mut ended);
         }
     }
 }
@@ -303,6 +306,19 @@ impl Store for SqliteStore {
 
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released> {
         Box::pin(self.release_all_due(now))
+    }
+
+    fn end_waits(&self, began: Timestamp, now: Timestamp) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut ended = 0;
+            loop {
+                let some = self.writer.write(move |work| queue::end_waits(work, began, now)).await?;
+                ended += some;
+                if some < queue::STEP {
+                    return Ok(ended);
+                }
+            }
+        })
     }
 
     fn running(&self) -> Answer<'_, Vec<Running>> {
@@ -341,7 +357,7 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(queue::agents_with_work))
     }
 
-    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()> {
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, Vec<RunId>> {
         Box::pin(self.settle(agents, now))
     }
 
@@ -367,6 +383,10 @@ impl Store for SqliteStore {
 
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>> {
         Box::pin(self.readers.read(move |sql| lists::events(sql, &query)))
+    }
+
+    fn count_events(&self, query: EventQuery) -> Answer<'_, u64> {
+        Box::pin(self.readers.read(move |sql| lists::count_events(sql, query)))
     }
 
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>> {

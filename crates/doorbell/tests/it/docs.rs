@@ -34,6 +34,7 @@ fn generated_references_are_what_the_program_says() {
         ("config", "reference/config"),
         ("presets", "reference/presets"),
         ("metrics", "metrics"),
+        ("mcp", "reference/mcp"),
     ];
     for (page, file) in pages {
         let output = project.run(&["reference", page]);

@@ -179,6 +179,21 @@ async fn a_busy_key_skips_or_attaches_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_burst_that_began_while_the_clock_was_ahead_does_not_wait_until_it_is_that_late() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("review", &trigger("debounce = { window = \"1h\", max_wait = \"2h\" }"), "true");
+    let gateway = project.serve();
+    let run = gateway.ring(push(7, "push")).await.runs.remove(0);
+    gateway.kill();
+    let database = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
+    let ahead = "UPDATE runs SET created_at = created_at + ?1, due = due + ?1, gathers_until = gathers_until + ?1";
+    assert_eq!(database.execute(ahead, [365 * 24 * 60 * 60 * 1000_i64]).unwrap(), 1);
+    drop(database);
+    let gateway = project.serve();
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+}
+
+#[tokio::test]
 async fn a_loop_is_held_until_a_person_releases_it_and_a_throttle_says_until_when() {
     let project = Project::new(&format!("{ONE_SOURCE}[defaults]\nmax_per_key = \"2/1h\"\n"));
     project.agent("fixes", &trigger(""), "true");
@@ -210,4 +225,32 @@ async fn a_loop_is_held_until_a_person_releases_it_and_a_throttle_says_until_whe
     let shown = String::from_utf8(project.run(&["stat"]).stdout).unwrap();
     assert!(shown.contains("slow is throttled until"), "{shown}");
     assert_eq!(runs.len(), 6);
+}
+
+#[tokio::test]
+async fn a_pause_of_an_agent_ends_nothing_that_runs_and_nothing_is_dropped_when_it_is_over() {
+    let project = Project::new(ONE_SOURCE);
+    let settings = format!("work_queue_size = 1\n{}", trigger("when_busy = \"replace\""));
+    project.agent("review", &settings, "until test -e go; do sleep 0.05; done");
+    let config = project.read("agents/review/config.toml");
+    project.write("agents/review/config.toml", &format!("{config}cwd = \".\"\n"));
+    let gateway = project.serve();
+    let first = gateway.ring(push(1, "first")).await.runs.remove(0);
+    gateway.in_state(&first, "running").await;
+    gateway.client.pause(Some("review"), &api::NewPause::default()).await.unwrap();
+    let mut held = Vec::new();
+    for number in [1, 2, 3, 4, 5, 1] {
+        held.push(gateway.ring(push(number, "while it is paused")).await.runs.remove(0));
+    }
+    let running = gateway.client.run(&first).await.unwrap().run;
+    assert_eq!((running.state.as_str(), running.cancel_requested_by), ("running", None));
+    assert_eq!(gateway.client.run(&held[5]).await.unwrap().run.state, "held");
+    gateway.client.resume(Some("review"), &api::NewResume::default()).await.unwrap();
+    gateway.in_state(&held[0], "superseded").await;
+    held.push(gateway.ring(push(6, "after it")).await.runs.remove(0));
+    project.write("agents/review/go", "");
+    project.write("go", "");
+    for run in held[1..].iter().chain([&first]) {
+        assert_eq!(gateway.finished(run).await.run.state, "succeeded");
+    }
 }

@@ -13,22 +13,25 @@ use crate::crash::all_ended;
 use crate::support::{Gateway, ONE_SOURCE, Project, environment_of, pids, sample, wait_for, wait_until};
 
 /// Runs that every test run plays, and of how many of them a lost try is not made up for.
-const RUNS: usize = 600;
+const RUNS: usize = 400;
 const ONE_IN: usize = 10;
 /// Senders at once.
 const SENDERS: usize = 32;
 const SCALE: usize = 50;
 const FEW: usize = 5;
+/// What stands in the journal where everything that had begun is over, also what was killed before it could say so.
+const OVER: &str = "=";
 
 /// Two agents whose processes say when they begin and end, in one file: what is written to its end comes in the order in
-/// which it happened. One of them is tried again when it is lost, the other one not.
+/// which it happened. One of them is tried again when it is lost, the other one not. Those that begin while there is a file
+/// `hold` stay until they are killed: however slow the machine is, so many are there at once.
 fn project() -> Project {
     let project = Project::new(ONE_SOURCE);
-    let file = project.path("journal").display().to_string();
+    let [file, hold] = ["journal", "hold"].map(|name| project.path(name).display().to_string());
     // The shell's own `echo` is one write. The end is told on SIGTERM too, which is how a killed gateway's guard ends it.
     let script = format!(
         "me=\"$DOORBELL_AGENT $DOORBELL_RUN_ID $DOORBELL_ATTEMPT\"; trap 'echo \"- $me\" >> {file}; exit 1' TERM\n\
-         echo \"+ $me\" >> {file}; sleep 1; trap '' TERM; echo \"- $me\" >> {file}"
+         echo \"+ $me\" >> {file}; if [ -e {hold} ]; then sleep 600; else sleep 0.1; fi; trap '' TERM; echo \"- $me\" >> {file}"
     );
     let config = |event: &str, scale: usize, on_lost: &str| {
         format!(
@@ -48,6 +51,9 @@ fn most_at_once(project: &Project, agent: &str) -> (usize, BTreeMap<String, BTre
     for line in journal.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let [sign, of, run, attempt] = words[..] else { panic!("{line:?}") };
+        if sign == OVER {
+            live.clear();
+        }
         if of != agent {
             continue;
         }
@@ -93,7 +99,7 @@ fn watch(root: &Path, over: &AtomicBool) -> usize {
     let mut most = 0;
     while !over.load(Ordering::Relaxed) {
         most = most.max(running_now(root, "again"));
-        std::thread::sleep(std::time::Duration::from_millis(20)); // tidy: allow sleep: between two looks
+        std::thread::sleep(std::time::Duration::from_millis(100)); // tidy: allow sleep: between two looks
     }
     most
 }
@@ -139,11 +145,19 @@ async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_
                         receipt
                     }
                 });
-                let receipts: Vec<api::Receipt> = deliveries.buffer_unordered(SENDERS).collect().await;
                 // In the middle: some are done, as many as may be run, most of them wait.
-                wait_until("a third to be done", async || (finished(&gateway).await >= count / 3).then_some(())).await;
+                let middle = async {
+                    let done = async || (finished(&gateway).await >= count / 3).then_some(());
+                    wait_until("a third to be done", done).await;
+                    project.write("hold", "");
+                };
+                let (receipts, ()) = tokio::join!(deliveries.buffer_unordered(SENDERS).collect::<Vec<_>>(), middle);
                 wait_for("as many as may to run", || (running_now(project.root(), "again") == SCALE).then_some(()));
+                std::fs::remove_file(project.path("hold")).unwrap();
                 gateway.kill();
+                let left = || running_now(project.root(), "again") + running_now(project.root(), "once");
+                wait_for("the guard to end what runs", || (left() == 0).then_some(()));
+                project.write("journal", &format!("{}{OVER} all 0 0\n", project.read("journal")));
                 let gateway = project.serve();
                 all_ended(&gateway).await;
                 (receipts, gateway)

@@ -177,3 +177,30 @@ async fn ticks_of_a_paused_agent_gather_in_a_held_run_and_those_of_a_disabled_on
     gateway.client.resume(Some("often"), &NewResume::default()).await.unwrap();
     assert_eq!(gateway.finished(&held.id).await.run.state, "succeeded");
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_silences_no_schedule_and_starts_no_tick_twice() {
+    const YEAR: i64 = 365 * 24 * 60 * 60 * 1000;
+    let project = Project::new(ONE_SOURCE);
+    project.agent("often", &format!("scale = 8\n{EVERY_SECOND}"), "true");
+    let gateway = project.serve();
+    wait_until("a tick", async || ticks(&gateway).await.pop()).await;
+    gateway.kill();
+    // In the second round as when a time really comes at which the clock had been ahead: its ticks were started.
+    for millis in [-YEAR, 5000] {
+        turn_back(&project, millis, 1);
+        let gateway = project.serve();
+        let before = ticks(&gateway).await.len();
+        wait_until("further ticks", async || (ticks(&gateway).await.len() > before + 1).then_some(())).await;
+        gateway.kill();
+    }
+    let gateway = project.serve();
+    let mut times = Vec::new();
+    for tick in ticks(&gateway).await {
+        let body = gateway.client.event_body(&tick.id).await.unwrap();
+        times.push(serde_json::from_slice::<Value>(&body).unwrap()["scheduled_for"].to_string());
+        assert_eq!(tick.outcomes.len(), 1);
+    }
+    let distinct: std::collections::BTreeSet<&String> = times.iter().collect();
+    assert_eq!(distinct.len(), times.len(), "{times:?}");
+}

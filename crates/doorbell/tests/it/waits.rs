@@ -448,7 +448,8 @@ async fn a_command_that_fails_after_it_asked_to_wait_has_failed() {
 async fn the_worker_of_the_docs_that_asks_and_sleeps_does_what_they_say() {
     let project = project("");
     let gateway = project.serve();
-    project.write("worker.py", &blocks(&read("docs/workers.md"), "python")[1]);
+    let examples = blocks(&read("docs/workers.md"), "python");
+    project.write("worker.py", examples.iter().find(|example| example.contains("give_back(\"ask\"")).unwrap());
     let mut command = project.prepare("python3", &["worker.py"]);
     command.env("DOORBELL_URL", &gateway.url).env("DOORBELL_TOKEN", &gateway.key);
     let _worker = Background::start(command);

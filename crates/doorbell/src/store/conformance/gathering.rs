@@ -11,6 +11,7 @@ use crate::store::{Forgetting, Released};
 every_store_keeps! {
     a_burst_is_one_run_that_waits_until_it_is_quiet,
     a_burst_waits_no_longer_than_it_may,
+    a_burst_of_a_time_when_the_clock_was_ahead_is_over_when_it_is_right_again,
     the_newest_event_is_the_runs_own_and_the_others_are_absorbed,
     a_burst_that_two_sources_bring_has_each_delivery_once_and_counts_it_so,
     bursts_of_different_keys_do_not_meet,
@@ -39,6 +40,15 @@ async fn a_burst_is_one_run_that_waits_until_it_is_quiet(store: Arc<dyn Store>) 
     assert_eq!(store.release_due(at(50)).await.unwrap(), Released { agents: vec!["triage".to_owned()], next: None });
     assert_eq!(run(&*store, 1).await.reason, None);
     assert_eq!(take(&*store, 5).await, [1]);
+}
+
+async fn a_burst_of_a_time_when_the_clock_was_ahead_is_over_when_it_is_right_again(store: Arc<dyn Store>) {
+    accept(&*store, keyed("a", 500, gathering())).await;
+    accept(&*store, keyed("b", 10, gathering())).await;
+    assert_eq!(store.end_waits(at(70), at(10)).await.unwrap(), 1, "the other waits as long as it should");
+    store.release_due(at(10)).await.unwrap();
+    assert_eq!(take(&*store, 5).await, [500]);
+    assert_eq!(run(&*store, 10).await.due, Some(at(40)));
 }
 
 async fn a_burst_waits_no_longer_than_it_may(store: Arc<dyn Store>) {

@@ -228,7 +228,7 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Tim
         change(sql, "UPDATE attempts SET reason = NULL, resumed = NULL WHERE run_seq = ?1", [run.seq])?;
         // A key is what the trigger took from the event.
         let forget = "UPDATE runs SET reason = NULL, follow_up_error = NULL, key = NULL, lane = NULL, counted_at = NULL, \
-                      resumed = NULL WHERE seq = ?1";
+                      resumed = NULL, reason_before = NULL WHERE seq = ?1";
         change(sql, forget, [run.seq])?;
     }
     change(sql, "UPDATE outcomes SET reason = NULL WHERE event_seq = ?1", [seq])?;

@@ -173,10 +173,12 @@ pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
         .query_row([seq], |row| Ok(PackedBody { head: row.get(0)?, packed: packed_from_row(row, 1)? }))?)
 }
 
-/// What is selected of outcomes (`o`), and from where.
+/// What is selected of outcomes (`o`), and from where. What went with a run that was dropped is dropped with it, and no more so
+/// once that run is tried again.
 macro_rules! outcome_columns {
     () => {
-        "o.agent, o.kind, r.id, o.trigger, o.reason, o.at, coalesce(o.trigger_set, e.trigger_set) \
+        "o.agent, iif(o.kind = 1 AND r.state = 8, 3, o.kind), r.id, o.trigger, \
+         iif(o.kind = 1 AND r.state = 8, coalesce(r.reason, o.reason), o.reason), o.at, coalesce(o.trigger_set, e.trigger_set) \
          FROM outcomes o JOIN events e ON e.seq = o.event_seq LEFT JOIN runs r ON r.seq = o.run_seq"
     };
 }

@@ -37,12 +37,8 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedCla
     let mut claimed = Vec::with_capacity(found.len());
     for (next, lease) in found.into_iter().zip(&claim.leases) {
         let in_lane = next.is_in_lane();
-        let Next { seq, attempts, .. } = next;
-        if attempts == 0
-            && let Some(count) = work.memory.fresh.get_mut(&claim.agent)
-        {
-            *count = count.saturating_sub(1);
-        }
+        let Next { seq, takes_place, .. } = next;
+        work.memory.count_out(&claim.agent, u64::from(takes_place));
         if in_lane && let Some(by) = flow::outrun(work.sql, seq)? {
             let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
             change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), claim.now.as_millis()])?;
@@ -320,7 +316,8 @@ pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry>
         return Ok(Retry::Overtaken(by));
     }
     let queue = "UPDATE runs SET state = ?2, reason = ?3, finished_at = NULL, due = NULL, dead_letter = 0, failures = 0, \
-                 losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL, paused_source = NULL WHERE seq = ?1";
+                 losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL, \
+                 paused_source = NULL, reason_before = NULL, kept = 1, replaced_by = NULL WHERE seq = ?1";
     change(work.sql, queue, params![seq, QUEUED, format!("tried again by {by}")])?;
     change(work.sql, "DELETE FROM results WHERE run_seq = ?1", [seq])?;
     let started = "UPDATE outcomes SET kind = ?4, reason = NULL WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3 \

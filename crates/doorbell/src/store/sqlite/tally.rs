@@ -144,6 +144,12 @@ pub(super) fn complete(sql: &Connection, tallies: Tallies, queued: &[String]) ->
     Ok(Tallies { oldest_queued, throttled, streaks: streaks(sql)?, ..tallies })
 }
 
+/// Whether runs of an agent are held that go on by themselves.
+pub(super) fn any_come_back(sql: &Connection, agent: &str) -> Outcome<bool> {
+    let any = "SELECT 1 FROM temp.tally WHERE agent = ?1 AND kind IN (-3, -4, -6) AND count > 0 LIMIT 1";
+    Ok(value::<i64>(sql, any, [agent])?.is_some())
+}
+
 /// The numbers, without what [`complete`] adds.
 pub(super) fn read(work: &Work<'_>) -> Outcome<Tallies> {
     let all_of_them = "SELECT agent, kind, count FROM temp.tally WHERE count > 0";
