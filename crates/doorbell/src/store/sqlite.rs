@@ -51,8 +51,7 @@ pub(super) use inspect::inspect;
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Taken,
-    Tallies,
+    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Taken, Tallies,
 };
 use crate::store::{
     Acceptance, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept,

@@ -56,12 +56,7 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<(Vec<PackedCl
 }
 
 /// Ends those that newer runs of their lane are before, and answers the others.
-fn end_outrun(
-    work: &mut Work<'_>,
-    claim: &Claim,
-    found: Vec<Next>,
-    superseded: &mut Vec<RunId>,
-) -> Outcome<Vec<Next>> {
+fn end_outrun(work: &mut Work<'_>, claim: &Claim, found: Vec<Next>, superseded: &mut Vec<RunId>) -> Outcome<Vec<Next>> {
     let mut left = Vec::with_capacity(found.len());
     for next in found {
         let by = if next.is_in_lane() { flow::outrun(work.sql, next.seq)? } else { None };
@@ -186,7 +181,9 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         Some(_) if let Some(by) = replaced_by.filter(|_| goes_on) => {
             (State::Superseded, None, format!("replaced by {by}"))
         }
-        Some(by) if !next.state.is_final() || finish.ended == "lost" => (State::Cancelled, None, format!("cancelled by {by}")),
+        Some(by) if !next.state.is_final() || finish.ended == "lost" => {
+            (State::Cancelled, None, format!("cancelled by {by}"))
+        }
         _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
         _ => (next.state, None, next.reason.clone()),
     };
