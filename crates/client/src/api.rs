@@ -15,6 +15,7 @@ mod replays;
 mod sources;
 mod starts;
 mod waits;
+mod webhooks;
 
 pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
 pub use backup::{Copied, NewCopy};
@@ -28,12 +29,18 @@ pub use notifications::{NotificationAnswer, NotificationAnswers, NotificationTes
 pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
-pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
+pub use sources::{
+    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceWebhook,
+};
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
     StartedRun,
 };
 pub use waits::{Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor};
+pub use webhooks::{
+    CreatedWebhook, Execution, NewWebhook, OwnWebhook, OwnWebhookWish, Rekey, Rekeyed, RotatedWebhook, Rotation,
+    StartedExecution, Success, Webhook, WebhookList, WebhookTest, WebhookTested,
+};
 
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,6 +22,7 @@ mod mcp;
 mod replays;
 mod starts;
 mod waits;
+mod webhooks;
 
 /// How long a single question may take; streams have no end.
 pub const TIMEOUT: Duration = Duration::from_secs(30);

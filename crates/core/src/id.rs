@@ -33,6 +33,9 @@ pub enum OfKey {}
 /// Marker of [`ReplayId`].
 #[derive(Debug)]
 pub enum OfReplay {}
+/// Marker of [`WebhookId`].
+#[derive(Debug)]
+pub enum OfWebhook {}
 
 impl Kind for OfEvent {
     const PREFIX: &'static str = "evt";
@@ -49,6 +52,9 @@ impl Kind for OfKey {
 impl Kind for OfReplay {
     const PREFIX: &'static str = "rpl";
 }
+impl Kind for OfWebhook {
+    const PREFIX: &'static str = "whk";
+}
 
 /// `evt_…`: a stored event.
 pub type EventId = Id<OfEvent>;
@@ -58,6 +64,8 @@ pub type RunId = Id<OfRun>;
 pub type KeyId = Id<OfKey>;
 /// `rpl_…`: events that are carried out once more.
 pub type ReplayId = Id<OfReplay>;
+/// `whk_…`: a webhook that was made at run time.
+pub type WebhookId = Id<OfWebhook>;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const LENGTH: usize = 26;

@@ -230,6 +230,12 @@ pub trait Provider: Debug + Send + Sync {
     /// If the secret is blank or not of the form that the protocol asks for.
     fn prepare(&self, secret: &Secret) -> Result<Key, InvalidKey>;
 
+    /// A new secret made of these random bytes, where whoever sets the webhook up chooses it; none where the sender makes it.
+    fn make_secret(&self, random: [u8; 32]) -> Option<Secret> {
+        let _ = random;
+        None
+    }
+
     /// The methods that its deliveries and handshakes come by.
     fn methods(&self) -> &[Method] {
         const POST: [Method; 1] = [Method::POST];

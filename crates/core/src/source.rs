@@ -1,9 +1,12 @@
 //! A source: a named endpoint of one provider with its signing keys.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::{Context, Value};
 use crate::provider::{Key, Provider};
+use crate::time::Timestamp;
 
 /// What makes two deliveries the same event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Source {
     keys: Vec<NamedKey>,
     dedup: Dedup,
     ignored: Vec<String>,
+    /// Until when some of the keys verify, by instance.
+    retiring: BTreeMap<String, Timestamp>,
 }
 
 /// The fields of a context that say who caused an event.
@@ -69,7 +74,7 @@ impl Source {
         match (keys.is_empty(), allow_unsigned) {
             (true, false) => Err(InvalidSource::Unsigned),
             (false, true) => Err(InvalidSource::Contradiction),
-            _ => Ok(Self { name: name.into(), provider, keys, dedup, ignored: Vec::new() }),
+            _ => Ok(Self { name: name.into(), provider, keys, dedup, ignored: Vec::new(), retiring: BTreeMap::new() }),
         }
     }
 
@@ -77,6 +82,13 @@ impl Source {
     #[must_use]
     pub fn ignoring(mut self, senders: Vec<String>) -> Self {
         self.ignored = senders;
+        self
+    }
+
+    /// The same source, some of whose keys verify until a time only, by instance: a rotation is under way.
+    #[must_use]
+    pub fn retiring(mut self, until: BTreeMap<String, Timestamp>) -> Self {
+        self.retiring = until;
         self
     }
 
@@ -118,6 +130,15 @@ impl Source {
     /// Its keys; none if it was said to take unsigned deliveries.
     pub fn keys(&self) -> &[NamedKey] {
         &self.keys
+    }
+
+    /// Those of them that verify what is received at this time.
+    pub fn keys_at(&self, now: Timestamp) -> Cow<'_, [NamedKey]> {
+        let holds = |key: &&NamedKey| self.retiring.get(&key.instance).is_none_or(|until| now < *until);
+        match self.retiring.is_empty() || self.keys.iter().all(|key| holds(&key)) {
+            true => Cow::Borrowed(&self.keys),
+            false => Cow::Owned(self.keys.iter().filter(holds).cloned().collect()),
+        }
     }
 
     /// What makes two deliveries the same event.

@@ -85,9 +85,12 @@ pub fn verify(source: &Arc<Source>, delivery: &Arc<Delivery>) -> Result<Verified
         // `Source::new` lets this happen only with `allow_unsigned`.
         None
     } else {
-        let index = source.provider().verify(source.keys(), delivery)?;
-        debug_assert!(index < source.keys().len());
-        Some(index)
+        let keys = source.keys_at(delivery.received_at);
+        if keys.is_empty() {
+            return Err(Rejection::mismatch("every secret of this source has ended"));
+        }
+        let made_it = &keys[source.provider().verify(&keys, delivery)?];
+        source.keys().iter().position(|key| key.instance == made_it.instance)
     };
     Ok(Verified { source: Arc::clone(source), delivery: Arc::clone(delivery), key })
 }

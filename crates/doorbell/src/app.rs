@@ -19,6 +19,7 @@ use crate::conditions::Pool;
 use crate::config::Config;
 use crate::store::{ApiKey, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
+use crate::vault::Vault;
 
 mod declared;
 mod pauses;
@@ -28,13 +29,14 @@ mod signs;
 mod snapshot;
 mod untold;
 mod waits;
+pub mod webhooks;
 
 pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
-pub use snapshot::{InForce, Snapshot};
+pub use snapshot::{InForce, Snapshot, Turn};
 pub use untold::Untold;
 pub use waits::Waits;
 
@@ -54,6 +56,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// The threads that evaluate conditions of triggers.
     pub conditions: Pool,
+    /// What opens the secrets that are stored.
+    pub vault: Vault,
     /// API keys and run tokens.
     pub access: Access,
     /// Which secrets verify deliveries.
@@ -104,13 +108,21 @@ impl App {
         }
         let metrics = Metrics::new(clock::now());
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
-        let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
+        let state = root.join(STATE_FOLDER);
+        let vault = Vault::open(&state, config.origin.master_key().as_deref())?;
+        if let Some(broken) = vault.broken() {
+            tracing::error!(error = broken, "master_key.unreadable: it is not written over; put the right one there");
+        }
+        let snapshot = Snapshot::prepare(config, store.as_ref(), &vault, 1).await?;
+        snapshot.hooks.warn_of_locked();
+        let in_force = InForce::new(snapshot);
         Ok(Self {
-            state: root.join(STATE_FOLDER),
+            state,
             root,
             in_force,
             store,
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
+            vault,
             access,
             secret_uses,
             pauses,

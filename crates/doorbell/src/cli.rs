@@ -37,12 +37,14 @@ mod replay;
 mod ring;
 mod run;
 mod runs;
+mod secrets;
 mod serve;
 mod settings;
 mod sources;
 mod stat;
 mod time;
 mod triggers;
+mod webhooks;
 mod why;
 
 /// A self-hosted webhook gateway that starts agents.
@@ -108,12 +110,14 @@ enum Command {
     Stat(stat::StatArgs),
     Doctor(doctor::DoctorArgs),
     Sources(sources::SourcesArgs),
+    Webhooks(webhooks::WebhooksArgs),
     Providers(providers::ProvidersArgs),
     Agents(agents::AgentsArgs),
     Triggers(triggers::TriggersArgs),
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
+    Secrets(secrets::SecretsArgs),
     Notify(notify::NotifyArgs),
     Backup(backup::BackupArgs),
     Mcp(mcp::McpArgs),
@@ -207,12 +211,14 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Doctor(args) => return doctor::run(context, args).await,
         Command::Stat(args) => stat::run(context, args).await?,
         Command::Sources(args) => sources::run(context, args).await?,
+        Command::Webhooks(args) => webhooks::run(context, args).await?,
         Command::Providers(args) => return providers::run(context, args),
         Command::Agents(args) => agents::run(context, args).await?,
         Command::Triggers(args) => triggers::run(context, args).await?,
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
+        Command::Secrets(args) => secrets::run(context, args).await?,
         Command::Notify(args) => return notify::run(context, args).await,
         Command::Backup(args) => backup::run(context, args).await?,
         Command::Mcp(args) => mcp::run(context, args).await?,

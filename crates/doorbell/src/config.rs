@@ -12,6 +12,7 @@ use std::time::Duration;
 use doorbell_core::flow::Flow;
 use doorbell_core::pattern::Pattern;
 use doorbell_core::prompt::Template;
+use doorbell_core::provider::Provider;
 use doorbell_core::run::Policy;
 use doorbell_core::schedule::Schedule;
 use doorbell_core::secret::Secret;
@@ -412,6 +413,11 @@ impl Agent {
 }
 
 impl Config {
+    /// Every provider that a source of this project can have, as its type alone makes it.
+    pub fn all_providers(&self) -> Vec<Arc<dyn Provider>> {
+        providers().into_iter().chain(self.providers.values().map(|own| Arc::clone(&own.provider))).collect()
+    }
+
     /// A trigger that is in no file, given as JSON; checked as those of agents are.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, delete, get, post};
+use axum::routing::{any, delete, get, patch, post};
 
 use crate::app::App;
 use crate::dispatch::Dispatcher;
@@ -39,6 +39,7 @@ pub struct Shared {
     captures: Arc<ingest::RejectionCap>,
     certificates: Arc<ingest::Certificates>,
     confirmations: ingest::Confirmations,
+    own_limits: Arc<ingest::OwnLimits>,
     /// Ends the streams when the gateway closes: they would hold it open.
     closing: tokio_util::sync::CancellationToken,
 }
@@ -82,6 +83,20 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/resume", post(api::resume_all))
 }
 
+/// Webhooks that are made at run time.
+fn webhook_routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/agents/{name}/webhooks", get(api::list_webhooks).post(api::create_webhook))
+        .route("/v1/agents/{name}/webhooks/{id}", delete(api::delete_webhook))
+        .route("/v1/agents/{name}/webhooks/{id}/rotate", post(api::rotate_webhook))
+        .route("/v1/agents/{name}/webhooks/{id}/activate", post(api::activate_webhook))
+        .route("/v1/agents/{name}/webhooks/{id}/deliveries", get(api::webhook_deliveries))
+        .route("/v1/agents/{name}/webhooks/{id}/test", post(api::test_webhook))
+        .route("/v1/secrets/rekey", post(api::rekey))
+        .route("/agents/{name}", patch(api::set_own_webhook))
+        .route("/agents/{name}/executions/{id}", get(api::show_execution))
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
 pub fn routers(
     app: Arc<App>,
@@ -100,6 +115,7 @@ pub fn routers(
         captures: Arc::new(ingest::RejectionCap::default()),
         certificates: Arc::new(ingest::Certificates::default()),
         confirmations: ingest::Confirmations::default(),
+        own_limits: Arc::new(ingest::OwnLimits::default()),
         closing,
     };
     let management = Router::new()
@@ -118,10 +134,16 @@ pub fn routers(
         .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management.merge(run_routes()).route("/readyz", get(api::readyz)).merge(leases::routes());
+    let management = management
+        .merge(run_routes())
+        .merge(webhook_routes())
+        .route("/readyz", get(api::readyz))
+        .merge(leases::routes());
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
+        .route("/v1/hooks/{id}", any(ingest::by_hook))
+        .route("/agents/{name}/webhook", any(ingest::by_agent))
         .route("/healthz", get(api::healthz));
     let finish = |router: Router<Shared>| {
         let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);

@@ -20,3 +20,4 @@ pub mod schedules;
 pub mod store;
 pub mod sweep;
 pub mod telemetry;
+pub mod vault;

@@ -20,15 +20,18 @@ pub mod forget;
 pub mod keys;
 pub mod leases;
 pub mod notifications;
+pub mod own_webhook;
 pub mod pauses;
 pub mod replays;
 pub mod runs;
+pub mod secrets;
 pub mod starts;
 pub mod stats;
 pub mod steps;
 pub mod triggers;
 mod view;
 pub mod waits;
+pub mod webhooks;
 pub mod workers;
 
 pub use view::view_event;
@@ -58,6 +61,9 @@ pub enum Error {
     /// It was there and is no more: a stable code, and what is known of it.
     #[error("{1}")]
     Gone(&'static str, String),
+    /// Stored secrets cannot be sealed or opened: what is wrong with the master key, and what to do.
+    #[error("{0}")]
+    Locked(String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -84,6 +90,7 @@ impl Error {
             Self::NotAllowed(detail) => ("not_allowed", (*detail).to_owned()),
             Self::Conflict(code, detail) | Self::Gone(code, detail) => (code, detail.clone()),
             Self::Precondition(detail) => ("precondition_failed", detail.clone()),
+            Self::Locked(detail) => ("master_key_unavailable", detail.clone()),
             Self::Flawed(_) => ("invalid_agent", self.to_string()),
             // Damage does not go away by asking again.
             Self::Store(store::Error::Corrupt(what)) => {

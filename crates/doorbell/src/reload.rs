@@ -118,21 +118,22 @@ impl Reloader {
     }
 
     async fn put_in_force(&mut self, mut config: Config) {
-        let _turn = self.app.in_force.turn().await;
+        let turn = self.app.in_force.turn().await;
         let old = self.app.current();
-        let kept = changes::keep_what_needs_a_restart(&mut config, &old.config);
+        let kept = changes::keep_what_needs_a_restart(&mut config, &old.base);
         // What was declared stays, and is read with what the files say now.
-        let declarations = old.config.declarations();
+        let declarations = old.base.declarations();
         let Ok(config) = tokio::task::spawn_blocking(move || config.with_declared(declarations)).await else {
             return self.refuse("reading what is declared panicked".to_owned());
         };
-        let mut changes = changes::list(&old.config, &config);
-        for warning in config.warnings.iter().filter(|warning| !old.config.warnings.contains(warning)) {
+        let mut changes = changes::list(&old.base, &config);
+        for warning in config.warnings.iter().filter(|warning| !old.base.warnings.contains(warning)) {
             tracing::warn!("config.warning: {warning}");
         }
-        match Snapshot::prepare(config, self.app.store.as_ref(), old.generation + 1).await {
+        match self.app.prepare(config, &turn).await {
             Ok(snapshot) => {
                 let snapshot = self.app.in_force.replace(snapshot);
+                snapshot.hooks.warn_of_locked();
                 let said = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
                 tracing::info!(generation = snapshot.generation, changed = %said, "config.reloaded");
                 kept.iter().for_each(|sentence| tracing::warn!("config.needs_restart: {sentence}"));

@@ -26,6 +26,7 @@ mod notes;
 mod queues;
 mod sqlite;
 mod waits;
+mod webhooks;
 
 pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
@@ -35,6 +36,7 @@ pub use notes::{DeadLetter, Notes};
 pub use queues::{BY_REPLAY, Cancel, CauseKind, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
+pub use webhooks::{Resealed, SealedSecret, StoredSecret, StoredWebhook, Webhook, WebhookChange};
 
 /// What a verb answers.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -216,6 +218,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// What every credential of every source verified so far, by name.
     fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>>;
+
+    /// All webhooks that were made at run time, oldest first, each with its secrets.
+    fn webhooks(&self) -> Answer<'_, Vec<StoredWebhook>>;
+
+    /// Makes a webhook, or brings it to how it is to stand, with a new secret if there is one: all or nothing. Secrets that
+    /// do not verify any more go.
+    fn put_webhook(&self, change: WebhookChange) -> Answer<'_, ()>;
+
+    /// Replaces secrets of webhooks by the same ones, sealed with another master key: all or nothing. One that was changed
+    /// meanwhile stays as it is. Answers how many were replaced.
+    fn reseal_secrets(&self, secrets: Vec<Resealed>) -> Answer<'_, usize>;
+
+    /// How many runs of an agent that deliveries to a source started are not over, counted up to `most`.
+    fn unfinished(&self, agent: String, source: String, most: usize) -> Answer<'_, usize>;
 
     /// Counts for people and metrics.
     fn stats(&self) -> Answer<'_, Stats>;

@@ -12,7 +12,7 @@ const ALL: &[&str] = &["*"];
 
 /// Module of the gateway → the modules it may name (itself always). Edit here, and the map in ARCHITECTURE.md with it.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("app", &["clock", "conditions", "config", "store", "telemetry"]),
+    ("app", &["clock", "conditions", "config", "store", "telemetry", "vault"]),
     ("cli", ALL),
     ("clock", &[]),
     ("conditions", &[]),
@@ -42,13 +42,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["app", "clock", "conditions", "config", "dispatch", "mcp", "notify", "ops", "store", "telemetry"]),
     ("mcp", &["app", "dispatch", "ops"]),
     ("notify", &["app", "clock", "config", "dispatch", "runtime", "store", "telemetry"]),
-    ("ops", &["app", "clock", "conditions", "config", "dispatch", "files", "notify", "store", "telemetry"]),
+    ("ops", &["app", "clock", "conditions", "config", "dispatch", "files", "notify", "store", "telemetry", "vault"]),
     ("reload", &["app", "clock", "config"]),
     ("runtime", &["clock", "config", "files", "store"]),
     ("schedules", &["app", "clock", "config", "dispatch", "store"]),
     ("store", &["files"]),
     ("sweep", &["app", "clock", "dispatch", "files", "store"]),
     ("telemetry", &["config", "store"]),
+    ("vault", &["clock", "files"]),
 ];
 
 /// Names that only some places may use.

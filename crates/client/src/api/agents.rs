@@ -31,6 +31,9 @@ pub struct Agent {
     /// Why its runs wait, if its URL fails so often that it is not asked for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<String>,
+    /// How its own webhook is proved, if it is enabled: `bearer`, `hmac`, `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_webhook: Option<String>,
     /// `file`, or `api` if it was declared there.
     #[serde(default)]
     pub managed_by: String,

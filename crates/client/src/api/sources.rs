@@ -31,6 +31,26 @@ pub struct Source {
     /// Its pause: what comes is taken, and the runs that it would start are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// The webhook that it is, if it was made at run time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<SourceWebhook>,
+}
+
+/// That a source is a webhook that was made at run time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceWebhook {
+    /// The agent that it starts.
+    pub agent: String,
+    /// Its label.
+    pub name: String,
+    /// Whether it is the agent's own webhook, at the agent's URL.
+    pub own: bool,
+    /// `user` or `agent`.
+    pub created_by: String,
+    /// Why its deliveries are answered with 503; none if nothing is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What one credential of a source verified.

@@ -80,6 +80,10 @@ impl Provider for Generic {
         }
     }
 
+    fn make_secret(&self, random: [u8; 32]) -> Option<Secret> {
+        Some(Secret::new(encode_hex(&random)))
+    }
+
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
         let name = self.header.as_str();
         let header = proof::header(delivery, name)?;

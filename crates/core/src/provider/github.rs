@@ -101,6 +101,10 @@ impl Provider for Github {
         Key::hmac(hmac::HMAC_SHA256, secret)
     }
 
+    fn make_secret(&self, random: [u8; 32]) -> Option<Secret> {
+        Some(Secret::new(encode_hex(&random)))
+    }
+
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
         // Never the SHA-1 beside it: whoever can forge that one would choose it.
         let header = proof::header(delivery, SIGNATURE)?;

@@ -149,6 +149,10 @@ impl Provider for Standard {
         }
     }
 
+    fn make_secret(&self, random: [u8; 32]) -> Option<Secret> {
+        Some(Secret::new(format!("{WHSEC}{}", encode_base64(&random))))
+    }
+
     fn verify(&self, keys: &[NamedKey], delivery: &Delivery) -> Result<usize, Rejection> {
         let names = family(delivery);
         let text = |name: &str| proof::header(delivery, name);

@@ -8,15 +8,22 @@ use doorbell_core::time::Timestamp;
 use doorbell_core::trigger::Trigger;
 use tokio::sync::watch;
 
+use super::App;
+use super::webhooks::{self, Hooks};
 use crate::clock;
 use crate::config::Config;
 use crate::store::{Error, Store};
+use crate::vault::Vault;
 
 /// A configuration with what follows from it.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The configuration.
+    /// The configuration as files and declarations have it: what the next one is made of.
+    pub base: Config,
+    /// The same with the webhooks that were made at run time laid over it, as sources and triggers.
     pub config: Config,
+    /// Those webhooks.
+    pub hooks: Hooks,
     /// Its triggers.
     pub matcher: Matcher,
     /// The version under which the store keeps them.
@@ -28,18 +35,48 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Keeps the trigger set, so that it is stored before any event is matched with it.
-    ///
-    /// # Errors
-    /// If the store is unavailable.
-    pub async fn prepare(config: Config, store: &dyn Store, generation: u64) -> Result<Self, Error> {
-        let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
+    /// What is in force by this configuration and by what is stored. Keeps the trigger set, so that it is stored before any
+    /// event is matched with it; what a webhook of the store starts is told by the store itself, and not kept in it.
+    pub(super) async fn prepare(
+        base: Config,
+        store: &dyn Store,
+        vault: &Vault,
+        generation: u64,
+    ) -> Result<Self, Error> {
         let now = clock::now();
-        let text = serde_json::to_string(&triggers).map_err(|error| Error::Unavailable(Box::new(error)))?;
+        let mut config = base.clone();
+        let hooks = webhooks::lay_over(&mut config, store.webhooks().await?, vault, now);
+        let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
+        let kept: Vec<&Trigger> = triggers.iter().filter(|trigger| hooks.get(&trigger.source).is_none()).collect();
+        let text = serde_json::to_string(&kept).map_err(|error| Error::Unavailable(Box::new(error)))?;
         let trigger_set = store.keep_trigger_set(text, now).await?;
-        Ok(Self { config, matcher: Matcher::new(triggers), trigger_set, generation, loaded_at: now })
+        Ok(Self { base, config, hooks, matcher: Matcher::new(triggers), trigger_set, generation, loaded_at: now })
     }
 }
+
+impl App {
+    /// Makes the next snapshot of another configuration and of the webhooks that are stored. The caller puts it in force.
+    ///
+    /// # Errors
+    /// If the store is unavailable; then nothing changed.
+    pub async fn prepare(&self, base: Config, _turn: &Turn<'_>) -> Result<Snapshot, Error> {
+        let generation = self.current().generation + 1;
+        Snapshot::prepare(base, self.store.as_ref(), &self.vault, generation).await
+    }
+
+    /// Puts the webhooks in force that are stored now, beside the same configuration.
+    ///
+    /// # Errors
+    /// If the store is unavailable; then what was in force stays.
+    pub async fn renew(&self, _turn: &Turn<'_>) -> Result<Arc<Snapshot>, Error> {
+        let old = self.current();
+        let snapshot = Snapshot::prepare(old.base.clone(), self.store.as_ref(), &self.vault, old.generation).await?;
+        Ok(self.in_force.amend(Snapshot { loaded_at: old.loaded_at, ..snapshot }))
+    }
+}
+
+/// The turn of whoever stores a change and puts it in force.
+pub type Turn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 /// The snapshot in force, and why the newest try to replace it failed.
 #[derive(Debug)]
@@ -59,8 +96,9 @@ impl InForce {
         }
     }
 
-    /// The turn of whoever makes another snapshot of the one in force: held until it is replaced, so that no change is lost.
-    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+    /// The turn of whoever makes another snapshot of the one in force: held until it is replaced, so that no change is lost,
+    /// and none is put in force in another order than it was stored.
+    pub async fn turn(&self) -> Turn<'_> {
         self.turn.lock().await
     }
 

@@ -12,8 +12,9 @@ use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
 use super::time::{Clock, short};
+use super::webhooks;
 
-/// List the agents, show one, or declare one that has no files
+/// List the agents, show one, declare one that has no files, or change one's own webhook
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct AgentsArgs {
@@ -26,13 +27,15 @@ Examples:
   doorbell agents
   doorbell agents show triage
   doorbell agents declare triage --file agent.json
-  doorbell agents rm triage";
+  doorbell agents rm triage
+  doorbell agents webhook triage --enable";
 
 #[derive(Debug, Subcommand)]
 enum AgentsCommand {
     Show(ShowArgs),
     Declare(DeclareArgs),
     Rm(RmArgs),
+    Webhook(webhooks::OwnArgs),
 }
 
 /// Show an agent: what starts it, and what was declared of it, by whom and when
@@ -72,6 +75,7 @@ pub(super) async fn run(context: &Context, args: AgentsArgs) -> anyhow::Result<(
         Some(AgentsCommand::Show(args)) => show(context, &args.name).await,
         Some(AgentsCommand::Declare(args)) => declare(context, &args).await,
         Some(AgentsCommand::Rm(args)) => remove(context, &args.name).await,
+        Some(AgentsCommand::Webhook(args)) => webhooks::own(context, args).await,
     }
 }
 
@@ -153,6 +157,12 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     for (agent, why) in list.agents.iter().filter_map(|agent| Some((&agent.name, agent.problem.as_ref()?))) {
         output::note(output::escape_terminal(&format!("{agent}: what was declared is not in force: {why}")));
     }
+    for agent in list.agents.iter().filter(|agent| agent.own_webhook.as_deref() == Some("none")) {
+        let name = output::escape_terminal(&agent.name);
+        output::note(format!(
+            "warning: anybody can start {name}: its own webhook takes requests without authentication"
+        ));
+    }
     Ok(())
 }
 
@@ -194,6 +204,7 @@ mod tests {
             schedules: Vec::new(),
             pause: None,
             breaker: None,
+            own_webhook: None,
             managed_by: "file".to_owned(),
             problem: None,
         };

@@ -178,14 +178,14 @@ fn check(all: &[Arc<dyn Provider>], kind: &str, field: &str, secret: &Secret) ->
     Ok(())
 }
 
-fn read_stdin() -> anyhow::Result<Secret> {
+pub(super) fn read_stdin() -> anyhow::Result<Secret> {
     const MOST: u64 = 1 << 20;
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MOST).read_to_end(&mut bytes).context("cannot read standard input")?;
     Ok(without_line_end(&bytes))
 }
 
-fn ask(what: &str) -> anyhow::Result<Secret> {
+pub(super) fn ask(what: &str) -> anyhow::Result<Secret> {
     if !std::io::stdin().is_terminal() {
         let message = "there is no terminal to ask for the secret on";
         return Err(Failure::usage(message).hint("pipe it in with --stdin; it is never an argument").into());

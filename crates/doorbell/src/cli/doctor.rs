@@ -150,6 +150,7 @@ async fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(secrets::check(subject));
     findings.extend(permissions::check(subject));
     findings.extend(gateway::check(subject).await);
+    findings.extend(gateway::check_webhooks(subject).await);
     findings.extend(gateway::check_leftovers(subject).await);
     let inspected = database::inspect(subject).await;
     findings.extend(inspected.iter().flat_map(|inspected| database::check(subject, inspected)));

@@ -162,10 +162,10 @@ async fn remove_one(context: &Context, id: &str) -> anyhow::Result<RemovedKey> {
 }
 
 /// No gateway runs, so that the project's store is nobody's.
-struct NobodyThere;
+pub(super) struct NobodyThere;
 
 /// What a gateway answered; or that the project's store is to be asked, because none runs.
-fn nobody_there<T>(context: &Context, asked: anyhow::Result<T>) -> anyhow::Result<Result<T, NobodyThere>> {
+pub(super) fn nobody_there<T>(context: &Context, asked: anyhow::Result<T>) -> anyhow::Result<Result<T, NobodyThere>> {
     match asked {
         Err(error) if context.asks_the_project() && is_nobody_there(&error) => Ok(Err(NobodyThere)),
         asked => asked.map(Ok),
@@ -179,7 +179,7 @@ fn is_nobody_there(error: &anyhow::Error) -> bool {
 }
 
 /// The project's configuration and store.
-async fn open(root: &Path) -> anyhow::Result<(Config, Arc<dyn Store>)> {
+pub(super) async fn open(root: &Path) -> anyhow::Result<(Config, Arc<dyn Store>)> {
     let config = config::load(root, &Environment::read(), &[])?;
     files::make_private_folder(&root.join(STATE_FOLDER))?;
     let store = store::open(&config.store_url, root).await?;

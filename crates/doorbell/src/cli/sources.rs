@@ -1,7 +1,7 @@
 //! `doorbell sources`: where deliveries come in.
 
 use clap::{Args, Subcommand};
-use doorbell_client::api::{CapturedSecret, CredentialUse, Delivery, Source};
+use doorbell_client::api::{CapturedSecret, CredentialUse, Delivery, Source, SourceWebhook};
 
 mod pauses;
 
@@ -146,12 +146,22 @@ fn row(source: &Source, clock: &Clock) -> [String; 4] {
         true => source.credential_uses.iter().map(|used| credential(used, clock)).collect::<Vec<_>>().join("; "),
         false => "nothing: takes unsigned deliveries".to_owned(),
     };
+    let verified = match &source.webhook {
+        Some(SourceWebhook { problem: Some(problem), .. }) => format!("answers 503: {problem}"),
+        _ => verified,
+    };
+    let made = source.webhook.as_ref().map_or_else(String::new, |webhook| match webhook.own {
+        true => format!("; made at run time: {}'s own webhook", webhook.agent),
+        false => {
+            format!("; made at run time by a {}: \"{}\", starts {}", webhook.created_by, webhook.name, webhook.agent)
+        }
+    });
     let name = match &source.pause {
         None => source.name.clone(),
         Some(pause) if pause.resuming => format!("{} (resuming)", source.name),
         Some(_) => format!("{} (paused)", source.name),
     };
-    [name, source.provider.clone(), source.url.clone(), verified]
+    [name, source.provider.clone(), source.url.clone(), verified + &made]
 }
 
 /// `old: 12 deliveries, last 09:30:00`.
@@ -274,15 +284,19 @@ async fn deliveries(context: &Context, args: &DeliveriesArgs) -> anyhow::Result<
             (true, true) => format!("nothing was refused among the newest {}", args.limit),
         });
     } else {
-        let clock = Clock::here();
-        let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "FROM", "WHY"]).wrapping_last();
-        list.deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
-        table.print()?;
+        print_deliveries(&list.deliveries)?;
     }
     if is_full && i64::from(args.limit) < MOST {
         output::note(format!("more: --limit {MOST}"));
     }
     Ok(())
+}
+
+pub(super) fn print_deliveries(deliveries: &[Delivery]) -> anyhow::Result<()> {
+    let clock = Clock::here();
+    let mut table = Table::new(&["TIME", "STATUS", "AGAIN", "EVENT", "FROM", "WHY"]).wrapping_last();
+    deliveries.iter().for_each(|delivery| table.row(delivery_row(delivery, &clock)));
+    Ok(table.print()?)
 }
 
 fn delivery_row(delivery: &Delivery, clock: &Clock) -> [String; 6] {

@@ -115,7 +115,7 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
 #[derive(Default)]
 struct Open {
     /// Agents that nothing starts, unless another one does.
-    idle: Vec<(String, Problem)>,
+    idle: Vec<String>,
     /// Whom they may call, and where it says so.
     calls: Vec<(String, Place)>,
 }
@@ -150,7 +150,13 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
         findings.warn(&place, format!("there is no folder agents/{called}: {what}{meant}"));
     }
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
-    open.idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
+    for name in open.idle.iter().filter(|name| !is_called(name)) {
+        // No mistake: a webhook may be made for it at run time, and a person may start it.
+        findings.warnings.push(format!(
+            "no file says what starts agent `{name}`: give it [[webhooks]] or a schedule, or make a webhook for it \
+             (`doorbell webhooks create {name}`)"
+        ));
+    }
     agents
 }
 
@@ -172,10 +178,7 @@ fn read_one(name: &str, reader: Reader<'_>, open: &mut Open, findings: &mut Find
     let told = reader.told.iter().any(|(told, _)| told == name);
     let disabled = table.get("scale").is_some_and(|node| node.whole(0..=0).is_ok());
     if !starts && !told && !disabled && !has_schedule {
-        let problem =
-            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
-        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
-        open.idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
+        open.idle.push(name.to_owned());
     }
     read_table(name, table, skill, reader, &mut open.calls, findings)
 }

@@ -45,6 +45,11 @@ impl Origin {
         load_from(self)
     }
 
+    /// What the environment says is the master key of stored secrets.
+    pub fn master_key(&self) -> Option<std::borrow::Cow<'_, str>> {
+        self.environment.var_os("DOORBELL_MASTER_KEY").map(std::ffi::OsStr::to_string_lossy)
+    }
+
     /// Looks at every file that [`Origin::load`] would read or miss, without reading it.
     pub fn survey(&self) -> Survey {
         let mut survey = Survey::default();

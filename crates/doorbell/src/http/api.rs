@@ -19,6 +19,7 @@ mod body;
 mod declared;
 mod replays;
 mod starts;
+mod webhooks;
 
 pub(super) use body::Sent;
 pub(super) use declared::{amend_agent, declare_agent, remove_agent, show_agent};
@@ -26,6 +27,11 @@ pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_event
 pub(super) use starts::{
     cancel_runs, list_dead_letters, pause_agent, pause_all, pause_source, release_runs, resume_agent, resume_all,
     resume_source, retry_runs, run_agent,
+};
+
+pub(super) use webhooks::{
+    activate_webhook, create_webhook, delete_webhook, list_webhooks, rekey, rotate_webhook, set_own_webhook,
+    show_execution, test_webhook, webhook_deliveries,
 };
 
 pub(super) type Answer<T> = Result<Json<T>, Failure>;

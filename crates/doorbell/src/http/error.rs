@@ -64,6 +64,11 @@ impl Failure {
         self
     }
 
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -123,6 +128,7 @@ impl From<ops::Error> for Failure {
                 ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             },
             ops::Error::Gone(..) => Self::new(StatusCode::GONE, code, detail),
+            ops::Error::Locked(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_later(),
             // (A delivery is not answered by this: its sender comes again.)
             ops::Error::Store(store::Error::Corrupt(_)) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail),
             ops::Error::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_later(),

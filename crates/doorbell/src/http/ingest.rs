@@ -36,11 +36,13 @@ use crate::store::{Acceptance, Admission, NewEvent, Start};
 use crate::telemetry::DeliveryTrace;
 
 mod certificates;
+mod hooks;
 mod proof;
 mod receipt;
 mod rejections;
 
 pub(super) use certificates::Certificates;
+pub(super) use hooks::{OwnLimits, by_agent, by_hook};
 pub(super) use receipt::Confirmations;
 pub(super) use rejections::RejectionCap;
 
@@ -66,7 +68,8 @@ pub(super) async fn by_provider(
     // What is not UTF-8 names nothing.
     let Ok(Path(provider)) = path else { return Failure::not_found().into_response() };
     let in_force = shared.app.current();
-    let all = in_force.config.sources.values();
+    // Those that were made at run time have URLs of their own.
+    let all = in_force.config.sources.values().filter(|source| in_force.hooks.get(source.name()).is_none());
     let sources = all.filter(|source| is_named(source.provider(), &provider)).cloned().collect();
     receive(shared, sources, remote, request).await
 }
@@ -80,12 +83,24 @@ pub(super) async fn by_source(
 ) -> Response {
     let Ok(Path((provider, source))) = path else { return Failure::not_found().into_response() };
     let in_force = shared.app.current();
-    let found = in_force.config.sources.get(&source);
+    let is_own = in_force.hooks.get(&source).is_some_and(|hook| hook.webhook.own.is_some());
+    let found = in_force.config.sources.get(&source).filter(|_| !is_own);
     let sources = found.filter(|source| is_named(source.provider(), &provider)).cloned().into_iter().collect();
     receive(shared, sources, remote, request).await
 }
 
-async fn receive(shared: Shared, mut sources: Vec<Arc<Source>>, remote: SocketAddr, request: Request) -> Response {
+async fn receive(shared: Shared, sources: Vec<Arc<Source>>, remote: SocketAddr, request: Request) -> Response {
+    receive_for(shared, sources, remote, request, async |receipt| Json(receipt).into_response()).await
+}
+
+/// The same, with other words for what was stored.
+async fn receive_for(
+    shared: Shared,
+    mut sources: Vec<Arc<Source>>,
+    remote: SocketAddr,
+    request: Request,
+    said: impl AsyncFnOnce(Receipt) -> Response,
+) -> Response {
     if sources.is_empty() {
         shared.app.metrics.count_without_source();
         return Failure::not_found().into_response();
@@ -108,7 +123,7 @@ async fn receive(shared: Shared, mut sources: Vec<Arc<Source>>, remote: SocketAd
             trace.accepted(&receipt.delivery_id, &receipt.event, receipt.duplicate, receipt.runs.len());
             match answer {
                 Some(answer) => in_its_words(answer),
-                None => Json(receipt).into_response(),
+                None => said(receipt).await,
             }
         }
         Ok(Taken::Greeted(answer)) => {
@@ -167,7 +182,7 @@ async fn take(
     let verified = match verified {
         Ok(verified) => verified,
         Err(unproved) => {
-            let (failure, detail) = unproved.said();
+            let (failure, detail) = hooks::excuse(&in_force, sources).unwrap_or_else(|| unproved.said());
             return Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await);
         }
     };
@@ -178,6 +193,10 @@ async fn take(
     trace.step("match");
     let events = match read(&verified) {
         Ok(events) => events,
+        Err((failure, detail)) => return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await),
+    };
+    let _turn = match hooks::admit(shared, &in_force, &verified).await {
+        Ok(turn) => turn,
         Err((failure, detail)) => return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await),
     };
     let mut new = new_events(&shared.app, &in_force, &events).await;

@@ -8,6 +8,7 @@ use doorbell_core::source::Source;
 
 use super::pauses::may_see_source;
 use super::{Error, page_size, view_rejection};
+use crate::app::webhooks::Hook;
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
 use crate::config::Declared;
@@ -49,6 +50,7 @@ pub(super) fn find(
         schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
         pause: super::pauses::of_agent(app, &agent.name),
         breaker: dispatcher.breaker(&agent.name),
+        own_webhook: in_force.hooks.own(name).and_then(|hook| hook.webhook.own.clone()),
         managed_by: if config.is_declared(name) { "api" } else { "file" }.to_owned(),
         problem,
     })
@@ -68,6 +70,7 @@ fn out_of_force(name: &str, declared: &Declared, problem: Option<String>) -> api
         schedules: Vec::new(),
         pause: None,
         breaker: None,
+        own_webhook: None,
         managed_by: "api".to_owned(),
         problem,
     }
@@ -100,15 +103,53 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
     let sources = visible.map(|source| api::Source {
         name: source.name().to_owned(),
         provider: source.provider().name().to_owned(),
-        url: format!("{}/v1/webhooks/{}/{}", app.public_url(&in_force), source.provider().name(), source.name()),
+        url: format!("{}{}", app.public_url(&in_force), path_of(&in_force, source)),
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
         credential_uses: uses_of(source),
         secret_captured: matches!(caller, Caller::Owner { .. }) && super::captured::waits(app, source),
         ignored_senders: source.ignored_senders().to_vec(),
         pause: super::pauses::of_source(app, source.name()),
+        webhook: in_force.hooks.get(source.name()).map(view_hook),
     });
-    api::SourceList { sources: sources.collect() }
+    let closed = in_force.hooks.all().filter(|hook| caller.may_see(&hook.webhook.agent));
+    let closed = closed.filter_map(|hook| closed_source(app, &in_force, hook));
+    api::SourceList { sources: sources.chain(closed).collect() }
+}
+
+fn path_of(in_force: &Snapshot, source: &Source) -> String {
+    match in_force.hooks.get(source.name()) {
+        Some(hook) => hook.path(),
+        None => format!("/v1/webhooks/{}/{}", source.provider().name(), source.name()),
+    }
+}
+
+fn view_hook(hook: &Hook) -> api::SourceWebhook {
+    let webhook = &hook.webhook;
+    api::SourceWebhook {
+        agent: webhook.agent.clone(),
+        name: webhook.name.clone(),
+        own: webhook.own.is_some(),
+        created_by: webhook.created_by.clone(),
+        problem: hook.locked.clone(),
+    }
+}
+
+/// A webhook none of whose secrets can be used: it takes nothing, and is there all the same.
+fn closed_source(app: &App, in_force: &Snapshot, hook: &Hook) -> Option<api::Source> {
+    let name = hook.webhook.id.to_string();
+    (!in_force.config.sources.contains_key(&name)).then(|| api::Source {
+        name,
+        provider: hook.webhook.provider.clone(),
+        url: format!("{}{}", app.public_url(in_force), hook.path()),
+        signed: true,
+        credentials: Vec::new(),
+        credential_uses: Vec::new(),
+        secret_captured: false,
+        ignored_senders: Vec::new(),
+        pause: super::pauses::of_source(app, &hook.webhook.id.to_string()),
+        webhook: Some(view_hook(hook)),
+    })
 }
 
 fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialUse {
@@ -118,6 +159,15 @@ fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialU
         deliveries: tally.deliveries,
         last_verified_at: tally.last_at.map(|at| at.to_string()),
     }
+}
+
+/// Whether there is such a source; webhooks that take nothing now are among them.
+async fn is_source(app: &App, name: &str) -> Result<bool, Error> {
+    if app.current().config.sources.contains_key(name) {
+        return Ok(true);
+    }
+    let Ok(id) = name.parse() else { return Ok(false) };
+    Ok(app.store.webhooks().await?.iter().any(|one| one.webhook.id == id))
 }
 
 /// What came to a source, newest first: accepted and refused. For keys that see everything.
@@ -130,7 +180,7 @@ pub async fn deliveries(
     source: &str,
     limit: Option<usize>,
 ) -> Result<api::DeliveryList, Error> {
-    if caller.confined_to().is_some() || !app.current().config.sources.contains_key(source) {
+    if caller.confined_to().is_some() || !is_source(app, source).await? {
         return Err(Error::NotFound("source"));
     }
     let limit = page_size(limit)?;

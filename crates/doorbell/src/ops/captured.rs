@@ -132,11 +132,15 @@ pub async fn show(app: &App, caller: &Caller, source: &str) -> Result<api::Captu
     };
     let Captured { first, later } = captured;
     let number = if later.is_empty() { "" } else { " --number N" };
+    let keep = match in_force.hooks.get(source) {
+        Some(hook) => {
+            format!("doorbell webhooks rotate {} {source} --overlap 0s --secret-stdin", hook.webhook.agent)
+        }
+        None => format!("doorbell creds add {name}{field} --stdin"),
+    };
     Ok(api::CapturedSecret {
         source: source.to_owned(),
-        command: format!(
-            "doorbell sources captured {source} --secret{number} | doorbell creds add {name}{field} --stdin"
-        ),
+        command: format!("doorbell sources captured {source} --secret{number} | {keep}"),
         credential: name,
         field: credential.field.into_owned(),
         secret: first.secret,

@@ -11,7 +11,7 @@ use doorbell_core::provider::encode_hex;
 use serde_json::{Map, Value};
 
 use super::{Error, agents};
-use crate::app::{App, Caller, Notice, Reload, Snapshot, note_declared};
+use crate::app::{App, Caller, Notice, Reload, Snapshot, Turn, note_declared};
 use crate::clock;
 use crate::config::{Config, Declaration, Flaw};
 use crate::dispatch::Dispatcher;
@@ -102,7 +102,7 @@ pub async fn remove(app: &App, change: Change<'_>) -> Result<api::RemovedAgent, 
     if matches!(change.caller, Caller::Agent(_)) {
         return Err(Error::NotAllowed("a key of an agent may not remove it: an owner does"));
     }
-    let _turn = app.in_force.turn().await;
+    let turn = app.in_force.turn().await;
     let old = app.current();
     let mut declarations = old.config.declarations();
     let Some(before) = declarations.remove(change.agent) else {
@@ -111,7 +111,7 @@ pub async fn remove(app: &App, change: Change<'_>) -> Result<api::RemovedAgent, 
     check_etag(&change, Some(&before.definition))?;
     let config = read(&old, declarations).await?;
     let what = format!("agent {} is not declared any more", change.agent);
-    put_in_force(app, &old, config, note_declared(change.agent, None), what).await?;
+    put_in_force(app, &turn, config, note_declared(change.agent, None), what).await?;
     tracing::info!(agent = change.agent, by = change.caller.name(), "agent.declaration_removed");
     Ok(api::RemovedAgent { name: change.agent.to_owned(), removed_at: clock::now().to_string() })
 }
@@ -123,7 +123,7 @@ async fn put(
     make: impl FnOnce(Option<&Map<String, Value>>) -> Result<Map<String, Value>, Error>,
 ) -> Result<bool, Error> {
     check_caller(change)?;
-    let _turn = app.in_force.turn().await;
+    let turn = app.in_force.turn().await;
     let old = app.current();
     refuse_file(&old.config, change.agent)?;
     let before = old.config.declared.get(change.agent).map(|declared| &declared.declaration);
@@ -148,7 +148,7 @@ async fn put(
     }
     let created = before.is_none();
     let what = format!("agent {} was declared by {by}", change.agent);
-    put_in_force(app, &old, config, note_declared(change.agent, Some(&declaration)), what).await?;
+    put_in_force(app, &turn, config, note_declared(change.agent, Some(&declaration)), what).await?;
     tracing::info!(agent = change.agent, by, created, "agent.declared");
     Ok(created)
 }
@@ -156,19 +156,19 @@ async fn put(
 /// Reads declarations with the files in force.
 async fn read(old: &Arc<Snapshot>, declarations: BTreeMap<String, Declaration>) -> Result<Config, Error> {
     let old = Arc::clone(old);
-    let read = tokio::task::spawn_blocking(move || old.config.clone().with_declared(declarations)).await;
+    let read = tokio::task::spawn_blocking(move || old.base.clone().with_declared(declarations)).await;
     read.map_err(|error| Error::Store(store::Error::Unavailable(Box::new(error))))
 }
 
 /// First durable, then in force.
 async fn put_in_force(
     app: &App,
-    old: &Snapshot,
-    config: Config,
+    turn: &Turn<'_>,
+    base: Config,
     notes: store::Notes,
     what: String,
 ) -> Result<(), Error> {
-    let snapshot = Snapshot::prepare(config, app.store.as_ref(), old.generation + 1).await?;
+    let snapshot = app.prepare(base, turn).await?;
     app.store.note(notes).await?;
     let snapshot = app.in_force.amend(snapshot);
     let (generation, at) = (snapshot.generation, snapshot.loaded_at);

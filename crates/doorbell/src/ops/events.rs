@@ -6,13 +6,14 @@ use bytes::Bytes;
 use doorbell_client::api;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::{AGENT, Context, MANUAL, SCHEDULE, is_own};
-use doorbell_core::id::EventId;
+use doorbell_core::id::{EventId, WebhookId};
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
 use serde::Deserialize;
 
 use super::triggers::complete;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
+use crate::app::webhooks::trigger;
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::store::{self, EventQuery, StoredEvent};
@@ -243,6 +244,20 @@ fn named(outcome: &api::Outcome, kind: &str) -> api::Verdict {
     }
 }
 
+/// What a webhook that was made at run time means to its agent: it stands in no trigger set.
+async fn of_webhook(app: &App, stored: &StoredEvent) -> Result<Option<Trigger>, Error> {
+    let Ok(id) = stored.source.parse::<WebhookId>() else { return Ok(None) };
+    let webhooks = app.store.webhooks().await?;
+    let Some(found) = webhooks.iter().find(|one| one.webhook.id == id) else { return Ok(None) };
+    let agent = &found.webhook.agent;
+    let outcomes = app.store.outcomes(stored.id).await?;
+    let position = match outcomes.iter().find(|outcome| outcome.agent == *agent) {
+        Some(outcome) => outcome.trigger,
+        None => app.current().base.agents.get(agent).map_or(0, |agent| agent.triggers.len()),
+    };
+    Ok(Some(trigger(agent, &stored.source, position)))
+}
+
 /// What the triggers of one set say to an event: those of the agents in question.
 async fn explain_by(
     app: &App,
@@ -256,6 +271,8 @@ async fn explain_by(
     let triggers: Vec<Trigger> = serde_json::from_str(&triggers).map_err(|_| damaged("trigger set"))?;
     let context: Context = serde_json::from_str(&stored.context).map_err(|_| damaged("context"))?;
     let candidate = Candidate { source: &stored.source, handshake: stored.handshake, context: &context };
+    let mut triggers = triggers;
+    triggers.extend(of_webhook(app, stored).await?);
     let judge = |trigger: &Trigger| (trigger.explain(candidate), trigger.conditions.clone());
     let judged = triggers.iter().filter(|trigger| of_agent(&trigger.agent)).map(judge).collect();
     let verdicts = complete(app, stored, &context, judged).await?;

@@ -45,6 +45,7 @@ mod rates;
 mod records;
 mod running;
 mod waits;
+mod webhooks;
 
 async fn on_sqlite<F: Future<Output = ()>>(guarantee: impl FnOnce(Arc<dyn Store>) -> F) {
     let folder = tempfile::tempdir().unwrap();

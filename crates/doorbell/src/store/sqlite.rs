@@ -40,6 +40,7 @@ mod secret_uses;
 mod tally;
 mod turns;
 mod waits;
+mod webhooks;
 mod writer;
 
 #[cfg(test)]
@@ -51,7 +52,8 @@ pub(super) use inspect::inspect;
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Taken, Tallies,
+    Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, StoredWebhook, Sweep, Swept,
+    Taken, Tallies, WebhookChange,
 };
 use crate::store::{
     Acceptance, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept,
@@ -469,6 +471,22 @@ impl Store for SqliteStore {
 
     fn secret_uses(&self) -> Answer<'_, Vec<SecretUse>> {
         Box::pin(self.readers.read(secret_uses::list))
+    }
+
+    fn webhooks(&self) -> Answer<'_, Vec<StoredWebhook>> {
+        Box::pin(self.readers.read(webhooks::list))
+    }
+
+    fn put_webhook(&self, change: WebhookChange) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| webhooks::put(work, &change)))
+    }
+
+    fn reseal_secrets(&self, secrets: Vec<Resealed>) -> Answer<'_, usize> {
+        Box::pin(self.writer.write(move |work| webhooks::reseal(work, &secrets)))
+    }
+
+    fn unfinished(&self, agent: String, source: String, most: usize) -> Answer<'_, usize> {
+        Box::pin(self.readers.read(move |sql| webhooks::unfinished(sql, &agent, &source, most)))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {

@@ -44,6 +44,33 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
+/// Webhooks that were made at run time, and whose state is nobody's wish.
+pub(super) async fn check_webhooks(subject: &Subject) -> Vec<Finding> {
+    const CHECK: &str = "webhooks";
+    let Some(Running { client, .. }) = &subject.gateway else { return Vec::new() };
+    let (Ok(sources), Ok(agents)) = (client.sources().await, client.agents().await) else { return Vec::new() };
+    let mut findings = Vec::new();
+    let hooks: Vec<_> =
+        sources.sources.iter().filter_map(|source| Some((&source.name, source.webhook.as_ref()?))).collect();
+    let closed: Vec<String> =
+        hooks.iter().filter(|(_, hook)| hook.problem.is_some()).map(|(name, _)| (*name).clone()).collect();
+    if let Some(why) = hooks.iter().find_map(|(_, hook)| hook.problem.as_ref()) {
+        let advice = "put the master key back (DOORBELL_MASTER_KEY, or .doorbell/master.key) and start the gateway again; \
+                      what cannot be opened any more must be rotated (`doorbell webhooks rotate`)";
+        findings.push(fail(CHECK, format!("answer with 503: {} ({why})", some(&closed)), advice));
+    }
+    let open = agents.agents.iter().filter(|agent| agent.own_webhook.as_deref() == Some("none"));
+    let open: Vec<String> = open.map(|agent| agent.name.clone()).collect();
+    if !open.is_empty() {
+        let advice = "`doorbell agents webhook AGENT --auth bearer` has it ask for a secret";
+        findings.push(warn(CHECK, format!("anybody can start {}: no authentication", some(&open)), advice));
+    }
+    if findings.is_empty() && !hooks.is_empty() {
+        findings.push(ok(CHECK, format!("{} made at run time can verify what comes", hooks.len())));
+    }
+    findings
+}
+
 /// Agents whose URLs fail all the time, so that their runs wait.
 async fn check_agents(client: &Client) -> Vec<Finding> {
     // Why the gateway does not answer is said already.

@@ -78,7 +78,7 @@ pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
     let mut idle = names(|agent| agent.triggers.is_empty() && agent.schedules.is_empty());
     idle.retain(|name| !told(name) && !called(name));
     if !idle.is_empty() {
-        let advice = "give them [[webhooks]] with a source, or a schedule";
+        let advice = "give them [[webhooks]] with a source, a schedule, or webhooks of their own: `doorbell webhooks create AGENT`";
         findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), advice));
     }
     if findings.is_empty() {

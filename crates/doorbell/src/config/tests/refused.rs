@@ -154,11 +154,6 @@ fn wrong_values_are_refused_with_what_is_expected() {
         (agent(&AGENT.replace("source = \"acme-github\"", "")), "a trigger needs a `source`"),
         (agent(&AGENT.replace("acme-github", "acme-gitlab")), "did you mean `acme-github`?"),
         (agent(&AGENT.replace("acme-github", "other")), "the sources are `acme-github`"),
-        (agent("scale = 1"), "nothing starts agent `triage`"),
-        (
-            agent(&AGENT.replace("[[webhooks]]\nsource = \"acme-github\"", "webhooks = []")),
-            "nothing starts agent `triage`",
-        ),
         (agent("[[webhooks]]\nsource = \"acme-github\""), "preset = \"claude\""),
         (agent(&AGENT.replace("[\"true\"]", "[]")), "a command begins with a program"),
         (agent(&AGENT.replace("[\"true\"]", "[\"a\\u0000\"]")), "NUL"),

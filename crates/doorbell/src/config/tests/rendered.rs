@@ -238,17 +238,6 @@ error: agent `a` has no config.toml
 --> agents/a
  = help: it says what starts the agent, and how
 
-error: nothing starts agent `b`: it has no [[webhooks]] and no schedule
- --> agents/b/config.toml:1:1
-  |
-1 | scale = -1
-  | ^
-  |
-  = help: [[webhooks]]
-          source = "acme-github"
-          events = ["issues"]
-  = help: schedule = "*/15 * * * *"
-
 error: -1 is out of range: 0 to 10000 can be
  --> agents/b/config.toml:1:9
   |

@@ -52,7 +52,7 @@ pub(super) async fn greet(
     let mut unknown = false;
     let mut answered = None;
     for source in sources {
-        match source.provider().greet(source.keys(), delivery) {
+        match source.provider().greet(&source.keys_at(delivery.received_at), delivery) {
             Ok(None) => unknown = true,
             Ok(Some(Greeting::Answer(answer))) => {
                 // As many lines as rejections have: strangers ask, too.
@@ -165,7 +165,8 @@ async fn with_certificate(
     if source.keys().is_empty() {
         return Ok(Arc::clone(delivery));
     }
-    let url = source.provider().certificate_url(source.keys(), delivery).map_err(Unproved::Refused)?;
+    let keys = source.keys_at(delivery.received_at);
+    let url = source.provider().certificate_url(&keys, delivery).map_err(Unproved::Refused)?;
     let Some(url) = url else { return Ok(Arc::clone(delivery)) };
     match shared.certificates.get(&url).await {
         Ok(certificate) => Ok(Arc::new(Delivery { certificate: Some(certificate), ..Delivery::clone(delivery) })),
