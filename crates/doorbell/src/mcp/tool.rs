@@ -24,6 +24,10 @@ pub(super) enum Effect {
     Sets,
     /// It ends something. Once more changes nothing more.
     Ends,
+    /// It makes something here, each time anew.
+    Makes,
+    /// It puts something new in the place of what was there, each time anew.
+    Replaces,
     /// It starts agents, which act outside of the gateway.
     Starts,
 }
@@ -33,7 +37,10 @@ impl Effect {
         let hints = ToolAnnotations::with_title(title).open_world(self == Self::Starts);
         match self {
             Self::Reads => hints.read_only(true),
-            _ => hints.read_only(false).destructive(self == Self::Ends).idempotent(self != Self::Starts),
+            _ => hints
+                .read_only(false)
+                .destructive(matches!(self, Self::Ends | Self::Replaces))
+                .idempotent(matches!(self, Self::Sets | Self::Ends)),
         }
     }
 
@@ -43,6 +50,8 @@ impl Effect {
             Self::Reads => "only looks",
             Self::Sets => "changes something; doing it twice changes nothing more",
             Self::Ends => "ends something; doing it twice changes nothing more",
+            Self::Makes => "makes something, each time anew",
+            Self::Replaces => "puts something new in the place of what was there, each time anew",
             Self::Starts => "starts agents, each time anew",
         }
     }
@@ -126,6 +135,7 @@ pub(super) fn told(error: &Error) -> (&'static str, String) {
         Error::NotFound("run") => ", or it is not yours: runs_list shows those that you can see",
         Error::NotFound("agent") => ", or it is not yours: agents_list shows those that you can see",
         Error::NotFound("source") => ", or it is not yours: sources_list shows those that you can see",
+        Error::NotFound("webhook") => ", or it is not yours: webhooks_list shows those that you can see",
         Error::NotAllowed(_) => ". Ask a person to do it: trying again does not help",
         _ => "",
     };

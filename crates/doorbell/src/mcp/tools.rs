@@ -7,9 +7,10 @@ use super::tool::Tool;
 mod agents;
 pub(super) mod events;
 pub(super) mod runs;
+mod webhooks;
 
 static ALL: LazyLock<Vec<Tool>> = LazyLock::new(|| {
-    let of_all = [events::tools(), runs::tools(), agents::tools()];
+    let of_all = [events::tools(), runs::tools(), agents::tools(), webhooks::tools()];
     of_all.into_iter().flatten().collect()
 });
 

@@ -321,3 +321,33 @@ async fn resources_are_read_by_their_uri() {
         templates["result"]["resourceTemplates"].as_array().unwrap().iter().map(|one| &one["uriTemplate"]).collect();
     assert_eq!(uris, ["doorbell://events/{id}", "doorbell://runs/{id}"]);
 }
+
+#[tokio::test]
+async fn an_agent_makes_a_webhook_tries_it_changes_its_secret_and_takes_it_away() {
+    let project = project("true");
+    let gateway = project.serve();
+    let own = key(&gateway, "agent", Some("triage")).await;
+    let made =
+        call_as(&gateway, &own, "webhooks_create", json!({ "agent": "triage", "name": "own", "provider": "github" }));
+    let made = made.await["structuredContent"].clone();
+    let (id, secret) = (made["webhookId"].clone(), made["signingSecret"].as_str().unwrap().to_owned());
+    assert!(secret.len() >= 32 && made["createdBy"] == "agent", "{made}");
+    let tested =
+        call(&gateway, "webhooks_test", json!({ "agent": "triage", "id": id, "event": "issues.opened" })).await;
+    assert_eq!((&tested["accepted"], tested["runs"].as_array().map(Vec::len)), (&json!(true), Some(1)), "{tested}");
+    let came = call(&gateway, "webhooks_deliveries", json!({ "agent": "triage", "id": id })).await;
+    assert_eq!(came["deliveries"][0]["status"], "accepted", "{came}");
+    let rotate = json!({ "agent": "triage", "id": id, "overlap": "0s" });
+    let rotated = call(&gateway, "webhooks_rotate_secret", rotate).await;
+    assert!(rotated["signingSecret"].as_str().is_some_and(|new| new != secret), "{rotated}");
+    assert_eq!(call(&gateway, "webhooks_delete", json!({ "agent": "triage", "id": id })).await["active"], false);
+    let list = call(&gateway, "webhooks_list", json!({ "agent": "triage" })).await;
+    assert_eq!((&list["webhooks"][0]["webhookId"], &list["webhooks"][0]["active"]), (&id, &json!(false)));
+    assert!(!list.to_string().contains("ecret"), "{list}");
+
+    let viewer = key(&gateway, "viewer", None).await;
+    let wish = json!({ "agent": "triage", "name": "more" });
+    assert_eq!(refusal(&gateway, &viewer, "webhooks_create", wish).await.0, "not_allowed");
+    let (code, said) = refusal(&gateway, &own, "webhooks_delete", json!({ "agent": "triage", "id": "whk_1" })).await;
+    assert!(code == "not_found" && said.contains("webhooks_list"), "{said}");
+}

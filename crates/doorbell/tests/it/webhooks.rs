@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::support::{Gateway, Project, fresh_id, wait_until};
 
+mod declared;
+
 /// A project whose agent nothing in a file starts.
 fn project() -> Project {
     let project = Project::new("");

@@ -23,7 +23,7 @@ async fn the_official_clients_find_explain_replay_and_read() {
         clients.iter().flat_map(|said| serde_json::from_slice::<Vec<Value>>(said).unwrap()).collect();
     assert_eq!(seen.len(), 2 + 6, "over HTTP and standard input, by one version and by three ways of agreeing on one");
     for seen in seen {
-        assert_eq!(seen["tools"], 17);
+        assert_eq!(seen["tools"], 23);
         assert_eq!(
             (&seen["matched"], &seen["state"], &seen["resource"]),
             (&json!(true), &json!("succeeded"), &json!(true))

@@ -81,6 +81,8 @@ async fn every_tool_of_the_contract_is_offered_with_what_it_takes_and_does() {
                     (Some(false), Some(false), Some(true), Some(false)) => "sets",
                     (Some(false), Some(true), Some(true), Some(false)) => "ends",
                     (Some(false), Some(false), Some(false), Some(true)) => "starts",
+                    (Some(false), Some(false), Some(false), Some(false)) => "makes",
+                    (Some(false), Some(true), Some(false), Some(false)) => "replaces",
                     other => panic!("{other:?}"),
                 };
             format!("{} {does}", tool["name"].as_str().unwrap())
@@ -104,6 +106,12 @@ async fn every_tool_of_the_contract_is_offered_with_what_it_takes_and_does() {
         "agents_resume sets",
         "sources_list reads",
         "stats reads",
+        "webhooks_create makes",
+        "webhooks_list reads",
+        "webhooks_rotate_secret replaces",
+        "webhooks_delete ends",
+        "webhooks_deliveries reads",
+        "webhooks_test starts",
     ];
     assert_eq!(hints, expected);
     for tool in tools {
