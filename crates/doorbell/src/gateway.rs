@@ -98,10 +98,7 @@ impl Gateway {
         let store = store::open(&config.store_url, &root).await?;
         let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`")?;
         let address = listener.local_addr()?;
-        let admin = match config.gateway.admin_listen {
-            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`")?),
-            None => None,
-        };
+        let admin = config.gateway.admin_listen.map(|wanted| listen(wanted, "`[gateway] admin_listen`")).transpose()?;
         ensure_local_key(store.as_ref(), &root).await?;
         let app = Arc::new(App::new(config, store).await?);
         let _ = app.local_url.set(local_url(address));

@@ -111,11 +111,19 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
     }
 }
 
+/// What shows once all agents are read.
+#[derive(Default)]
+struct Open {
+    /// Agents that nothing starts, unless another one does.
+    idle: Vec<String>,
+    /// Whom they may call, and where it says so.
+    calls: Vec<(String, Place)>,
+}
+
 /// Reads all agents.
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
-    // What nothing starts, unless another agent does, which shows once all are read.
-    let (mut idle, mut calls) = (Vec::new(), Vec::new());
+    let mut open = Open::default();
     let names = findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default();
     for name in names.iter().cloned() {
         match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
@@ -131,18 +139,18 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
             findings.problem(Problem::at(&place, format!("{name:?} cannot be the name of an agent")).help(NAME_RULE));
             continue;
         }
-        if let Some(agent) = read_one(&name, reader, (&mut idle, &mut calls), findings) {
+        if let Some(agent) = read_one(&name, reader, &mut open, findings) {
             agents.insert(name, Arc::new(agent));
         }
     }
-    for (called, place) in calls.into_iter().filter(|(called, _)| !names.contains(called)) {
+    for (called, place) in open.calls.into_iter().filter(|(called, _)| !names.contains(called)) {
         let meant = names::nearest(&called, names.iter().map(String::as_str));
         let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
         let what = "calls of it are answered with 404 unless it is declared through the API";
         findings.warn(&place, format!("there is no folder agents/{called}: {what}{meant}"));
     }
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
-    for name in idle.iter().filter(|name| !is_called(name)) {
+    for name in open.idle.iter().filter(|name| !is_called(name)) {
         // No mistake: a webhook may be made for it at run time, and a person may start it.
         findings.warnings.push(format!(
             "no file says what starts agent `{name}`: give it [[webhooks]] or a schedule, or make a webhook for it \
@@ -159,12 +167,7 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
         .help("if it is a link, it leads nowhere or to itself: point it at an agent's folder, or remove it")
 }
 
-fn read_one(
-    name: &str,
-    reader: Reader<'_>,
-    (idle, calls): (&mut Vec<String>, &mut Vec<(String, Place)>),
-    findings: &mut Findings,
-) -> Option<Agent> {
+fn read_one(name: &str, reader: Reader<'_>, open: &mut Open, findings: &mut Findings) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
     own.check(findings, KEYS);
@@ -175,9 +178,9 @@ fn read_one(
     let told = reader.told.iter().any(|(told, _)| told == name);
     let disabled = table.get("scale").is_some_and(|node| node.whole(0..=0).is_ok());
     if !starts && !told && !disabled && !has_schedule {
-        idle.push(name.to_owned());
+        open.idle.push(name.to_owned());
     }
-    read_table(name, table, skill, reader, calls, findings)
+    read_table(name, table, skill, reader, &mut open.calls, findings)
 }
 
 /// Reads an agent that is declared: it has no files, so its instructions are a key, and the default runtime, which may be

@@ -7,9 +7,8 @@ use doorbell_client::api;
 use http::header::CACHE_CONTROL;
 use http::{HeaderName, StatusCode};
 
-use super::object::{Object, Wish};
-use super::starts::read_wish;
-use super::{Answer, DeliveriesQuery, Named, read_json, read_query};
+use super::body::{Object, Sent, Wish};
+use super::{Answer, DeliveriesQuery, Named, read_query};
 use crate::http::Shared;
 use crate::http::auth::By;
 use crate::http::error::Failure;
@@ -29,9 +28,8 @@ pub(in crate::http) async fn create_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Wish<api::NewWebhook>,
+    Sent(Object(wish)): Sent<Object<api::NewWebhook>>,
 ) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<api::CreatedWebhook>), Failure> {
-    let Object(wish) = read_json(body)?;
     let created = ops::webhooks::create(&shared.app, &caller, &agent, wish).await?;
     Ok((StatusCode::CREATED, NOT_KEPT, Json(created)))
 }
@@ -48,10 +46,10 @@ pub(in crate::http) async fn rotate_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     path: OfAgent,
-    body: Wish<api::Rotation>,
+    Wish(wish): Wish<api::Rotation>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<api::RotatedWebhook>), Failure> {
     let (agent, id) = names(path)?;
-    Ok((NOT_KEPT, Json(ops::webhooks::rotate(&shared.app, &caller, &agent, &id, read_wish(body)?).await?)))
+    Ok((NOT_KEPT, Json(ops::webhooks::rotate(&shared.app, &caller, &agent, &id, wish).await?)))
 }
 
 pub(in crate::http) async fn delete_webhook(
@@ -87,19 +85,18 @@ pub(in crate::http) async fn test_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     path: OfAgent,
-    body: Wish<api::WebhookTest>,
+    Wish(wish): Wish<api::WebhookTest>,
 ) -> Answer<api::WebhookTested> {
     let (agent, id) = names(path)?;
-    Ok(Json(ops::webhooks::test(&shared.app, &caller, &agent, &id, read_wish(body)?).await?))
+    Ok(Json(ops::webhooks::test(&shared.app, &caller, &agent, &id, wish).await?))
 }
 
 pub(in crate::http) async fn set_own_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Wish<api::OwnWebhookWish>,
+    Sent(Object(wish)): Sent<Object<api::OwnWebhookWish>>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<api::Success<api::OwnWebhook>>), Failure> {
-    let Object(wish) = read_json(body)?;
     let set = ops::own_webhook::set(&shared.app, &caller, &agent, wish).await?;
     Ok((NOT_KEPT, Json(api::Success::new(set))))
 }
@@ -116,7 +113,7 @@ pub(in crate::http) async fn show_execution(
 pub(in crate::http) async fn rekey(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Wish<api::Rekey>,
+    Wish(wish): Wish<api::Rekey>,
 ) -> Answer<api::Rekeyed> {
-    Ok(Json(ops::secrets::rekey(&shared.app, &caller, read_wish(body)?).await?))
+    Ok(Json(ops::secrets::rekey(&shared.app, &caller, wish).await?))
 }
