@@ -252,7 +252,7 @@ error: expected "command" or "http" or "worker", found "wurker"
   |
   = help: did you mean "worker"?
 
-6 problems
+5 problems
 "#,
     );
 }

@@ -19,21 +19,21 @@ pub(in crate::mcp) fn tools() -> Vec<Tool> {
         ),
         Tool::new(
             ("webhooks_list", "List webhooks", Reads),
-            "Lists the webhooks of an agent that were made at run time, also inactive ones, without secrets.",
+            "Lists the webhooks of an agent, also inactive ones, without secrets.",
             list,
         ),
         Tool::new(
-            ("webhooks_rotate_secret", "Replace the secret of a webhook", Replaces),
+            ("webhooks_rotate_secret", "Rotate a secret", Replaces),
             "Replaces the secret of a webhook, and shows the new one this once. Earlier ones verify for `overlap`.",
             rotate,
         ),
         Tool::new(
-            ("webhooks_delete", "Take a webhook away", Ends),
+            ("webhooks_delete", "Delete a webhook", Ends),
             "Has a webhook take no more deliveries: its URL answers with 404 from then on.",
             delete,
         ),
         Tool::new(
-            ("webhooks_deliveries", "See what came to a webhook", Reads),
+            ("webhooks_deliveries", "List deliveries", Reads),
             "Lists what came to a webhook, newest first: accepted, duplicate, rejected with the cause.",
             deliveries,
         ),
@@ -51,7 +51,7 @@ pub(in crate::mcp) fn tools() -> Vec<Tool> {
 struct Create {
     /// The agent that it starts.
     agent: String,
-    /// A label, to know it by.
+    /// A label.
     name: String,
     /// Who sends, such as github; without it generic.
     provider: Option<String>,
@@ -134,7 +134,7 @@ struct Try {
     agent: String,
     /// The webhook's id.
     id: String,
-    /// Which sample of its provider, such as issues.opened; without it the first.
+    /// Which sample, such as issues.opened; without it the first.
     event: Option<String>,
 }
 
