@@ -184,6 +184,8 @@ async fn a_body_counts_whatever_its_content_type_says() {
     assert_eq!(send("resume", "rate=1").await.status(), 400);
     let resumed = send("resume", "{\"rate\":\"1/1m\"}").await.text().await.unwrap();
     assert!(resumed.contains("\"rate\":\"1/1m\""), "{resumed}");
+    // Nothing was held, so that pause is over.
+    gateway.client.pause(Some("triage"), &NewPause::default()).await.unwrap();
     assert_eq!(send("resume", "").await.status(), 200);
     let started = send("run", "{\"prompt\":\"mend it\"}").await.text().await.unwrap();
     let started: doorbell_client::api::StartedRun = serde_json::from_str(&started).unwrap();
