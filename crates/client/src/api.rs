@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod audit;
 mod flow;
 mod keys;
 mod leases;
@@ -10,6 +11,7 @@ mod replays;
 mod sources;
 mod starts;
 
+pub use audit::{AuditEntry, AuditPage};
 pub use flow::{Companion, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{

@@ -17,5 +17,5 @@ pub use client::{Client, TIMEOUT};
 pub use error::Error;
 pub use outbound::{Outbound, Posted, Reply};
 pub use probe::{Obstacle, Seen, probe};
-pub use query::{EventQuery, RunQuery};
+pub use query::{AuditQuery, EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

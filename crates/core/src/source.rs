@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::{Context, Value};
+use crate::flow::Rate;
 use crate::provider::{Key, Provider};
 
 /// What makes two deliveries the same event.
@@ -34,6 +35,7 @@ pub struct Source {
     keys: Vec<NamedKey>,
     dedup: Dedup,
     ignored: Vec<String>,
+    rate_limit: Option<Rate>,
 }
 
 /// The fields of a context that say who caused an event.
@@ -69,7 +71,7 @@ impl Source {
         match (keys.is_empty(), allow_unsigned) {
             (true, false) => Err(InvalidSource::Unsigned),
             (false, true) => Err(InvalidSource::Contradiction),
-            _ => Ok(Self { name: name.into(), provider, keys, dedup, ignored: Vec::new() }),
+            _ => Ok(Self { name: name.into(), provider, keys, dedup, ignored: Vec::new(), rate_limit: None }),
         }
     }
 
@@ -78,6 +80,18 @@ impl Source {
     pub fn ignoring(mut self, senders: Vec<String>) -> Self {
         self.ignored = senders;
         self
+    }
+
+    /// The same source, that takes no more verified deliveries than this.
+    #[must_use]
+    pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
+        self.rate_limit = rate;
+        self
+    }
+
+    /// How many verified deliveries it takes; none: any number.
+    pub fn rate_limit(&self) -> Option<Rate> {
+        self.rate_limit
     }
 
     /// Whose events start nothing.

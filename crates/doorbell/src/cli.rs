@@ -12,6 +12,7 @@ use doorbell_core::secret::Secret;
 use self::context::Context;
 
 mod agents;
+mod audit;
 mod backup;
 mod completions;
 mod context;
@@ -113,6 +114,7 @@ enum Command {
     Config(settings::ConfigArgs),
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
+    Audit(audit::AuditArgs),
     Notify(notify::NotifyArgs),
     Backup(backup::BackupArgs),
     Completions(completions::CompletionsArgs),
@@ -211,6 +213,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Config(args) => settings::run(context, args)?,
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
+        Command::Audit(args) => audit::run(context, args).await?,
         Command::Notify(args) => return notify::run(context, args).await,
         Command::Backup(args) => backup::run(context, args).await?,
         Command::Completions(args) => completions::run(&args)?,

@@ -1,8 +1,10 @@
 //! HTTP: the accept loop, the routes, and who may come in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, delete, get, post};
 
 use crate::app::App;
@@ -10,15 +12,21 @@ use crate::dispatch::Dispatcher;
 use crate::notify::Notifier;
 
 mod api;
+mod audit;
 mod auth;
 mod body;
+mod bounds;
+mod crowd;
 mod error;
+mod guard;
 mod ingest;
 mod leases;
+mod peer;
 mod server;
 mod stream;
 
-pub use server::{Limits, serve};
+pub use crowd::Allowance;
+pub use server::{Certificates, Limits, Service, serve};
 
 /// The header in which `/healthz` says which start of which gateway answers.
 pub const INSTANCE: &str = "x-doorbell-instance";
@@ -30,6 +38,7 @@ pub struct Shared {
     dispatcher: Arc<Dispatcher>,
     notifier: Arc<Notifier>,
     budget: Arc<body::Budget>,
+    door: Arc<bounds::Door>,
     rejections: Arc<ingest::RejectionCap>,
     /// Answers to handshakes that anybody can ask for, of which only so many are logged.
     greetings: Arc<ingest::RejectionCap>,
@@ -48,6 +57,29 @@ pub struct Routers {
     pub senders: Router,
     /// For `admin_listen`, if there is one; else the first has these routes too.
     pub admin: Option<Router>,
+}
+
+/// What those who connect to one address of a gateway are served.
+pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool) -> Service {
+    let allowing = Arc::clone(app);
+    // This machine and proxies speak for many.
+    let allowance = move |address: IpAddr| {
+        let in_force = allowing.current();
+        let gateway = &in_force.config.gateway;
+        let speaks_for_many =
+            address.to_canonical().is_loopback() || peer::is_trusted(&gateway.trusted_proxies, address);
+        (!speaks_for_many).then_some(gateway.max_connections_per_address)
+    };
+    let showing = Arc::clone(app);
+    let certificates = move || showing.current().config.gateway.tls.as_ref().map(|tls| Arc::clone(&tls.server));
+    Service {
+        router,
+        limits,
+        open: app.metrics.connections(),
+        allowance: Arc::new(allowance),
+        refused: app.metrics.connections_refused(),
+        tls: speaks_tls.then(|| Arc::new(certificates) as Certificates),
+    }
 }
 
 /// What is done with agents and their runs.
@@ -87,6 +119,7 @@ pub fn routers(
         dispatcher,
         notifier,
         budget: Arc::new(body::Budget::default()),
+        door: Arc::new(bounds::Door::default()),
         rejections: Arc::new(ingest::RejectionCap::default()),
         greetings: Arc::new(ingest::RejectionCap::default()),
         captures: Arc::new(ingest::RejectionCap::default()),
@@ -107,22 +140,32 @@ pub fn routers(
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
+        .route("/v1/audit", get(audit::list))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management.merge(run_routes()).route("/readyz", get(api::readyz)).merge(leases::routes());
+    let management = management.merge(run_routes()).merge(leases::routes());
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
         .route("/healthz", get(api::healthz));
-    let finish = |router: Router<Shared>| {
+    // Whoever looks whether the gateway is well may do so under any name.
+    let managed = |router: Router<Shared>| {
         let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);
-        router.with_state(shared.clone())
+        let router = router.layer(from_fn_with_state(shared.clone(), audit::note));
+        let router = router.layer(from_fn_with_state(Arc::clone(&shared.app), guard::guard));
+        router.route("/readyz", get(api::readyz))
+    };
+    let finish = |router: Router<Shared>| {
+        let router = router.method_not_allowed_fallback(error::method_not_allowed);
+        router.layer(from_fn_with_state(Arc::clone(&shared.app), peer::resolve)).with_state(shared.clone())
     };
     if is_split {
-        let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
+        let admin = managed(management.route("/metrics", get(api::metrics_for_all)));
+        let admin = admin.route("/healthz", get(api::healthz));
         // Agents behind a URL tell there how a run ended.
-        return Routers { senders: finish(senders.merge(leases::by_token())), admin: Some(finish(admin)) };
+        let senders = senders.merge(leases::by_token()).fallback(error::not_found);
+        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
     }
-    let all = senders.merge(management).route("/metrics", get(api::metrics));
+    let all = senders.merge(managed(management.route("/metrics", get(api::metrics))));
     Routers { senders: finish(all), admin: None }
 }

@@ -7,6 +7,7 @@ use crate::app::Caller;
 use crate::store;
 
 pub mod agents;
+pub mod audit;
 pub mod backup;
 pub mod bulk;
 mod calls;

@@ -13,6 +13,7 @@ use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 mod accept;
+mod audit;
 mod body;
 mod checkpoint;
 mod copy;
@@ -48,7 +49,9 @@ use super::{
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
-use crate::store::{Acceptance, DeadLetter, FollowedUp, Notes, Retry, Standing};
+use crate::store::{
+    Acceptance, Change, ChangeEnd, ChangeQuery, DeadLetter, FollowedUp, Notes, Retry, Standing, StoredChange,
+};
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
@@ -404,6 +407,29 @@ impl Store for SqliteStore {
 
     fn keys(&self) -> Answer<'_, Vec<ApiKey>> {
         Box::pin(self.readers.read(records::keys))
+    }
+
+    fn mark_keys_used(&self, uses: Vec<(KeyId, Timestamp)>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| records::mark_keys_used(work, &uses)))
+    }
+
+    fn begin_change(&self, change: Change) -> Answer<'_, i64> {
+        Box::pin(self.writer.write(move |work| audit::begin(work, &change)))
+    }
+
+    fn end_change(&self, seq: i64, end: ChangeEnd) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| audit::end(work, seq, &end)))
+    }
+
+    fn changes(&self, query: ChangeQuery) -> Answer<'_, Vec<StoredChange>> {
+        Box::pin(self.readers.read(move |sql| audit::list(sql, &query)))
+    }
+
+    fn remove_changes(&self, before: Timestamp) -> Answer<'_, ()> {
+        Box::pin(async move {
+            while self.writer.write(move |work| audit::remove(work, before)).await? {}
+            Ok(())
+        })
     }
 
     fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()> {

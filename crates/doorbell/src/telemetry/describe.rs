@@ -72,6 +72,7 @@ fn render_all() -> String {
         oldest_queued: vec![(agent.clone(), now)],
     };
     metrics.render(&Snapshot {
+        certificate_expires: None,
         sources: vec!["source".to_owned()],
         agents: vec![(agent, 1)],
         tallies: Some(tallies),

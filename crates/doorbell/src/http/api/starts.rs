@@ -1,13 +1,14 @@
 //! Agents started by hand, paused and resumed.
 
-use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::{Extension, Json};
 use doorbell_client::api;
 use http::{HeaderMap, StatusCode};
 
 use super::{Answer, Named, read_json};
 use crate::http::Shared;
+use crate::http::audit::Target;
 use crate::http::auth::By;
 use crate::http::error::Failure;
 use crate::ops;
@@ -27,11 +28,12 @@ pub(in crate::http) async fn run_agent(
     Named(agent): Named,
     headers: HeaderMap,
     body: Result<Json<api::NewRun>, JsonRejection>,
-) -> Result<(StatusCode, Json<api::StartedRun>), Failure> {
+) -> Result<(StatusCode, Extension<Target>, Json<api::StartedRun>), Failure> {
     let wish = read_wish(body)?;
     let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
     let started = ops::starts::run(&shared.app, &shared.dispatcher, &caller, &agent, wish, key).await?;
-    Ok((StatusCode::ACCEPTED, Json(started)))
+    let target = Target(format!("{agent}: {}", started.run_id));
+    Ok((StatusCode::ACCEPTED, Extension(target), Json(started)))
 }
 
 pub(in crate::http) async fn pause_agent(

@@ -24,6 +24,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0010_flow.sql"),
     include_str!("../../../migrations/sqlite/0011_workers.sql"),
     include_str!("../../../migrations/sqlite/0012_replays.sql"),
+    include_str!("../../../migrations/sqlite/0018_audit.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
