@@ -5,19 +5,22 @@
 //! every input stays that ever broke something.
 
 mod api;
+mod causes;
 mod conditions;
 mod declared;
 mod filters;
 mod project;
 mod prompts;
 mod requests;
+mod workers;
 
 /// Takes an input; panics if it breaks something.
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("api", api::calls),
+    ("causes", causes::causes),
     ("conditions", conditions::conditions),
     ("config", project::config),
     ("credentials", project::credentials),
@@ -27,6 +30,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("forms", requests::forms),
     ("prompts", prompts::prompts),
     ("signatures", requests::signatures),
+    ("workers", workers::workers),
 ];
 
 /// The target of this name.

@@ -63,5 +63,6 @@ fn envelope(context: Context, body: &Bytes, headers: serde_json::Map<String, Val
         agent: "triage".to_owned(),
         context,
         events: Vec::new(),
+        resumed: None,
     }
 }

@@ -1,29 +1,41 @@
 //! The JSON of the REST API, as the gateway writes it and the client reads it. camelCase; times are RFC 3339 UTC.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+mod agents;
 mod audit;
+mod backup;
+mod dead_letters;
 mod flow;
 mod keys;
 mod leases;
+mod notifications;
 mod replays;
 mod sources;
 mod starts;
+mod waits;
 
+pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
 pub use audit::{AuditEntry, AuditPage};
-pub use flow::{Companion, Holder};
+pub use backup::{Copied, NewCopy};
+pub use dead_letters::{DeadLetterGroup, DeadLetterGroups};
+pub use flow::{Companion, FailingStreak, Holder};
 pub use keys::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 pub use leases::{
     EndedRun, HandedLease, HandedRun, Heard, Heartbeat, KeptLines, Poll, Polled, RunEnd, RunLine, RunLines, ShownLease,
 };
+pub use notifications::{NotificationAnswer, NotificationAnswers, NotificationTest};
 pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
 pub use sources::{CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList};
 pub use starts::{
-    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, Refused, Resumed, Retried, Schedule, StartedRun,
+    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
+    StartedRun,
 };
+pub use waits::{Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor};
 
 /// An error: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +48,9 @@ pub struct Problem {
     pub title: String,
     /// What happened, and what to do.
     pub detail: String,
+    /// Everything that is wrong with what was given, where it has fields.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
 }
 
 /// The answer to a delivery.
@@ -74,7 +89,7 @@ pub struct SourceReceipt {
 }
 
 /// An event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// `evt_…`.
@@ -126,7 +141,7 @@ pub struct Forgotten {
 }
 
 /// What became of an event for one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The agent.
@@ -147,7 +162,7 @@ pub struct Outcome {
 }
 
 /// An event with its headers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventDetail {
     /// The event.
@@ -155,10 +170,13 @@ pub struct EventDetail {
     pub event: Event,
     /// The headers it came with, lower-cased, without those that carry a secret.
     pub headers: Map<String, Value>,
+    /// What its headers said of an earlier try of the same delivery, where its protocol says so (Slack). Not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried: Option<String>,
 }
 
 /// A page of events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventPage {
     /// Newest first.
@@ -180,7 +198,7 @@ pub struct Explanation {
 }
 
 /// Whether one trigger matched.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
     /// The agent.
@@ -199,7 +217,7 @@ pub struct Verdict {
 }
 
 /// How one filter went.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClauseVerdict {
     /// The filter field, e.g. `repos`, or `where` or `key`.
@@ -217,7 +235,7 @@ pub struct ClauseVerdict {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Run {
     /// `run_…`.
@@ -260,12 +278,21 @@ pub struct Run {
     /// Why it could not be told yet, while it is being tried again. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up_fails: Option<String>,
+    /// What it waits for, if it gave its lease back to go on later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+    /// What its last wait was over by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_by: Option<ResumedBy>,
+    /// Why nobody is told, although its event names a place for it. Only of one run that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up_refused: Option<String>,
     /// Its result, as the agent wrote it.
     pub result: Option<Value>,
 }
 
 /// What became of telling, where an event came from, how its run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FollowUp {
     /// When it was sent, or given up.
@@ -276,7 +303,7 @@ pub struct FollowUp {
 }
 
 /// A run with its tries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunDetail {
     /// The run.
@@ -284,6 +311,9 @@ pub struct RunDetail {
     pub run: Run,
     /// Its tries, first one first.
     pub attempts: Vec<Attempt>,
+    /// What its steps came to, oldest first, without the results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// The events that it has beside its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Companion>,
@@ -294,7 +324,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// One try of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// From 1.
@@ -303,7 +333,7 @@ pub struct Attempt {
     pub started_at: String,
     /// When it ended.
     pub ended_at: Option<String>,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
     pub ended: Option<String>,
     /// Why.
     pub reason: Option<String>,
@@ -312,10 +342,13 @@ pub struct Attempt {
     /// The worker that it was handed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
+    /// What it went on by, if the run waited before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_by: Option<ResumedBy>,
 }
 
 /// A page of runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunPage {
     /// Newest first.
@@ -325,7 +358,7 @@ pub struct RunPage {
 }
 
 /// A line of a run's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogLine {
     /// Its number, from 1, over all tries of the run.
@@ -349,7 +382,7 @@ pub struct Log {
 }
 
 /// What a cancel did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancelled {
     /// The run.
@@ -368,59 +401,8 @@ pub struct Released {
     pub state: String,
 }
 
-/// Where to copy the store to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewCopy {
-    /// An absolute path on the gateway's machine: a file whose name ends with `.part`, that is there and empty, and that
-    /// nobody but the gateway's user may read.
-    pub file: String,
-}
-
-/// A copy of the store that has been made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Copied {
-    /// Its bytes.
-    pub bytes: u64,
-}
-
-/// An agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Agent {
-    /// Its name.
-    pub name: String,
-    /// One line.
-    pub description: Option<String>,
-    /// `command`, `http`, `worker`.
-    pub runtime: String,
-    /// Runs at once; 0: disabled.
-    pub scale: u32,
-    /// How long a try may take, in seconds.
-    pub timeout_seconds: u64,
-    /// The sources it listens to.
-    pub sources: Vec<String>,
-    /// When the clock starts it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub schedules: Vec<Schedule>,
-    /// Its pause, or that of all agents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<Pause>,
-    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub breaker: Option<String>,
-}
-
-/// The agents.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AgentList {
-    /// By name.
-    pub agents: Vec<Agent>,
-}
-
 /// What is going on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Events stored; for keys that see everything.
@@ -431,6 +413,9 @@ pub struct Stats {
     pub deliveries: Option<DeliveryCounts>,
     /// By name.
     pub agents: Vec<AgentStats>,
+    /// The sources that are paused, or for which runs are held, by name; for keys that see everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused_sources: Vec<PausedSource>,
     /// Who is told of problems; empty for callers who see one agent only.
     #[serde(default)]
     pub notifications: Vec<ReceiverStats>,
@@ -444,7 +429,7 @@ pub struct Stats {
 }
 
 /// How telling one receiver goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiverStats {
     /// What it is known by, e.g. `url https://ops.example.com`.
@@ -459,35 +444,8 @@ pub struct ReceiverStats {
     pub error: Option<String>,
 }
 
-/// A wish for a sample of a notification.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NotificationTest {
-    /// What it shall tell of, e.g. `dead_letter`; then only who is told of that gets it. Without it, everybody gets one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<String>,
-}
-
-/// What the receivers said to a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotificationAnswers {
-    /// In the order of the configuration.
-    pub receivers: Vec<NotificationAnswer>,
-}
-
-/// What one receiver said to a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotificationAnswer {
-    /// What it is known by.
-    pub receiver: String,
-    /// Whether it took the sample.
-    pub delivered: bool,
-    /// What it said, or why it did not take it.
-    pub detail: String,
-}
-
 /// How the configuration stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigState {
     /// 1 at the start, and one more for each time that saved changes were taken over.
@@ -513,7 +471,7 @@ pub struct Reload {
 }
 
 /// A removal of what was older than the gateway keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sweep {
     /// When it began.
@@ -531,7 +489,7 @@ pub struct Sweep {
 }
 
 /// Deliveries since the gateway started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryCounts {
     /// New events.
@@ -543,7 +501,7 @@ pub struct DeliveryCounts {
 }
 
 /// What is going on with one agent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStats {
     /// Its name.
@@ -566,6 +524,9 @@ pub struct AgentStats {
     pub failed: u64,
     /// Runs that were cancelled.
     pub cancelled: u64,
+    /// Runs that a newer one of their key replaced.
+    #[serde(default)]
+    pub superseded: u64,
     /// Runs that were dropped.
     pub dropped: u64,
     /// When the oldest queued run was made.
@@ -573,6 +534,9 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// That its runs fail one after the other; none: the last one that ended by itself succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<FailingStreak>,
     /// When the next of its runs may start, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<String>,
@@ -596,7 +560,7 @@ pub struct TriggerTest {
 }
 
 /// What a trigger says to stored events of its source.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerTestResult {
     /// Events that were looked at, newest first.
@@ -620,7 +584,7 @@ pub struct TriggerTestResult {
 }
 
 /// What a trigger says to one event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestedEvent {
     /// `evt_…`.

@@ -10,13 +10,18 @@ use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 
 use crate::api;
+use crate::dialing;
 use crate::error::{Error, excerpt, refusal};
+use crate::outbound::Tls;
 use crate::public;
 use crate::query::{AuditQuery, EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
+mod declared;
+mod mcp;
 mod replays;
 mod starts;
+mod waits;
 
 /// How long a single question may take; streams have no end.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -429,13 +434,48 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Error> {
 /// The connections for a URL.
 pub(crate) fn connect(url: &Url) -> Result<reqwest::Client, Error> {
     // What runs on this machine is never asked through a proxy, which would ask its own machine.
-    let builder = if is_local(url) { builder().no_proxy() } else { builder() };
-    build(builder)
+    build(builder_for(url))
 }
 
-/// Connections that reach the public internet only.
-pub(crate) fn connect_in_public() -> Result<reqwest::Client, Error> {
-    build(public::restrict(builder()))
+fn builder_for(url: &Url) -> reqwest::ClientBuilder {
+    if is_local(url) { builder().no_proxy() } else { builder() }
+}
+
+/// How a URL is reached by the gateway itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    /// Connections are kept, and used again.
+    pub(crate) kept: reqwest::Client,
+    /// Each request has one of its own.
+    pub(crate) fresh: reqwest::Client,
+}
+
+impl Reach {
+    fn build(builder: impl Fn() -> Result<reqwest::ClientBuilder, reqwest::Error>) -> Result<Self, reqwest::Error> {
+        let builder = || Ok::<_, reqwest::Error>(dialing::note_dialing(builder()?));
+        Ok(Self { kept: builder()?.build()?, fresh: builder()?.pool_max_idle_per_host(0).build()? })
+    }
+
+    /// As everybody does it; `in_public`: that reaches the public internet only.
+    pub(crate) fn plain(url: &Url, in_public: bool) -> Result<Self, reqwest::Error> {
+        Self::build(|| Ok(if in_public { public::restrict(builder()) } else { builder_for(url) }))
+    }
+
+    /// With a TLS of its own, for one URL.
+    pub(crate) fn by(url: &Url, tls: Tls<'_>, in_public: bool) -> Result<Self, reqwest::Error> {
+        Self::build(|| builder_by(url, tls, in_public))
+    }
+}
+
+fn builder_by(url: &Url, tls: Tls<'_>, in_public: bool) -> Result<reqwest::ClientBuilder, reqwest::Error> {
+    let mut builder = if in_public { public::restrict(builder()) } else { builder_for(url) };
+    if let Some((certificate, key)) = tls.identity {
+        builder = builder.identity(reqwest::Identity::from_pem(&[key, b"\n", certificate].concat())?);
+    }
+    if let Some(authorities) = tls.authorities {
+        builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(authorities)?);
+    }
+    Ok(builder.https_only(true))
 }
 
 fn builder() -> reqwest::ClientBuilder {

@@ -49,6 +49,7 @@ pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
                 text if text.is_empty() => "the answer has no body".to_owned(),
                 text => format!("the answer is not one of Doorbell's: {text}"),
             },
+            errors: Vec::new(),
         }),
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod client;
+mod dialing;
 mod error;
 mod outbound;
 mod probe;
@@ -15,7 +16,8 @@ mod sse;
 
 pub use client::{Client, TIMEOUT};
 pub use error::Error;
-pub use outbound::{Outbound, Posted, Reply};
+pub use outbound::{Outbound, Posted, Reply, Tls, Unanswered};
 pub use probe::{Obstacle, Seen, probe};
+pub use public::refuse_private;
 pub use query::{AuditQuery, EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

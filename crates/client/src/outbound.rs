@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Url};
+use reqwest::{Method, RequestBuilder, Url};
 
-use crate::client::{connect, connect_in_public, is_local, parse_url};
-use crate::public;
+use crate::client::{Reach, is_local, parse_url};
+use crate::dialing;
+use crate::public::{self, NotPublic};
 
 /// Bytes of an answer that are read where only its status matters.
 const LARGEST_ANSWER: usize = 16 << 10;
@@ -19,11 +20,36 @@ const LARGEST_ANSWER: usize = 16 << 10;
 /// Asks others. Its connections are made when the first is needed, and kept.
 #[derive(Debug, Default)]
 pub struct Outbound {
-    others: OnceLock<reqwest::Client>,
+    others: OnceLock<Reach>,
     /// What is on this machine is asked in another way: not through a proxy.
-    here: OnceLock<reqwest::Client>,
+    here: OnceLock<Reach>,
     /// Whether only the public internet is asked.
     is_confined: bool,
+}
+
+/// How TLS is spoken where it is not spoken as with everybody. All of it is PEM.
+#[derive(Clone, Copy, Default)]
+pub struct Tls<'a> {
+    /// The certificate that is shown, with those that lead to its authority, and its private key.
+    pub identity: Option<(&'a [u8], &'a [u8])>,
+    /// The authorities that are trusted, and no others.
+    pub authorities: Option<&'a [u8]>,
+}
+
+/// A key is a secret.
+impl std::fmt::Debug for Tls<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// Why there is no whole answer to a post, without the URL and the headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It must not be asked: another try would come to the same.
+    Refused(String),
+    /// It did not answer.
+    Failed(String),
 }
 
 /// What somebody answered.
@@ -55,8 +81,21 @@ impl Outbound {
         Self { is_confined: true, ..Self::default() }
     }
 
+    /// Asks one https URL with a TLS of its own; `in_public` as [`Outbound::in_public`].
+    ///
+    /// # Errors
+    /// What is wrong with the PEM, in words for people.
+    pub fn with_tls(url: &str, tls: Tls<'_>, in_public: bool) -> Result<Self, String> {
+        let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
+        let reach = Reach::by(&parsed, tls, in_public).map_err(unreachable)?;
+        Ok(Self { others: reach.clone().into(), here: reach.into(), is_confined: in_public })
+    }
+
     /// Posts a body to an http or https URL, and reads an answer of at most `limit` bytes. However long it takes: the caller
     /// drops it when it has waited long enough.
+    ///
+    /// It may arrive twice: a connection that was kept and is cut before anything is answered says nothing of the server, so it
+    /// is sent once more over a new one.
     ///
     /// # Errors
     /// Why there is no whole answer, in words for people, without the URL and the headers.
@@ -66,22 +105,23 @@ impl Outbound {
         headers: &[(String, Vec<u8>)],
         body: Bytes,
         limit: usize,
-    ) -> Result<Posted, String> {
-        let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
-        let mut request = self.http(&parsed)?.post(parsed).body(body);
-        for (name, value) in headers {
-            let name = HeaderName::try_from(name).map_err(|_| format!("{name:?} cannot be the name of a header"))?;
-            let mut value =
-                HeaderValue::from_bytes(value).map_err(|_| format!("what `{name}` is to have no header can have"))?;
-            value.set_sensitive(true);
-            request = request.header(name, value);
+    ) -> Result<Posted, Unanswered> {
+        let parsed = parse_url(url).map_err(|_| Unanswered::Failed("its URL cannot be used".to_owned()))?;
+        if self.is_confined {
+            public::check(&parsed).map_err(|error| Unanswered::Refused(error.to_string()))?;
         }
-        let response = request.send().await.map_err(unreachable)?;
+        let reach = self.reach(&parsed).map_err(Unanswered::Failed)?;
+        let request = reach.kept.post(parsed).body(body);
+        let request = with_headers(request, headers).map_err(Unanswered::Failed)?;
+        let response = dialing::send(&reach.fresh, request).await.map_err(|error| {
+            let refused = causes(&error).find_map(|cause| cause.downcast_ref::<NotPublic>()).copied();
+            refused.map_or_else(|| Unanswered::Failed(unreachable(error)), |why| Unanswered::Refused(why.to_string()))
+        })?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let content_type = response.headers().get("content-type").and_then(|value| value.to_str().ok());
         let content_type = content_type.map(str::to_owned);
-        let body = read_up_to(response, limit).await?;
+        let body = read_up_to(response, limit).await.map_err(Unanswered::Failed)?;
         Ok(Posted { status, retry_after, content_type, body })
     }
 
@@ -128,7 +168,7 @@ impl Outbound {
         patience: Duration,
     ) -> Result<reqwest::Response, String> {
         let parsed = parse_url(url).map_err(|_| "its URL cannot be used".to_owned())?;
-        let mut request = self.http(&parsed)?.request(method.clone(), parsed).timeout(patience);
+        let mut request = self.reach(&parsed)?.kept.request(method.clone(), parsed).timeout(patience);
         if let Some(json) = json {
             request = request.header("content-type", "application/json").body(json);
         }
@@ -136,20 +176,30 @@ impl Outbound {
     }
 
     /// The connections that reach a URL.
-    fn http(&self, url: &Url) -> Result<&reqwest::Client, String> {
+    fn reach(&self, url: &Url) -> Result<&Reach, String> {
         if self.is_confined {
-            public::check(url)?;
+            public::check(url).map_err(|error| error.to_string())?;
         }
         let kept = if is_local(url) { &self.here } else { &self.others };
         match kept.get() {
-            Some(http) => Ok(http),
+            Some(reach) => Ok(reach),
             None => {
-                let made = if self.is_confined { connect_in_public() } else { connect(url) };
-                let made = made.map_err(|error| error.to_string())?;
+                let made = Reach::plain(url, self.is_confined).map_err(unreachable)?;
                 Ok(kept.get_or_init(|| made))
             }
         }
     }
+}
+
+fn with_headers(mut request: RequestBuilder, headers: &[(String, Vec<u8>)]) -> Result<RequestBuilder, String> {
+    for (name, value) in headers {
+        let name = HeaderName::try_from(name).map_err(|_| format!("{name:?} cannot be the name of a header"))?;
+        let mut value =
+            HeaderValue::from_bytes(value).map_err(|_| format!("what `{name}` is to have no header can have"))?;
+        value.set_sensitive(true);
+        request = request.header(name, value);
+    }
+    Ok(request)
 }
 
 /// `Retry-After`, in seconds or as a date. A date counts from the answer's own `Date`, so that two clocks that differ do no
@@ -183,8 +233,11 @@ async fn read_up_to(mut response: reqwest::Response, limit: usize) -> Result<Opt
 /// Without the URL, which may be a secret.
 fn unreachable(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes(&error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+pub(crate) fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 
 #[cfg(test)]
@@ -243,7 +296,8 @@ mod tests {
     #[tokio::test]
     async fn a_header_that_cannot_be_sent_is_not_shown() {
         let headers = [("authorization".to_owned(), b"hunter2\n".to_vec())];
-        let error = Outbound::default().post("http://127.0.0.1:1/", &headers, Bytes::new(), 1).await.unwrap_err();
+        let refused = Outbound::default().post("http://127.0.0.1:1/", &headers, Bytes::new(), 1).await;
+        let Err(Unanswered::Failed(error)) = refused else { panic!("{refused:?}") };
         assert!(error.contains("authorization") && !error.contains("hunter2"), "{error}");
     }
 
@@ -254,8 +308,9 @@ mod tests {
         let reached = tokio::spawn(async move { listener.accept().await.map(drop) });
         let confined = Outbound::in_public();
         for host in ["127.0.0.1", "localhost", "127.1", "[::ffff:127.0.0.1]"] {
-            let refused = confined.post(&format!("http://{host}:{port}/"), &[], Bytes::new(), 1).await.unwrap_err();
-            assert!(refused.contains("public internet"), "{host}: {refused}");
+            let refused = confined.post(&format!("http://{host}:{port}/"), &[], Bytes::new(), 1).await;
+            let Err(Unanswered::Refused(why)) = refused else { panic!("{host}: {refused:?}") };
+            assert!(why.contains("public internet"), "{host}: {why}");
         }
         assert!(!reached.is_finished());
     }

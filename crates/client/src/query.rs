@@ -34,6 +34,8 @@ pub struct RunQuery {
     pub key: Option<String>,
     /// The id of the event that caused them.
     pub event: Option<String>,
+    /// The kind of their cause: `webhook`, `schedule`, `manual`, `agent`, `notification` or `replay`.
+    pub trigger: Option<String>,
     /// The `nextCursor` of the page before.
     pub cursor: Option<String>,
     /// How many, at most.
@@ -84,6 +86,7 @@ impl RunQuery {
         append(url, "deadLetter", self.dead_letter);
         append(url, "key", self.key.as_deref());
         append(url, "event", self.event.as_deref());
+        append(url, "trigger", self.trigger.as_deref());
         append(url, "cursor", self.cursor.as_deref());
         append(url, "limit", self.limit);
     }

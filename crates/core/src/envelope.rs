@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Context;
 use crate::id::{EventId, RunId};
+use crate::wait::Resumed;
 
 /// What a run is handed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct Envelope {
     pub context: Context,
     /// The other events of the run, oldest first.
     pub events: Vec<Companion>,
+    /// What it goes on by, if it waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<Resumed>,
 }
 
 /// A further event of a run.
@@ -93,6 +97,7 @@ mod tests {
             agent: "triage".to_owned(),
             context,
             events: Vec::new(),
+            resumed: None,
         }
     }
 

@@ -116,10 +116,13 @@ pub trait Lane {
     /// A run of the key whose event is newer than this one.
     fn newer(&mut self) -> Result<Option<Self::Run>, Self::Error>;
     /// A run of the key that never started and has room for a further event: one that gathers events, or is held;
-    /// `queued`: also one that only waits for its turn.
-    fn open(&mut self, queued: bool) -> Result<Option<Self::Run>, Self::Error>;
+    /// `queued`: also one that only waits for its turn; `full`: also one that is held because the key has too many.
+    fn open(&mut self, queued: bool, full: bool) -> Result<Option<Self::Run>, Self::Error>;
     /// A run of the key that is not over.
     fn holder(&mut self) -> Result<Option<Self::Run>, Self::Error>;
+    /// A run of the key that is held and goes on by itself: with its agent, or with the source of this event, which comes
+    /// back little by little.
+    fn coming_back(&mut self) -> Result<Option<Self::Run>, Self::Error>;
     /// When the run was made that, counted back from the newest, is number `n` of those of the key that were not held.
     fn made(&mut self, n: u32) -> Result<Option<Timestamp>, Self::Error>;
 }
@@ -138,24 +141,39 @@ pub enum Move<R> {
     },
     /// A run is held until a person releases it, for this reason.
     Hold(String),
+    /// A run is held until its agent or its source is resumed, for this reason.
+    Pause(String),
+    /// A run is held as this one is, which is older and goes on before it.
+    Behind(R),
     /// It goes with this run.
     Absorb(R),
     /// Nothing is started, for this reason.
     Skip(String),
 }
 
-/// What becomes of an event that came at `now`.
+/// What becomes of an event that came at `now`. `paused`: why nothing is started for the time being. If that is because of its
+/// source, the lane is one in which only what is held with it has room.
 ///
 /// # Errors
 /// If the lane cannot tell what it is asked.
-pub fn decide<L: Lane>(flow: &Flow, lane: &mut L, now: Timestamp) -> Result<Move<L::Run>, L::Error> {
+pub fn decide<L: Lane>(
+    flow: &Flow,
+    lane: &mut L,
+    paused: Option<&str>,
+    now: Timestamp,
+) -> Result<Move<L::Run>, L::Error> {
     if flow.when_busy == Some(WhenBusy::Replace)
         && let Some(run) = lane.newer()?
     {
         return Ok(Move::Skip(format!("{run} is of a newer event of its key, and `when_busy` is \"replace\"")));
     }
+    // Once the key is below its limit again, what is held for that no longer stands for it.
+    let full = match flow.max_per_key {
+        Some(rate) => lane.made(rate.count)?.filter(|made| made.after(rate.window) > now).map(|_| rate),
+        None => None,
+    };
     if (flow.attaches() || flow.debounce.is_some())
-        && let Some(run) = lane.open(flow.attaches())?
+        && let Some(run) = lane.open(flow.attaches(), full.is_some())?
     {
         return Ok(Move::Absorb(run));
     }
@@ -164,12 +182,17 @@ pub fn decide<L: Lane>(flow: &Flow, lane: &mut L, now: Timestamp) -> Result<Move
     {
         return Ok(Move::Skip(format!("{run} has its key and is not over, and `when_busy` is \"skip\"")));
     }
-    if let Some(rate) = flow.max_per_key
-        && let Some(made) = lane.made(rate.count)?
-        && made.after(rate.window) > now
-    {
+    if let Some(rate) = full {
         let why = format!("{} runs of its key were made within {:?}: `max_per_key`", rate.count, rate.window);
         return Ok(Move::Hold(format!("{why}; `doorbell runs release` lets it go on")));
+    }
+    if let Some(reason) = paused {
+        return Ok(Move::Pause(reason.to_owned()));
+    }
+    if flow.when_busy == Some(WhenBusy::Queue)
+        && let Some(run) = lane.coming_back()?
+    {
+        return Ok(Move::Behind(run));
     }
     Ok(match flow.debounce {
         Some(debounce) => {
@@ -215,6 +238,8 @@ mod tests {
         gathering: Option<&'static str>,
         queued: Option<&'static str>,
         holder: Option<&'static str>,
+        coming_back: Option<&'static str>,
+        held: Option<&'static str>,
         made: Option<Timestamp>,
     }
 
@@ -226,12 +251,16 @@ mod tests {
             Ok(self.newer)
         }
 
-        fn open(&mut self, queued: bool) -> Result<Option<&'static str>, Self::Error> {
-            Ok(self.gathering.or(self.queued.filter(|_| queued)))
+        fn open(&mut self, queued: bool, full: bool) -> Result<Option<&'static str>, Self::Error> {
+            Ok(self.gathering.or(self.queued.filter(|_| queued)).or(self.held.filter(|_| full)))
         }
 
         fn holder(&mut self) -> Result<Option<&'static str>, Self::Error> {
             Ok(self.holder)
+        }
+
+        fn coming_back(&mut self) -> Result<Option<&'static str>, Self::Error> {
+            Ok(self.coming_back)
         }
 
         fn made(&mut self, _: u32) -> Result<Option<Timestamp>, Self::Error> {
@@ -244,11 +273,18 @@ mod tests {
     }
 
     fn decided(flow: Flow, mut lane: Known) -> Move<&'static str> {
-        decide(&flow, &mut lane, NOW).unwrap()
+        decide(&flow, &mut lane, None, NOW).unwrap()
     }
 
-    const BUSY: Known =
-        Known { newer: None, gathering: None, queued: Some("run_2"), holder: Some("run_1"), made: None };
+    const BUSY: Known = Known {
+        newer: None,
+        gathering: None,
+        queued: Some("run_2"),
+        holder: Some("run_1"),
+        coming_back: None,
+        held: None,
+        made: None,
+    };
 
     #[test]
     fn a_key_that_is_busy_queues_skips_replaces_or_attaches() {
@@ -258,6 +294,14 @@ mod tests {
         assert_eq!(decided(busy(WhenBusy::Attach), BUSY), Move::Absorb("run_2"));
         let running = Known { queued: None, ..BUSY };
         assert_eq!(decided(busy(WhenBusy::Attach), running), Move::Queue, "what runs has its events already");
+    }
+
+    #[test]
+    fn what_comes_for_a_key_whose_older_runs_come_back_little_by_little_stays_behind_them() {
+        let lane = Known { coming_back: Some("run_1"), ..BUSY };
+        assert_eq!(decided(busy(WhenBusy::Queue), lane), Move::Behind("run_1"));
+        assert_eq!(decided(busy(WhenBusy::Replace), lane), Move::Queue);
+        assert_eq!(decided(Flow::default(), lane), Move::Queue);
     }
 
     #[test]
@@ -290,6 +334,31 @@ mod tests {
         assert!(matches!(decided(flow, made(941)), Move::Hold(why) if why.contains("2 runs of its key")));
         assert_eq!(decided(flow, made(940)), Move::Queue);
         assert_eq!(decided(flow, Known::default()), Move::Queue);
+    }
+
+    #[test]
+    fn what_is_held_for_too_many_takes_events_in_only_while_there_are_too_many() {
+        let max_per_key = Some(Rate { count: 2, window: Duration::from_secs(60) });
+        let flow = Flow { max_per_key, ..busy(WhenBusy::Attach) };
+        let lane =
+            |seconds| Known { held: Some("run_3"), made: Some(Timestamp::from_seconds(seconds)), ..Known::default() };
+        assert_eq!(decided(flow, lane(941)), Move::Absorb("run_3"));
+        assert_eq!(decided(flow, lane(940)), Move::Queue);
+    }
+
+    #[test]
+    fn what_comes_from_a_paused_source_is_held_unless_it_starts_nothing_anyway() {
+        let decided = |flow: Flow, mut lane| decide(&flow, &mut lane, Some("paused"), NOW).unwrap();
+        let held = Move::Pause("paused".to_owned());
+        let debounce = Debounce { window: Duration::from_secs(30), max_wait: Duration::from_secs(40) };
+        assert_eq!(decided(Flow::default(), Known::default()), held);
+        assert_eq!(decided(Flow { debounce: Some(debounce), ..Flow::default() }, Known::default()), held);
+        assert_eq!(decided(busy(WhenBusy::Replace), BUSY), held);
+        assert!(matches!(decided(busy(WhenBusy::Skip), BUSY), Move::Skip(_)));
+        assert_eq!(decided(busy(WhenBusy::Attach), BUSY), Move::Absorb("run_2"));
+        let rate = Rate { count: 2, window: Duration::from_secs(60) };
+        let full = Known { made: Some(Timestamp::from_seconds(941)), ..Known::default() };
+        assert!(matches!(decided(Flow { max_per_key: Some(rate), ..Flow::default() }, full), Move::Hold(_)));
     }
 
     #[test]

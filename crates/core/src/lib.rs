@@ -9,9 +9,10 @@
 //! 4. [`verify`]: the only door from a delivery to a [`verify::Verified`];
 //! 5. [`event`]: what a verified delivery says, named, keyed and described;
 //! 6. [`pattern`], [`condition`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
-//! 7. [`flow`], [`run`], [`retry`]: what becomes of a piece of work;
+//! 7. [`flow`], [`run`], [`retry`], [`wait`], [`cause`]: what becomes of a piece of work;
 //! 8. [`envelope`], [`prompt`]: what the agent is handed.
 
+pub mod cause;
 pub mod condition;
 pub mod delivery;
 pub mod envelope;
@@ -30,3 +31,4 @@ pub mod source;
 pub mod time;
 pub mod trigger;
 pub mod verify;
+pub mod wait;

@@ -123,6 +123,9 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
     if !envelope.events.is_empty() {
         context["events"] = json!(envelope.events);
     }
+    if let Some(resumed) = &envelope.resumed {
+        context["resumed"] = json!(resumed);
+    }
     cut_texts(&mut context);
     let block = serde_json::to_string_pretty(&context).unwrap_or_default();
     prompt.push_str(&format!(

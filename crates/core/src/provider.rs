@@ -288,6 +288,12 @@ pub trait Provider: Debug + Send + Sync {
         false
     }
 
+    /// Why nobody is told by [`Provider::follow_up`], although the delivery names a place for it.
+    fn follow_up_refused(&self, delivery: &Delivery) -> Option<String> {
+        let _ = delivery;
+        None
+    }
+
     /// Tells those who wait where the event came from how its run ended (Discord, Slack's commands). `delivery` is made
     /// of what was stored.
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::retry::Backoff;
 use crate::time::Timestamp;
+use crate::wait::Wait;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -11,7 +12,7 @@ use crate::time::Timestamp;
 pub enum State {
     /// Kept back until a person, or the agent's return, releases it.
     Held,
-    /// Until a time: of its next try.
+    /// Until a time: of its next try, or for what it waits for.
     Waiting,
     /// Ready to be started.
     Queued,
@@ -125,6 +126,13 @@ pub enum Outcome {
     Lost(String),
     /// The gateway shuts down and gives the run back unfinished.
     HandedBack,
+    /// It gave the run back to go on later: this is no try that was used up.
+    Waits {
+        /// What for.
+        wait: Wait,
+        /// Until then at most.
+        until: Timestamp,
+    },
 }
 
 /// Tries that an agent which asks for another one gets in all, if its policy says nothing of further ones.
@@ -152,6 +160,8 @@ pub struct Transition {
     pub progress: Progress,
     /// Why, in one sentence for people.
     pub reason: String,
+    /// What it waits for, if it gave the run back to wait.
+    pub wait: Option<Wait>,
 }
 
 impl Transition {
@@ -167,12 +177,24 @@ impl Transition {
 
 /// What becomes of a run whose try ended. `seed`: random bits, which decide the jitter of a wait.
 pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp, seed: u64) -> Transition {
-    let end = |state, dead_letter, progress, reason| Transition { state, due: None, dead_letter, progress, reason };
+    let end = |state, dead_letter, progress, reason| Transition {
+        state,
+        due: None,
+        dead_letter,
+        progress,
+        reason,
+        wait: None,
+    };
     match outcome {
         Outcome::Succeeded => end(State::Succeeded, false, behind, "succeeded".to_owned()),
         Outcome::Cancelled(by) => end(State::Cancelled, false, behind, format!("cancelled by {by}")),
         Outcome::HandedBack => {
             end(State::Queued, false, behind, "handed back unfinished when the gateway shut down".to_owned())
+        }
+        Outcome::Waits { wait, until } => {
+            let reason = wait.describe(Some(until));
+            let waits = end(State::Waiting, false, behind, reason);
+            Transition { due: Some(until), wait: Some(wait), ..waits }
         }
         Outcome::Failed(reason) => fail(policy, policy.attempts, behind, reason, now, seed),
         Outcome::Refused(reason) => fail(policy, 0, behind, reason, now, seed),
@@ -200,11 +222,11 @@ pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp,
 fn fail(policy: &Policy, tries: u32, behind: Progress, reason: String, now: Timestamp, seed: u64) -> Transition {
     let progress = Progress { failures: behind.failures + 1, ..behind };
     if progress.failures >= tries {
-        return Transition { state: State::Failed, due: None, dead_letter: true, progress, reason };
+        return Transition { state: State::Failed, due: None, dead_letter: true, progress, reason, wait: None };
     }
     let due = now.after(policy.backoff.wait(progress.failures, seed));
     let reason = format!("{reason}; try {} of {tries} follows", progress.failures + 1);
-    Transition { state: State::Waiting, due: Some(due), dead_letter: false, progress, reason }
+    Transition { state: State::Waiting, due: Some(due), dead_letter: false, progress, reason, wait: None }
 }
 
 #[cfg(test)]
@@ -301,6 +323,15 @@ mod tests {
         assert_eq!(lost.progress.failures, 0);
         let back = after(Policy::default(), lost.progress, Outcome::HandedBack);
         assert_eq!((back.state, back.progress), (State::Queued, lost.progress));
+    }
+
+    #[test]
+    fn a_wait_uses_up_no_try_and_is_over_at_its_time_at_the_latest() {
+        let behind = Progress { failures: 1, losses: 1 };
+        let until = NOW.after(std::time::Duration::from_secs(60));
+        let waits = after(Policy::default(), behind, Outcome::Waits { wait: Wait::Sleep, until });
+        assert_eq!((waits.state, waits.due, waits.progress), (State::Waiting, Some(until), behind));
+        assert_eq!((waits.wait, waits.dead_letter), (Some(Wait::Sleep), false));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Cron expressions of five fields, or six with seconds first, in a time zone of the IANA database, which is part of the
 //! program. Where clocks go forward, what stands in the skipped hour is due at its end; where they go back, a time that is
-//! named is due once, and a step such as `*/30` goes on through both hours.
+//! named is due once. Only what names every hour goes on through both.
 
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+
+mod wall_clock;
+
+use wall_clock::WallClock;
 
 /// The most ticks that are made up for after downtime: the newest ones.
 pub const MOST_MISSED: usize = 100;
@@ -135,9 +139,9 @@ impl Schedule {
 
     /// The first tick after a moment; none beyond the end of all calendars.
     pub fn next_tick(&self, after: Timestamp) -> Option<Timestamp> {
-        let from = jiff::Timestamp::from_millisecond(after.as_millis()).ok()?.to_zoned(self.zone.clone());
-        let next = self.cron.find_next_occurrence(&from, false).ok()?;
-        Some(Timestamp::from_millis(next.timestamp().as_millisecond()))
+        let after = jiff::Timestamp::from_millisecond(after.as_millis()).ok()?;
+        let next = WallClock { cron: &self.cron, zone: &self.zone }.next_tick(after)?;
+        Some(Timestamp::from_millis(next.as_millisecond()))
     }
 
     /// When a tick's run starts. `seed` is the agent's own, so that several agents do not start together.
@@ -236,6 +240,53 @@ mod tests {
         }
     }
 
+    /// Zones, each with a day that lacks some time, a daily schedule within it and when that is due instead; and a day that has
+    /// some time twice, and a schedule within that. On Lord Howe Island it is half an hour.
+    const CHANGES: [(&str, (&str, &str, &str), (&str, &str)); 3] = [
+        ("Europe/Berlin", ("2026-03-29", "30 2 * * *", "2026-03-29T01:00:00.000Z"), ("2026-10-25", "30 2 * * *")),
+        ("America/New_York", ("2026-03-08", "30 2 * * *", "2026-03-08T07:00:00.000Z"), ("2026-11-01", "30 1 * * *")),
+        ("Australia/Lord_Howe", ("2026-10-04", "15 2 * * *", "2026-10-03T15:30:00.000Z"), ("2026-04-05", "45 1 * * *")),
+    ];
+
+    /// Noon in a zone, so many days after a date.
+    fn noon(zone: &str, date: &str, days: i64) -> Timestamp {
+        let date: jiff::civil::Date = date.parse().unwrap();
+        let noon = date.checked_add(jiff::Span::new().days(days)).unwrap().at(12, 0, 0, 0);
+        Timestamp::from_millis(noon.to_zoned(find_zone(zone).unwrap()).unwrap().timestamp().as_millisecond())
+    }
+
+    #[test]
+    fn the_day_of_a_change_has_its_one_tick_whether_it_is_looked_at_all_the_time_or_after_downtime() {
+        for (zone, (short, skipped, instead), (long, doubled)) in CHANGES {
+            for (day, text) in [(short, skipped), (long, doubled)] {
+                let (before, after) = (noon(zone, day, -2), noon(zone, day, 1));
+                let of = |missed| schedule(text, zone, missed);
+                let expected = ticks(&of(Missed::All), &before.to_string(), &after.to_string());
+                assert_eq!(expected.len(), 3, "{zone} {day}: {expected:?}");
+                assert!(day != short || expected[1] == instead, "{zone}: {expected:?}");
+                for missed in [Missed::Skip, Missed::Once, Missed::All] {
+                    let (mut since, mut now, mut started) = (before, before, Vec::new());
+                    while now < after {
+                        now = now.after(Duration::from_secs(31 * 60));
+                        let found = of(missed).ticks(since, now, Duration::from_secs(40 * 60), 0);
+                        started.extend(found.due.iter().map(|(tick, _)| tick.to_string()));
+                        since = found.through.unwrap_or(since);
+                    }
+                    assert_eq!(started, expected, "{zone} {day} {missed:?}");
+                }
+                let down = |missed| of(missed).ticks(before, after, GRACE, 0);
+                let due = |missed| down(missed).due.into_iter().map(|(tick, _)| tick.to_string()).collect::<Vec<_>>();
+                assert_eq!((due(Missed::Skip), down(Missed::Skip).skipped), (vec![], 3), "{zone} {day}");
+                assert_eq!(
+                    (due(Missed::Once), down(Missed::Once).skipped),
+                    (expected[2..].to_vec(), 2),
+                    "{zone} {day}"
+                );
+                assert_eq!((due(Missed::All), down(Missed::All).skipped), (expected, 0), "{zone} {day}");
+            }
+        }
+    }
+
     #[test]
     fn a_year_of_days_has_a_tick_a_day_in_every_zone_and_steps_go_on_through_both_hours() {
         for zone in ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"] {
@@ -275,6 +326,35 @@ mod tests {
         let all = of(Missed::All);
         assert_eq!((all.due.len(), all.skipped), (5, 0));
         assert_eq!(all.due[0], (at("2026-05-01T01:00:00Z"), 0));
+    }
+
+    #[test]
+    fn what_was_missed_over_a_moved_clock_is_counted_by_the_ticks_that_there_were() {
+        // Both nights and the day after each: the skipped times are one tick at 03:00, the doubled ones four.
+        for (since, now, ticks) in [
+            ("2027-03-27T12:00:00Z", "2027-03-29T12:00:00Z", vec!["2027-03-28T01:00:00Z", "2027-03-29T00:00:00Z"]),
+            ("2027-10-30T12:00:00Z", "2027-10-31T12:00:00Z", vec!["2027-10-31T00:00:00Z"]),
+            // Nobody looked from between the two 02:30 on, or from the end of the skipped hour on.
+            ("2027-10-31T00:50:00Z", "2027-10-31T12:00:00Z", vec![]),
+            ("2027-03-28T01:00:00Z", "2027-03-28T12:00:00Z", vec![]),
+        ] {
+            let of = |missed| schedule("*/15 2 * * *", "Europe/Berlin", missed).ticks(at(since), at(now), GRACE, 0);
+            let quarters = |first: &str| {
+                let first = at(first);
+                (0..4).map(move |n| first.after(n * Duration::from_secs(900)))
+            };
+            let expected: Vec<Timestamp> = match ticks[..] {
+                [] => vec![],
+                [one, next_day] => std::iter::once(at(one)).chain(quarters(next_day)).collect(),
+                [first, ..] => quarters(first).collect(),
+            };
+            assert_eq!(of(Missed::All).due, expected.iter().map(|tick| (*tick, 0)).collect::<Vec<_>>(), "{since}");
+            let passed_over = expected.len().saturating_sub(1) as u64;
+            let last = expected.last().map(|tick| (*tick, passed_over));
+            assert_eq!(of(Missed::Once).due, last.into_iter().collect::<Vec<_>>(), "{since}");
+            assert_eq!((of(Missed::Skip).due, of(Missed::Skip).skipped), (vec![], expected.len() as u64), "{since}");
+            assert_eq!(of(Missed::Skip).through, expected.last().copied(), "{since}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and to explain; what a sweep and a backup do to those who deliver meanwhile.
 //!
 //! The server has one core, who asks another. Before the start the database is taken out of the system's memory.
+//! With `--folder F` the project is made there and stays, and is measured if it is there already; `--fill` only makes it.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub)]
 
@@ -34,7 +35,16 @@ const KEPT: &str = "30d";
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let number = |flag: &str| args.iter().position(|arg| arg == flag).and_then(|at| args.get(at + 1)?.parse().ok());
-    measure(number("--events").unwrap_or(1_000_000), Duration::from_secs(number("--seconds").unwrap_or(10)));
+    let events = number("--events").unwrap_or(1_000_000);
+    let made = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let named = args.iter().position(|arg| arg == "--folder").and_then(|at| args.get(at + 1));
+    let project = named.map_or(made.path(), Path::new);
+    if !database(project).exists() {
+        fill(project, events);
+    }
+    if !args.iter().any(|arg| arg == "--fill") {
+        measure(project, events, Duration::from_secs(number("--seconds").unwrap_or(10)));
+    }
 }
 
 /// A project with the agents of the history. Their first runs never end: agents are not what is measured.
@@ -138,9 +148,7 @@ impl Figures {
     }
 }
 
-fn measure(events: u64, time: Duration) {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let project = folder.path();
+fn fill(project: &Path, events: u64) {
     make_project(project);
     // Makes the database, with the trigger set that the events name.
     drop(start(project));
@@ -153,7 +161,9 @@ fn measure(events: u64, time: Duration) {
             println!("{made} of {events} events after {:.0} s", begun.elapsed().as_secs_f64());
         }
     }));
-    drop(runtime);
+}
+
+fn measure(project: &Path, events: u64, time: Duration) {
     support::pin(support::LOAD_CORE);
     let mut figures = Figures::default();
     let bytes = std::fs::metadata(database(project)).unwrap().len();

@@ -128,7 +128,7 @@ fn make_requests() -> Vec<Request> {
 }
 
 /// Not measured: caches fill, and the gateway learns what the bodies of its source have in common, once.
-const WARM_UP: Duration = Duration::from_millis(1500);
+const WARM_UP: Duration = Duration::from_secs(3);
 
 fn warm(server: Server, requests: &[Request]) -> Server {
     measure_load(&server, requests, CONNECTIONS, WARM_UP, None);

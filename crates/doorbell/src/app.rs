@@ -18,20 +18,24 @@ use crate::store::{Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 
 mod access;
+mod declared;
 mod pauses;
 mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
 mod untold;
+mod waits;
 
 pub use access::{Access, Known, RunToken, Unknown};
+pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot};
 pub use untold::Untold;
+pub use waits::Waits;
 
 /// The folder of a project that holds its state.
 pub const STATE_FOLDER: &str = ".doorbell";
@@ -57,6 +61,8 @@ pub struct App {
     pub pauses: Pauses,
     /// Events that are carried out once more.
     pub replays: Replays,
+    /// Whether runs wait for something.
+    pub waits: Waits,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -88,7 +94,13 @@ impl App {
         let root = config.root.clone();
         let access = Access::new(store.keys().await?);
         let secret_uses = SecretUses::new(store.secret_uses().await?);
-        let pauses = Pauses::load(&store.notes().await?);
+        let notes = store.notes().await?;
+        let pauses = Pauses::load(&notes);
+        let config = config.with_declared(load_declared(&notes));
+        for (agent, problem) in config.declared.iter().filter_map(|(name, declared)| Some((name, declared.problem()?)))
+        {
+            tracing::warn!(agent, problem, "agent.out_of_force: its runs are held");
+        }
         let metrics = Metrics::new(clock::now());
         let traces = Traces::start(&config.telemetry, metrics.spans())?;
         let in_force = InForce::new(Snapshot::prepare(config, store.as_ref(), 1).await?);
@@ -102,6 +114,7 @@ impl App {
             secret_uses,
             pauses,
             replays: Replays::default(),
+            waits: Waits::default(),
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),

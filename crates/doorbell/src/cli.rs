@@ -28,6 +28,7 @@ mod known;
 mod live;
 mod logs;
 mod man;
+mod mcp;
 mod notify;
 mod output;
 mod providers;
@@ -117,6 +118,7 @@ enum Command {
     Audit(audit::AuditArgs),
     Notify(notify::NotifyArgs),
     Backup(backup::BackupArgs),
+    Mcp(mcp::McpArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     #[command(hide = true)]
@@ -216,6 +218,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Audit(args) => audit::run(context, args).await?,
         Command::Notify(args) => return notify::run(context, args).await,
         Command::Backup(args) => backup::run(context, args).await?,
+        Command::Mcp(args) => mcp::run(context, args).await?,
         Command::Completions(args) => completions::run(&args)?,
         Command::Man(args) => man::run(&args)?,
         Command::Reference(args) => reference::run(&args)?,
@@ -257,7 +260,12 @@ mod tests {
                 // What follows several spaces explains; a shell would split the rest.
                 let line = line.trim().split("   ").next().unwrap();
                 for part in line.split([';', '|', '>']).flat_map(|part| part.split("&&")) {
-                    let words: Vec<&str> = part.split_whitespace().collect();
+                    // What is in quotes is one word.
+                    let words = part.split('"').enumerate().flat_map(|(n, piece)| match n % 2 {
+                        0 => piece.split_whitespace().collect(),
+                        _ => vec![piece],
+                    });
+                    let words: Vec<&str> = words.collect();
                     if words.first() == Some(&"doorbell") {
                         let parsed = Args::try_parse_from(&words);
                         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

@@ -1,9 +1,13 @@
 //! Time and chance: the only place that reads the clock or asks for random bytes.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use doorbell_core::id::Id;
 use doorbell_core::time::Timestamp;
+
+/// By how much the clock may be set back without anything being done about it: what waits then waits so much longer.
+pub const SLACK: Duration = Duration::from_secs(60);
 
 /// Now.
 pub fn now() -> Timestamp {

@@ -22,11 +22,13 @@ use ipnet::IpNet;
 mod agents;
 mod conditions;
 mod credentials;
+mod declared;
 mod document;
 mod environment;
 mod files;
 mod flow;
 mod gateway;
+mod gateway_tls;
 mod http_runtime;
 mod layers;
 mod names;
@@ -51,16 +53,17 @@ mod types;
 mod values;
 
 pub use credentials::{Credentials, Stored, without_line_end};
+pub use declared::{Declaration, Declared};
 pub use environment::Environment;
+pub use gateway_tls::Tls;
 pub use http_runtime::HttpRuntime;
 pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
-pub use problem::Problems;
+pub use problem::{Flaw, Problems};
 pub use quantity::parse_duration;
 pub use runtime::{Runtime, script_of};
-pub use tls::Tls;
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};
@@ -91,14 +94,18 @@ pub struct Config {
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `providers/*.toml`, by name.
     pub providers: BTreeMap<String, OwnProvider>,
-    /// `agents/*`, by name.
+    /// `agents/*`, and those that are declared, by name.
     pub agents: BTreeMap<String, Arc<Agent>>,
+    /// What was declared through the API, by the agent's name; also what is not in force.
+    pub declared: BTreeMap<String, Declared>,
     /// `[[notifications]]`, in file order.
     pub notifications: Vec<Notification>,
     /// What was accepted and means nothing here, one sentence each.
     pub warnings: Vec<String>,
     /// Every value in force with where it came from, secrets hidden; what `doorbell config` prints.
     pub settings: Vec<Setting>,
+    /// `[defaults]`, for what is declared.
+    defaults: document::Table,
 }
 
 /// One value in force.
@@ -311,11 +318,14 @@ pub enum Topic {
     Reload,
     /// The store does not take writes.
     Store,
+    /// An agent's URL fails so often that it is not asked for a while.
+    Breaker,
 }
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Self; 5] = [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store];
+    pub const ALL: [Self; 6] =
+        [Self::DeadLetter, Self::Rejections, Self::Silent, Self::Reload, Self::Store, Self::Breaker];
 
     /// As the configuration spells it.
     pub fn as_str(self) -> &'static str {
@@ -325,6 +335,7 @@ impl Topic {
             Self::Silent => "silent",
             Self::Reload => "reload",
             Self::Store => "store",
+            Self::Breaker => "breaker",
         }
     }
 }
@@ -360,7 +371,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     }
     let project = layers::read(&root, environment, flags, findings)?;
     let credentials = Credentials::new(environment);
-    let around = runtime::Surroundings { root: &root, credentials: &credentials };
+    let around = runtime::Surroundings { root: &root, credentials: &credentials, is_declared: false };
     let gateway = gateway::read(&root, &project.gateway, &mut survey, findings);
     let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
@@ -385,6 +396,8 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
         sources: sources?.good,
         providers: own.providers,
         agents,
+        declared: BTreeMap::new(),
+        defaults: project.defaults,
         notifications: notifications.good,
         warnings: Vec::new(),
         settings: Vec::new(),
@@ -395,15 +408,24 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
 }
 
 impl Agent {
+    /// Whether one of its triggers is for what comes from this source.
+    pub fn listens_to(&self, source: &str) -> bool {
+        self.triggers.iter().any(|trigger| trigger.source == source)
+    }
+
     /// The flow control of one of its triggers; none if none of them has any, so that its runs need not be kept in lanes.
     ///
     /// A `key` alone is flow control: an agent serves its keys in turn.
     pub fn flow(&self, trigger: usize) -> Option<Flow> {
-        let controls = |trigger: &Trigger| !trigger.flow.is_default() || trigger.conditions.key.is_some();
-        if !self.triggers.iter().any(controls) {
-            return None;
-        }
+        self.flow_of_others()?;
         self.triggers.iter().find(|other| other.position == trigger).map(|trigger| trigger.flow)
+    }
+
+    /// The flow control of what no trigger starts: none is to be kept to, but if triggers have some, it has its turn with their
+    /// runs.
+    pub fn flow_of_others(&self) -> Option<Flow> {
+        let controls = |trigger: &Trigger| !trigger.flow.is_default() || trigger.conditions.key.is_some();
+        self.triggers.iter().any(controls).then(Flow::default)
     }
 
     /// Whether starts of its runs are limited in time.

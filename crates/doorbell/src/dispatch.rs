@@ -4,7 +4,7 @@
 //! table of runs is the truth, and is looked at every few seconds anyway. Leases are extended while a run is in flight; a run
 //! whose lease ran out without us is lost, and goes on by its agent's policy after its old processes are ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,7 @@ use doorbell_client::Outbound;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::id::RunId;
 use doorbell_core::time::Timestamp;
+use doorbell_core::wait::Wait;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Notice};
 use crate::clock;
 use crate::runtime::{Guard, Stop};
-use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Retry, StoredEvent};
+use crate::store::{Body, Cancel, Effects, Error, Lease, Release, Released, Retry, StoredEvent};
 
 mod breaker;
 mod carry;
@@ -34,6 +35,7 @@ mod recovery;
 mod resume;
 #[cfg(test)]
 mod tests;
+mod waits;
 mod workers;
 
 pub use own::{Cause, Caused, admission};
@@ -43,6 +45,7 @@ use follow_up::FollowUps;
 use workers::Bells;
 
 pub use outside::Told;
+pub use waits::Waited;
 pub use workers::{HandedOut, Wish};
 
 /// How long a lease holds. Extended at a third of it.
@@ -71,6 +74,10 @@ pub struct Dispatcher {
     /// An agent comes back slowly.
     resumed: Notify,
     in_flight: Mutex<HashMap<RunId, InFlight>>,
+    /// Lost runs whose processes are being ended.
+    recovering: Mutex<HashSet<RunId>>,
+    /// When the leases are looked at next.
+    next_look: watch::Sender<Timestamp>,
     closing: CancellationToken,
     /// What still runs is to end now.
     handing_back: CancellationToken,
@@ -89,6 +96,8 @@ fn delivery_of(event: &StoredEvent, body: &Body) -> Delivery {
 struct InFlight {
     lease: Lease,
     stop: watch::Sender<Option<Stop>>,
+    /// What its command asked to wait for when it has ended, and until when.
+    wait: Option<(Wait, Timestamp)>,
 }
 
 impl Dispatcher {
@@ -112,6 +121,8 @@ impl Dispatcher {
             due: Notify::new(),
             resumed: Notify::new(),
             in_flight: Mutex::default(),
+            recovering: Mutex::default(),
+            next_look: watch::Sender::default(),
             closing: CancellationToken::new(),
             handing_back: CancellationToken::new(),
             takers: TaskTracker::new(),
@@ -147,9 +158,9 @@ impl Dispatcher {
     }
 
     /// Moves on what an earlier process left behind.
-    async fn prepare(&self) -> Result<(), Error> {
+    async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
         self.recover_lost(None).await?;
-        self.settle_agents().await
+        self.settle_agents().await.map(drop)
     }
 
     /// The folder of a run.
@@ -165,7 +176,7 @@ impl Dispatcher {
 
     /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while.
     pub fn breaker(&self, agent: &str) -> Option<String> {
-        self.desks.breaker(agent)
+        self.desks.breaker(&self.app.current(), agent)
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -188,6 +199,7 @@ impl Dispatcher {
                 if let Ok(Some((run, _))) = self.app.store.run(run).await {
                     self.wake(&run.agent);
                 }
+                self.tell_who_waits();
             }
             Cancel::AlreadyFinal(_) | Cancel::Unknown => {}
         }
@@ -246,6 +258,13 @@ impl Dispatcher {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has it looked at who waits for the end of a run, as one has ended.
+    fn tell_who_waits(&self) {
+        if self.app.waits.for_run() {
+            self.due.notify_one();
+        }
+    }
+
     /// Tells watchers how a run stands now.
     pub async fn tell_of(&self, run: RunId) {
         if let Ok(Some((run, _))) = self.app.store.run(run).await {
@@ -264,6 +283,9 @@ impl Dispatcher {
 
     /// Tells watchers, and who waits for them, of runs that ended before they ran, without keeping the caller.
     fn tell_of_all(self: &Arc<Self>, runs: &[RunId]) {
+        if !runs.is_empty() {
+            self.tell_who_waits();
+        }
         let (watched, followed_up) = (self.app.activity.is_watched(), self.follow_ups.are_sent());
         if !runs.is_empty() && (watched || followed_up) {
             let (this, runs) = (Arc::clone(self), runs.to_vec());
@@ -286,8 +308,23 @@ impl Dispatcher {
             tracing::info!(%run, by, "run.replaced");
             self.stop(*run, None, Stop::Cancel(by.clone()));
         }
+        if !effects.asked_to_end.is_empty() {
+            let (this, runs) = (Arc::clone(self), effects.asked_to_end.clone());
+            tokio::spawn(async move {
+                for (run, _) in runs {
+                    // If it fails, the next look at the leases finds the run.
+                    if let Err(error) = this.cancel_awaited(run).await {
+                        tracing::error!(%run, error = error.with_causes(), "run.cancel_failed");
+                    }
+                }
+            });
+        }
         if effects.due.is_some() {
             self.due.notify_one();
+        }
+        // One that was resumed meanwhile has its runs given back already, and this one came after them.
+        if effects.held.iter().any(|agent| self.app.pauses.holds(agent).is_none()) {
+            self.settle_pauses();
         }
         self.tell_of_all(&effects.superseded);
     }
@@ -305,12 +342,26 @@ impl Dispatcher {
         }
     }
 
+    async fn release_due(&self, now: Timestamp, was_set_back: bool) -> Result<Released, Error> {
+        if was_set_back {
+            let ended = self.app.store.end_waits(now.after(clock::SLACK), now).await?;
+            if ended > 0 {
+                tracing::warn!(runs = ended, "runs.clock_set_back: what began to wait in the future is due now");
+            }
+        }
+        self.app.store.release_due(now).await
+    }
+
     /// Queues waiting runs when they are due.
     async fn release_due_runs(self: Arc<Self>) {
+        // Whether the clock was set back while no gateway ran is not known.
+        let mut looked_at = None;
         loop {
             let now = clock::now();
-            let next = match self.app.store.release_due(now).await {
+            let was_set_back = looked_at.is_none_or(|last| now.after(clock::SLACK) < last);
+            let next = match self.release_due(now, was_set_back).await {
                 Ok(released) => {
+                    looked_at = Some(now);
                     released.agents.iter().for_each(|agent| self.wake(agent));
                     released.next
                 }
@@ -345,7 +396,7 @@ impl Dispatcher {
             let kept = if leases.is_empty() {
                 Ok(Vec::new())
             } else {
-                self.app.store.extend(leases.clone().into_iter().collect(), clock::now().after(LEASE)).await
+                self.app.store.extend(leases.clone().into_iter().collect(), clock::now().after(LEASE), None).await
             };
             match kept {
                 Ok(lost) => lost.iter().for_each(|run| self.stop(*run, leases.get(run).copied(), Stop::Shutdown)),

@@ -13,7 +13,7 @@ use doorbell_client::api::NewKey;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -80,6 +80,7 @@ pub struct Gateway {
     sweeping: CancellationToken,
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
+    watcher: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -95,7 +96,7 @@ impl Gateway {
         let state = root.join(STATE_FOLDER);
         let project = take_project(&state).await?;
         let store = store::open(&config.store_url, &root).await?;
-        let listeners = Listeners::open(&config.gateway).await?;
+        let listeners = Listeners::open(&config.gateway)?;
         let address = listeners.senders.local_addr()?;
         ensure_local_key(store.as_ref(), &root).await?;
         let app = Arc::new(App::new(config, store).await?);
@@ -110,6 +111,7 @@ impl Gateway {
         let sweeping = CancellationToken::new();
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -133,6 +135,7 @@ impl Gateway {
             sweeping,
             sweeper,
             scheduler,
+            watcher,
             _reaper: reaper,
             _project: project,
         })
@@ -148,6 +151,7 @@ impl Gateway {
         self.app.replays.close().await;
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
+        let _ = self.watcher.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);
@@ -181,18 +185,18 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn open(gateway: &config::Gateway) -> anyhow::Result<Self> {
-        let senders = listen(gateway.listen, "`--listen` or `[gateway] listen`").await?;
+    fn open(gateway: &config::Gateway) -> anyhow::Result<Self> {
+        let senders = listen(gateway.listen, "`--listen` or `[gateway] listen`")?;
         let admin = match gateway.admin_listen {
-            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`").await?),
+            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`")?),
             None => None,
         };
         let (mut plain_senders, mut plain_admin) = (None, None);
         if gateway.tls.is_some() {
             let any = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-            plain_senders = Some(listen(any, "").await?);
+            plain_senders = Some(listen(any, "")?);
             if gateway.admin_listen.is_some_and(|address| !address.ip().is_loopback()) {
-                plain_admin = Some(listen(any, "").await?);
+                plain_admin = Some(listen(any, "")?);
             }
         }
         Ok(Self { senders, admin, most: gateway.max_connections, plain_senders, plain_admin })
@@ -335,10 +339,20 @@ fn found_at(app: &App) -> Address {
     }
 }
 
+/// Connections that may wait to be accepted, if the system allows as many: one for which there is no room tries again only
+/// after a second. `TcpListener::bind` lets 128 wait, which a burst of senders fills.
+const BACKLOG: u32 = 4096;
+
 /// `key`: what chooses another address.
-async fn listen(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(wanted).await;
-    bound.with_context(|| format!("cannot listen on {wanted}: choose another address with {key}"))
+fn listen(wanted: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let bind = || {
+        let socket = if wanted.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As `bind` does: an address that was in use a moment ago can be used again.
+        socket.set_reuseaddr(true)?;
+        socket.bind(wanted)?;
+        socket.listen(BACKLOG)
+    };
+    bind().with_context(|| format!("cannot listen on {wanted}: choose another address with {key}"))
 }
 
 /// The URL of an address on this machine: all interfaces are reached by loopback.

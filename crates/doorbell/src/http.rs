@@ -21,9 +21,11 @@ mod error;
 mod guard;
 mod ingest;
 mod leases;
+mod mcp;
 mod peer;
 mod server;
 mod stream;
+mod waits;
 
 pub use crowd::Allowance;
 pub use server::{Certificates, Limits, Service, serve};
@@ -84,9 +86,11 @@ pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool)
 
 /// What is done with agents and their runs.
 fn run_routes() -> Router<Shared> {
+    let agent = get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent);
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
+        .route("/v1/runs/dead-letters", get(api::list_dead_letters))
         .route("/v1/runs/cancel", post(api::cancel_runs))
         .route("/v1/runs/release", post(api::release_runs))
         .route("/v1/runs/retry", post(api::retry_runs))
@@ -94,7 +98,9 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/runs/{id}/cancel", post(api::cancel_run))
         .route("/v1/runs/{id}/release", post(api::release_run))
         .route("/v1/runs/{id}/retry", post(api::retry_run))
+        .route("/v1/runs/{id}/answer", post(waits::answer))
         .route("/v1/agents", get(api::list_agents))
+        .route("/v1/agents/{name}", agent)
         .route("/v1/agents/{name}/run", post(api::run_agent))
         .route("/v1/agents/{name}/pause", post(api::pause_agent))
         .route("/v1/agents/{name}/resume", post(api::resume_agent))
@@ -102,6 +108,8 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/replays", get(api::list_replays).post(api::replay_events))
         .route("/v1/replays/{id}", get(api::show_replay))
         .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
+        .route("/v1/sources/{name}/pause", post(api::pause_source))
+        .route("/v1/sources/{name}/resume", post(api::resume_source))
         .route("/v1/pause", post(api::pause_all))
         .route("/v1/resume", post(api::resume_all))
 }
@@ -141,6 +149,7 @@ pub fn routers(
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/audit", get(audit::list))
+        .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
     let management = management.merge(run_routes()).merge(leases::routes());

@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod files;
 pub mod gateway;
 pub mod http;
+pub mod mcp;
 pub mod notify;
 pub mod ops;
 pub mod reload;

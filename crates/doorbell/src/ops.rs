@@ -4,6 +4,7 @@
 //! id.
 
 use crate::app::Caller;
+use crate::config::Flaw;
 use crate::store;
 
 pub mod agents;
@@ -12,17 +13,23 @@ pub mod backup;
 pub mod bulk;
 mod calls;
 pub mod captured;
+pub mod dead_letters;
+pub mod declared;
+mod delays;
 pub mod events;
 pub mod forget;
 pub mod keys;
 pub mod leases;
 pub mod notifications;
+pub mod pauses;
 pub mod replays;
 pub mod runs;
 pub mod starts;
 pub mod stats;
+pub mod steps;
 pub mod triggers;
 mod view;
+pub mod waits;
 pub mod workers;
 
 pub use view::view_event;
@@ -37,6 +44,12 @@ pub enum Error {
     /// The request cannot be understood; with what to do.
     #[error("{0}")]
     Invalid(String),
+    /// What was given is wrong: everything that is, by its field.
+    #[error("{}", in_words(.0))]
+    Flawed(Vec<Flaw>),
+    /// What is there is not what the caller goes by.
+    #[error("{0}")]
+    Precondition(String),
     /// The caller's key may not do this.
     #[error("{0}")]
     NotAllowed(&'static str),
@@ -49,6 +62,41 @@ pub enum Error {
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+/// The first thing that is wrong, and how many there are.
+fn in_words(flaws: &[Flaw]) -> String {
+    let first = flaws.first().map(|flaw| match flaw.field.as_str() {
+        "" => flaw.message.clone(),
+        field => format!("{field}: {}", flaw.message),
+    });
+    match flaws.len() {
+        0 | 1 => first.unwrap_or_default(),
+        count => format!("{count} problems, the first: {}", first.unwrap_or_default()),
+    }
+}
+
+impl Error {
+    /// What the caller is told: a stable code, and what happened. What went wrong inside is for the log.
+    pub fn tell(&self) -> (&'static str, String) {
+        match self {
+            Self::NotFound(_) => ("not_found", self.to_string()),
+            Self::Invalid(detail) => ("invalid_request", detail.clone()),
+            Self::NotAllowed(detail) => ("not_allowed", (*detail).to_owned()),
+            Self::Conflict(code, detail) | Self::Gone(code, detail) => (code, detail.clone()),
+            Self::Precondition(detail) => ("precondition_failed", detail.clone()),
+            Self::Flawed(_) => ("invalid_agent", self.to_string()),
+            // Damage does not go away by asking again.
+            Self::Store(store::Error::Corrupt(what)) => {
+                tracing::error!(error = what, "store.damaged");
+                ("store_damaged", "what is stored of it cannot be read; the gateway's log says more".to_owned())
+            }
+            Self::Store(error) => {
+                tracing::error!(error = error.with_causes(), "store.failed");
+                ("store_unavailable", "the store did not take it; nothing was changed, try again".to_owned())
+            }
+        }
+    }
 }
 
 /// Refuses callers that may only look.

@@ -118,8 +118,14 @@ impl Reloader {
     }
 
     async fn put_in_force(&mut self, mut config: Config) {
+        let _turn = self.app.in_force.turn().await;
         let old = self.app.current();
         let kept = changes::keep_what_needs_a_restart(&mut config, &old.config);
+        // What was declared stays, and is read with what the files say now.
+        let declarations = old.config.declarations();
+        let Ok(config) = tokio::task::spawn_blocking(move || config.with_declared(declarations)).await else {
+            return self.refuse("reading what is declared panicked".to_owned());
+        };
         let mut changes = changes::list(&old.config, &config);
         for warning in config.warnings.iter().filter(|warning| !old.config.warnings.contains(warning)) {
             tracing::warn!("config.warning: {warning}");
@@ -136,7 +142,7 @@ impl Reloader {
             Err(error) => {
                 // The files are as they should be, so the next look must come back to them.
                 self.read = Survey::default();
-                self.refuse(format!("{error:#}"));
+                self.refuse(error.with_causes());
             }
         }
     }

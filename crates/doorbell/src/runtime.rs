@@ -90,7 +90,7 @@ pub enum Stop {
 pub struct Ended {
     /// For what becomes of the run.
     pub outcome: Outcome,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled` or `handed_back`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `handed_back` or `waits`.
     pub ended: &'static str,
     /// The exit code, if there was a process and no signal ended it.
     pub exit_code: Option<i32>,
@@ -113,6 +113,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
         Outcome::Failed(_) | Outcome::Refused(_) | Outcome::TryAgain(_) | Outcome::Lost(_) => "failed",
         Outcome::Cancelled(_) => "cancelled",
         Outcome::HandedBack => "handed_back",
+        Outcome::Waits { .. } => "waits",
     }
 }
 
@@ -152,6 +153,11 @@ async fn carry_out_with<F: Future<Output = ()>>(
             return Ended::without_process(Outcome::Failed(format!("the attempt cannot be prepared: {error}")));
         }
     };
+    // It may have come meanwhile.
+    let stopped = stop.borrow().clone();
+    if let Some(stop) = stopped {
+        return Ended::without_process(stop.into());
+    }
     // Before the start: there is no moment at which a process runs and the guard does not know of it.
     guard.watch_over(run, attempt, None);
     let ended = match Attempt::start(brief, prepared, log, grace) {

@@ -2,8 +2,9 @@
 //!
 //! A tick is an event whose delivery key is its time, so it is claimed in the store: however often a gateway dies between
 //! its parts, or comes back, each tick starts its agent once. How far each schedule has been looked at is kept too; what
-//! lies between that and now was missed, and the schedule says what becomes of it. A paused agent's ticks wait like those
-//! of a gateway that is down.
+//! lies between that and now was missed, and the schedule says what becomes of it. A paused agent's ticks make a run that is
+//! held, and those that follow go with it, unless each is to be made up for; those of a disabled agent are stored, and start
+//! nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorbell_core::event::{Context, SCHEDULE};
-use doorbell_core::schedule::Schedule;
+use doorbell_core::schedule::{Missed, Schedule};
 use doorbell_core::time::Timestamp;
 use serde_json::json;
 use tokio::task::JoinHandle;
@@ -80,9 +81,6 @@ impl Clock {
         self.keep(in_force, seen).await?;
         let mut next = None;
         for agent in in_force.config.agents.values() {
-            if self.app.pauses.holds(&agent.name).is_some() {
-                continue;
-            }
             for schedule in &agent.schedules {
                 let due = self.start_due(agent, schedule, seen).await?;
                 next = [next, due].into_iter().flatten().min();
@@ -92,13 +90,21 @@ impl Clock {
     }
 
     /// Has each schedule begin now that was not there before, and forgets those that are gone.
+    ///
+    /// One that was looked at in the future goes on from now too: the clock was ahead then, and without this no tick would
+    /// come until it is that late again. A tick that was started meanwhile is due once more when its time really comes, but
+    /// its delivery key is taken: it counts as a duplicate of the event that there is, and starts nothing.
     async fn keep(&self, in_force: &Snapshot, seen: &mut Seen) -> Result<(), Error> {
         let agents = in_force.config.agents.values();
         let keys = agents.flat_map(|agent| agent.schedules.iter().map(|schedule| key(agent, schedule)));
         let now = clock::now();
+        let is_past = |at: &Timestamp| *at <= now.after(clock::SLACK);
         let wanted: BTreeMap<String, Timestamp> =
-            keys.map(|key| (key.clone(), seen.get(&key).copied().unwrap_or(now))).collect();
-        let kept: Vec<_> = wanted.iter().filter(|(key, _)| !seen.contains_key(*key)).map(note).collect();
+            keys.map(|key| (key.clone(), seen.get(&key).copied().filter(is_past).unwrap_or(now))).collect();
+        let kept: Vec<_> = wanted.iter().filter(|(key, at)| seen.get(*key) != Some(*at)).map(note).collect();
+        for (schedule, until) in seen.iter().filter(|(key, at)| wanted.contains_key(*key) && !is_past(at)) {
+            tracing::warn!(schedule, %until, "schedule.clock_set_back: its ticks go on from now");
+        }
         let dropped: Vec<String> = seen.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
         if !kept.is_empty() || !dropped.is_empty() {
             self.app.store.note(Notes { kept, dropped, ..Notes::default() }).await?;
@@ -115,8 +121,7 @@ impl Clock {
         if ticks.skipped > 0 {
             tracing::warn!(agent = agent.name, schedule = schedule.text(), ticks = ticks.skipped, "schedule.missed");
         }
-        // What is disabled is passed over: an event each time would only fill the lists.
-        for (tick, missed) in ticks.due.iter().filter(|_| agent.scale > 0) {
+        for (tick, missed) in &ticks.due {
             self.start_tick(agent, schedule, *tick, *missed).await?;
         }
         if let Some(through) = ticks.through {
@@ -124,6 +129,11 @@ impl Clock {
             seen.insert(key, through);
         }
         Ok(schedule.next_tick(ticks.through.unwrap_or(since)).map(|tick| schedule.start_of(tick, seed)))
+    }
+
+    /// Whether ticks gather in one run: else a pause of a week would start a week's runs at once when it is over.
+    fn gathers(&self, agent: &Agent, schedule: &Schedule) -> bool {
+        schedule.missed() != Missed::All && self.app.pauses.holds(&agent.name).is_some()
     }
 
     async fn start_tick(&self, agent: &Agent, schedule: &Schedule, tick: Timestamp, missed: u64) -> Result<(), Error> {
@@ -146,6 +156,7 @@ impl Clock {
             context,
             body: body.to_string().into_bytes(),
             admission: admission(agent),
+            attach: self.gathers(agent, schedule).then(|| format!("schedule {}", schedule.identity())),
         };
         if self.dispatcher.start_agent(&agent.name, cause.clone()).await?.is_none() {
             let admission = Admission::Skip("its queue was full, and rejects".to_owned());

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_core::flow::Flow;
 use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
+use doorbell_core::wait::{Resumed, Wait};
 use serde::{Deserialize, Serialize};
 
 mod audit;
@@ -21,18 +21,22 @@ mod audit;
 mod conformance;
 mod figures;
 mod history;
+mod inspection;
 mod lease;
 mod notes;
 mod queues;
 mod sqlite;
+mod waits;
 
 pub use audit::{Change, ChangeEnd, ChangeQuery, StoredChange};
-pub use figures::{Figures, Space, Tallies};
+pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{Cancel, Effects, PAUSED, Retry, Standing};
+pub use queues::{BY_REPLAY, Cancel, CauseKind, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
+pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 
 /// What a verb answers.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -82,19 +86,28 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// no longer the run's.
     fn hand_over(&self, run: RunId, lease: Lease, until: Timestamp) -> Answer<'_, bool>;
 
-    /// Moves the leases' ends to `until`, unless they are later. Answers the runs whose lease was lost.
-    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>>;
+    /// Moves the leases' ends to `until`, unless they are later; with `now`, only of those that have not ended by then. Answers
+    /// the runs whose lease was lost.
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp, now: Option<Timestamp>) -> Answer<'_, Vec<RunId>>;
 
-    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's.
+    /// Ends the running attempt and moves the run on. False, and nothing changed, if the lease is no longer the run's, or has
+    /// ended where that matters ([`Finish::in_time`]).
     ///
     /// If the run's end was asked for ([`Store::cancel`]) and the transition is not to a final state, the run is
     /// cancelled instead: the request may have come too late for whoever decided the transition.
     /// Likewise one that is being replaced is superseded, unless it came to its own end.
+    ///
+    /// With a transition to a wait, the run waits until it is due, [`Store::resume`]d or ends, and keeps its key meanwhile. If
+    /// it waits for the end of a run, it is due as soon as that is over; if it was over before, the run is queued.
     fn finish(&self, finish: Finish) -> Answer<'_, bool>;
 
     /// Queues the waiting runs that are due, and answers their agents and when the next one will be due. Many are
     /// queued in several transactions, so that events need not wait for them.
     fn release_due(&self, now: Timestamp) -> Answer<'_, Released>;
+
+    /// Has the waiting runs be due whose wait began after `began`: the clock was ahead then, and nobody knows by how much, so
+    /// when they are due says nothing. Answers how many.
+    fn end_waits(&self, began: Timestamp, now: Timestamp) -> Answer<'_, usize>;
 
     /// All running runs, whoever holds their lease.
     fn running(&self) -> Answer<'_, Vec<Running>>;
@@ -102,17 +115,39 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// A run, if it is running.
     fn running_run(&self, run: RunId) -> Answer<'_, Option<Running>>;
 
+    /// The running run that has this lease.
+    fn running_by_lease(&self, lease: Lease) -> Answer<'_, Option<Running>>;
+
+    /// The runs that wait for more than a time, or are held meanwhile.
+    fn waiting(&self) -> Answer<'_, Vec<Waiting>>;
+
+    /// Queues a run that waits, or has it go on when it is held no more. Answers its agent; none, and nothing changed, if it
+    /// does not wait any more, or for something else.
+    fn resume(&self, resume: Resume) -> Answer<'_, Option<String>>;
+
+    /// Keeps the result of a run's step, if there is none yet, for as long as the run is kept.
+    fn keep_step(&self, step: NewStep) -> Answer<'_, StepKept>;
+
+    /// The result of a run's step.
+    fn step(&self, run: RunId, key: String) -> Answer<'_, Option<String>>;
+
+    /// The steps of a run, oldest first.
+    fn steps(&self, run: RunId) -> Answer<'_, Vec<Step>>;
+
     /// Agents that have queued runs.
     fn agents_with_work(&self) -> Answer<'_, Vec<String>>;
 
     /// Holds the queued and waiting runs of agents that are paused, or not among `agents`, and queues those that were
     /// held so and whose agent is back and active; those that waited for a time that has not come go on waiting. Many are
-    /// moved in several transactions.
-    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()>;
+    /// moved in several transactions. Answers those that ended instead: see [`Store::give_back`].
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, Vec<RunId>>;
 
-    /// The same for up to `most` runs that are held because their agent was gone or paused: the oldest first. Answers how
-    /// many.
-    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize>;
+    /// The same for up to `most` runs that are held because their agent was gone or paused, or because the source of their
+    /// event was paused: the oldest first. One that replaces what is older and would follow newer work of its key ends instead.
+    fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack>;
+
+    /// Sources for which runs are held ([`NewEvent::paused`]).
+    fn held_sources(&self) -> Answer<'_, Vec<String>>;
 
     /// Cancels a run that does not run, at once; notes the request for one that does.
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel>;
@@ -126,6 +161,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Events, newest first, or oldest first from `after` on.
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>>;
+
+    /// How many events there are of a query, whatever its limit.
+    fn count_events(&self, query: EventQuery) -> Answer<'_, u64>;
 
     /// One event.
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>>;
@@ -144,6 +182,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Runs, newest first.
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>>;
+
+    /// What flow control keeps these runs from, of those that are queued and kept by it.
+    fn delays(&self, runs: Vec<RunId>, now: Timestamp) -> Answer<'_, Vec<(RunId, Delay)>>;
 
     /// The events that a run has beside its own, oldest first: those that were gathered before its own one came, or were
     /// added to it while it was queued.
@@ -247,7 +288,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The events that say again what this one said, oldest first.
     fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>>;
 
-    /// Lets a held run go on: queues it, or has it wait for its time.
+    /// Lets a held run go on: queues it, or has it wait for its time. One that waits for its next try, or gathers events, is
+    /// queued now.
     fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
 
     /// Queues a run that failed, was cancelled, superseded or dropped once more, as the same run with all its tries.
@@ -296,6 +338,9 @@ pub struct NewEvent {
     pub trace: Option<String>,
     /// What it says again, if it does.
     pub replay: Option<Replay>,
+    /// Why its runs are held until its source is resumed; none: they are not. They end nothing, and nothing that is not held
+    /// with them takes them in.
+    pub paused: Option<String>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
 }
@@ -331,11 +376,17 @@ pub struct Start {
 pub enum Admission {
     /// Always.
     Grow,
-    /// Up to this many queued runs that never started; beyond it the oldest of them is dropped.
+    /// Always, unless the agent has a run for the event that is said again: then its outcome stays as it is, and an event that
+    /// is for no other agent is not stored. The run counts for that event, too, so that a redelivery starts no other one.
+    Missing,
+    /// Up to this many runs that wait and never started; beyond it the one of the lowest priority is dropped, and of these
+    /// the oldest. Runs that somebody put back take no place.
     DropOldest(u64),
     /// Up to this many; beyond it the delivery is refused if every agent it would start refuses, else this agent's
     /// outcome is `dropped`.
     Reject(u64),
+    /// Always, and it is held until its agent is resumed: for this reason, which begins with [`PAUSED`]. It ends nothing.
+    Hold(String),
     /// Nothing is started, for this reason.
     Skip(String),
     /// Whether it is to be started could not be found out, for this reason.
@@ -345,7 +396,8 @@ pub enum Admission {
 /// What became of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is stored; one answer per event, in order.
+    /// It is stored; one answer per event, in order. No answer, and nothing was stored, if it is only for agents that miss it
+    /// ([`Admission::Missing`]), and none does.
     Stored(Vec<Accepted>),
     /// Nothing was stored: every agent it would start has a full queue that rejects.
     QueueFull(Vec<String>),
@@ -489,7 +541,7 @@ pub struct Finish {
     pub lease: Lease,
     /// When it ended.
     pub at: Timestamp,
-    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`.
+    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
     pub ended: String,
     /// The exit code, if the process had one.
     pub exit_code: Option<i32>,
@@ -497,6 +549,8 @@ pub struct Finish {
     pub transition: Transition,
     /// The run's result as JSON.
     pub result: Option<String>,
+    /// Whether the lease must not have ended by then: so it is for who may be taken for dead when it has.
+    pub in_time: bool,
 }
 
 /// What [`Store::release_due`] did.
@@ -633,8 +687,12 @@ pub struct RunQuery {
     pub dead_letter: bool,
     /// With this key.
     pub key: Option<String>,
+    /// By a cause of this kind.
+    pub trigger: Option<CauseKind>,
     /// With a smaller sequence: the next page.
     pub before: Option<i64>,
+    /// With a greater sequence, oldest first.
+    pub after: Option<i64>,
     /// At most.
     pub limit: usize,
 }
@@ -680,6 +738,10 @@ pub struct StoredRun {
     pub trace: Option<String>,
     /// Whether it was told where its event came from how it ended.
     pub follow_up: Option<FollowedUp>,
+    /// What it waits for.
+    pub wait: Option<Wait>,
+    /// What its last wait was over by.
+    pub resumed: Option<Resumed>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
@@ -710,6 +772,8 @@ pub struct Attempt {
     pub exit_code: Option<i32>,
     /// The worker that it was handed to.
     pub worker: Option<String>,
+    /// What it goes on by, if the run waited before.
+    pub resumed: Option<Resumed>,
 }
 
 /// An API key, without the key itself.
@@ -757,6 +821,10 @@ pub struct Stats {
     pub oldest_queued: Vec<(String, Timestamp)>,
     /// Per agent with runs that are throttled: when the next one may start. It may be over.
     pub throttled: Vec<(String, Timestamp)>,
+    /// Per source: runs that are held until it is resumed.
+    pub held_with_source: Vec<(String, u64)>,
+    /// Agents whose runs failed one after the other since one succeeded: how many, and when the first of them ended.
+    pub streaks: Vec<(String, u64, Timestamp)>,
     /// Running runs that have a key: agent, key and run.
     pub holders: Vec<(String, String, RunId)>,
 }
@@ -779,62 +847,4 @@ pub fn database_file(url: &str, root: &Path) -> anyhow::Result<PathBuf> {
         Some(path) => Ok(root.join(path)),
         None => anyhow::bail!("store url `{url}` is not supported yet: use `sqlite:PATH`"),
     }
-}
-
-/// What a database looks like from outside.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inspection {
-    /// Its file.
-    pub path: std::path::PathBuf,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// Bytes of its write-ahead log.
-    pub log_bytes: u64,
-    /// Bytes of the file that hold nothing, and are used again.
-    pub free_bytes: u64,
-    /// The gateway's process that has it open.
-    pub holder: Option<i32>,
-    /// The version of its schema.
-    pub schema: usize,
-    /// The version that this program knows.
-    pub known_schema: usize,
-    /// Whether it is whole.
-    pub soundness: Soundness,
-    /// How fast it grows, if that can be told.
-    pub growth: Option<Growth>,
-}
-
-/// Whether a database is whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Soundness {
-    /// It is.
-    Sound,
-    /// There was no time to look at all of it.
-    Unfinished,
-    /// It is not: what was found.
-    Damaged(Vec<String>),
-}
-
-/// How fast a database grows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Growth {
-    /// New events a day.
-    pub events_a_day: f64,
-    /// Bytes that they take a day, if none were removed.
-    pub bytes_a_day: f64,
-}
-
-/// Looks at the database of a URL, beside its gateway or without one, and changes nothing; none if there is none yet.
-/// Blocks; the check of its pages ends after `limit`, and is left out if that is zero.
-///
-/// # Errors
-/// If the URL is of no known kind, or its file cannot be seen or read.
-pub fn inspect(
-    url: &str,
-    root: &std::path::Path,
-    now: Timestamp,
-    limit: Duration,
-) -> std::io::Result<Option<Inspection>> {
-    let file = database_file(url, root).map_err(|error| std::io::Error::other(error.to_string()))?;
-    sqlite::inspect(&file, now, limit)
 }

@@ -30,11 +30,9 @@ pub enum LogFormat {
 pub fn start_logging(environment: &Environment, filter: &str, format: LogFormat) {
     let filter = environment.var("DOORBELL_LOG").unwrap_or(filter);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // It warns of every folder that is removed while it is watched.
-    let filter = match "notify=error".parse() {
-        Ok(quiet) => filter.add_directive(quiet),
-        Err(_) => filter,
-    };
+    // The first warns of every folder that is removed while it is watched, the second tells of every request.
+    let quiet = ["notify=error", "rmcp=warn"].into_iter().filter_map(|quiet| quiet.parse().ok());
+    let filter = quiet.fold(filter, EnvFilter::add_directive);
     let colours = std::io::stderr().is_terminal() && !environment.refuses_colours();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -39,7 +39,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("http", &["app", "clock", "conditions", "config", "dispatch", "notify", "ops", "store", "telemetry"]),
+    ("http", &["app", "clock", "conditions", "config", "dispatch", "mcp", "notify", "ops", "store", "telemetry"]),
+    ("mcp", &["app", "dispatch", "ops"]),
     ("notify", &["app", "clock", "config", "dispatch", "runtime", "store", "telemetry"]),
     ("ops", &["app", "clock", "conditions", "config", "dispatch", "files", "notify", "store", "telemetry"]),
     ("reload", &["app", "clock", "config"]),
@@ -65,8 +66,14 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         names: &["axum", "hyper", "hyper_util", "tower"],
         within: "crates/",
-        only_in: &["crates/doorbell/src/http"],
-        why: "only `http` names the web framework",
+        only_in: &["crates/doorbell/src/http", "crates/client/src/dialing"],
+        why: "only `http` names the web framework, and `dialing` what the HTTP client is made of",
+    },
+    Reserved {
+        names: &["rmcp"],
+        within: "crates/",
+        only_in: &["crates/doorbell/src/mcp"],
+        why: "only `mcp` names the library of the protocol, which changes often",
     },
     Reserved {
         names: &["rusqlite"],

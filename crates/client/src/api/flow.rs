@@ -1,9 +1,10 @@
 //! What flow control makes visible: the events of a run, and who has which key.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A further event of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Companion {
     /// `evt_…`.
@@ -14,8 +15,18 @@ pub struct Companion {
     pub received_at: String,
 }
 
+/// Runs of an agent that failed one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingStreak {
+    /// How many since one succeeded.
+    pub runs: u64,
+    /// When the first of them ended.
+    pub since: String,
+}
+
 /// A running run that has a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
     /// The key.

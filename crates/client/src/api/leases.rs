@@ -1,10 +1,11 @@
 //! Runs that are carried out elsewhere: what whoever has their lease tells of them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The lease of a run, as it was handed out: whole, or its token alone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ShownLease {
     /// The token.
@@ -26,7 +27,7 @@ impl ShownLease {
 }
 
 /// How a run ended, as whoever carried it out tells. With an `error` it failed, else it is done.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunEnd {
     /// The lease; not needed where it is the bearer token of the request.
@@ -47,7 +48,7 @@ pub struct RunEnd {
 }
 
 /// What followed from a run's end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndedRun {
     /// The run.
@@ -57,7 +58,7 @@ pub struct EndedRun {
 }
 
 /// What a worker wants.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Poll {
     /// Runs of these agents.
@@ -77,14 +78,14 @@ pub struct Poll {
 }
 
 /// Runs for a worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Polled<E = Value> {
     /// Oldest first of each agent; none if there were none in time.
     pub runs: Vec<HandedRun<E>>,
 }
 
 /// A run for a worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HandedRun<E = Value> {
     /// The run.
@@ -96,7 +97,7 @@ pub struct HandedRun<E = Value> {
 }
 
 /// The lease of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HandedLease {
     /// The token.
@@ -108,7 +109,7 @@ pub struct HandedLease {
 }
 
 /// A sign of life.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Heartbeat {
     /// The lease; not needed where it is the bearer token of the request.
@@ -117,7 +118,7 @@ pub struct Heartbeat {
 }
 
 /// What a heartbeat did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Heard {
     /// Until when the lease holds now.
@@ -127,7 +128,7 @@ pub struct Heard {
 }
 
 /// Lines for a run's log.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunLines {
     /// The lease; not needed where it is the bearer token of the request.
@@ -138,7 +139,7 @@ pub struct RunLines {
 }
 
 /// A line for a run's log: a text, or with the stream that it is of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RunLine {
     /// Of standard output.
@@ -153,7 +154,7 @@ pub enum RunLine {
 }
 
 /// What became of lines.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptLines {
     /// How many were kept: a log has its limit.

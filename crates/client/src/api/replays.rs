@@ -1,11 +1,12 @@
 //! Stored events that are carried out once more.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 
 /// That an event says again what another one said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayOf {
     /// `rpl_…`: the replay that made it.
     pub id: String,
@@ -14,7 +15,7 @@ pub struct ReplayOf {
 }
 
 /// Which agents a replay starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayMode {
     /// Those whose triggers match now.
@@ -27,7 +28,7 @@ pub enum ReplayMode {
 }
 
 /// How an event is to be replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReplayWish {
     /// Which agents.
@@ -39,7 +40,7 @@ pub struct ReplayWish {
 }
 
 /// What the replay of one event did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replayed {
     /// The event that says it again; none: no agent is to be started.
@@ -49,7 +50,7 @@ pub struct Replayed {
 }
 
 /// Which events.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReplayFilter {
     /// Of this source.
@@ -73,7 +74,7 @@ pub struct ReplayFilter {
 }
 
 /// Many events to be replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewReplay {
     /// Which. At least one of them must be said.
@@ -93,7 +94,7 @@ pub struct NewReplay {
 }
 
 /// What a replay would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplayPreview {
     /// Events that were found.
@@ -102,10 +103,17 @@ pub struct ReplayPreview {
     pub complete: bool,
     /// Runs it would start, by agent.
     pub agents: std::collections::BTreeMap<String, u64>,
+    /// Events of which nobody knows whether they would be replayed: what they said is forgotten or cannot be read, or the
+    /// condition failed.
+    #[serde(default)]
+    pub failed: u64,
+    /// The first of these, and why.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// A replay of many events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Replay {
     /// `rpl_…`.
@@ -120,7 +128,7 @@ pub struct Replay {
     pub wish: NewReplay,
     /// Events that were looked at, of those that the filter without its condition finds.
     pub looked_at: u64,
-    /// How many those are: up to some thousands, counted when it began.
+    /// How many those are, counted when it began.
     pub of: u64,
     /// Events that were replayed.
     pub replayed: u64,
@@ -133,7 +141,7 @@ pub struct Replay {
 }
 
 /// Replays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayList {
     /// Newest first.
     pub replays: Vec<Replay>,

@@ -1,9 +1,12 @@
 //! Sources, and what came to them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Pause;
+
 /// A source.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Its name.
@@ -25,10 +28,13 @@ pub struct Source {
     /// Whose events are stored and start nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_senders: Vec<String>,
+    /// Its pause: what comes is taken, and the runs that it would start are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
 }
 
 /// What one credential of a source verified.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialUse {
     /// The credential's instance.
@@ -40,7 +46,7 @@ pub struct CredentialUse {
 }
 
 /// The sources.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceList {
     /// By name.
     pub sources: Vec<Source>,

@@ -1,10 +1,11 @@
 //! Agents started by hand, paused and resumed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A run to be started by hand.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewRun {
     /// What is asked of the agent, in words.
@@ -16,7 +17,7 @@ pub struct NewRun {
 }
 
 /// A run that was started by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartedRun {
     /// The run.
@@ -30,7 +31,7 @@ pub struct StartedRun {
 }
 
 /// A pause to be made.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewPause {
     /// Why, for those who wonder.
@@ -39,7 +40,7 @@ pub struct NewPause {
 }
 
 /// The end of a pause.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewResume {
     /// How fast what was held goes on, e.g. `10/1m`; without it all at once.
@@ -48,11 +49,14 @@ pub struct NewResume {
 }
 
 /// Something that is paused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Pause {
-    /// The agent; none: all of them.
+    /// The agent; none, and no source: all of them.
     pub agent: Option<String>,
+    /// The source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Who paused it.
     pub by: String,
     /// When.
@@ -63,20 +67,37 @@ pub struct Pause {
     pub resuming: bool,
 }
 
+/// A source that is paused, or for which runs are held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PausedSource {
+    /// Its name.
+    pub name: String,
+    /// Whether the configuration has it.
+    pub configured: bool,
+    /// Its pause; none: it is over, and the last of what was held is about to go on.
+    pub pause: Option<Pause>,
+    /// Runs that are held for it.
+    pub held: u64,
+}
+
 /// What the end of a pause did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resumed {
-    /// The agent; none: all of them.
+    /// The agent; none, and no source: all of them.
     pub agent: Option<String>,
+    /// The source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// How fast what was held goes on; none: all at once.
     pub rate: Option<String>,
-    /// Why its runs are held all the same: all agents are paused.
+    /// Why its runs are held all the same: all agents are paused; or, of a source, one that listens to it is.
     pub still_held: Option<String>,
 }
 
 /// A run that is to be tried again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retried {
     /// The run.
@@ -86,7 +107,7 @@ pub struct Retried {
 }
 
 /// When the clock starts an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
     /// The cron expression.
@@ -98,7 +119,7 @@ pub struct Schedule {
 }
 
 /// Which runs are to be changed together. At least one of them must be said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ManyRuns {
     /// Of this agent.
@@ -116,13 +137,19 @@ pub struct ManyRuns {
     /// Only those that failed with all their tries used up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dead_letter: bool,
+    /// Only dead letters that failed of this: the `causeId` of a group of them, or a reason. To be tried again only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Only say how many there are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
+    /// The `nextCursor` of the answer before: go on there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// What was done to many runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManyDone {
     /// Runs that were found: at most some thousands at once.
@@ -131,12 +158,15 @@ pub struct ManyDone {
     pub done: u64,
     /// Those to which it could not be done.
     pub refused: Vec<Refused>,
-    /// Whether there are more: ask again.
+    /// Whether there may be more: ask again, from `nextCursor`.
     pub more: bool,
+    /// Behind the last one that was looked at.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
 }
 
 /// A run to which it could not be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
     /// The run.

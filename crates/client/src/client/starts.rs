@@ -5,6 +5,7 @@ use reqwest::Method;
 use super::{Client, encode, read};
 use crate::api;
 use crate::error::Error;
+use crate::query::append;
 
 impl Client {
     /// Starts an agent by hand. `idempotency_key`: whoever asks again with the same one gets the same run.
@@ -38,11 +39,37 @@ impl Client {
         self.post(self.pause_url(agent, "resume")?, Some(encode(wish)?)).await
     }
 
+    /// Holds the runs that what comes from a source would start.
+    ///
+    /// # Errors
+    /// 404 if there is no such source, 403 if the own key may not.
+    pub async fn pause_source(&self, source: &str, wish: &api::NewPause) -> Result<api::Pause, Error> {
+        self.post(self.url(&["v1", "sources", source, "pause"])?, Some(encode(wish)?)).await
+    }
+
+    /// Ends the pause of a source.
+    ///
+    /// # Errors
+    /// 404 if there is no such source, 409 if it is not paused, 403 if the own key may not.
+    pub async fn resume_source(&self, source: &str, wish: &api::NewResume) -> Result<api::Resumed, Error> {
+        self.post(self.url(&["v1", "sources", source, "resume"])?, Some(encode(wish)?)).await
+    }
+
     fn pause_url(&self, agent: Option<&str>, verb: &str) -> Result<reqwest::Url, Error> {
         match agent {
             Some(agent) => self.url(&["v1", "agents", agent, verb]),
             None => self.url(&["v1", verb]),
         }
+    }
+
+    /// Dead letters by agent and cause; of one agent or of all.
+    ///
+    /// # Errors
+    /// 403 if the own key may not.
+    pub async fn dead_letters(&self, agent: Option<&str>) -> Result<api::DeadLetterGroups, Error> {
+        let mut url = self.url(&["v1", "runs", "dead-letters"])?;
+        append(&mut url, "agent", agent);
+        self.get(url).await
     }
 
     /// Has a run that ended badly tried again: the same run, with all its tries.

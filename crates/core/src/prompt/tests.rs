@@ -41,6 +41,7 @@ fn envelope(title: &str, payload: &Value) -> Envelope {
             timestamp: 1,
             context: context.clone(),
         }],
+        resumed: None,
         context,
     }
 }

@@ -181,6 +181,10 @@ impl Provider for Slack {
         true
     }
 
+    fn follow_up_refused(&self, delivery: &Delivery) -> Option<String> {
+        replies::refused(delivery)
+    }
+
     fn follow_up(&self, delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
         replies::later(delivery, ended)
     }

@@ -86,6 +86,7 @@ fn event(n: u64, received_at: Timestamp, bodies: &[Vec<String>]) -> NewEvent {
     NewEvent {
         trace: None,
         replay: None,
+        paused: None,
         id,
         source: "bench".to_owned(),
         provider: "github".to_owned(),
@@ -134,6 +135,7 @@ async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
                 dead_letter: failed,
                 progress: Progress { failures: u32::from(failed), losses: 0 },
                 reason: if failed { "exit code 1".to_owned() } else { "exit code 0".to_owned() },
+                wait: None,
             };
             let finish = Finish {
                 run: claimed.run.id,
@@ -143,6 +145,7 @@ async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
                 exit_code: Some(i32::from(failed)),
                 transition,
                 result: Some(json!({"labels": ["bug"], "comment": "asked for the version"}).to_string()),
+                in_time: false,
             };
             assert!(store.finish(finish).await.unwrap());
         });

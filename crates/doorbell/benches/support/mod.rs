@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used, clippy::zombie_processes, dead_code)]
 
+mod connection;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,9 +13,14 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+#[allow(unused_imports)]
+pub use connection::{Connection, find_ids};
+
 /// The core of the server, and that of the generator.
 pub const SERVER_CORE: usize = 0;
 pub const LOAD_CORE: usize = 1;
+/// For a server that is measured alone: as `taskset` has it.
+pub const ALL_CORES: &str = "0-1023";
 
 /// Binds this process to a core, where there is more than one.
 pub fn pin(core: usize) {
@@ -32,9 +39,13 @@ pub struct Server {
 
 impl Server {
     /// Starts a command bound to the server's core; `find_port` is asked until it knows the port.
-    pub fn start(program: &str, args: &[String], mut find_port: impl FnMut() -> Option<u16>) -> Self {
+    pub fn start(program: &str, args: &[String], find_port: impl FnMut() -> Option<u16>) -> Self {
+        Self::start_on(&SERVER_CORE.to_string(), program, args, find_port)
+    }
+
+    fn start_on(cores: &str, program: &str, args: &[String], mut find_port: impl FnMut() -> Option<u16>) -> Self {
         let mut command = Command::new("taskset");
-        command.arg("-c").arg(SERVER_CORE.to_string()).arg(program).args(args);
+        command.args(["-c", cores]).arg(program).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().expect("taskset (util-linux) runs");
         let started = Instant::now();
@@ -49,6 +60,10 @@ impl Server {
 
     /// Starts the gateway of a project, with the credentials in the project's folder.
     pub fn start_gateway(project: &Path) -> Self {
+        Self::start_gateway_on(project, &SERVER_CORE.to_string())
+    }
+
+    pub fn start_gateway_on(project: &Path, cores: &str) -> Self {
         let address = project.join(".doorbell/gateway.json");
         let _ = std::fs::remove_file(&address);
         let args = [
@@ -59,7 +74,7 @@ impl Server {
             "--project".to_owned(),
             project.display().to_string(),
         ];
-        Self::start("env", &args, || {
+        Self::start_on(cores, "env", &args, || {
             let address: Value = serde_json::from_str(&std::fs::read_to_string(&address).ok()?).ok()?;
             let url = address["url"].as_str()?.strip_prefix("http://")?.parse::<SocketAddr>().ok()?;
             Some(url.port())

@@ -1,4 +1,4 @@
-//! What somebody paused: agents, or all of them. Kept in the store, so that a restart does not start what was stopped.
+//! What somebody paused: agents, or all of them, or sources. Kept in the store, so that a restart does not start what was stopped.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
@@ -7,7 +7,7 @@ use doorbell_core::flow::Rate;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Error, Notes, PAUSED, Standing, Store};
+use crate::store::{Admission, Error, Notes, PAUSED, Standing, Start, Store, Whose};
 
 /// How the keys of pauses begin among the notes.
 const PREFIX: &str = "pause/";
@@ -19,6 +19,8 @@ pub enum Paused {
     Project,
     /// One.
     Agent(String),
+    /// What comes from a source.
+    Source(String),
 }
 
 /// A pause, or the slow end of one.
@@ -55,6 +57,7 @@ impl Pauses {
         let read = |(key, text): &(String, String)| {
             let paused = match key.strip_prefix(PREFIX)?.split_once('/') {
                 Some(("agent", name)) => Paused::Agent(name.to_owned()),
+                Some(("source", name)) => Paused::Source(name.to_owned()),
                 _ => Paused::Project,
             };
             Some((paused, serde_json::from_str(text).ok()?))
@@ -95,6 +98,21 @@ impl Pauses {
         found.into_iter().flatten().find(|pause| pause.resuming.is_none()).cloned()
     }
 
+    /// Has what is to be started held, if its agent is paused.
+    pub fn hold(&self, starts: &mut [Start]) {
+        // Mostly nothing is.
+        if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return;
+        }
+        for start in starts {
+            if let Some(pause) = self.holds(&start.agent)
+                && !matches!(start.admission, Admission::Skip(_) | Admission::FilterError(_))
+            {
+                start.admission = Admission::Hold(pause.reason());
+            }
+        }
+    }
+
     /// How an agent stands.
     pub fn standing(&self, agent: &str) -> Standing {
         match self.holds(agent) {
@@ -104,17 +122,48 @@ impl Pauses {
         }
     }
 
-    /// The agents whose held runs go on little by little, and how fast.
-    pub fn resuming(&self) -> Vec<(String, Rate)> {
+    /// Why what comes from a source is held; none if it is not paused, or on its way back.
+    pub fn of_source(&self, source: &str) -> Option<String> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        // Mostly nothing is.
+        if all.is_empty() {
+            return None;
+        }
+        let pause = all.get(&Paused::Source(source.to_owned())).filter(|pause| pause.resuming.is_none())?;
+        Some(format!("its source `{source}` is {}", pause.reason()))
+    }
+
+    /// The sources that are paused or on their way back.
+    pub fn sources(&self) -> Vec<String> {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let of = all.keys().filter_map(|paused| match paused {
+            Paused::Source(source) => Some(source.clone()),
+            Paused::Project | Paused::Agent(_) => None,
+        });
+        of.collect()
+    }
+
+    /// The agents and sources whose held runs go on little by little, and how fast.
+    pub fn resuming(&self) -> Vec<(Whose, Rate)> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         if all.contains_key(&Paused::Project) {
             return Vec::new();
         }
         let slow = all.iter().filter_map(|(paused, pause)| match (paused, pause.resuming) {
-            (Paused::Agent(agent), Some(rate)) => Some((agent.clone(), rate)),
+            (Paused::Agent(agent), Some(rate)) => Some((Whose::Agent(agent.clone()), rate)),
+            (Paused::Source(source), Some(rate)) => Some((Whose::Source(source.clone()), rate)),
             _ => None,
         });
         slow.collect()
+    }
+}
+
+impl From<&Whose> for Paused {
+    fn from(whose: &Whose) -> Self {
+        match whose {
+            Whose::Agent(agent) => Self::Agent(agent.clone()),
+            Whose::Source(source) => Self::Source(source.clone()),
+        }
     }
 }
 
@@ -122,6 +171,7 @@ fn key(paused: &Paused) -> String {
     match paused {
         Paused::Project => format!("{PREFIX}project"),
         Paused::Agent(agent) => format!("{PREFIX}agent/{agent}"),
+        Paused::Source(source) => format!("{PREFIX}source/{source}"),
     }
 }
 
@@ -153,6 +203,10 @@ mod tests {
         again.put(&*store, one, pause("ann", Some(rate))).await.unwrap();
         let again = Pauses::load(&store.notes().await.unwrap());
         assert_eq!((again.standing("one"), again.standing("two")), (Standing::Resuming, Standing::Active));
-        assert_eq!(again.resuming(), [("one".to_owned(), rate)]);
+        assert_eq!(again.resuming(), [(Whose::Agent("one".to_owned()), rate)]);
+        again.put(&*store, Paused::Source("acme".to_owned()), pause("ann", None)).await.unwrap();
+        let again = Pauses::load(&store.notes().await.unwrap());
+        assert_eq!(again.of_source("acme").as_deref(), Some("its source `acme` is paused by ann"));
+        assert_eq!((again.of_source("other"), again.standing("acme")), (None, Standing::Active));
     }
 }

@@ -1,7 +1,7 @@
 //! The replays that go on in this gateway.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use doorbell_core::id::ReplayId;
 use tokio_util::sync::CancellationToken;
@@ -10,9 +10,15 @@ use tokio_util::task::TaskTracker;
 /// What goes on, and how it is ended.
 #[derive(Debug, Default)]
 pub struct Replays {
-    running: Mutex<HashMap<ReplayId, CancellationToken>>,
+    running: Arc<Mutex<HashMap<ReplayId, Going>>>,
     closing: CancellationToken,
     tasks: TaskTracker,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Going {
+    ended: CancellationToken,
+    over: CancellationToken,
 }
 
 impl Replays {
@@ -23,18 +29,23 @@ impl Replays {
         id: ReplayId,
         work: impl FnOnce(CancellationToken) -> F,
     ) {
-        let ended = CancellationToken::new();
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, ended.clone());
-        let (closing, work) = (self.closing.clone(), work(ended));
+        let going = Going::default();
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, going.clone());
+        let (closing, work, running) = (self.closing.clone(), work(going.ended), Arc::clone(&self.running));
         self.tasks.spawn(async move {
+            let _over = going.over.drop_guard();
             closing.run_until_cancelled(work).await;
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
     }
 
-    /// Ends a replay; whether it went on here.
-    pub fn end(&self, id: ReplayId) -> bool {
-        let ended = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        ended.inspect(CancellationToken::cancel).is_some()
+    /// Ends a replay, and waits until it is over, and all of it is kept. False if it does not go on here.
+    pub async fn end(&self, id: ReplayId) -> bool {
+        let going = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        let Some(Going { ended, over }) = going else { return false };
+        ended.cancel();
+        over.cancelled().await;
+        true
     }
 
     /// Leaves all where they are; the next start goes on with them.

@@ -1,7 +1,7 @@
 //! Signs: what may be worth telling somebody, noted where it happens and looked at by whoever tells.
 //!
-//! Noting is cheap and never waits. Nothing here grows with what happens: it is one entry a configured source, and one a
-//! receiver.
+//! Noting is cheap and never waits. Nothing here grows with what happens: it is one entry a configured source or agent, and
+//! one a receiver.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,8 @@ pub struct Taken {
     pub arrivals: BTreeMap<String, Arrivals>,
     /// What became of the newest saved configuration: nothing, or what is wrong with it.
     pub reload: Option<Result<(), String>>,
+    /// By agent: why its URL is not asked for a while; none: it was reached.
+    pub breakers: BTreeMap<String, Option<String>>,
 }
 
 /// What came to one source between two looks.
@@ -102,6 +104,12 @@ impl Signs {
     /// A saved configuration was taken over, or refused for these reasons.
     pub fn reloaded(&self, outcome: Result<(), String>) {
         self.taken().reload = Some(outcome);
+        self.ring();
+    }
+
+    /// An agent's URL is not asked for a while, for this reason; none: it was reached.
+    pub fn breaker(&self, agent: &str, why: Option<String>) {
+        self.taken().breakers.insert(agent.to_owned(), why);
         self.ring();
     }
 

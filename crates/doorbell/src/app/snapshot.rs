@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::config::Config;
-use crate::store::Store;
+use crate::store::{Error, Store};
 
 /// A configuration with what follows from it.
 #[derive(Debug)]
@@ -32,10 +32,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// If the store is unavailable.
-    pub async fn prepare(config: Config, store: &dyn Store, generation: u64) -> anyhow::Result<Self> {
+    pub async fn prepare(config: Config, store: &dyn Store, generation: u64) -> Result<Self, Error> {
         let triggers: Vec<Trigger> = config.agents.values().flat_map(|agent| agent.triggers.clone()).collect();
         let now = clock::now();
-        let trigger_set = store.keep_trigger_set(serde_json::to_string(&triggers)?, now).await?;
+        let text = serde_json::to_string(&triggers).map_err(|error| Error::Unavailable(Box::new(error)))?;
+        let trigger_set = store.keep_trigger_set(text, now).await?;
         Ok(Self { config, matcher: Matcher::new(triggers), trigger_set, generation, loaded_at: now })
     }
 }
@@ -45,12 +46,22 @@ impl Snapshot {
 pub struct InForce {
     snapshot: watch::Sender<Arc<Snapshot>>,
     refused: Mutex<Option<String>>,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl InForce {
     /// Begins with this one.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot: watch::Sender::new(Arc::new(snapshot)), refused: Mutex::default() }
+        Self {
+            snapshot: watch::Sender::new(Arc::new(snapshot)),
+            refused: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The turn of whoever makes another snapshot of the one in force: held until it is replaced, so that no change is lost.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// The snapshot in force.
@@ -63,12 +74,17 @@ impl InForce {
         self.snapshot.subscribe()
     }
 
-    /// Puts another one in force.
+    /// Puts another one in force: what is saved now.
     pub fn replace(&self, snapshot: Snapshot) -> Arc<Snapshot> {
-        let snapshot = Arc::new(snapshot);
         let mut refused = self.refused();
-        self.snapshot.send_replace(Arc::clone(&snapshot));
         *refused = None;
+        self.amend(snapshot)
+    }
+
+    /// Puts another one of the same files in force: whether what is saved now could be taken over is as it was.
+    pub fn amend(&self, snapshot: Snapshot) -> Arc<Snapshot> {
+        let snapshot = Arc::new(snapshot);
+        self.snapshot.send_replace(Arc::clone(&snapshot));
         snapshot
     }
 

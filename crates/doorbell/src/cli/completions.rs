@@ -71,6 +71,15 @@ pub(super) fn agents() -> ArgValueCandidates {
     })
 }
 
+/// The agents that the gateway has, also those that are declared.
+pub(super) fn declared_agents() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let list = ask(async |client| client.agents().await.ok());
+        let agents = list.into_iter().flat_map(|list| list.agents);
+        in_order(agents.map(|agent| named(&agent.name, agent.description)))
+    })
+}
+
 /// The agents of the project, and the TOML files of this folder.
 pub(super) fn agents_and_files() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {

@@ -177,6 +177,9 @@ fn facts(detail: &EventDetail, clock: &Clock) -> Table {
     if let Some(replay) = &event.replay {
         table.row(["Replay", &format!("{}: a replay of {}", replay.id, replay.event)]);
     }
+    if let Some(retried) = &detail.retried {
+        table.row(["Sender's retry", &format!("{retried}, as it says itself")]);
+    }
     table.row(["Delivered again", &format!("{} times", event.duplicates)]);
     match &event.forgotten_at {
         Some(at) => table.row(["Forgotten", &format!("{}: what it said was removed for good", clock.show(at))]),

@@ -137,6 +137,13 @@ pub(super) fn report(error: &anyhow::Error, context: Option<&Context>) -> ExitCo
     ExitCode::from(failure.exit as u8)
 }
 
+/// The code of what went wrong, and what is said of it with what to do: for who reads neither standard error nor exit codes.
+pub(super) fn tell(error: &anyhow::Error, context: &Context) -> (String, String) {
+    let Failure { exit, message, hint, code } = classify(error, context.asks_the_project());
+    let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    (code.unwrap_or_else(|| exit.code().to_owned()), format!("{message}{hint}"))
+}
+
 /// The same for machines, on one line: an object with `error`.
 fn say_json(code: &str, message: &str, hint: Option<&str>) {
     let error = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
@@ -182,7 +189,11 @@ fn classify(error: &anyhow::Error, of_project: bool) -> Failure {
         Some(error) if of_project && error.nobody_listens() => Failure::no_gateway(),
         Some(doorbell_client::Error::Unreachable { .. }) => Failure::new(Exit::Unreachable, format!("{error:#}")),
         Some(doorbell_client::Error::Api(problem)) => {
-            let message = format!("{error:#}");
+            let wrong = problem.errors.iter().map(|one| {
+                let help = one.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+                format!("\n  {}: {}{help}", one.field, one.detail)
+            });
+            let message = format!("{error:#}{}", wrong.collect::<String>());
             let failure = match problem.status {
                 401 => Failure::new(Exit::NotAllowed, message).hint("give a key with --key or DOORBELL_TOKEN"),
                 403 => Failure::new(Exit::NotAllowed, message)
@@ -204,7 +215,13 @@ mod tests {
 
     fn refused(status: u16) -> anyhow::Error {
         let text = |text: &str| text.to_owned();
-        let problem = doorbell_client::api::Problem { status, code: text("c"), title: text("t"), detail: text("d") };
+        let problem = doorbell_client::api::Problem {
+            status,
+            code: text("c"),
+            title: text("t"),
+            detail: text("d"),
+            errors: Vec::new(),
+        };
         anyhow::Error::from(doorbell_client::Error::Api(problem))
     }
 
@@ -232,6 +249,7 @@ mod tests {
                 code: text(),
                 title: text(),
                 detail: text(),
+                errors: Vec::new(),
             })
         };
         let missing = classify(&Failure::no_event("evt_1")(problem(404)), true);

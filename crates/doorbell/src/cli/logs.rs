@@ -7,13 +7,15 @@ use futures_util::StreamExt as _;
 
 use super::completions;
 use super::context::Context;
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::output;
 use super::time::Clock;
 
 /// Print what a run wrote
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  doorbell logs run_01K…\n  doorbell logs -f run_01K…")]
+#[command(
+    after_help = "Examples:\n  doorbell logs run_01K…\n  doorbell logs -f run_01K…\n  doorbell logs run_01K… --attempt 2"
+)]
 pub(super) struct LogsArgs {
     /// The run's id
     #[arg(add = completions::runs())]
@@ -21,19 +23,41 @@ pub(super) struct LogsArgs {
     /// Go on as it writes, until it ends
     #[arg(short, long)]
     follow: bool,
+    /// Only what this try wrote, from 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
 }
 
 pub(super) async fn run(context: &Context, args: LogsArgs) -> anyhow::Result<()> {
     let client = context.client()?;
-    if args.follow { follow(context, &client, &args.run).await } else { print_all(context, &client, &args.run).await }
+    if let Some(attempt) = args.attempt {
+        check_attempt(&client, &args.run, attempt, args.follow).await?;
+    }
+    match args.follow {
+        true => follow(context, &client, &args.run, args.attempt).await,
+        false => print_all(context, &client, &args.run, args.attempt).await,
+    }
 }
 
-/// Prints what a run writes, until it ends.
-pub(super) async fn follow(context: &Context, client: &Client, run: &str) -> anyhow::Result<()> {
+/// Whether there is such a try, or may be one while it is waited for.
+async fn check_attempt(client: &Client, run: &str, attempt: u32, follow: bool) -> anyhow::Result<()> {
+    let run = client.run(run).await.map_err(Failure::no_run(run))?.run;
+    if attempt <= run.attempt || (follow && run.finished_at.is_none()) {
+        return Ok(());
+    }
+    let tries = if run.attempt == 1 { "try" } else { "tries" };
+    Err(Failure::new(Exit::NotFound, format!("there is no try {attempt}: it had {} {tries}", run.attempt)).into())
+}
+
+/// Prints what a run writes, until it ends; of all its tries, or of one.
+pub(super) async fn follow(context: &Context, client: &Client, run: &str, of: Option<u32>) -> anyhow::Result<()> {
     let clock = Clock::here();
     let mut lines = client.follow_log(run, 0).await.map_err(Failure::no_run(run))?;
     while let Some(line) = lines.next().await {
         let line = line?;
+        if of.is_some_and(|attempt| attempt != line.attempt) {
+            continue;
+        }
         if context.json {
             output::json_line(&line)?;
         } else {
@@ -44,7 +68,7 @@ pub(super) async fn follow(context: &Context, client: &Client, run: &str) -> any
 }
 
 /// What was written so far; the gateway gives so many lines at once.
-async fn print_all(context: &Context, client: &Client, run: &str) -> anyhow::Result<()> {
+async fn print_all(context: &Context, client: &Client, run: &str, of: Option<u32>) -> anyhow::Result<()> {
     let clock = Clock::here();
     let mut whole = Log { lines: Vec::new() };
     let mut last = 0;
@@ -54,6 +78,7 @@ async fn print_all(context: &Context, client: &Client, run: &str) -> anyhow::Res
         page.retain(|line| line.n > last);
         let Some(end) = page.last() else { break };
         last = end.n;
+        page.retain(|line| of.is_none_or(|attempt| attempt == line.attempt));
         if context.json {
             whole.lines.extend(page);
         } else {

@@ -86,10 +86,10 @@ impl Table {
         Self { wraps: true, ..self }
     }
 
-    /// Adds a row. Line ends in a cell start a new line in it; all else that is not text is shown escaped. A text that is
-    /// longer than anything to be read in a table is cut: laying it out takes the square of its length.
+    /// Adds a row. What is not text is shown escaped, line ends too: what a sender chose must not look like a row of its own. A
+    /// text that is longer than anything to be read in a table is cut: laying it out takes the square of its length.
     pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
-        let cells = cells.into_iter().map(|cell| cell_lines(&cut(cell.as_ref())));
+        let cells = cells.into_iter().map(|cell| escape_terminal(&cut(cell.as_ref())).into_owned());
         self.grid.add_row(cells.collect::<Vec<_>>());
     }
 
@@ -146,10 +146,6 @@ fn cut(text: &str) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}… (cut; --json has it all)", &text[..end])),
         None => Cow::Borrowed(text),
     }
-}
-
-fn cell_lines(text: &str) -> String {
-    text.replace("\r\n", "\n").split('\n').map(escape_terminal).collect::<Vec<_>>().join("\n")
 }
 
 /// Text from outside for one line of a terminal: control, bidi and other format characters are shown as `\u{..}`.
@@ -237,7 +233,6 @@ mod tests {
     fn text_of_several_lines_keeps_them() {
         assert_eq!(escape_text("a\n\tb\r\u{1b}"), "a\n\tb\\u{d}\\u{1b}");
         assert_eq!(escape_text("a\r\nb\r\n\u{1b}\r"), "a\nb\n\\u{1b}\\u{d}");
-        assert_eq!(cell_lines("a\r\n\tb\r"), "a\n\\u{9}b\\u{d}");
     }
 
     #[test]
@@ -253,9 +248,18 @@ mod tests {
     fn a_table_has_no_borders_and_no_white_space_at_the_ends() {
         let mut table = Table::new(&["ID", "EVENT"]);
         table.row(["evt_1", "github.push"]);
-        table.row(["evt_22", "evil\u{1b}[0m\nsecond line"]);
-        let lines = ["ID      EVENT", "evt_1   github.push", "evt_22  evil\\u{1b}[0m", "        second line"];
+        table.row(["evt_22", "evil\u{1b}[0m"]);
+        let lines = ["ID      EVENT", "evt_1   github.push", "evt_22  evil\\u{1b}[0m"];
         assert_eq!(table.render(), lines.join("\n"));
+    }
+
+    #[test]
+    fn a_sender_cannot_forge_a_row() {
+        let mut table = Table::new(&["KEY", "STATE"]);
+        table.row(["a\nb        succeeded\r\n\u{2028}c", "failed"]);
+        let shown = table.render();
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.ends_with("a\\u{a}b        succeeded\\u{d}\\u{a}\\u{2028}c  failed"), "{shown}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 use super::failure::Failure;
 use super::output;
 use super::providers::about::About;
-use crate::{config, telemetry};
+use crate::{config, mcp, telemetry};
 
 /// Print a page of the reference, as it stands in the docs
 #[derive(Debug, Args)]
@@ -27,6 +27,8 @@ enum Page {
     Presets,
     /// Every metric.
     Metrics,
+    /// Every tool of the MCP server.
+    Mcp,
     /// Every provider that is built in, or one of them.
     Providers,
 }
@@ -37,6 +39,7 @@ pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
         Page::Config => configuration(),
         Page::Presets => presets(),
         Page::Metrics => metrics(),
+        Page::Mcp => mcp::reference(),
         Page::Providers => providers(args.name.as_deref())?,
     };
     Ok(output::line(page.trim_end())?)

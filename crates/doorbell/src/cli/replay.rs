@@ -207,6 +207,10 @@ fn preview(context: &Context, found: &ReplayPreview) -> anyhow::Result<()> {
     }
     let more = if found.complete { "" } else { " or more (not all were looked at)" };
     let events = format!("{} {}{more}", found.events, if found.events == 1 { "event" } else { "events" });
+    if let Some(failure) = &found.failure {
+        let text = format!("{} could not be decided on, the first: {failure}", found.failed);
+        output::note(escape_terminal(&text));
+    }
     if found.agents.is_empty() {
         return Ok(output::line(format!("{events}; no agent would be started"))?);
     }

@@ -76,7 +76,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> anyhow::Result<()> 
         };
     }
     output::note(format!("{} of {}", started.run_id, escape_terminal(&args.agent)));
-    logs::follow(context, &client, &started.run_id).await?;
+    logs::follow(context, &client, &started.run_id, None).await?;
     let ended = client.run(&started.run_id).await?.run;
     match ended.state.as_str() {
         "succeeded" => Ok(()),

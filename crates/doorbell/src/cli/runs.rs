@@ -2,9 +2,11 @@
 
 use clap::{Args, Subcommand};
 use doorbell_client::RunQuery;
-use doorbell_client::api::{Run, RunDetail};
+use doorbell_client::api::{Attempt, Run, RunDetail, WaitsFor};
 use doorbell_core::run::State;
 
+mod answer;
+mod dead;
 mod many;
 
 use super::completions;
@@ -13,8 +15,9 @@ use super::failure::Failure;
 use super::known;
 use super::output::{self, MOST, Table, escape_terminal};
 use super::time::Clock;
+use crate::store::CauseKind;
 
-/// List runs, newest first, show one, end one, or let held ones go on
+/// List runs, newest first, show one, end one, let held ones go on, or answer what one asks
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct RunsArgs {
@@ -29,7 +32,8 @@ Examples:
   doorbell runs --agent triage --state failed
   doorbell runs --with-key acme/app#7
   doorbell runs show run_01K…
-  doorbell runs cancel run_01K…";
+  doorbell runs cancel run_01K…
+  doorbell runs answer run_01K… yes";
 
 #[derive(Debug, Subcommand)]
 enum RunsCommand {
@@ -37,6 +41,17 @@ enum RunsCommand {
     Cancel(CancelArgs),
     Release(ReleaseArgs),
     Retry(RetryArgs),
+    Answer(answer::AnswerArgs),
+    Dead(DeadArgs),
+}
+
+/// List dead letters by what they failed of, the most frequent first, each with the command that tries them again
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  doorbell runs dead\n  doorbell runs dead --agent triage")]
+struct DeadArgs {
+    /// Of this agent
+    #[arg(long, value_name = "NAME", add = completions::agents())]
+    agent: Option<String>,
 }
 
 /// Show a run: where it stands, its tries and its result
@@ -58,7 +73,7 @@ struct CancelArgs {
     which: Which,
 }
 
-/// Let held runs go on
+/// Let held runs go on, and start those now that wait for their next try or gather events
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  doorbell runs --state held\n  doorbell runs release run_01K…\n  doorbell runs release --agent triage"
@@ -71,16 +86,19 @@ struct ReleaseArgs {
 /// Try runs again that failed, were cancelled, superseded or dropped: the same runs, with all their tries
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  doorbell runs --dead-letter\n  doorbell runs retry run_01K…\n  doorbell runs retry --dead-letter --dry-run"
+    after_help = "Examples:\n  doorbell runs --dead-letter\n  doorbell runs retry run_01K…\n  doorbell runs retry --dead-letter --dry-run\n  doorbell runs retry --agent triage --cause 1a2b3c4d"
 )]
 struct RetryArgs {
     #[command(flatten)]
     which: Which,
+    /// All dead letters that failed of this, as `doorbell runs dead` names it; or a reason as a run has it
+    #[arg(long, value_name = "CAUSE", group = "which", conflicts_with = "ids")]
+    cause: Option<String>,
 }
 
 /// Runs by their ids, or all that a filter finds.
 #[derive(Debug, Args)]
-#[group(required = true)]
+#[group(id = "which", required = true)]
 struct Which {
     /// The runs' ids
     #[arg(add = completions::runs(), conflicts_with_all = ["agent", "state", "dead_letter", "with_key", "event", "dry_run"])]
@@ -122,6 +140,9 @@ struct Filters {
     /// Caused by this event
     #[arg(long, value_name = "ID", add = completions::events())]
     event: Option<String>,
+    /// By a cause of this kind
+    #[arg(long, value_parser = CauseKind::ALL.map(CauseKind::as_str))]
+    trigger: Option<String>,
     /// At most so many (up to 500) [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
@@ -134,16 +155,26 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
     match args.command {
         None => list(context, args.filters).await,
         Some(RunsCommand::Show(args)) => show(context, &args.id).await,
-        Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which).await,
-        Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which).await,
-        Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which).await,
+        Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which, None).await,
+        Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which, None).await,
+        Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which, args.cause).await,
+        Some(RunsCommand::Answer(args)) => answer::run(context, args).await,
+        Some(RunsCommand::Dead(args)) => dead::list(context, args.agent.as_deref()).await,
     }
 }
 
 async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
-    let Filters { agent, state, dead_letter, with_key, event, limit, cursor } = filters;
-    let query =
-        RunQuery { agent, state, dead_letter: dead_letter.then_some(true), key: with_key, event, cursor, limit };
+    let Filters { agent, state, dead_letter, with_key, event, trigger, limit, cursor } = filters;
+    let query = RunQuery {
+        agent,
+        state,
+        dead_letter: dead_letter.then_some(true),
+        key: with_key,
+        event,
+        trigger,
+        cursor,
+        limit,
+    };
     let client = context.client()?;
     let page = client.runs(&query).await?;
     if page.runs.is_empty() {
@@ -211,6 +242,14 @@ async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
         }
         table.print()?;
     }
+    if !detail.steps.is_empty() {
+        output::line("")?;
+        let mut table = Table::new(&["STEP", "KEPT", "BYTES"]);
+        for step in &detail.steps {
+            table.row([step.key.clone(), clock.show(&step.at), step.bytes.to_string()]);
+        }
+        table.print()?;
+    }
     if let Some(result) = &detail.run.result {
         output::line("\nResult")?;
         output::line(output::escape_text(&serde_json::to_string_pretty(result)?))?;
@@ -237,10 +276,25 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table.row(["Started", &clock.show_some(run.started_at.as_deref())]);
     table.row(["Ended", &clock.show_some(run.finished_at.as_deref())]);
     if let Some(due) = &run.due_at {
-        table.row([if run.attempt == 0 { "Starts" } else { "Next try" }, &clock.show(due)]);
+        let what = match &run.waits_for {
+            Some(waits) if waits.kind == "sleep" => "Until",
+            Some(_) => "Until at most",
+            None if run.attempt == 0 => "Starts",
+            None => "Next try",
+        };
+        table.row([what, &clock.show(due)]);
+    }
+    if let Some(waits) = &run.waits_for {
+        waits_for(waits, run, &mut table);
+    }
+    if let Some(by) = &run.resumed_by {
+        table.row(["Went on by", &by.what]);
     }
     if let Some(why) = &run.follow_up_fails {
         table.row(["Follow-up", &format!("not sent yet, being tried again: {why}")]);
+    }
+    if let Some(why) = &run.follow_up_refused {
+        table.row(["Follow-up", &format!("none is sent: {why}")]);
     }
     if let Some(follow_up) = &run.follow_up {
         let at = clock.show(&follow_up.at);
@@ -258,6 +312,24 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     table
 }
 
+fn waits_for(waits: &WaitsFor, run: &Run, table: &mut Table) {
+    if let Some(event) = &waits.event {
+        let of = waits.source.as_ref().map(|source| format!(" of {source}")).unwrap_or_default();
+        table.row(["Waits for", &format!("event {event}{of}")]);
+    }
+    if let Some(condition) = &waits.condition {
+        table.row(["Where", condition]);
+    }
+    if let Some(child) = &waits.run_id {
+        table.row(["Waits for", &format!("the end of {child}")]);
+    }
+    if let Some(question) = &waits.question {
+        table.row(["Asks", question]);
+        let options = if waits.options.is_empty() { "ANSWER".to_owned() } else { waits.options.join(" | ") };
+        table.row(["Answer with", &format!("doorbell runs answer {} {options}", run.id)]);
+    }
+}
+
 fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
     let mut table = Table::new(&["TRY", "STARTED", "TOOK", "ENDED", "EXIT", "WHY"]).wrapping_last();
     for attempt in &detail.attempts {
@@ -267,10 +339,19 @@ fn attempts(detail: &RunDetail, clock: &Clock) -> Table {
             clock.between(Some(&attempt.started_at), attempt.ended_at.as_deref()),
             attempt.ended.clone().unwrap_or_else(|| "-".to_owned()),
             attempt.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string()),
-            attempt.reason.clone().unwrap_or_default(),
+            why(attempt),
         ]);
     }
     table
+}
+
+fn why(attempt: &Attempt) -> String {
+    let reason = attempt.reason.clone().unwrap_or_default();
+    match &attempt.resumed_by {
+        Some(by) if reason.is_empty() => format!("went on by {}", by.what),
+        Some(by) => format!("{reason} (went on by {})", by.what),
+        None => reason,
+    }
 }
 
 #[cfg(test)]

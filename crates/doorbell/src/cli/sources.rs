@@ -3,6 +3,10 @@
 use clap::{Args, Subcommand};
 use doorbell_client::api::{CapturedSecret, CredentialUse, Delivery, Source};
 
+mod pauses;
+
+pub(super) use pauses::describe as describe_pause;
+
 use super::completions;
 use super::context::Context;
 use super::failure::{Exit, Failure};
@@ -24,6 +28,32 @@ enum SourcesCommand {
     Show(ShowArgs),
     Deliveries(DeliveriesArgs),
     Captured(CapturedArgs),
+    Pause(PauseArgs),
+    Resume(ResumeArgs),
+}
+
+/// Hold the runs that what comes to a source would start: it is still taken and stored, and nothing is lost
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell sources pause acme-github --why \"moving repositories\"")]
+struct PauseArgs {
+    /// The source's name
+    #[arg(add = completions::sources())]
+    source: String,
+    /// Why, for those who wonder
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+}
+
+/// Let the runs go on that were held for a source
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  doorbell sources resume acme-github --rate 10/1m")]
+struct ResumeArgs {
+    /// The source's name
+    #[arg(add = completions::sources())]
+    source: String,
+    /// How fast what was held goes on, such as 10/1m [default: all at once]
+    #[arg(long)]
+    rate: Option<String>,
 }
 
 /// Show a source: its URL, its credentials, and the secret that its sender showed, if one did
@@ -82,6 +112,8 @@ pub(super) async fn run(context: &Context, args: SourcesArgs) -> anyhow::Result<
         Some(SourcesCommand::Show(args)) => show(context, &args.source).await,
         Some(SourcesCommand::Deliveries(args)) => deliveries(context, &args).await,
         Some(SourcesCommand::Captured(args)) => captured(context, &args).await,
+        Some(SourcesCommand::Pause(args)) => pauses::pause(context, args).await,
+        Some(SourcesCommand::Resume(args)) => pauses::resume(context, args).await,
     }
 }
 
@@ -114,7 +146,12 @@ fn row(source: &Source, clock: &Clock) -> [String; 4] {
         true => source.credential_uses.iter().map(|used| credential(used, clock)).collect::<Vec<_>>().join("; "),
         false => "nothing: takes unsigned deliveries".to_owned(),
     };
-    [source.name.clone(), source.provider.clone(), source.url.clone(), verified]
+    let name = match &source.pause {
+        None => source.name.clone(),
+        Some(pause) if pause.resuming => format!("{} (resuming)", source.name),
+        Some(_) => format!("{} (paused)", source.name),
+    };
+    [name, source.provider.clone(), source.url.clone(), verified]
 }
 
 /// `old: 12 deliveries, last 09:30:00`.
@@ -142,14 +179,17 @@ async fn show(context: &Context, name: &str) -> anyhow::Result<()> {
         return output::json(&shown);
     }
     let clock = Clock::here();
-    let [name, provider, url, verified] = row(&source, &clock);
+    let [_, provider, url, verified] = row(&source, &clock);
     let mut table = Table::new(&[]);
-    table.row(["Name", &name]);
+    table.row(["Name", &source.name]);
     table.row(["Provider", &provider]);
     table.row(["URL", &url]);
     table.row(["Verified with", &verified]);
     if !source.ignored_senders.is_empty() {
         table.row(["Ignores", &source.ignored_senders.join(", ")]);
+    }
+    if let Some(pause) = &source.pause {
+        table.row([if pause.resuming { "Resuming" } else { "Paused" }, &pauses::describe(pause, &clock)]);
     }
     table.print()?;
     match captured {

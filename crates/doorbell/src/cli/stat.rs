@@ -5,6 +5,7 @@ use doorbell_client::api::{AgentStats, ConfigState, Stats, Sweep};
 
 use super::context::Context;
 use super::output::{self, Table, escape_terminal};
+use super::sources::describe_pause;
 use super::time::Clock;
 
 /// Show what is going on: deliveries, and where each agent's runs stand
@@ -27,6 +28,7 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         output::line(swept(sweep, &Clock::here()))?;
     }
     show_agents(&stats)?;
+    show_paused_sources(&stats)?;
     show_flow(&stats)?;
     show_receivers(&stats)
 }
@@ -37,20 +39,56 @@ fn show_agents(stats: &Stats) -> anyhow::Result<()> {
     }
     output::line("")?;
     let clock = Clock::here();
-    let titles =
-        ["AGENT", "RUNNING", "QUEUED", "WAITING", "HELD", "SUCCEEDED", "FAILED", "CANCELLED", "DROPPED", "OLDEST"];
+    let titles = [
+        "AGENT",
+        "RUNNING",
+        "QUEUED",
+        "WAITING",
+        "HELD",
+        "SUCCEEDED",
+        "FAILED",
+        "CANCELLED",
+        "SUPERSEDED",
+        "DROPPED",
+        "OLDEST",
+    ];
     let mut table = Table::new(&titles);
     stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
     Ok(table.print()?)
 }
 
-/// What is throttled, and which runs have which keys.
+/// Sources for which runs are held.
+fn show_paused_sources(stats: &Stats) -> anyhow::Result<()> {
+    if stats.paused_sources.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let clock = Clock::here();
+    let mut table = Table::new(&["PAUSED SOURCE", "HELD", "WHY"]).wrapping_last();
+    for source in &stats.paused_sources {
+        let name = if source.configured { source.name.clone() } else { format!("{} (removed)", source.name) };
+        let why = match &source.pause {
+            None => "resumed just now".to_owned(),
+            Some(pause) if pause.resuming => format!("resuming; paused {}", describe_pause(pause, &clock)),
+            Some(pause) => describe_pause(pause, &clock),
+        };
+        table.row([name, source.held.to_string(), why]);
+    }
+    Ok(table.print()?)
+}
+
+/// What is throttled, what fails all the time, and which runs have which keys.
 fn show_flow(stats: &Stats) -> anyhow::Result<()> {
     let clock = Clock::here();
     for agent in &stats.agents {
         if let Some(until) = &agent.throttled_until {
             output::line(escape_terminal(&format!("{} is throttled until {}", agent.name, clock.show(until))))?;
         }
+    }
+    for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.failing.as_ref()?))) {
+        let runs = if failing.runs == 1 { "run" } else { "runs" };
+        let text = format!("{agent} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
+        output::line(escape_terminal(&text))?;
     }
     let holders = || stats.agents.iter().flat_map(|agent| agent.holders.iter().map(|holder| (&agent.name, holder)));
     if holders().next().is_none() {
@@ -108,7 +146,7 @@ fn swept(sweep: &Sweep, clock: &Clock) -> String {
     )
 }
 
-fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
+fn row(agent: &AgentStats, clock: &Clock) -> [String; 11] {
     let name = match (agent.configured, agent.scale) {
         (false, _) => format!("{} (removed)", agent.name),
         (true, 0) => format!("{} (disabled)", agent.name),
@@ -124,6 +162,7 @@ fn row(agent: &AgentStats, clock: &Clock) -> [String; 10] {
         agent.succeeded.to_string(),
         agent.failed.to_string(),
         agent.cancelled.to_string(),
+        agent.superseded.to_string(),
         agent.dropped.to_string(),
         agent.oldest_queued_at.as_deref().map_or_else(|| "-".to_owned(), |since| clock.between(Some(since), None)),
     ]
@@ -147,10 +186,11 @@ mod tests {
         };
         let clock = Clock::fixed("2026-01-31T12:00:00Z");
         let shown = row(&agent, &clock);
-        let wanted = ["triage", "1/2", "3", "0", "0", "0", "0", "0", "0", "2m 00s"];
+        let wanted = ["triage", "1/2", "3", "0", "0", "0", "0", "0", "0", "0", "2m 00s"];
         assert_eq!(shown.each_ref().map(String::as_str), wanted);
         let pause = Pause {
             agent: None,
+            source: None,
             by: "ann".to_owned(),
             at: "2026-01-31T12:00:00Z".to_owned(),
             why: None,

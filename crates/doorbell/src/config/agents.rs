@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::document::{Entry, Keys, Kind, Node, Table, parse};
 use super::files;
 use super::layers::{ALIASES, drop_foreign};
-use super::names::{NAME_RULE, is_name};
+use super::names::{self, NAME_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
@@ -49,6 +49,42 @@ const KEYS: Keys<'static> = Keys {
     ],
 };
 
+/// The same of an agent that is declared.
+const DECLARED: Keys<'static> = Keys {
+    known: &[
+        "description",
+        "instructions",
+        "may_call",
+        "scale",
+        "timeout",
+        "work_queue_size",
+        "when_full",
+        "params",
+        "webhooks",
+        "runtime",
+        "retries",
+        "schedule",
+        "schedules",
+        "timezone",
+    ],
+    planned: &[],
+    hints: &[
+        ("name", "the URL has the agent's name"),
+        ("triggers", "they are `webhooks`"),
+        ("prompt", "what SKILL.md would say is `instructions`"),
+        ("command", "a declared agent is of type \"worker\" or \"http\": commands stand in files"),
+        ("url", "it stands in `runtime`"),
+        ("source", "it stands in `webhooks`"),
+        ("events", "it stands in `webhooks`"),
+        ("key", "it stands in `webhooks`"),
+        ("when_busy", "it stands in `webhooks`"),
+        ("debounce", "it stands in `webhooks`"),
+        ("max_per_key", "it stands in `webhooks`"),
+        ("throttle", "it stands in `webhooks`"),
+        ("priority", "it stands in `webhooks`"),
+    ],
+};
+
 /// Everything that agents are read with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
@@ -79,8 +115,9 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
     // What nothing starts, unless another agent does, which shows once all are read.
-    let mut idle = Vec::new();
-    for name in findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default() {
+    let (mut idle, mut calls) = (Vec::new(), Vec::new());
+    let names = findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default();
+    for name in names.iter().cloned() {
         match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => continue,
@@ -94,9 +131,15 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
             findings.problem(Problem::at(&place, format!("{name:?} cannot be the name of an agent")).help(NAME_RULE));
             continue;
         }
-        if let Some(agent) = read_one(&name, reader, &mut idle, findings) {
+        if let Some(agent) = read_one(&name, reader, (&mut idle, &mut calls), findings) {
             agents.insert(name, Arc::new(agent));
         }
+    }
+    for (called, place) in calls.into_iter().filter(|(called, _)| !names.contains(called)) {
+        let meant = names::nearest(&called, names.iter().map(String::as_str));
+        let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        let what = "calls of it are answered with 404 unless it is declared through the API";
+        findings.warn(&place, format!("there is no folder agents/{called}: {what}{meant}"));
     }
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
     idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
@@ -113,7 +156,7 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
 fn read_one(
     name: &str,
     reader: Reader<'_>,
-    idle: &mut Vec<(String, Problem)>,
+    (idle, calls): (&mut Vec<(String, Problem)>, &mut Vec<(String, Place)>),
     findings: &mut Findings,
 ) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
@@ -121,6 +164,45 @@ fn read_one(
     own.check(findings, KEYS);
     let mut table = effective(reader.defaults, own);
     presets::expand(&mut table, name, reader.around, findings);
+    let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
+    let has_schedule = table.has("schedule") || table.has("schedules");
+    let told = reader.told.iter().any(|(told, _)| told == name);
+    let disabled = table.get("scale").is_some_and(|node| node.whole(0..=0).is_ok());
+    if !starts && !told && !disabled && !has_schedule {
+        let problem =
+            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
+        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
+        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
+    }
+    read_table(name, table, skill, reader, calls, findings)
+}
+
+/// Reads an agent that is declared: it has no files, so its instructions are a key, and the default runtime, which may be
+/// a command, is not for it. What starts it may be a person, or another agent.
+pub(super) fn read_declared(name: &str, mut own: Table, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {
+    let instructions = own.read(findings, "instructions", skill::instructions).flatten();
+    own.check(findings, DECLARED);
+    own.remove("instructions");
+    if !own.has("runtime") {
+        let problem = Problem::at(&own.inside("runtime"), "an agent needs a `runtime`: how it is carried out");
+        findings.problem(
+            problem.help("{\"type\": \"worker\"} waits for who fetches its runs, {\"type\": \"http\"} asks a URL"),
+        );
+        return None;
+    }
+    let table = effective(reader.defaults, own);
+    // Whom it may call may be declared later, and is not a file's to name.
+    read_table(name, table, Skill { description: None, instructions }, reader, &mut Vec::new(), findings)
+}
+
+fn read_table(
+    name: &str,
+    mut table: Table,
+    skill: Skill,
+    reader: Reader<'_>,
+    calls: &mut Vec<(String, Place)>,
+    findings: &mut Findings,
+) -> Option<Agent> {
     runtime::fit_defaults(&mut table);
     table.settle(findings, &format!("agents.{name}"));
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
@@ -128,19 +210,9 @@ fn read_one(
     let params = params(&table, findings);
     let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
     let schedules = schedules::read(&table, findings);
-    let may_call = may_call(&table, findings);
+    let may_call = may_call(name, &table, calls, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);
-    let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
-    let has_schedule = table.has("schedule") || table.has("schedules");
-    let told = reader.told.iter().any(|(told, _)| told == name);
-    let disabled = limits.as_ref().is_some_and(|limits| limits.scale == 0);
-    if !starts && !told && !disabled && !has_schedule {
-        let problem =
-            Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
-        let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
-        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
-    }
     let limits = limits?;
     Some(Agent {
         name: name.to_owned(),
@@ -216,12 +288,17 @@ fn read_runtime(name: &str, table: &mut Table, reader: Reader<'_>, findings: &mu
     Some(runtime)
 }
 
-/// Whether they are there is looked at when they are called: one that is removed must not keep the others from loading.
-fn may_call(table: &Table, findings: &mut Findings) -> Vec<String> {
+/// Whether they are there is looked at when they are called: one that is removed must not keep the others from loading. `calls`:
+/// whom it names, and where.
+fn may_call(own: &str, table: &Table, calls: &mut Vec<(String, Place)>, findings: &mut Findings) -> Vec<String> {
     let named = table.read(findings, "may_call", |node| node.texts("a list of agents such as [\"fixer\"]"));
     let mut agents = Vec::new();
     for (name, place) in named.unwrap_or_default() {
-        if is_name(&name) {
+        if name == own {
+            let problem = Problem::at(&place, format!("`{name}` cannot call itself: calls may not go round"));
+            findings.problem(problem.help("take it out of the list"));
+        } else if is_name(&name) {
+            calls.push((name.clone(), place));
             agents.push(name);
         } else {
             let problem = Problem::at(&place, format!("{name:?} cannot be the name of an agent"));

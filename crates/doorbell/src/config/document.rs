@@ -187,6 +187,11 @@ impl Table {
         Self { place, entries: Vec::new() }
     }
 
+    /// The place of a key of a declaration that is not there.
+    pub(super) fn inside(&self, key: &str) -> Place {
+        Place::of_value(&join_value(&self.place.text.name, key))
+    }
+
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
@@ -285,17 +290,18 @@ impl Table {
 
 fn unknown(entry: &Entry, keys: Keys<'_>) -> Problem {
     let key = entry.key.as_str();
-    let from_outside = entry.place.text.layer == Layer::Environment;
-    let spelled = |key: &str, meant: &str| match from_outside {
-        true => {
+    let layer = entry.place.text.layer;
+    let spelled = |meant: &str| match layer {
+        Layer::Environment => {
             let (key, meant) = (key.to_ascii_uppercase(), meant.to_ascii_uppercase());
             entry.place.text.name.replace(&format!("__{key}"), &format!("__{meant}"))
         }
-        false => meant.to_owned(),
+        Layer::Declaration => names::camel(meant),
+        _ => meant.to_owned(),
     };
-    let message = match from_outside {
-        true => format!("unknown variable `{}`", entry.place.text.name),
-        false => format!("unknown key `{key}`"),
+    let message = match layer {
+        Layer::Environment => format!("unknown variable `{}`", entry.place.text.name),
+        _ => format!("unknown key `{}`", spelled(key)),
     };
     let problem = Problem::at(&entry.place, message);
     if let Some((_, hint)) = keys.hints.iter().find(|(hinted, _)| *hinted == key) {
@@ -303,10 +309,13 @@ fn unknown(entry: &Entry, keys: Keys<'_>) -> Problem {
     }
     match names::nearest(key, keys.known.iter().chain(keys.planned).copied()) {
         Some(meant) if keys.planned.contains(&meant) => {
-            problem.help(format!("if `{}` is meant: it is not supported yet", spelled(key, meant)))
+            problem.help(format!("if `{}` is meant: it is not supported yet", spelled(meant)))
         }
-        Some(meant) => problem.help(format!("did you mean `{}`?", spelled(key, meant))),
-        None => problem.help(format!("the keys here are {}", names::list(keys.known.iter().copied()))),
+        Some(meant) => problem.help(format!("did you mean `{}`?", spelled(meant))),
+        None => {
+            let known: Vec<String> = keys.known.iter().map(|key| spelled(key)).collect();
+            problem.help(format!("the keys here are {}", names::list(known.iter().map(String::as_str))))
+        }
     }
 }
 
@@ -332,7 +341,11 @@ fn settle(findings: &mut Findings, path: &str, node: &Node) {
 /// Variables of commands and headers of requests that are named like a secret, though such a one belongs among the credentials.
 fn is_secret(path: &str) -> bool {
     let variable = path.split_once(".runtime.env.").or_else(|| path.split_once(".runtime.headers."));
-    let Some((_, name)) = variable else { return false };
+    variable.is_some_and(|(_, name)| is_named_like_a_secret(name))
+}
+
+/// Whether what has this name is likely a secret.
+pub(super) fn is_named_like_a_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     ["AUTHORIZATION", "COOKIE", "KEY", "PASS", "SECRET", "TOKEN"].iter().any(|word| name.contains(word))
 }
@@ -353,6 +366,11 @@ fn of_url(node: &Node) -> String {
         Some(format!("\"{}://{host}\" (the rest is hidden)", url.scheme_str()?))
     });
     shown.unwrap_or_else(|| "(hidden)".to_owned())
+}
+
+/// The path of a value in a declaration.
+pub(super) fn join_value(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 fn join(path: &str, key: &str) -> String {

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use super::Gateway;
 use super::document::{Keys, Node, Table};
 use super::flow::rate;
+use super::gateway_tls;
 use super::origin::Survey;
 use super::problem::{Findings, Place, Problem};
-use super::tls;
 
 const KEYS: Keys<'static> = Keys {
     known: &[
@@ -70,7 +70,7 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
     let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
     let condition_timeout = table.read(findings, "condition_timeout", |node| node.duration(Duration::from_millis(1)));
     let hot_reload = table.read(findings, "hot_reload", Node::flag);
-    let tls = tls::read(root, table, survey, findings);
+    let tls = gateway_tls::read(root, table, survey, findings);
     if let Some(entry) = table.entry("tls") {
         if tls.is_none() {
             return None;

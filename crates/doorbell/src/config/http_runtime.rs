@@ -1,17 +1,21 @@
 //! `[runtime] type = "http"`: an agent behind a URL.
 
+use std::sync::Arc;
+
+use doorbell_client::Outbound;
 use doorbell_core::secret::Secret;
 
 use super::credentials::Credentials;
-use super::document::{Entry, Keys, Kind, Table};
+use super::document::{Entry, Keys, Kind, Node, Table, is_named_like_a_secret};
 use super::names::is_name;
 use super::notifications::{signing_secret, url};
 use super::problem::{Findings, Problem};
-use super::runtime::reference;
+use super::runtime::{Surroundings, reference};
 use super::sources::note;
+use super::tls;
 
 const KEYS: Keys<'static> = Keys {
-    known: &["type", "url", "credential", "headers"],
+    known: &["type", "url", "credential", "headers", "client_certificate", "ca"],
     planned: &[],
     hints: &[
         ("command", "it is for type = \"command\""),
@@ -31,6 +35,9 @@ pub(super) const EXAMPLE: &str = "[runtime]\ntype = \"http\"\nurl = \"https://ag
 
 /// The type of the credential that requests are signed with, unless another is named.
 const CREDENTIAL: &str = "http_agent_secret";
+
+/// The type of the credentials that the headers of a declared agent may have.
+const HEADER_CREDENTIAL: &str = "agent_token";
 
 /// Headers that are Doorbell's own, or the connection's.
 const TAKEN: [&str; 11] = [
@@ -58,18 +65,25 @@ pub struct HttpRuntime {
     pub headers: Vec<(String, Secret)>,
     /// What must be in no log: the credentials of the headers, as they are stored.
     pub credentials: Vec<Secret>,
+    /// Connections of its own, where it is not asked as everybody is: with a certificate, by an authority of its own, or in the
+    /// public internet only. As old as the configuration, so that a credential that changed is shown from then on.
+    pub connections: Option<Arc<Outbound>>,
 }
 
 /// Reads it.
-pub(super) fn read(table: &Table, credentials: &Credentials, findings: &mut Findings) -> Option<HttpRuntime> {
+pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findings) -> Option<HttpRuntime> {
+    let credentials = around.credentials;
     table.check(findings, KEYS);
     let url = match table.get("url") {
-        Some(node) => findings.take(url(node)),
+        Some(node) => findings.take(url(node).and_then(|(url, _)| refuse_private(url, node, around))),
         None => {
             findings.problem(Problem::at(&table.place, "an agent of type \"http\" needs a `url`").help(EXAMPLE));
             None
         }
     };
+    if around.is_declared {
+        check_declared(table, findings);
+    }
     let secret = signing_secret(table, CREDENTIAL, "triage", credentials, findings);
     let given = table.get("headers").map(|node| node.clone().into_table("headers = { X-Team = \"platform\" }"));
     let given = given.and_then(|given| findings.take(given)).map(|table| table.entries).unwrap_or_default();
@@ -79,8 +93,49 @@ pub(super) fn read(table: &Table, credentials: &Credentials, findings: &mut Find
             headers.push(header);
         }
     }
-    let ((url, _), secret) = (url?, secret?);
-    (headers.len() == count).then_some(HttpRuntime { url, secret, headers, credentials: used })
+    let before = findings.problems.len();
+    let connections = url.as_ref().and_then(|url| tls::connections(table, url, around, findings));
+    let failed = findings.problems.len() > before || headers.len() < count;
+    let (url, secret) = (url?, secret?);
+    (!failed).then_some(HttpRuntime { url, secret, headers, credentials: used, connections })
+}
+
+/// Who may declare an agent through the API may not have it ask what only this machine reaches.
+fn refuse_private(url: String, node: &Node, around: Surroundings<'_>) -> Result<String, Problem> {
+    match doorbell_client::refuse_private(&url) {
+        Err(why) if around.is_declared => Err(Problem::at(&node.place, format!("it may not be asked: {why}"))
+            .help("a URL in a file, agents/<name>/config.toml, may be any")
+            .hidden()),
+        _ => Ok(url),
+    }
+}
+
+/// A declared agent is sent no secrets but those that are there to be sent to agents, and its definition, which can be read,
+/// has none.
+fn check_declared(table: &Table, findings: &mut Findings) {
+    let mut check = |node: &Node, allowed: &str| {
+        let Kind::Text(text) = &node.kind else { return };
+        let kind = text.split_once(':').map_or(CREDENTIAL, |(kind, _)| kind);
+        if kind != allowed {
+            let what = format!("a declared agent may have no credential here but one of type `{allowed}`");
+            findings
+                .problem(Problem::at(&node.place, what).help(format!("`doorbell creds add {allowed}:NAME` keeps one")));
+        }
+    };
+    table.get("credential").into_iter().for_each(|node| check(node, CREDENTIAL));
+    let Some(Kind::Table(headers)) = table.get("headers").map(|node| &node.kind) else { return };
+    let named = headers.iter().filter_map(|header| match &header.node.kind {
+        Kind::Table(value) => value.iter().find(|entry| entry.key == "credential"),
+        _ => None,
+    });
+    named.for_each(|entry| check(&entry.node, HEADER_CREDENTIAL));
+    for header in headers.iter().filter(|header| matches!(header.node.kind, Kind::Text(_))) {
+        if is_named_like_a_secret(&header.key) {
+            let what = format!("`{}` is named like a secret, which a declaration does not hold", header.key);
+            let help = format!("{{\"credential\": \"{HEADER_CREDENTIAL}:NAME\"}} names one that is stored");
+            findings.problem(Problem::at(&header.place, what).help(help));
+        }
+    }
 }
 
 /// A header: a text, or a credential with what stands before it. Credentials go to `used`.

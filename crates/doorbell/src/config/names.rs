@@ -50,6 +50,18 @@ fn snake(word: &str) -> String {
     snake
 }
 
+/// `work_queue_size` as `workQueueSize`.
+pub(super) fn camel(word: &str) -> String {
+    let mut words = word.split('_');
+    let mut camel = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        camel.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        camel.push_str(letters.as_str());
+    }
+    camel
+}
+
 /// Names as a sentence lists them.
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")

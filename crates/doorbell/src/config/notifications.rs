@@ -31,9 +31,6 @@ const TO_KEYS: Keys<'static> = Keys { known: &["command", "url", "credential", "
 
 const EXAMPLE: &str = "[[notifications]]\nto = { url = \"https://ops.example.com/doorbell\", credential = \"ops\" }";
 
-/// Topics that are documented and not built yet.
-const PLANNED_TOPICS: [&str; 1] = ["breaker"];
-
 /// How often a receiver is told of one cause, unless it says otherwise.
 const EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -125,10 +122,6 @@ fn topics(node: &Node, findings: &mut Findings) -> Vec<Topic> {
     for (word, place) in findings.take(node.texts("topics such as [\"dead_letter\"]")).unwrap_or_default() {
         if let Some(topic) = Topic::ALL.into_iter().find(|topic| topic.as_str() == word) {
             topics.push(topic);
-            continue;
-        }
-        if PLANNED_TOPICS.contains(&word.as_str()) {
-            findings.problem(Problem::at(&place, format!("`{word}` is not supported yet")));
             continue;
         }
         let problem = Problem::at(&place, format!("{word:?} is nothing that is told"));

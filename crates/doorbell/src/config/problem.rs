@@ -24,6 +24,8 @@ pub(super) enum Layer {
     Preset,
     /// A file of the project.
     File,
+    /// A value of a declaration; its name is the value's path, and there is nothing to show of it.
+    Declaration,
     /// One variable; the text is `NAME=value`.
     Environment,
     /// One flag; the text is `--name=value`.
@@ -55,12 +57,18 @@ impl Place {
         Self::new(&Arc::new(Text { layer: Layer::File, name: name.into(), text: String::new() }), 0..0)
     }
 
+    /// A value of a declaration, by its path.
+    pub(super) fn of_value(path: &str) -> Self {
+        Self::new(&Arc::new(Text { layer: Layer::Declaration, name: path.to_owned(), text: String::new() }), 0..0)
+    }
+
     /// Where it is, as `Setting::origin` says it.
     pub(super) fn origin(&self) -> String {
         let name = &self.text.name;
         match self.text.layer {
             Layer::Default => "default".to_owned(),
             Layer::Preset => name.clone(),
+            Layer::Declaration => format!("declared: {name}"),
             Layer::File if self.text.text.is_empty() => name.clone(),
             Layer::File => format!("{name}:{}", self.line().0),
             Layer::Environment => format!("env {name}"),
@@ -203,6 +211,16 @@ impl Problems {
         Self(problems)
     }
 
+    /// Each as the field of a declaration that it is about, what it is, and what to do.
+    pub(super) fn flaws(&self) -> Vec<Flaw> {
+        let one = |problem: &Problem| Flaw {
+            field: problem.place.as_ref().map(|place| place.text.name.clone()).unwrap_or_default(),
+            message: visible(&problem.message),
+            help: problem.help.iter().find(|help| !is_toml(help)).map(|help| visible(help)),
+        };
+        self.0.iter().map(one).collect()
+    }
+
     /// How many there are; at least one.
     pub fn count(&self) -> usize {
         self.0.len()
@@ -244,6 +262,23 @@ impl fmt::Debug for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// One thing that is wrong with a declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flaw {
+    /// The path of the value, e.g. `webhooks[0].events`; empty: the declaration as a whole.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// Whether an advice shows lines of a file, or folders of this machine: of no use to who declares an agent.
+fn is_toml(help: &str) -> bool {
+    let key = help.split(" = ").next().unwrap_or_default();
+    help.contains('\n') || help.starts_with('[') || (key.len() < help.len() && !key.contains(' '))
+}
 
 /// What reading a configuration brings up beside its values.
 #[derive(Debug, Default)]

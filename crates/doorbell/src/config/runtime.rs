@@ -99,13 +99,24 @@ pub(super) fn examples() -> String {
 pub(super) struct Surroundings<'a> {
     pub(super) root: &'a Path,
     pub(super) credentials: &'a Credentials,
+    /// Whether it is of an agent that is declared: who may do that is not who may write files here.
+    pub(super) is_declared: bool,
 }
 
 /// Reads a runtime.
 pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findings) -> Option<Runtime> {
     match type_of(table, findings)? {
+        Type::Command if around.is_declared => {
+            if let Some(node) = table.get("type").or(table.get("preset")) {
+                let what = "a declared agent is of type \"worker\" or \"http\"";
+                findings.problem(
+                    Problem::at(&node.place, what).help("what starts a program of this machine stands in a file"),
+                );
+            }
+            None
+        }
         Type::Command => read_command(table, around, findings).map(|command| Runtime::Command(Arc::new(command))),
-        Type::Http => http_runtime::read(table, around.credentials, findings).map(|http| Runtime::Http(Arc::new(http))),
+        Type::Http => http_runtime::read(table, around, findings).map(|http| Runtime::Http(Arc::new(http))),
         Type::Worker => {
             table.check(findings, WORKER_KEYS);
             Some(Runtime::Worker)

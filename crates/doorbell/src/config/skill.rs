@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use doorbell_core::prompt::Template;
 
+use super::document::Node;
 use super::problem::{Place, Problem, Text};
 
 /// What an agent's SKILL.md says.
@@ -30,6 +31,20 @@ pub(super) fn read(text: &Arc<Text>) -> Result<Skill, Problem> {
             .help("text between {{ and }} or {% and %} is a template; {% raw %}…{% endraw %} shows it as it is")
     })?;
     Ok(Skill { description, instructions: Some(template) })
+}
+
+/// The instructions of an agent that has no SKILL.md; none if they are blank.
+pub(super) fn instructions(node: &Node) -> Result<Option<Template>, Problem> {
+    let text = node.text("the text that a SKILL.md would have")?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let told = |error: doorbell_core::prompt::TemplateError| {
+        let line = error.line.map(|line| format!(", line {line}")).unwrap_or_default();
+        Problem::at(&node.place, format!("the template cannot be read{line}: {}", error.message))
+            .help("text between {{ and }} or {% and %} is a template; {% raw %}…{% endraw %} shows it as it is")
+    };
+    Template::new(text).map(Some).map_err(told)
 }
 
 /// The front matter, and where the body begins.

@@ -1,136 +1,75 @@
-//! `[gateway.tls]`: the certificate that the gateway shows, and its key.
+//! How the URL of an agent is asked where TLS takes more than usual: `client_certificate` and `ca`.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use doorbell_core::time::Timestamp;
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use doorbell_client::{Outbound, Tls};
+use doorbell_core::secret::Secret;
 
-use super::credentials::is_too_open;
-use super::document::{Keys, Node, Table};
-use super::origin::Survey;
+use super::document::{Node, Table};
+use super::http_runtime::named;
 use super::problem::{Findings, Problem};
+use super::runtime::Surroundings;
+use super::sources::note;
 
-const KEYS: Keys<'static> = Keys {
-    known: &["certificate", "key"],
-    planned: &[],
-    hints: &[("cert", "did you mean `certificate`?"), ("private_key", "did you mean `key`?")],
-};
+/// The type of a certificate that is shown: its fields are `certificate` and `key`.
+const IDENTITY: &str = "http_agent_certificate";
+/// The type of authorities that are trusted: its field is `certificate`.
+const AUTHORITY: &str = "http_agent_ca";
 
-const EXAMPLE: &str = "[gateway.tls]\ncertificate = \"tls/fullchain.pem\"\nkey = \"tls/privkey.pem\"";
-
-/// What is spoken: the newest version that both sides know.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-/// A certificate with its key, ready to be shown.
-#[derive(Clone)]
-pub struct Tls {
-    /// Its file, absolute.
-    pub certificate: PathBuf,
-    /// The key's file, absolute.
-    pub key: PathBuf,
-    /// When the certificate expires.
-    pub expires_at: Timestamp,
-    /// What connections are accepted with.
-    pub server: Arc<ServerConfig>,
-    /// The certificate, to tell it from another one.
-    shown: CertificateDer<'static>,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("certificate", &self.certificate).finish_non_exhaustive()
-    }
-}
-
-impl Tls {
-    /// Whether the same certificate is shown.
-    pub fn shows_the_same(&self, other: &Self) -> bool {
-        self.shown == other.shown
-    }
-}
-
-/// Reads `[gateway.tls]` with the files that it names; notes in `survey` how those stand.
-pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &mut Findings) -> Option<Tls> {
-    let node = table.get("tls")?.clone();
-    let table = findings.take(node.into_table(EXAMPLE))?;
-    table.check(findings, KEYS);
-    let mut file = |key: &str| {
-        let Some(node) = table.get(key) else {
-            findings.problem(Problem::at(&table.place, format!("[gateway.tls] needs a `{key}`")).help(EXAMPLE));
-            return None;
-        };
-        let path = root.join(findings.take(node.text("a path such as \"tls/fullchain.pem\""))?);
-        survey.named(&path);
-        Some((node, path))
+/// Connections of the agent's own; none if it is asked as everybody is.
+pub(super) fn connections(
+    table: &Table,
+    url: &str,
+    around: Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Arc<Outbound>> {
+    let keys: Vec<&Node> = ["client_certificate", "ca"].into_iter().filter_map(|key| table.get(key)).collect();
+    let Some(first) = keys.first() else {
+        return around.is_declared.then(|| Arc::new(Outbound::in_public()));
     };
-    let (certificate, key) = (file("certificate"), file("key"));
-    let ((certificate_node, certificate), (key_node, key)) = (certificate?, key?);
-    let chain = findings.take(chain(certificate_node, &certificate));
-    let secret = findings.take(secret(key_node, &key));
-    if is_too_open(&key) {
-        let warning = format!("{} can be read by other users of this machine: `chmod 600` it", key.display());
-        findings.warn(&key_node.place, warning);
+    if !url.starts_with("https://") {
+        findings.problem(Problem::at(&first.place, "certificates are for https:// URLs"));
+        return None;
     }
-    let (chain, secret) = (chain?, secret?);
-    let shown = chain.first()?.clone();
-    let expires_at = findings.take(expiry(certificate_node, &certificate, &shown));
-    let server = findings.take(server(key_node, &key, chain, secret));
-    Some(Tls { certificate, key, expires_at: expires_at?, server: Arc::new(server?), shown })
-}
-
-fn chain(node: &Node, file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let unread = |error| unread(node, file, &error, "-----BEGIN CERTIFICATE-----");
-    let read = CertificateDer::pem_file_iter(file).map_err(unread)?;
-    let chain = read.collect::<Result<Vec<_>, _>>().map_err(unread)?;
-    match chain.is_empty() {
-        false => Ok(chain),
-        true => Err(unread(rustls_pki_types::pem::Error::NoItemsFound)),
-    }
-}
-
-fn secret(node: &Node, file: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
-    let read = PrivateKeyDer::from_pem_file(file);
-    read.map_err(|error| unread(node, file, &error, "-----BEGIN PRIVATE KEY-----"))
-}
-
-/// Nothing that is in the file is shown: it may be the key.
-fn unread(node: &Node, file: &Path, error: &rustls_pki_types::pem::Error, expected: &str) -> Problem {
-    use rustls_pki_types::pem::Error;
-    let said = match error {
-        Error::Io(error) => error.to_string(),
-        Error::NoItemsFound => format!("there is no {expected:?} in it"),
-        _ => "it is not PEM".to_owned(),
+    let before = findings.problems.len();
+    let mut field = |key: &str, kind, field| {
+        let node = table.get(key)?;
+        findings.take(pem(node, kind, field, around)).map(|(secret, found)| {
+            note(&found.0, field, &found.1, around.credentials, findings);
+            secret
+        })
     };
-    let problem = Problem::at(&node.place, format!("cannot read {}: {said}", file.display()));
-    problem
-        .help("both files are PEM, as certbot's fullchain.pem and privkey.pem are; relative paths begin at the project")
+    let certificate = field("client_certificate", IDENTITY, "certificate");
+    let key = field("client_certificate", IDENTITY, "key");
+    let authorities = field("ca", AUTHORITY, "certificate");
+    if findings.problems.len() > before {
+        return None;
+    }
+    let identity =
+        certificate.as_ref().zip(key.as_ref()).map(|(certificate, key)| (certificate.expose(), key.expose()));
+    let tls = Tls { identity, authorities: authorities.as_ref().map(Secret::expose) };
+    let made = Outbound::with_tls(url, tls, around.is_declared);
+    let problem =
+        |why| Problem::at(&first.place, format!("what is stored cannot be used as certificate and key: {why}"));
+    findings
+        .take(made.map(Arc::new).map_err(|why| problem(why).help("each is PEM, and the key is the certificate's own")))
 }
 
-fn expiry(node: &Node, file: &Path, certificate: &CertificateDer<'_>) -> Result<Timestamp, Problem> {
-    let read = x509_parser::parse_x509_certificate(certificate);
-    let read = read.map_err(|_| Problem::at(&node.place, format!("what {} has is no certificate", file.display())));
-    Ok(Timestamp::from_seconds(read?.1.validity().not_after.timestamp()))
-}
-
-fn server(
-    node: &Node,
-    key: &Path,
-    chain: Vec<CertificateDer<'static>>,
-    secret: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, Problem> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let made = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret));
-    let mut server = made.map_err(|error| {
-        let problem = Problem::at(&node.place, format!("the key in {} cannot be used: {error}", key.display()));
-        problem.help("it must be the key that the certificate was made for")
-    })?;
-    server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-    Ok(server)
+/// One field of a credential with its name and where it came from.
+fn pem(node: &Node, kind: &str, field: &str, around: Surroundings<'_>) -> Result<(Secret, (String, String)), Problem> {
+    let text = node.text("the instance of a credential such as \"acme\"").map_err(Problem::hidden)?;
+    let Some((kind, instance)) = named(&text, kind).filter(|(named, _)| *named == kind) else {
+        let what = format!("not the name of an instance of `{kind}`");
+        return Err(Problem::at(&node.place, what).help("PEM is named here, never written").hidden());
+    };
+    let name = format!("{kind}:{instance}");
+    let add = format!("`doorbell creds add {name} --field {field} --stdin < {field}.pem` keeps it");
+    match around.credentials.find(kind, instance, field) {
+        Ok(Some((secret, _))) if secret.is_blank() => {
+            Err(Problem::at(&node.place, format!("the field `{field}` of the credential {name} is empty")).help(add))
+        }
+        Ok(Some((secret, origin))) => Ok((secret, (name, origin))),
+        Ok(None) => Err(Problem::at(&node.place, format!("no credential {name} with a field `{field}`")).help(add)),
+        Err(error) => Err(Problem::at(&node.place, format!("cannot read the credential {name}: {error}"))),
+    }
 }

@@ -1,12 +1,16 @@
-//! The breaker of an agent behind a URL: when one request after the other fails, nothing is asked for a while, then one run is
-//! tried, and what it meets decides. Runs wait meanwhile and use up no tries.
+//! The breaker of an endpoint that agents are behind: when one request after the other fails, nothing is asked for a while, then
+//! one run is tried, and what it meets decides. Runs wait meanwhile and use up no tries. Agents that are behind the same endpoint
+//! share its breaker, and one whose URL changed has another.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use doorbell_core::run::Outcome;
 use doorbell_core::time::Timestamp;
 
+use crate::app::Snapshot;
+use crate::config::{Agent, Runtime};
 use crate::runtime::Answered;
 
 /// Failures in a row that open it.
@@ -30,11 +34,61 @@ impl Sign {
     /// What an answer says.
     pub(super) fn of(answered: &Answered) -> Self {
         match answered.ended.as_ref().map(|ended| &ended.outcome) {
-            None | Some(Outcome::Succeeded | Outcome::Refused(_)) => Self::Reached,
+            None | Some(Outcome::Succeeded | Outcome::Refused(_) | Outcome::Waits { .. }) => Self::Reached,
             Some(Outcome::Failed(why) | Outcome::TryAgain(why)) => Self::Failing(why.clone()),
             Some(Outcome::Cancelled(_) | Outcome::Lost(_) | Outcome::HandedBack) => Self::Unknown,
         }
     }
+}
+
+/// What the end of a run changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// It opened.
+    Opened,
+    /// A trial failed, so it stays open for longer.
+    Lengthened,
+    /// It was reached and is closed.
+    Closed,
+}
+
+/// The breakers of the endpoints that are asked.
+#[derive(Debug, Default)]
+pub(super) struct Breakers(Mutex<HashMap<String, Arc<Breaker>>>);
+
+impl Breakers {
+    /// That of an agent; none if it is behind no URL.
+    pub(super) fn of(&self, agent: &Agent) -> Option<Arc<Breaker>> {
+        let endpoint = endpoint(agent)?;
+        Some(Arc::clone(self.all().entry(endpoint.to_owned()).or_default()))
+    }
+
+    /// Forgets those that no agent is behind any more.
+    pub(super) fn keep_configured(&self, in_force: &Snapshot) {
+        let asked: BTreeSet<&str> = in_force.config.agents.values().filter_map(|agent| endpoint(agent)).collect();
+        self.all().retain(|endpoint, _| asked.contains(endpoint.as_str()));
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Breaker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an agent is behind: its URL, without what is asked of it there. It may be a secret.
+fn endpoint(agent: &Agent) -> Option<&str> {
+    match &agent.runtime {
+        Runtime::Http(http) => http.url.split(['?', '#']).next(),
+        _ => None,
+    }
+}
+
+/// The agents that are behind the same endpoint, this one among them.
+pub(super) fn beside<'a>(in_force: &'a Snapshot, agent: &'a Agent) -> BTreeSet<&'a str> {
+    let all = in_force.config.agents.values().map(AsRef::as_ref);
+    let same = all.filter(|other| endpoint(other).is_some() && endpoint(other) == endpoint(agent));
+    same.chain([agent]).map(|agent| agent.name.as_str()).collect()
 }
 
 /// A breaker; closed at first.
@@ -89,26 +143,30 @@ impl Breaker {
         }
     }
 
-    /// A run that started has ended so. Whether that opened the breaker.
-    pub(super) fn note(&self, sign: Sign, now: Timestamp) -> bool {
+    /// A run that started has ended so.
+    pub(super) fn note(&self, sign: Sign, now: Timestamp) -> Change {
         let mut state = self.state();
         match sign {
             Sign::Unknown => state.open.iter_mut().for_each(|open| open.trying = false),
-            Sign::Reached => *state = State::default(),
+            Sign::Reached => {
+                let was_open = std::mem::take(&mut *state).open.is_some();
+                return if was_open { Change::Closed } else { Change::None };
+            }
             Sign::Failing(why) => {
                 state.failures += 1;
                 let pause = match &state.open {
                     // Those that were on their way when it opened say nothing new.
-                    Some(open) if !open.trying => return false,
+                    Some(open) if !open.trying => return Change::None,
                     Some(open) => (open.pause * 2).min(LONGEST_PAUSE),
-                    None if state.failures < FAILURES => return false,
+                    None if state.failures < FAILURES => return Change::None,
                     None => FIRST_PAUSE,
                 };
+                let change = if state.open.is_some() { Change::Lengthened } else { Change::Opened };
                 state.open = Some(Open { until: now.after(pause), pause, trying: false, why });
-                return true;
+                return change;
             }
         }
-        false
+        Change::None
     }
 
     /// Why nothing is asked, if it is open: in one sentence for people.
@@ -137,7 +195,8 @@ mod tests {
         for n in 1..=FAILURES {
             assert_eq!(breaker.leave(at(0)), Leave::All);
             breaker.begin();
-            assert_eq!(breaker.note(failing(), at(0)), n == FAILURES);
+            let change = if n == FAILURES { Change::Opened } else { Change::None };
+            assert_eq!(breaker.note(failing(), at(0)), change);
         }
         breaker
     }
@@ -147,9 +206,9 @@ mod tests {
         let breaker = Breaker::default();
         for _ in 0..FAILURES {
             for _ in 1..FAILURES {
-                assert!(!breaker.note(failing(), at(0)));
+                assert_eq!(breaker.note(failing(), at(0)), Change::None);
             }
-            breaker.note(Sign::Reached, at(0));
+            assert_eq!(breaker.note(Sign::Reached, at(0)), Change::None, "it was not open");
         }
         assert_eq!((breaker.leave(at(0)), breaker.reason()), (Leave::All, None));
         let opened = opened();
@@ -163,11 +222,11 @@ mod tests {
         assert_eq!(breaker.leave(at(10)), Leave::One);
         breaker.begin();
         assert_eq!(breaker.leave(at(10)), Leave::None(None));
-        breaker.note(failing(), at(11));
+        assert_eq!(breaker.note(failing(), at(11)), Change::Lengthened);
         assert_eq!(breaker.leave(at(11)), Leave::None(Some(Duration::from_secs(20))), "twice as long");
         assert_eq!(breaker.leave(at(31)), Leave::One);
         breaker.begin();
-        breaker.note(Sign::Reached, at(32));
+        assert_eq!(breaker.note(Sign::Reached, at(32)), Change::Closed);
         assert_eq!(breaker.leave(at(32)), Leave::All);
     }
 
@@ -182,7 +241,7 @@ mod tests {
     #[test]
     fn those_that_were_on_their_way_do_not_lengthen_the_pause() {
         let breaker = opened();
-        assert!(!breaker.note(failing(), at(5)));
+        assert_eq!(breaker.note(failing(), at(5)), Change::None);
         assert_eq!(breaker.leave(at(10)), Leave::One);
     }
 }

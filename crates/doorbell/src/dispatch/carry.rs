@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use doorbell_core::envelope::{Companion, Envelope, encode_body};
 use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
-use doorbell_core::run::{self, Outcome, State};
+use doorbell_core::run::{self, Outcome, State, Transition};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use super::breaker::Sign;
+use super::waits::told;
 use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Pause, Paused, Snapshot};
 use crate::clock;
@@ -47,12 +48,11 @@ impl Dispatcher {
     pub(super) async fn carry(&self, agent: Arc<Agent>, claimed: Claimed) -> Sign {
         let Claimed { run, lease, event, body } = claimed;
         let (stop, stopped) = watch::channel(None);
-        self.in_flight().insert(run.id, InFlight { lease, stop });
+        self.in_flight().insert(run.id, InFlight { lease, stop, wait: None });
         let _registered = Registered(self, run.id, lease);
         if self.handing_back.is_cancelled() {
             self.stop(run.id, None, Stop::Shutdown);
         }
-        self.heed_cancel(run.id).await;
         let awaited = self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
@@ -62,27 +62,35 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let answered = match (self.envelope(&run, event, body).await, &agent.runtime) {
-            (Ok(envelope), Runtime::Command(command)) => {
-                self.attempt((&agent, command), &run, lease, envelope, stopped, trace.variables()).await.into()
-            }
-            (Ok(envelope), Runtime::Http(http)) => {
-                self.call(&agent, Arc::clone(http), lease, envelope, stopped, trace.variables()).await
-            }
-            // Its desk takes no such run: workers fetch them.
-            (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
-            (Err(error), _) => {
-                let why = format!("its events cannot be read: {}", error.with_causes());
-                Ended::without_process(Outcome::TryAgain(why)).into()
+        let variables = trace.variables();
+        let carried = async {
+            match (self.envelope(&run, event, body).await, &agent.runtime) {
+                (Ok(envelope), Runtime::Command(command)) => {
+                    self.attempt((&agent, command), &run, lease, envelope, stopped, variables).await.into()
+                }
+                (Ok(envelope), Runtime::Http(http)) => {
+                    self.call(&agent, Arc::clone(http), lease, envelope, stopped, variables).await
+                }
+                // Its desk takes no such run: workers fetch them.
+                (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
+                (Err(error), _) => {
+                    let why = format!("its events cannot be read: {}", error.with_causes());
+                    Ended::without_process(Outcome::TryAgain(why)).into()
+                }
             }
         };
+        // The look goes on while the files of the try are written.
+        let ((), answered) = tokio::join!(self.heed_cancel(run.id), carried);
         let took = clock::now().since(started);
         if answered.gone {
             self.pause_gone(&agent.name, run.id).await;
         }
         let sign = Sign::of(&answered);
         match answered.ended {
-            Some(ended) => self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await,
+            Some(ended) => {
+                let ended = self.heed_wait(run.id, lease, ended);
+                self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await;
+            }
             None => {
                 self.leave(&agent, &run, lease).await;
                 return sign;
@@ -96,10 +104,16 @@ impl Dispatcher {
 
     /// A URL that says it is gone for good is not asked again until somebody resumes its agent.
     async fn pause_gone(&self, agent: &str, run: RunId) {
+        let whose = Paused::Agent(agent.to_owned());
+        // Whoever paused it said why, and is the one to ask.
+        if self.app.pauses.get(&whose).is_some_and(|pause| pause.resuming.is_none()) {
+            tracing::warn!(agent, %run, "agent.gone: its URL answered with 410; it is paused already");
+            return;
+        }
         tracing::warn!(agent, %run, "agent.gone: its URL answered with 410, so it is paused");
         let why = Some(format!("it answered {run} with 410 Gone"));
         let pause = Pause { by: "its URL".to_owned(), at: clock::now(), why, resuming: None };
-        let paused = self.app.pauses.put(self.app.store.as_ref(), Paused::Agent(agent.to_owned()), pause).await;
+        let paused = self.app.pauses.put(self.app.store.as_ref(), whose, pause).await;
         match paused {
             Ok(()) => self.settle_pauses(),
             // The next run finds it gone again.
@@ -192,39 +206,59 @@ impl Dispatcher {
             exit_code: ended.exit_code,
             transition,
             result: ended.result,
+            in_time: false,
         };
-        tracing::info!(run = %run.id, agent = agent.name, attempt = run.attempt, ended = ended.ended,
-            exit_code = ended.exit_code, took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),
+        let exit_code = ended.exit_code;
+        let Some(finish) = self.store_end(run, &finish).await else {
+            trace.ended(&finish);
+            return;
+        };
+        tracing::info!(run = %run.id, agent = agent.name, attempt = run.attempt, ended = finish.ended,
+            exit_code, took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),
             reason = finish.transition.reason, "run.finished");
         self.app.metrics.count_attempt(&agent.name, &finish.ended, finish.transition.state.as_str(), took);
         trace.ended(&finish);
-        self.store_end(run, finish).await;
     }
 
     /// Stores a run's end, as long as it takes (a few seconds once the gateway closes): until then the lease keeps anybody
-    /// from starting it again.
-    pub(super) async fn store_end(&self, run: &StoredRun, finish: Finish) {
+    /// from starting it again. Answers the end as it is stored; none if it is not.
+    pub(super) async fn store_end(&self, run: &StoredRun, finish: &Finish) -> Option<Finish> {
         let (mut pause, since) = (FIRST_RETRY, Instant::now());
         loop {
             match self.app.store.finish(finish.clone()).await {
                 Ok(true) => break,
                 Ok(false) => {
                     tracing::warn!(run = %run.id, "run.lease_lost: its end was not stored");
-                    return;
+                    return None;
                 }
                 Err(error) => {
                     tracing::error!(run = %run.id, error = error.with_causes(), "run.finish_failed");
                     // The next start finds the run and takes it for lost; what is damaged stays so.
                     let given_up = since.elapsed() > LAST_RETRIES && self.closing.is_cancelled();
                     if given_up || matches!(error, Error::Corrupt(_)) {
-                        return;
+                        return None;
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_RETRY);
                 }
             }
         }
+        let finish = self.as_stored(finish.clone()).await;
         self.settle_end(run, &finish).await;
+        Some(finish)
+    }
+
+    /// An end that was stored, as it was: whoever asked for the end of a run that would go on has it cancelled or replaced.
+    pub(super) async fn as_stored(&self, mut finish: Finish) -> Finish {
+        let may_differ = !matches!(finish.transition.state, State::Succeeded | State::Failed) || finish.ended == "lost";
+        if may_differ
+            && let Ok(Some((run, _))) = self.app.store.run(finish.run).await
+            && matches!(run.state, State::Cancelled | State::Superseded)
+        {
+            let reason = run.reason.unwrap_or(finish.transition.reason);
+            finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
+        }
+        finish
     }
 
     /// Does what follows from a run's end that is stored.
@@ -240,8 +274,12 @@ impl Dispatcher {
         if finish.transition.dead_letter {
             self.app.signs.ring();
         }
-        if finish.transition.state == State::Cancelled {
-            // One that is replaced is superseded: only the store knows.
+        self.tell_who_waits();
+        if finish.transition.wait.is_some() {
+            self.app.waits.begin();
+        }
+        if finish.transition.wait.is_some() {
+            // What it waits for may be over: only the store knows.
             self.tell_of(run.id).await;
             return;
         }
@@ -262,12 +300,13 @@ impl Dispatcher {
         let in_force = self.app.current();
         let events = if run.absorbed > 0 { self.app.store.companions(run.id).await? } else { Vec::new() };
         let events: Vec<Companion> = events.iter().map(companion_of).collect();
+        let resumed = told(&self.app, run.resumed.clone()).await?;
         if body.bytes.len() <= LARGE {
-            return Ok(Envelope { events, ..envelope_of(&in_force, run, &event, &body) });
+            return Ok(Envelope { events, resumed, ..envelope_of(&in_force, run, &event, &body) });
         }
         let run = run.clone();
         let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
-        Ok(Envelope { events, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
+        Ok(Envelope { events, resumed, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
     }
 
     /// What becomes of a run whose carrier died.
@@ -302,6 +341,7 @@ fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: 
         attempt: run.attempt,
         agent: run.agent.clone(),
         events: Vec::new(),
+        resumed: None,
     }
 }
 

@@ -3,16 +3,17 @@
 //! A desk stays when its agent is removed from the configuration, so that what still runs counts when it is back.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use doorbell_core::id::RunId;
 use tokio::sync::Notify;
 
-use super::breaker::{Breaker, Leave};
+use super::breaker::{Breaker, Breakers, Change, Leave, Sign, beside};
 use super::{Dispatcher, LEASE, POLL};
 use crate::app::Snapshot;
 use crate::clock;
-use crate::config::{Agent, Runtime};
+use crate::config::Agent;
 use crate::store::{Claim, Claimed, Error, Lease};
 
 /// Runs taken in one go.
@@ -22,6 +23,7 @@ const MOST_CLAIMED: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Desks {
     open: Mutex<HashMap<String, Arc<Desk>>>,
+    breakers: Breakers,
     /// Runs may be queued for agents that are not in the configuration.
     unsettled: Notify,
 }
@@ -30,7 +32,8 @@ pub(super) struct Desks {
 struct Desk {
     bell: Notify,
     running: AtomicUsize,
-    breaker: Breaker,
+    /// Whether its agent's endpoint was reached since it was last told that it is not.
+    reached: AtomicBool,
 }
 
 /// The place of a run at its desk, given back when it is dropped.
@@ -62,8 +65,13 @@ impl Desks {
     }
 
     /// Why an agent's URL is not asked, if it is not.
-    pub(super) fn breaker(&self, agent: &str) -> Option<String> {
-        self.open().get(agent).and_then(|desk| desk.breaker.reason())
+    pub(super) fn breaker(&self, in_force: &Snapshot, agent: &str) -> Option<String> {
+        self.breakers.of(in_force.config.agents.get(agent)?)?.reason()
+    }
+
+    /// The open desk of an agent.
+    fn desk(&self, agent: &str) -> Option<Arc<Desk>> {
+        self.open().get(agent).cloned()
     }
 
     fn ring_all(&self) {
@@ -98,10 +106,16 @@ impl Dispatcher {
                     self.takers.spawn(async move { this.serve_desk(name, desk).await });
                 }
             }
+            self.desks.breakers.keep_configured(&in_force);
             // Before the runs are settled: an agent that grew need not wait for that.
             self.desks.ring_all();
-            if let Err(error) = self.settle_agents().await {
-                tracing::error!(error = error.with_causes(), "agents.settle_failed");
+            // Sources first: what is given back may be of an agent that is paused.
+            if let Err(error) = self.settle_sources().await {
+                tracing::error!(error = error.with_causes(), "sources.settle_failed");
+            }
+            match self.settle_agents().await {
+                Ok(superseded) => self.tell_of_all(&superseded),
+                Err(error) => tracing::error!(error = error.with_causes(), "agents.settle_failed"),
             }
             self.desks.ring_all();
             self.bells.ring_all();
@@ -125,7 +139,8 @@ impl Dispatcher {
     }
 
     /// Holds what waits for agents that are paused or not in the configuration, and gives back what waits for the others.
-    pub(super) async fn settle_agents(&self) -> Result<(), Error> {
+    /// Answers the runs that ended instead.
+    pub(super) async fn settle_agents(&self) -> Result<Vec<RunId>, Error> {
         let in_force = self.app.current();
         let standing = |agent: &String| (agent.clone(), self.app.pauses.standing(agent));
         let agents = in_force.config.agents.keys().map(standing).collect();
@@ -134,7 +149,10 @@ impl Dispatcher {
 
     /// Rings for the runs that are queued, in case nobody did: a sender may hang up before its delivery is answered, and the
     /// store may have failed when its agent's desk asked.
-    async fn look_for_work(&self) {
+    async fn look_for_work(self: &Arc<Self>) {
+        if let Err(error) = self.settle_sources().await {
+            tracing::error!(error = error.with_causes(), "sources.settle_failed");
+        }
         match self.app.store.agents_with_work().await {
             Ok(agents) => agents.iter().for_each(|agent| self.wake(agent)),
             Err(error) => tracing::error!(error = error.with_causes(), "runs.look_failed"),
@@ -148,10 +166,8 @@ impl Dispatcher {
             let running = desk.running.load(Ordering::Relaxed);
             let agent = agent.filter(|_| self.app.pauses.holds(&name).is_none());
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
-            let leave = match &agent {
-                Some(agent) if matches!(agent.runtime, Runtime::Http(_)) => desk.breaker.leave(clock::now()),
-                _ => Leave::All,
-            };
+            let breaker = agent.as_ref().and_then(|agent| self.desks.breakers.of(agent));
+            let leave = breaker.as_ref().map_or(Leave::All, |breaker| breaker.leave(clock::now()));
             let (free, pause) = match leave {
                 Leave::All => (free, None),
                 Leave::One => (free.min(1), None),
@@ -159,7 +175,7 @@ impl Dispatcher {
             };
             let claimed = match agent {
                 Some(agent) if free > 0 && !agent.runtime.is_worker() => {
-                    self.claim(agent, &desk, free.min(MOST_CLAIMED)).await
+                    self.claim(agent, &desk, breaker, free.min(MOST_CLAIMED)).await
                 }
                 _ => 0,
             };
@@ -173,8 +189,51 @@ impl Dispatcher {
         }
     }
 
+    /// Notes how a request to an agent's endpoint ended, and what is to be told of that to all who are behind it.
+    fn heed_breaker(&self, agent: &Agent, breaker: &Breaker, sign: Sign) {
+        let reached = sign == Sign::Reached;
+        let change = breaker.note(sign, clock::now());
+        let in_force = self.app.current();
+        match change {
+            Change::None if reached => self.tell_reached(&agent.name),
+            Change::None => {}
+            Change::Closed => beside(&in_force, agent).into_iter().for_each(|name| self.tell_reached(name)),
+            Change::Opened | Change::Lengthened => {
+                let why = breaker.reason();
+                tracing::warn!(agent = agent.name, why, "breaker.opened");
+                for name in beside(&in_force, agent).into_iter().filter(|_| change == Change::Opened) {
+                    if let Some(desk) = self.desks.desk(name) {
+                        desk.reached.store(false, Ordering::Relaxed);
+                    }
+                    self.app.signs.breaker(name, why.clone());
+                }
+            }
+        }
+        // Others may wait for what one run finds out.
+        for name in beside(&in_force, agent) {
+            if let Some(desk) = self.desks.desk(name).filter(|_| breaker.reason().is_some() || change != Change::None) {
+                desk.bell.notify_one();
+            }
+        }
+    }
+
+    /// An agent's endpoint is reached. That is told once: it may have been told before a restart that it is not.
+    fn tell_reached(&self, agent: &str) {
+        if let Some(desk) = self.desks.desk(agent)
+            && !desk.reached.swap(true, Ordering::Relaxed)
+        {
+            self.app.signs.breaker(agent, None);
+        }
+    }
+
     /// Takes up to so many runs and has them carried out. Answers how many it took.
-    async fn claim(self: &Arc<Self>, agent: Arc<Agent>, desk: &Arc<Desk>, most: usize) -> usize {
+    async fn claim(
+        self: &Arc<Self>,
+        agent: Arc<Agent>,
+        desk: &Arc<Desk>,
+        breaker: Option<Arc<Breaker>>,
+        most: usize,
+    ) -> usize {
         let now = clock::now();
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
         let claim = Claim {
@@ -199,13 +258,12 @@ impl Dispatcher {
         }
         for claimed in claimed {
             let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk));
-            desk.breaker.begin();
+            let breaker = breaker.clone();
+            breaker.iter().for_each(|breaker| breaker.begin());
             self.carriers.spawn(async move {
-                let is_behind_url = matches!(agent.runtime, Runtime::Http(_));
-                let name = agent.name.clone();
-                let sign = this.carry(agent, claimed).await;
-                if is_behind_url && place.0.breaker.note(sign, clock::now()) {
-                    tracing::warn!(agent = name, why = place.0.breaker.reason(), "breaker.opened");
+                let sign = this.carry(Arc::clone(&agent), claimed).await;
+                if let Some(breaker) = breaker {
+                    this.heed_breaker(&agent, &breaker, sign);
                 }
                 drop(place);
             });

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::delivery_of;
+use super::{Dispatcher, delivery_of};
 use crate::app::App;
 use crate::clock;
 use crate::store::{Body, Error, FollowedUp, RunQuery, StoredEvent, StoredRun, Stream};
@@ -62,6 +62,16 @@ pub(super) struct FollowUps {
     places: Semaphore,
     tasks: TaskTracker,
     closing: CancellationToken,
+}
+
+impl Dispatcher {
+    /// Why nobody is told of what an event started, although it names a place for that.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    pub async fn follow_up_refused(&self, event: EventId) -> Result<Option<String>, Error> {
+        self.follow_ups.refused(event).await
+    }
 }
 
 impl FollowUps {
@@ -235,6 +245,20 @@ impl FollowUps {
         let ended = Ended { agent: &run.agent, succeeded, text: &text, first };
         let follow_up = self.follow_up(&event, &body, &ended);
         Ok(follow_up.map(|follow_up| (run, event.source, follow_up)))
+    }
+
+    /// Why nobody is told of what an event started, although it names a place for that.
+    async fn refused(&self, event: EventId) -> Result<Option<String>, Error> {
+        let in_force = self.app.current();
+        let Some(event) = self.app.store.event(event).await? else { return Ok(None) };
+        let source = in_force.config.sources.get(&event.source);
+        let source = source.filter(|source| source.provider().name() == event.provider);
+        let Some(source) = source.filter(|source| source.provider().follows_up()) else { return Ok(None) };
+        if event.body_size > LARGEST_BODY as u64 {
+            return Ok(None);
+        }
+        let Some(body) = self.app.store.body(event.id).await? else { return Ok(None) };
+        Ok(source.provider().follow_up_refused(&delivery_of(&event, &body)))
     }
 
     /// What the event's provider wants to be told.

@@ -37,6 +37,17 @@ pub enum Told {
     },
 }
 
+/// What else is known of a try's end.
+#[derive(Debug, Default)]
+pub(super) struct Close {
+    /// How long to wait before the next one.
+    pub(super) wait: Option<Duration>,
+    /// The result: JSON.
+    pub(super) result: Option<String>,
+    /// Whether it counts only while the lease holds.
+    pub(super) in_time: bool,
+}
+
 impl Dispatcher {
     /// Where an agent tells how a run ended that it took, and until when.
     pub(super) fn callback_of(&self, run: RunId, lease: Lease, timeout: Duration) -> Callback {
@@ -50,6 +61,7 @@ impl Dispatcher {
         match self.app.store.hand_over(run.id, lease, until).await {
             Ok(true) => {
                 tracing::info!(run = %run.id, agent = agent.name, %until, "run.taken: its end is told later");
+                self.look_at(until);
                 self.tell_of(run.id).await;
                 // Whoever wanted its end a moment ago found nobody to tell.
                 if let Err(error) = self.cancel_awaited(run.id).await {
@@ -89,14 +101,16 @@ impl Dispatcher {
             Outcome::Cancelled(_) => "cancelled",
             _ => "failed",
         };
-        self.close_try(running, outcome, ended, wait, result).await
+        // What runs under a gateway's lease is that gateway's to give up.
+        let in_time = running.holder != Holder::Gateway;
+        self.close_try(running, outcome, ended, Close { wait, result, in_time }).await
     }
 
     /// Ends a run that was to be cancelled and is waited for without anybody who could be told so.
     pub(super) async fn cancel_awaited(&self, run: RunId) -> Result<(), Error> {
         let Some(running) = self.app.store.running_run(run).await? else { return Ok(()) };
         if let (Holder::Callback, Some(by)) = (running.holder, running.run.cancel_requested.clone()) {
-            self.close_try(&running, Outcome::Cancelled(by), "cancelled", None, None).await?;
+            self.close_try(&running, Outcome::Cancelled(by), "cancelled", Close::default()).await?;
         }
         Ok(())
     }
@@ -122,7 +136,7 @@ impl Dispatcher {
             let line = LogLine { at, attempt, stream: Stream::System, text: what.clone() };
             self.app.store.append_log(run.id, vec![line]).await?;
         }
-        self.close_try(&running, outcome, ended, None, None).await.map(drop)
+        self.close_try(&running, outcome, ended, Close::default()).await.map(drop)
     }
 
     /// Extends the lease of a run that is carried out elsewhere, and answers until when it holds: not beyond the agent's
@@ -134,7 +148,7 @@ impl Dispatcher {
         let Holder::Worker(lease) = running.holder else { return Ok(Some(running.until)) };
         let until = clock::now().after(lease);
         let until = self.deadline(&running.run).map_or(until, |deadline| until.min(deadline)).max(running.until);
-        let lost = self.app.store.extend(vec![(running.run.id, running.lease)], until).await?;
+        let lost = self.app.store.extend(vec![(running.run.id, running.lease)], until, Some(clock::now())).await?;
         Ok(lost.is_empty().then_some(until))
     }
 
@@ -179,8 +193,7 @@ impl Dispatcher {
         running: &Running,
         outcome: Outcome,
         ended: &'static str,
-        wait: Option<Duration>,
-        result: Option<String>,
+        Close { wait, result, in_time }: Close,
     ) -> Result<bool, Error> {
         let (run, at) = (&running.run, clock::now());
         let unreached = outcome == Outcome::HandedBack;
@@ -192,10 +205,11 @@ impl Dispatcher {
             transition = transition.tried_again_at(at.after(wait));
         }
         let (lease, ended) = (running.lease, ended.to_owned());
-        let finish = Finish { run: run.id, lease, at, ended, exit_code: None, transition, result };
+        let finish = Finish { run: run.id, lease, at, ended, exit_code: None, transition, result, in_time };
         if !self.app.store.finish(finish.clone()).await? {
             return Ok(false);
         }
+        let finish = self.as_stored(finish).await;
         let took = run.started_at.map(|started| at.since(started)).unwrap_or_default();
         tracing::info!(run = %run.id, agent = run.agent, attempt = run.attempt, ended = finish.ended,
             took_ms = took.as_millis() as u64, state = finish.transition.state.as_str(),

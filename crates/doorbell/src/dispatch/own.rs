@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use doorbell_core::event::Context;
+use doorbell_core::flow::{Flow, WhenBusy};
 use doorbell_core::id::EventId;
 
 use super::Dispatcher;
@@ -32,6 +33,8 @@ pub struct Cause {
     pub body: Vec<u8>,
     /// What happens when the agent's queue is full.
     pub admission: Admission,
+    /// It goes with a run of this key that has not started, if there is one.
+    pub attach: Option<String>,
 }
 
 /// What became of it.
@@ -67,7 +70,11 @@ impl Dispatcher {
         let run = clock::new_id();
         let admission = cause.admission;
         // No trigger starts it, so none controls it.
-        let start = Start { agent: agent.to_owned(), trigger: 0, run, admission, key: None, flow: None };
+        let flow = match &cause.attach {
+            Some(_) => Some(Flow { when_busy: Some(WhenBusy::Attach), ..Flow::default() }),
+            None => self.app.current().config.agents.get(agent).and_then(|agent| agent.flow_of_others()),
+        };
+        let start = Start { agent: agent.to_owned(), trigger: 0, run, admission, key: cause.attach, flow };
         let event = NewEvent {
             id: clock::new_id(),
             source: cause.kind.to_owned(),
@@ -85,6 +92,7 @@ impl Dispatcher {
             trigger_set: self.app.current().trigger_set,
             trace: None,
             replay: None,
+            paused: None,
             starts: vec![start],
         };
         let Some(accepted) = self.begin(event).await? else { return Ok(None) };
@@ -97,12 +105,14 @@ impl Dispatcher {
     ///
     /// # Errors
     /// If the store is unavailable.
-    pub async fn begin(self: &Arc<Self>, event: NewEvent) -> Result<Option<Accepted>, Error> {
+    pub async fn begin(self: &Arc<Self>, mut event: NewEvent) -> Result<Option<Accepted>, Error> {
+        self.app.pauses.hold(&mut event.starts);
         let Acceptance::Stored(stored) = self.app.store.accept(vec![event]).await? else { return Ok(None) };
         let Some(accepted) = stored.into_iter().next() else { return Ok(None) };
         accepted.queued.iter().for_each(|agent| self.wake(agent));
         self.tell_of_dropped(&accepted.dropped);
         self.follow_flow(&accepted.effects);
+        self.app.waits.hear();
         self.app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),

@@ -10,25 +10,28 @@ use tokio::time::Instant;
 use super::{Dispatcher, POLL};
 use crate::app::Paused;
 use crate::clock;
-use crate::store::Error;
+use crate::store::{Error, GivenBack, Whose};
+
+/// Runs given back in one transaction.
+const STEP: usize = 500;
 
 impl Dispatcher {
     /// Gives runs of agents that come back slowly their turn, until the gateway closes.
     pub(super) async fn resume_slowly(self: Arc<Self>) {
-        let mut next: HashMap<(String, Rate), Instant> = HashMap::new();
+        let mut next: HashMap<(Whose, Rate), Instant> = HashMap::new();
         loop {
             let resuming = self.app.pauses.resuming();
             // One whose rate was changed begins anew.
             next.retain(|turn, _| resuming.contains(turn));
-            for turn @ (agent, rate) in &resuming {
+            for turn @ (whose, rate) in &resuming {
                 let due = next.entry(turn.clone()).or_insert_with(Instant::now);
                 if *due > Instant::now() {
                     continue;
                 }
                 let (most, pause) = step(*rate);
                 *due = Instant::now() + pause;
-                if let Err(error) = self.give_back(agent, most).await {
-                    tracing::error!(agent, error = error.with_causes(), "agent.resume_failed");
+                if let Err(error) = self.give_back(whose, most).await {
+                    tracing::error!(?whose, error = error.with_causes(), "pause.resume_failed");
                 }
             }
             let soonest = next.values().min().copied().unwrap_or_else(|| Instant::now() + POLL);
@@ -41,15 +44,37 @@ impl Dispatcher {
     }
 
     /// Lets up to `most` held runs go on; with the last of them the pause is over for good.
-    async fn give_back(&self, agent: &str, most: usize) -> Result<(), Error> {
-        let moved = self.app.store.give_back(agent.to_owned(), most, clock::now()).await?;
-        if moved < most && self.app.pauses.resuming().iter().any(|(resuming, _)| resuming == agent) {
-            self.app.pauses.remove(self.app.store.as_ref(), &Paused::Agent(agent.to_owned())).await?;
-            tracing::info!(agent, "agent.resumed");
+    async fn give_back(self: &Arc<Self>, whose: &Whose, most: usize) -> Result<(), Error> {
+        let given = self.app.store.give_back(whose.clone(), most, clock::now()).await?;
+        if given.moved < most && self.app.pauses.resuming().iter().any(|(resuming, _)| resuming == whose) {
+            self.app.pauses.remove(self.app.store.as_ref(), &Paused::from(whose)).await?;
+            tracing::info!(?whose, "pause.ended");
         }
-        self.wake(agent);
-        self.due.notify_one();
+        self.take_back(&given);
         Ok(())
+    }
+
+    /// Gives back what is held for sources that are not paused: also what was matched before its source was resumed, and
+    /// stored after it.
+    pub(super) async fn settle_sources(self: &Arc<Self>) -> Result<(), Error> {
+        for source in self.app.store.held_sources().await? {
+            // Asked anew before each step: it may be paused again.
+            while self.app.pauses.get(&Paused::Source(source.clone())).is_none() {
+                let whose = Whose::Source(source.clone());
+                let given = self.app.store.give_back(whose, STEP, clock::now()).await?;
+                self.take_back(&given);
+                if given.moved < STEP {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_back(self: &Arc<Self>, given: &GivenBack) {
+        given.agents.iter().for_each(|agent| self.wake(agent));
+        self.tell_of_all(&given.superseded);
+        self.due.notify_one();
     }
 }
 

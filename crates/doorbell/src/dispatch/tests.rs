@@ -44,6 +44,7 @@ fn event(run: RunId) -> NewEvent {
         trigger_set: 1,
         trace: None,
         replay: None,
+        paused: None,
         starts: vec![Start {
             agent: "triage".to_owned(),
             trigger: 0,
@@ -53,6 +54,28 @@ fn event(run: RunId) -> NewEvent {
             admission: Admission::Grow,
         }],
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_was_taken_is_cancelled_by_the_next_start_if_the_gateway_died_before_it_could() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = dispatcher(folder.path()).await;
+    let (run, now, lease) = (clock::new_id(), clock::now(), Lease(clock::random()));
+    let store = &dispatcher.app.store;
+    store.accept(vec![event(run)]).await.unwrap();
+    let agent = "triage".to_owned();
+    let claim = Claim { agent, leases: vec![lease], until: now.after(LEASE), now, most_running: None, worker: None };
+    store.claim(claim).await.unwrap();
+    assert!(store.hand_over(run, lease, now.after(LONG)).await.unwrap());
+    assert_eq!(store.cancel(run, "ann".to_owned(), now).await.unwrap(), Cancel::Requested);
+    dispatcher.start();
+    let ended = async {
+        while store.run(run).await.unwrap().unwrap().0.state != State::Cancelled {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, ended).await.expect("it waits for an agent that nobody tells");
+    dispatcher.close(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,6 +16,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, oneshot};
 
 use super::Dispatcher;
+use super::outside::Close;
 use crate::app::Notice;
 use crate::clock;
 use crate::config::{Agent, Runtime};
@@ -174,7 +175,8 @@ impl Dispatcher {
                 let count = claimed.len();
                 for (claimed, until) in claimed {
                     bytes += claimed.body.bytes.len();
-                    batch.runs.extend(self.hand(&agent, claimed, until, &wish.worker.worker).await);
+                    // In a box, because most looks find nothing, and thousands may be under way.
+                    batch.runs.extend(Box::pin(self.hand(&agent, claimed, until, &wish.worker.worker)).await);
                 }
                 if count < want {
                     break;
@@ -197,7 +199,11 @@ impl Dispatcher {
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
         let (name, most_running) = (agent.name.clone(), Some(agent.scale));
         let claim = Claim { agent: name, leases, until, now, most_running, worker: Some(worker.clone()) };
-        Ok(self.app.store.claim(claim).await?.into_iter().map(|claimed| (claimed, until)).collect())
+        let claimed = self.app.store.claim(claim).await?;
+        if !claimed.is_empty() {
+            self.look_at(until);
+        }
+        Ok(claimed.into_iter().map(|claimed| (claimed, until)).collect())
     }
 
     /// One claimed run, as it is handed out; none, and it failed, if its event cannot be read.
@@ -230,7 +236,7 @@ impl Dispatcher {
         let done = async {
             match self.app.store.running_run(run).await? {
                 Some(running) if running.lease == lease => {
-                    self.close_try(&running, outcome, ended, None, None).await.map(drop)
+                    self.close_try(&running, outcome, ended, Close::default()).await.map(drop)
                 }
                 _ => Ok(()),
             }

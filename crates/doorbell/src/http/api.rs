@@ -16,12 +16,16 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
+mod declared;
+mod object;
 mod replays;
 mod starts;
 
+pub(super) use declared::{amend_agent, declare_agent, remove_agent, show_agent};
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
-    cancel_runs, pause_agent, pause_all, release_runs, resume_agent, resume_all, retry_runs, run_agent,
+    cancel_runs, list_dead_letters, pause_agent, pause_all, pause_source, release_runs, resume_agent, resume_all,
+    resume_source, retry_runs, run_agent,
 };
 
 pub(super) type Answer<T> = Result<Json<T>, Failure>;
@@ -93,11 +97,11 @@ pub(super) async fn list_runs(
     By(caller): By,
     query: Result<Query<ops::runs::Query>, QueryRejection>,
 ) -> Answer<api::RunPage> {
-    Ok(Json(ops::runs::list(&shared.app, &caller, read_query(query)?).await?))
+    Ok(Json(ops::runs::list_explained(&shared.app, &shared.dispatcher, &caller, read_query(query)?).await?))
 }
 
 pub(super) async fn show_run(State(shared): State<Shared>, By(caller): By, Named(id): Named) -> Answer<api::RunDetail> {
-    Ok(Json(ops::runs::get(&shared.app, &caller, &id).await?))
+    Ok(Json(ops::runs::show(&shared.app, &shared.dispatcher, &caller, &id).await?))
 }
 
 pub(super) async fn cancel_run(

@@ -45,7 +45,7 @@ pub(super) async fn note(State(shared): State<Shared>, request: Request, next: N
     };
     let (mut parts, body) = request.into_parts();
     // Strangers are not noted: they change nothing, and could fill the disk.
-    let known = match auth::identify(&mut parts, &shared) {
+    let known = match auth::identify(&mut parts, &shared).await {
         Ok(known) => known,
         Err(failure) => return failure.into_response(),
     };

@@ -6,13 +6,15 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use doorbell_core::delivery::bearer_token;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::error::Failure;
 use crate::app::{Caller, Known, Unknown, hash_key};
 use crate::clock;
+use crate::ops::leases;
+use crate::store::Lease;
 
 /// Who asks, as a handler takes it.
 #[derive(Debug)]
@@ -22,21 +24,22 @@ impl FromRequestParts<Shared> for By {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
-        identify(parts, shared).map(|known| Self(known.caller))
+        identify(parts, shared).await.map(|known| Self(known.caller))
     }
 }
 
 /// Who asks. A request counts once for its key, however often this is asked.
-pub(super) fn identify(parts: &mut Parts, shared: &Shared) -> Result<Known, Failure> {
+pub(super) async fn identify(parts: &mut Parts, shared: &Shared) -> Result<Known, Failure> {
     if let Some(known) = parts.extensions.get::<Known>() {
         return Ok(known.clone());
     }
-    let known = look_up(parts, shared).inspect_err(|failure| shared.app.metrics.count_api_refused(failure.code()))?;
+    let known = look_up(parts, shared).await;
+    let known = known.inspect_err(|failure| shared.app.metrics.count_api_refused(failure.code()))?;
     parts.extensions.insert(known.clone());
     Ok(known)
 }
 
-fn look_up(parts: &Parts, shared: &Shared) -> Result<Known, Failure> {
+async fn look_up(parts: &Parts, shared: &Shared) -> Result<Known, Failure> {
     let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| {
         let detail = "send `Authorization: Bearer dbk_…`; `doorbell keys create` makes a key";
         Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
@@ -44,8 +47,16 @@ fn look_up(parts: &Parts, shared: &Shared) -> Result<Known, Failure> {
     let presented = header.to_str().ok().and_then(bearer_token);
     let in_force = shared.app.current();
     let gateway = &in_force.config.gateway;
+    let admit = |key: &str| shared.door.admit_request(hash_key(key), gateway);
+    if let Some((token, lease)) = presented.and_then(|token| Some((token, Lease::from_token(token)?))) {
+        // What it reaches has no characters that are written otherwise in a path.
+        let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+        // In a box: each request has room for whatever it may ever wait for, and most show a key.
+        let known = Box::pin(leases::reach(&shared.app, lease, parts.method == Method::GET, &path)).await?;
+        return admit(token).map(|()| known);
+    }
     let refusal = match presented.map(|key| (key, shared.app.access.identify(key, clock::now()))) {
-        Some((key, Ok(known))) => return shared.door.admit_request(hash_key(key), gateway).map(|()| known),
+        Some((key, Ok(known))) => return admit(key).map(|()| known),
         Some((_, Err(Unknown::Expired(at)))) => {
             let detail = format!("this key ended on {at}: an owner makes another one (`doorbell keys create`)");
             Failure::new(StatusCode::UNAUTHORIZED, "key_expired", detail)

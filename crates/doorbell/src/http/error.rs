@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use doorbell_client::api::Problem;
+use doorbell_client::api::{FieldError, Problem};
 use doorbell_core::provider::Unreadable;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use super::body::Unread;
+use crate::config::Flaw;
 use crate::ops;
 use crate::store;
 
@@ -22,6 +23,7 @@ pub(super) struct Failure {
     code: &'static str,
     detail: String,
     retry_after: Option<u32>,
+    errors: Vec<FieldError>,
 }
 
 /// The code of an answer that is an error, for whoever passes it on.
@@ -33,6 +35,14 @@ const RETRY_SOON: u32 = 5;
 
 /// The longest detail that is answered, logged and kept, in bytes: it may quote what somebody sent.
 const LONGEST_DETAIL: usize = 500;
+
+/// Things that are wrong with fields that are answered at most.
+const MOST_ERRORS: usize = 50;
+
+fn view_flaw(flaw: Flaw) -> FieldError {
+    let short = |text: &str| brief(text).into_owned();
+    FieldError { field: short(&flaw.field), detail: short(&flaw.message), help: flaw.help.as_deref().map(short) }
+}
 
 /// As much of a detail as is answered, logged and kept.
 pub(super) fn brief(detail: &str) -> Cow<'_, str> {
@@ -46,7 +56,7 @@ impl Failure {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         let detail = if detail.len() > LONGEST_DETAIL { brief(&detail).into_owned() } else { detail };
-        Self { status, code, detail, retry_after: None }
+        Self { status, code, detail, retry_after: None, errors: Vec::new() }
     }
 
     /// The same for everything that is not there or not the caller's.
@@ -91,6 +101,7 @@ impl IntoResponse for Failure {
             code: self.code.to_owned(),
             title: self.status.canonical_reason().unwrap_or_default().to_owned(),
             detail: self.detail,
+            errors: self.errors,
         };
         let mut response = (self.status, Json(problem)).into_response();
         response.extensions_mut().insert(Code(self.code));
@@ -116,19 +127,21 @@ impl From<store::Error> for Failure {
 
 impl From<ops::Error> for Failure {
     fn from(error: ops::Error) -> Self {
+        let (code, detail) = error.tell();
         match error {
             ops::Error::NotFound(_) => Self::not_found(),
-            ops::Error::Invalid(detail) => Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail),
-            ops::Error::NotAllowed(detail) => Self::new(StatusCode::FORBIDDEN, "not_allowed", detail),
-            ops::Error::Conflict(code, detail) => Self::new(StatusCode::CONFLICT, code, detail),
-            ops::Error::Gone(code, detail) => Self::new(StatusCode::GONE, code, detail),
-            // Damage does not go away by asking again. (A delivery is not answered by this: its sender comes again.)
-            ops::Error::Store(store::Error::Corrupt(what)) => {
-                tracing::error!(error = what, "store.damaged");
-                let detail = "what is stored of it cannot be read; the gateway's log says more";
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_damaged", detail)
-            }
-            ops::Error::Store(error) => error.into(),
+            ops::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
+            ops::Error::NotAllowed(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
+            ops::Error::Conflict(..) => Self::new(StatusCode::CONFLICT, code, detail),
+            ops::Error::Precondition(_) => Self::new(StatusCode::PRECONDITION_FAILED, code, detail),
+            ops::Error::Flawed(flaws) => Self {
+                errors: flaws.into_iter().take(MOST_ERRORS).map(view_flaw).collect(),
+                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+            },
+            ops::Error::Gone(..) => Self::new(StatusCode::GONE, code, detail),
+            // (A delivery is not answered by this: its sender comes again.)
+            ops::Error::Store(store::Error::Corrupt(_)) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail),
+            ops::Error::Store(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_later(),
         }
     }
 }

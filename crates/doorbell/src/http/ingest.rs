@@ -321,6 +321,8 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
             None => start,
         })
     });
+    let mut starts: Vec<Start> = starts.collect();
+    app.pauses.hold(&mut starts);
     let headers = kept_headers(source.provider(), delivery);
     NewEvent {
         id: clock::new_id(),
@@ -339,7 +341,8 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         trigger_set: in_force.trigger_set,
         trace: None,
         replay: None,
-        starts: starts.collect(),
+        paused: app.pauses.of_source(source.name()),
+        starts,
     }
 }
 

@@ -4,7 +4,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use doorbell_client::api::{self, ShownLease};
 use doorbell_core::delivery::bearer_token;
@@ -14,9 +14,10 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Shared;
-use super::api::{Answer, Named, read_json};
+use super::api::{self as handlers, Answer, Named, read_json};
 use super::auth::{By, KeyRemoved};
 use super::error::Failure;
+use super::waits;
 use crate::ops::leases::{self, Ending, Speaker};
 use crate::ops::workers;
 use crate::store::Lease;
@@ -42,7 +43,7 @@ impl FromRequestParts<Shared> for Speaking {
 
 impl Speaking {
     /// Who it is. Without a header, the lease in the body is the proof.
-    fn or_lease(self, shown: Option<&ShownLease>) -> Result<Speaker, Failure> {
+    pub(super) fn or_lease(self, shown: Option<&ShownLease>) -> Result<Speaker, Failure> {
         let shown = || shown.and_then(|shown| Lease::from_token(shown.token())).map(Speaker::Lease);
         self.0.or_else(shown).ok_or_else(|| {
             let detail = "send the run's token as `Authorization: Bearer dbl_…`, or a key and the lease in the body";
@@ -51,7 +52,7 @@ impl Speaking {
     }
 }
 
-fn shown_lease(headers: &HeaderMap) -> Option<Lease> {
+pub(super) fn shown_lease(headers: &HeaderMap) -> Option<Lease> {
     Lease::from_token(headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token)?)
 }
 
@@ -60,9 +61,15 @@ pub(super) fn routes() -> Router<Shared> {
     told().route("/v1/worker/poll", post(poll))
 }
 
-/// The same for agents behind a URL alone, on the address for senders, because such an agent may be anywhere.
+/// The same for agents behind a URL alone, with what else their token reaches, on the address for senders, because such an
+/// agent may be anywhere.
 pub(super) fn by_token() -> Router<Shared> {
-    told().route_layer(axum::middleware::from_fn(tokens_only))
+    let reached = Router::new()
+        .route("/v1/runs/{id}", get(handlers::show_run))
+        .route("/v1/events/{id}", get(handlers::show_event))
+        .route("/v1/events/{id}/body", get(handlers::event_body))
+        .route("/v1/agents/{name}/run", post(handlers::run_agent));
+    told().merge(reached).route_layer(axum::middleware::from_fn(tokens_only))
 }
 
 fn told() -> Router<Shared> {
@@ -72,6 +79,7 @@ fn told() -> Router<Shared> {
         .route("/v1/runs/{id}/fail", post(fail_run))
         .route("/v1/runs/{id}/heartbeat", post(heartbeat))
         .route("/v1/runs/{id}/logs", post(append_lines))
+        .merge(waits::told())
 }
 
 /// Lets through only who shows a run's token: keys are of no use on an address that is for senders.

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -15,8 +15,8 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,22 +49,21 @@ impl Default for Limits {
 
 /// The largest block of headers.
 const LARGEST_HEADERS: usize = 64 * 1024;
-/// Headers of one request.
-const MOST_HEADERS: usize = 256;
 /// How often a connection that sent half a preface is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long to wait when no connection can be accepted (no file descriptors are left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether a connection sends enough to tell what it speaks: a whole HTTP/2 preface, or anything else than the beginning
-/// of one. False if it ends before.
-async fn speaks(stream: &TcpStream) -> bool {
+/// Whether a connection speaks HTTP/2: it sends a whole preface, or anything else than the beginning of one. None if it ends
+/// before.
+async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut begun = [0; PREFACE.len()];
     loop {
         match stream.peek(&mut begun).await {
-            Ok(0) | Err(_) => return false,
-            Ok(read) if read == PREFACE.len() || !PREFACE.starts_with(&begun[..read]) => return true,
+            Ok(0) | Err(_) => return None,
+            Ok(read) if begun[..read] == *PREFACE => return Some(true),
+            Ok(read) if !PREFACE.starts_with(&begun[..read]) => return Some(false),
             // Peeking answers at once while there is anything to see, so more is looked for now and then.
             Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
         }
@@ -151,6 +150,28 @@ impl Drop for Open {
     }
 }
 
+/// How connections are served.
+#[derive(Debug)]
+struct Builders {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Builders {
+    fn new(limits: Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        // A request has at most 100 headers, hyper's own limit: for a larger one it fills 16 KiB of the heap with each request,
+        // which waiting connections then hold on to.
+        http1.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(LARGEST_HEADERS);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .keep_alive_interval(limits.header_timeout)
+            .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
+        Self { http1, http2 }
+    }
+}
+
 /// What those who connect to one address are served.
 #[derive(Clone)]
 pub struct Service {
@@ -208,7 +229,7 @@ pub async fn serve(listener: TcpListener, service: Service, closing: Cancellatio
     let mut said_full = None;
     let connections = TaskTracker::new();
     let crowd = Crowd::new(Arc::clone(&service.allowance), service.refused.clone());
-    let server = Arc::new(Server { builder: builder(limits), service, closing: closing.clone() });
+    let server = Arc::new(Server { builders: Builders::new(limits), service, closing: closing.clone() });
     loop {
         let accepted = async {
             let slot = slot(&slots, &mut said_full).await;
@@ -245,24 +266,9 @@ pub async fn serve(listener: TcpListener, service: Service, closing: Cancellatio
     }
 }
 
-fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(LARGEST_HEADERS)
-        .max_headers(MOST_HEADERS)
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(limits.header_timeout)
-        .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
-    builder
-}
-
 /// What serves the connections of one listener.
 struct Server {
-    builder: auto::Builder<TokioExecutor>,
+    builders: Builders,
     service: Service,
     closing: CancellationToken,
 }
@@ -272,9 +278,10 @@ impl Server {
     async fn greet(&self, stream: TcpStream, address: SocketAddr) {
         let patience = self.service.limits.header_timeout;
         let Some(certificates) = &self.service.tls else {
-            // Which version of HTTP it is shows in the first bytes, and hyper waits for those without a limit.
-            if let Ok(true) = tokio::time::timeout(patience, speaks(&stream)).await {
-                self.serve_connection(self.builder.clone(), stream, address).await;
+            // Which version of HTTP it is shows in the first bytes. Hyper waits for those without a limit, and what it has
+            // read of them makes its buffer twice as large for as long as the connection lives.
+            if let Ok(Some(is_http2)) = tokio::time::timeout(patience, speaks_http2(&stream)).await {
+                self.serve_connection(is_http2, stream, address).await;
             }
             return;
         };
@@ -285,25 +292,22 @@ impl Server {
             }
             TlsAcceptor::from(certificates()?).accept(stream).await.ok()
         };
-        let Ok(Some(stream)) = tokio::time::timeout(patience, handshake).await else { return };
-        let builder = match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => self.builder.clone().http2_only(),
-            _ => self.builder.clone().http1_only(),
-        };
-        self.serve_connection(builder, stream, address).await;
+        // In a box each: connections that speak plain HTTP need no room for it.
+        let Ok(Some(stream)) = Box::pin(tokio::time::timeout(patience, handshake)).await else { return };
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Box::pin(self.serve_connection(is_http2, stream, address)).await;
     }
 
-    /// Serves a connection until it ends, is idle for too long, or the gateway closes; then the answers that are under way
-    /// are still sent.
+    /// Serves a connection until it is over.
     async fn serve_connection(
         &self,
-        builder: auto::Builder<TokioExecutor>,
+        is_http2: bool,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: SocketAddr,
     ) {
         let requests = Arc::new(Requests::default());
         let counted = Arc::clone(&requests);
-        let router = &self.service.router;
+        let router = self.service.router.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             let under_way = UnderWay::begin(&counted);
             request.extensions_mut().insert(ConnectInfo(address));
@@ -313,17 +317,37 @@ impl Server {
                 Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
             }
         });
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::select! {
-            // Senders break connections all the time; nothing of it is ours to report.
-            _ = connection.as_mut() => return,
-            () = self.closing.cancelled() => {}
-            // HTTP/2 keeps connections open by pings, which say nothing of whether anything is asked.
-            () = requests.are_over(self.service.limits.header_timeout) => {}
+        let (stream, idle, closing) = (TokioIo::new(stream), self.service.limits.header_timeout, &self.closing);
+        // In a box each: a task has room for the largest thing that it may ever hold, and twice for what is handed on. Many
+        // connections only wait, and most of them speak HTTP/1, whose state is the smaller one.
+        if is_http2 {
+            let connection = Box::pin(self.builders.http2.serve_connection(stream, service));
+            end_in_time(connection, http2::Connection::graceful_shutdown, &requests, idle, closing).await;
+        } else {
+            let connection = Box::pin(self.builders.http1.serve_connection(stream, service));
+            end_in_time(connection, http1::Connection::graceful_shutdown, &requests, idle, closing).await;
         }
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
     }
+}
+
+/// Waits until a connection ends, is idle for longer than `idle`, or the gateway closes; then the answers that are under way
+/// are still sent.
+async fn end_in_time<C: Future>(
+    mut connection: Pin<Box<C>>,
+    shut: fn(Pin<&mut C>),
+    requests: &Requests,
+    idle: Duration,
+    closing: &CancellationToken,
+) {
+    tokio::select! {
+        // Senders break connections all the time; nothing of it is ours to report.
+        _ = connection.as_mut() => return,
+        () = closing.cancelled() => {}
+        // HTTP/2 keeps connections open by pings, which say nothing of whether anything is asked.
+        () = requests.are_over(idle) => {}
+    }
+    shut(connection.as_mut());
+    let _ = connection.await;
 }
 
 /// Whether a connection begins with a letter, as every request of HTTP does and no handshake of TLS. None if it ends before.

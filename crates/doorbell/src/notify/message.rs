@@ -177,7 +177,7 @@ impl Message {
         let data = Data {
             on,
             state: State::Problem,
-            agent: (on == Topic::DeadLetter).then(|| "sample".to_owned()),
+            agent: matches!(on, Topic::DeadLetter | Topic::Breaker).then(|| "sample".to_owned()),
             source: matches!(on, Topic::Rejections | Topic::Silent).then(|| "sample".to_owned()),
             count: 1,
             since: now.before(Duration::from_secs(60)),

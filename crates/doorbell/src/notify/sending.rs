@@ -104,6 +104,7 @@ impl Post {
             context,
             body: message.body(),
             admission,
+            attach: None,
         };
         let caused = self.dispatcher.start_agent(agent, cause).await.map_err(|error| error.with_causes())?;
         let Some(Caused { event, outcome: Some(outcome), .. }) = caused else {

@@ -97,6 +97,7 @@ impl Watch {
                 reports.push(Report { source: Some(source.clone()), ..report });
             }
         }
+        reports.extend(taken.breakers.into_iter().map(|(agent, why)| of_breaker(agent, why, now)));
         reports.extend(taken.reload.and_then(|outcome| self.look_at_reload(outcome, now)));
         reports
     }
@@ -187,6 +188,15 @@ pub(super) fn report_of(letter: &DeadLetter) -> Report {
         of_notification: run.event_type.split('.').next() == Some(OWN),
         ..report(Topic::DeadLetter, false, text, at)
     }
+}
+
+/// What became of the URL of an agent. The end of what nobody was told of, e.g. the first answer after a start, is no news.
+fn of_breaker(agent: String, why: Option<String>, now: Timestamp) -> Report {
+    let text = match &why {
+        Some(why) => format!("The URL of agent `{agent}` {why}"),
+        None => format!("The URL of agent `{agent}` answers again"),
+    };
+    Report { agent: Some(agent), ..report(Topic::Breaker, why.is_none(), text, now) }
 }
 
 fn report(on: Topic, ended: bool, text: String, at: Timestamp) -> Report {

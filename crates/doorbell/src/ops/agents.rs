@@ -1,36 +1,84 @@
 //! Agents and sources, as they are configured, and what came to the sources.
 
+use std::collections::BTreeSet;
+
 use doorbell_client::api;
 use doorbell_core::schedule::Schedule;
 use doorbell_core::source::Source;
 
+use super::pauses::may_see_source;
 use super::{Error, page_size, view_rejection};
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
+use crate::config::Declared;
 use crate::dispatch::Dispatcher;
 use crate::store::EventQuery;
 
-/// The agents, by name.
+/// The agents, by name: those in force, and those that were declared and are not.
 pub fn list(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> api::AgentList {
     let in_force = app.current();
-    let visible = in_force.config.agents.values().filter(|agent| caller.may_see(&agent.name));
-    let agents = visible.map(|agent| {
-        let mut sources: Vec<String> = agent.triggers.iter().map(|trigger| trigger.source.clone()).collect();
-        sources.sort();
-        sources.dedup();
-        api::Agent {
-            name: agent.name.clone(),
-            description: agent.description.clone(),
-            runtime: agent.runtime.as_str().to_owned(),
-            scale: agent.scale,
-            timeout_seconds: agent.timeout.as_secs(),
-            sources,
-            schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
-            pause: super::starts::view_pauses(app, &agent.name),
-            breaker: dispatcher.breaker(&agent.name),
-        }
-    });
+    let names: BTreeSet<&String> = in_force.config.agents.keys().chain(in_force.config.declared.keys()).collect();
+    let agents = names.into_iter().filter_map(|name| find(app, dispatcher, &in_force, caller, name));
     api::AgentList { agents: agents.collect() }
+}
+
+/// One of them, if the caller may see it.
+pub(super) fn find(
+    app: &App,
+    dispatcher: &Dispatcher,
+    in_force: &Snapshot,
+    caller: &Caller,
+    name: &str,
+) -> Option<api::Agent> {
+    let config = &in_force.config;
+    let declared = config.declared.get(name).filter(|_| caller.may_see(name));
+    let problem = declared.and_then(Declared::problem);
+    let Some(agent) = config.agents.get(name).filter(|_| caller.may_see(name)) else {
+        return declared.map(|declared| out_of_force(name, declared, problem));
+    };
+    let mut sources: Vec<String> = agent.triggers.iter().map(|trigger| trigger.source.clone()).collect();
+    sources.sort();
+    sources.dedup();
+    Some(api::Agent {
+        name: agent.name.clone(),
+        description: agent.description.clone(),
+        runtime: agent.runtime.as_str().to_owned(),
+        scale: agent.scale,
+        timeout_seconds: agent.timeout.as_secs(),
+        sources,
+        schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
+        pause: super::pauses::of_agent(app, &agent.name),
+        breaker: dispatcher.breaker(&agent.name),
+        managed_by: if config.is_declared(name) { "api" } else { "file" }.to_owned(),
+        problem,
+    })
+}
+
+/// What can be said of an agent that cannot be read as things stand.
+fn out_of_force(name: &str, declared: &Declared, problem: Option<String>) -> api::Agent {
+    let definition = &declared.declaration.definition;
+    let text = |value: Option<&serde_json::Value>| value.and_then(|value| value.as_str()).map(str::to_owned);
+    api::Agent {
+        name: name.to_owned(),
+        description: text(definition.get("description")),
+        runtime: text(definition.get("runtime").and_then(|runtime| runtime.get("type"))).unwrap_or_default(),
+        scale: 0,
+        timeout_seconds: 0,
+        sources: Vec::new(),
+        schedules: Vec::new(),
+        pause: None,
+        breaker: None,
+        managed_by: "api".to_owned(),
+        problem,
+    }
+}
+
+/// One agent.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub fn get(app: &App, dispatcher: &Dispatcher, caller: &Caller, name: &str) -> Result<api::Agent, Error> {
+    find(app, dispatcher, &app.current(), caller, name).ok_or(Error::NotFound("agent"))
 }
 
 fn view_schedule(schedule: &Schedule, enabled: bool) -> api::Schedule {
@@ -58,6 +106,7 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
         credential_uses: uses_of(source),
         secret_captured: matches!(caller, Caller::Owner { .. }) && super::captured::waits(app, source),
         ignored_senders: source.ignored_senders().to_vec(),
+        pause: super::pauses::of_source(app, source.name()),
     });
     api::SourceList { sources: sources.collect() }
 }
@@ -69,13 +118,6 @@ fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialU
         deliveries: tally.deliveries,
         last_verified_at: tally.last_at.map(|at| at.to_string()),
     }
-}
-
-fn may_see_source(in_force: &Snapshot, caller: &Caller, source: &str) -> bool {
-    caller.confined_to().is_none_or(|agent| {
-        let triggers = in_force.config.agents.get(agent).into_iter().flat_map(|agent| &agent.triggers);
-        triggers.into_iter().any(|trigger| trigger.source == source)
-    })
 }
 
 /// What came to a source, newest first: accepted and refused. For keys that see everything.

@@ -4,12 +4,12 @@ use doorbell_client::api;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::Error;
-use super::runs::{self, Query};
+use super::{Error, dead_letters, parse_cursor, runs};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
+use crate::store::{Cancel, RunQuery, StoredRun};
 
-/// Runs in one answer: whoever wants more asks again, and sees how far it is.
+/// Runs in one answer: whoever wants more asks again from where it ended, and sees how far it is.
 const MOST: usize = 5000;
 /// Asked of the store at once, which brings them to the disk together.
 const TOGETHER: usize = 64;
@@ -25,7 +25,7 @@ pub enum Verb {
     Retry,
 }
 
-/// Does it to some thousands of runs, oldest first among those that are found, or only counts them.
+/// Does it to some thousands of runs, oldest first, or only counts them.
 ///
 /// # Errors
 /// If the filter says nothing or cannot be understood, or the caller may not.
@@ -39,18 +39,16 @@ pub async fn act(
     if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
         return Err(Error::NotAllowed("this key may not change runs"));
     }
-    if wish.agent.is_none() && wish.state.is_none() && wish.key.is_none() && wish.event.is_none() && !wish.dead_letter {
-        let detail = "say which runs: `agent`, `state`, `key`, `event` or `deadLetter`";
-        return Err(Error::Invalid(detail.to_owned()));
-    }
-    let (found, more) = find(app, caller, verb, &wish).await?;
-    let mut done = api::ManyDone { matched: found.len() as u64, more, ..api::ManyDone::default() };
+    check(verb, &wish)?;
+    let (found, next_cursor) = find(app, caller, verb, &wish).await?;
+    let (matched, more) = (found.len() as u64, next_cursor.is_some());
+    let mut done = api::ManyDone { matched, more, next_cursor, ..api::ManyDone::default() };
     if wish.dry_run {
         return Ok(done);
     }
     let act = |id: String| async move {
         let result = match verb {
-            Verb::Cancel => runs::cancel(app, dispatcher, caller, &id).await.map(drop),
+            Verb::Cancel => cancel(app, dispatcher, caller, &id).await,
             Verb::Release => runs::release(app, dispatcher, caller, &id).await.map(drop),
             Verb::Retry => runs::retry(app, dispatcher, caller, &id).await.map(drop),
         };
@@ -69,31 +67,74 @@ pub async fn act(
     Ok(done)
 }
 
-/// The runs that the filter finds and to which this can be done. Whether there are more.
-async fn find(app: &App, caller: &Caller, verb: Verb, wish: &api::ManyRuns) -> Result<(Vec<String>, bool), Error> {
+/// Ends one, which is refused if it is over already.
+async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<(), Error> {
+    match runs::end(app, dispatcher, caller, id).await? {
+        Cancel::AlreadyFinal(state) => Err(Error::Conflict("run_over", format!("it is {}, and over", state.as_str()))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the filter says something, and something that fits.
+fn check(verb: Verb, wish: &api::ManyRuns) -> Result<(), Error> {
+    let says_one = [&wish.agent, &wish.state, &wish.key, &wish.event, &wish.cause].iter().any(|said| said.is_some());
+    if !says_one && !wish.dead_letter {
+        let detail = "say which runs: `agent`, `state`, `key`, `event`, `deadLetter` or `cause`";
+        return Err(Error::Invalid(detail.to_owned()));
+    }
+    if wish.cause.is_some() && verb != Verb::Retry {
+        return Err(Error::Invalid("`cause` is of dead letters, which can only be tried again".to_owned()));
+    }
+    Ok(())
+}
+
+/// The oldest runs that the filter finds and to which this can be done, and from where there may be more.
+async fn find(
+    app: &App,
+    caller: &Caller,
+    verb: Verb,
+    wish: &api::ManyRuns,
+) -> Result<(Vec<String>, Option<String>), Error> {
     let states: Vec<&str> = match (verb, &wish.state) {
         (_, Some(state)) => vec![state.as_str()],
+        (Verb::Retry, None) if wish.cause.is_some() => vec!["failed"],
         (Verb::Cancel, None) => vec!["held", "waiting", "queued", "running"],
         (Verb::Release, None) => vec!["held"],
         (Verb::Retry, None) => vec!["failed", "cancelled", "superseded", "dropped"],
     };
-    let mut found = Vec::new();
+    let from = parse_cursor(wish.cursor.as_deref())?.unwrap_or(0);
+    // What lies behind this was not looked at in every state, and may not be taken before what is older.
+    let mut seen_through: Option<i64> = None;
+    let mut found: Vec<(i64, String)> = Vec::new();
     for state in states {
-        let mut cursor = None;
+        let Some(query) = runs::understand(caller, runs::Query::of(wish, state))? else { continue };
+        let (mut after, mut taken, mut scanned) = (from, 0, 0);
         loop {
-            let page = runs::list(app, caller, Query::of(wish, state, cursor)).await?;
-            found.extend(page.runs.into_iter().map(|run| run.id));
-            if found.len() >= MOST {
-                found.truncate(MOST);
-                return Ok((found, true));
+            let page = app.store.runs(RunQuery { after: Some(after), ..query.clone() }).await?;
+            let is_last = page.len() < query.limit;
+            after = page.last().map_or(after, |run| run.seq);
+            scanned += page.len();
+            let of_cause = |run: &StoredRun| {
+                wish.cause.as_ref().is_none_or(|cause| dead_letters::failed_of(run.reason.as_deref(), cause))
+            };
+            let fitting = page.iter().filter(|run| of_cause(run)).map(|run| (run.seq, run.id.to_string()));
+            let before = found.len();
+            found.extend(fitting);
+            taken += found.len() - before;
+            if is_last {
+                break;
             }
-            cursor = page.next_cursor;
-            if cursor.is_none() {
+            if taken >= MOST || scanned >= dead_letters::MOST_SCANNED {
+                seen_through = Some(seen_through.map_or(after, |through| through.min(after)));
                 break;
             }
         }
     }
-    // Ids are in the order of time, and so should the runs go on.
-    found.sort();
-    Ok((found, false))
+    found.sort_unstable();
+    found.retain(|(seq, _)| seen_through.is_none_or(|through| *seq <= through));
+    if found.len() > MOST {
+        found.truncate(MOST);
+        seen_through = found.last().map(|(seq, _)| *seq);
+    }
+    Ok((found.into_iter().map(|(_, id)| id).collect(), seen_through.map(|seq| seq.to_string())))
 }

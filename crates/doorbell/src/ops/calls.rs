@@ -27,7 +27,8 @@ pub(super) async fn check(app: &App, run: RunId, own: &str, agent: &str) -> Resu
         let detail = format!("calls would go round: {} → {agent}", path.join(" → "));
         return Err(Error::Conflict("call_cycle", detail));
     }
-    if path.len() >= DEEPEST {
+    // The first call has one agent before it.
+    if path.len() > DEEPEST {
         let detail = format!("{DEEPEST} calls stand one behind the other: {}", path.join(" → "));
         return Err(Error::Conflict("call_too_deep", detail));
     }

@@ -1,9 +1,10 @@
 //! Events: listed, shown, explained.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use doorbell_client::api;
+use doorbell_core::delivery::Delivery;
 use doorbell_core::event::{AGENT, Context, MANUAL, SCHEDULE, is_own};
 use doorbell_core::id::EventId;
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
@@ -11,21 +12,29 @@ use serde::Deserialize;
 
 use super::triggers::complete;
 use super::view::parse_object;
-use super::{Error, page_size, parse_cursor, parse_time, view_event};
+use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
 use crate::app::{App, Caller};
+use crate::clock;
 use crate::store::{self, EventQuery, StoredEvent};
 
 /// Which events.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
-    source: Option<String>,
-    event: Option<String>,
-    outcome: Option<String>,
-    since: Option<String>,
-    until: Option<String>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+    /// Of this source.
+    pub source: Option<String>,
+    /// Of this event: `issues`, `issues.opened` or `github.issues.opened`.
+    pub event: Option<String>,
+    /// With such an outcome; `none`: no agent wanted it.
+    pub outcome: Option<String>,
+    /// Received then or later, RFC 3339.
+    pub since: Option<String>,
+    /// Received before, RFC 3339.
+    pub until: Option<String>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many.
+    pub limit: Option<usize>,
 }
 
 /// Events, newest first.
@@ -34,13 +43,7 @@ pub struct Query {
 /// If the query cannot be understood or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::EventPage, Error> {
     let limit = page_size(query.limit)?;
-    if let Some(outcome) = &query.outcome
-        && !["started", "absorbed", "skipped", "dropped", "filter_error", "none"].contains(&outcome.as_str())
-    {
-        return Err(Error::Invalid(
-            "`outcome` must be started, absorbed, skipped, dropped, filter_error or none".to_owned(),
-        ));
-    }
+    check_outcome(query.outcome.as_deref())?;
     let stored = app.store.events(EventQuery {
         source: query.source,
         event: query.event,
@@ -55,6 +58,18 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Event
     let stored = stored.await?;
     let next_cursor = (stored.len() == limit).then(|| stored.last().map(|event| event.seq.to_string())).flatten();
     Ok(api::EventPage { events: with_outcomes(app, caller, stored).await?, next_cursor })
+}
+
+/// Refuses outcomes that there are not.
+pub(super) fn check_outcome(outcome: Option<&str>) -> Result<(), Error> {
+    const ALL: [&str; 6] = ["started", "absorbed", "skipped", "dropped", "filter_error", "none"];
+    match outcome.is_none_or(|outcome| ALL.contains(&outcome)) {
+        true => Ok(()),
+        false => {
+            let detail = "`outcome` must be started, absorbed, skipped, dropped, filter_error or none";
+            Err(Error::Invalid(detail.to_owned()))
+        }
+    }
 }
 
 /// Events that came after a place in the order of commits, oldest first.
@@ -111,6 +126,7 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
     let outcomes = app.store.outcomes(id).await?;
     if let Some(agent) = caller.confined_to()
         && !outcomes.iter().any(|outcome| outcome.agent == agent)
+        && !waits::goes_on_by(app, caller, id).await?
     {
         return Err(Error::NotFound("event"));
     }
@@ -128,10 +144,20 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Err
 pub async fn show(app: &App, caller: &Caller, id: &str) -> Result<api::EventDetail, Error> {
     let event = get(app, caller, id).await?;
     if event.forgotten_at.is_some() {
-        return Ok(api::EventDetail { event, headers: serde_json::Map::new() });
+        return Ok(api::EventDetail { event, headers: serde_json::Map::new(), retried: None });
     }
     let headers = app.store.headers(parse_id(&event.id)?).await?.ok_or(Error::NotFound("event"))?;
-    Ok(api::EventDetail { event, headers: parse_object(&headers) })
+    let retried = retried(app, &event, &headers);
+    Ok(api::EventDetail { event, headers: parse_object(&headers), retried })
+}
+
+/// What the headers say of an earlier try of the same delivery.
+fn retried(app: &App, event: &api::Event, headers: &str) -> Option<String> {
+    let in_force = app.current();
+    let source = in_force.config.sources.get(&event.source)?;
+    let kept: BTreeMap<String, String> = serde_json::from_str(headers).ok()?;
+    let delivery = Delivery::stored(&kept, Bytes::new(), clock::now());
+    source.provider().retried(&delivery).filter(|_| source.provider().name() == event.provider)
 }
 
 /// The raw body of an event, byte for byte.
@@ -171,7 +197,8 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
     for set in sets.into_iter().filter(|set| *set != stored.trigger_set) {
         let of_set = |agent: &str| event.outcomes.iter().any(|one| one.trigger_set == set && one.agent == agent);
         for mut verdict in explain_by(app, &stored, set, of_set).await? {
-            verdict.reason = format!("when it was delivered again: {}", verdict.reason);
+            let again = if is_replayed(&event, &verdict.agent) { "replayed" } else { "delivered again" };
+            verdict.reason = format!("when it was {again}: {}", verdict.reason);
             verdicts.push(verdict);
         }
     }
@@ -179,6 +206,13 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
         verdicts.iter_mut().for_each(|verdict| say_if_named(verdict, &event.outcomes));
     }
     Ok(api::Explanation { event, trigger_set: stored.trigger_set, verdicts })
+}
+
+/// Whether the agent has the event by a replay of it.
+fn is_replayed(event: &api::Event, agent: &str) -> bool {
+    let reason =
+        event.outcomes.iter().find(|outcome| outcome.agent == agent).and_then(|outcome| outcome.reason.as_ref());
+    reason.is_some_and(|reason| reason.starts_with(store::BY_REPLAY))
 }
 
 /// A replay may name an agent whose triggers want nothing of the event.

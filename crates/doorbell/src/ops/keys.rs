@@ -25,7 +25,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api::CreatedKey, Error> {
     require_owner(caller)?;
     let in_force = app.current();
-    let agents: Vec<&str> = in_force.config.agents.keys().map(String::as_str).collect();
+    let config = &in_force.config;
+    let agents: Vec<&str> = config.agents.keys().chain(config.declared.keys()).map(String::as_str).collect();
     let (key, created) = make(app.store.as_ref(), wish, &agents).await?;
     app.access.admit(key);
     Ok(created)

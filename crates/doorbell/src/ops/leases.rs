@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use doorbell_client::api::{self, RunEnd, ShownLease};
-use doorbell_core::id::RunId;
+use doorbell_core::id::{EventId, RunId};
+use doorbell_core::wait::Resumed;
 use serde_json::Value;
 
-use super::Error;
-use crate::app::{App, Caller};
+use super::{Error, calls};
+use crate::app::{App, Caller, Known};
+use crate::clock;
 use crate::dispatch::{Dispatcher, Told};
-use crate::store::{Holder, Lease, Running};
+use crate::store::{Holder, Lease, Running, StoredRun};
 
 /// The largest result in bytes.
 const LARGEST_RESULT: usize = 1024 * 1024;
@@ -52,7 +54,7 @@ pub async fn end(
 ) -> Result<api::EndedRun, Error> {
     let running = find(app, speaker, id, end.lease.as_ref()).await?;
     let run = running.run.id;
-    let told = read(ending, end)?;
+    let told = understand(ending, end)?;
     if !dispatcher.end_outside(&running, told).await? {
         return Err(lost());
     }
@@ -84,7 +86,7 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
             Lease::from_token(shown.token())
         }
     };
-    let is_shown = |running: &Running| shown.is_some_and(|shown| shown.is(running.lease));
+    let is_shown = |running: &Running| shown.is_some_and(|shown| shown.is(running.lease)) && holds(running);
     match (running.filter(is_shown), speaker) {
         (None, _) => Err(lost()),
         // So that a removed key ends what was done with it.
@@ -93,6 +95,50 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
         }
         (Some(running), _) => Ok(running),
     }
+}
+
+/// Whoever shows a lease as the bearer token, if that reaches what is asked for (the segments of a path): what the token
+/// of a command may do for its run. It starts the agents that its own may call, and sees its run, the runs that this started,
+/// and its events.
+///
+/// # Errors
+/// If the lease is over, or reaches no such thing.
+pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Known, Error> {
+    let running = app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease) && holds(running));
+    let run = running.ok_or_else(lost)?.run;
+    let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
+    let reaches = match (is_get, path) {
+        (false, ["v1", "agents", _, "run"]) => true,
+        (true, ["v1", "runs", id]) => match id.parse() {
+            Ok(id) if run.id == id => true,
+            Ok(id) => match app.store.run(id).await? {
+                Some((other, _)) => calls::is_parent(app, &caller, &other).await?,
+                None => false,
+            },
+            Err(_) => false,
+        },
+        (true, ["v1", "events", id] | ["v1", "events", id, "body"]) => match id.parse() {
+            Ok(id) => is_of(app, &run, id).await?,
+            Err(_) => false,
+        },
+        _ => false,
+    };
+    let known = Known { caller, id: run.id.to_string(), name: run.agent };
+    if reaches { Ok(known) } else { Err(Error::NotFound("path")) }
+}
+
+/// Whether its lease has not ended. A gateway that is late does not lose its own: it is told by nobody when that ends.
+fn holds(running: &Running) -> bool {
+    running.holder == Holder::Gateway || running.until >= clock::now()
+}
+
+/// Whether an event is one that the run was handed.
+async fn is_of(app: &App, run: &StoredRun, event: EventId) -> Result<bool, Error> {
+    let by = matches!(&run.resumed, Some(Resumed::Event { event_id, .. }) if *event_id == event);
+    if by || run.event == event || run.absorbed == 0 {
+        return Ok(by || run.event == event);
+    }
+    Ok(app.store.companions(run.id).await?.iter().any(|companion| companion.id == event))
 }
 
 /// Refuses keys that carry nothing out.
@@ -108,7 +154,11 @@ pub(super) fn lost() -> Error {
     Error::Conflict("lease_lost", detail.to_owned())
 }
 
-fn read(ending: Ending, end: RunEnd) -> Result<Told, Error> {
+/// What a run's end means.
+///
+/// # Errors
+/// If it cannot be understood.
+pub fn understand(ending: Ending, end: RunEnd) -> Result<Told, Error> {
     let invalid = |detail: &str| Err(Error::Invalid(detail.to_owned()));
     let failed = ending == Ending::Fail || (ending == Ending::Either && end.error.is_some());
     if !failed {
@@ -158,7 +208,7 @@ mod tests {
     use serde_json::json;
 
     fn told(ending: Ending, end: Value) -> Result<Told, String> {
-        read(ending, serde_json::from_value(end).unwrap()).map_err(|error| error.to_string())
+        understand(ending, serde_json::from_value(end).unwrap()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use doorbell_client::api::{self, ReplayMode};
+use doorbell_core::condition::Choice;
 use doorbell_core::event::{Context, is_own};
 use doorbell_core::flow::Flow;
 use doorbell_core::id::{EventId, ReplayId};
@@ -83,41 +84,73 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
     let start = |agent: &str, trigger: Option<usize>, key: Option<String>, failed: Option<String>| {
         let configured = in_force.config.agents.get(agent)?;
         // Without a trigger that wants it there is no flow control to keep to.
-        let flow = trigger.and_then(|trigger| configured.flow(trigger));
+        let flow = match trigger {
+            Some(trigger) => configured.flow(trigger),
+            None => configured.flow_of_others(),
+        };
         let trigger = trigger.unwrap_or_default();
         let admission = match failed {
             _ if configured.scale == 0 => Admission::Skip("the agent is disabled: `scale = 0`".to_owned()),
             Some(reason) => Admission::FilterError(reason),
+            None if plan.mode == ReplayMode::Missing => Admission::Missing,
             // Whoever replays wants all of it.
             None => Admission::Grow,
         };
         Some(Start { agent: agent.to_owned(), trigger, run: clock::new_id(), key, flow, admission })
     };
+    let choices = choices_of(app, event, body, &wanted).await?;
     if plan.mode == ReplayMode::Agent {
-        return Ok(plan.agents.iter().filter_map(|agent| start(agent, None, None, None)).collect());
+        // Key and flow control come from the trigger that matches; an agent of which none does is started all the same.
+        let of = plan.agents.iter().filter_map(|agent| {
+            let matching = choices.iter().find(|choice| choice.agent == *agent);
+            match matching.and_then(|choice| Some((choice.trigger, choice.result.clone().ok()?))) {
+                Some((trigger, key)) => start(agent, Some(trigger), key, None),
+                None => start(agent, None, None, None),
+            }
+        });
+        return Ok(of.collect());
     }
     let mut starts: Vec<Start> = if is_own(&event.provider) {
         let outcomes = app.store.outcomes(event.id).await?;
-        outcomes.into_iter().filter_map(|outcome| start(&outcome.agent, None, None, None)).collect()
+        let wanted = outcomes.into_iter().filter(|outcome| wanted(&outcome.agent));
+        wanted.filter_map(|outcome| start(&outcome.agent, None, None, None)).collect()
     } else {
-        let context = context_of(event)?;
-        let candidate = Candidate { source: &event.source, handshake: event.handshake, context: &context };
-        let found = in_force.matcher.find(candidate);
-        let limit = in_force.config.gateway.condition_timeout;
-        let facts = || facts_of(event, &context, body.clone());
-        let choices = conditions::decide(&app.conditions, LINE, &found, facts, limit).await;
         let of = choices.into_iter().filter_map(|choice| match choice.result {
             Ok(key) => start(&choice.agent, Some(choice.trigger), key, None),
             Err(reason) => start(&choice.agent, Some(choice.trigger), None, Some(reason)),
         });
         of.collect()
     };
-    starts.retain(|start| wanted(&start.agent));
+    // The store decides; this keeps what is over from being read and shown as if it were to be started.
     if plan.mode == ReplayMode::Missing && !starts.is_empty() {
-        let served = agents_with_runs(app, event.id).await?;
+        let served = agents_with_runs(app, original(event)).await?;
         starts.retain(|start| !served.contains(&start.agent));
     }
     Ok(starts)
+}
+
+/// What the triggers in force say to the event; nothing, if no webhook brought it.
+async fn choices_of(
+    app: &App,
+    event: &StoredEvent,
+    body: &Body,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Choice>, Error> {
+    if is_own(&event.provider) {
+        return Ok(Vec::new());
+    }
+    let (in_force, context) = (app.current(), context_of(event)?);
+    let candidate = Candidate { source: &event.source, handshake: event.handshake, context: &context };
+    let mut found = in_force.matcher.find(candidate);
+    found.retain(|trigger| wanted(&trigger.agent));
+    let limit = in_force.config.gateway.condition_timeout;
+    let facts = || facts_of(event, &context, body.clone());
+    Ok(conditions::decide(&app.conditions, LINE, &found, facts, limit).await)
+}
+
+/// The event that is said again, if it is one that says another one again.
+fn original(event: &StoredEvent) -> EventId {
+    event.replay.map_or(event.id, |replay| replay.of)
 }
 
 fn context_of(event: &StoredEvent) -> Result<Context, store::Error> {
@@ -147,7 +180,7 @@ async fn replay(
     if starts.is_empty() {
         return Ok(None);
     }
-    let of = event.replay.map_or(event.id, |replay| replay.of);
+    let of = original(event);
     let again = NewEvent {
         id: clock::new_id(),
         source: event.source.clone(),
@@ -166,6 +199,7 @@ async fn replay(
         trigger_set: app.current().trigger_set,
         trace: None,
         replay: Some(Replay { id: plan.id, of }),
+        paused: app.pauses.of_source(&event.source),
         starts,
     };
     Ok(dispatcher.begin(again).await?)

@@ -3,39 +3,49 @@
 use doorbell_client::api;
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
+use doorbell_core::wait::Wait;
 use serde::Deserialize;
 
-use super::view::{view_attempt, view_companion};
-use super::{Error, calls, page_size, parse_cursor, view_line, view_run};
+use super::view::{view_attempt, view_companion, view_step};
+use super::{Error, calls, delays, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
-use crate::store::{Cancel, Release, Retry, RunQuery};
+use crate::store::{Cancel, CauseKind, Release, Retry, RunQuery};
 
 /// Which runs.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
-    agent: Option<String>,
-    state: Option<String>,
-    event: Option<String>,
+    /// Of this agent.
+    pub agent: Option<String>,
+    /// In this state.
+    pub state: Option<String>,
+    /// Caused by this event.
+    pub event: Option<String>,
+    /// Only those that failed with all their tries used up.
     #[serde(default)]
-    dead_letter: bool,
-    key: Option<String>,
-    cursor: Option<String>,
-    limit: Option<usize>,
+    pub dead_letter: bool,
+    /// About this.
+    pub key: Option<String>,
+    /// Of this kind of cause.
+    pub trigger: Option<String>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many.
+    pub limit: Option<usize>,
 }
 
 impl Query {
     /// The runs of a filter that are in this state.
-    pub(super) fn of(wish: &api::ManyRuns, state: &str, cursor: Option<String>) -> Self {
+    pub(super) fn of(wish: &api::ManyRuns, state: &str) -> Self {
         Self {
             agent: wish.agent.clone(),
             state: Some(state.to_owned()),
             event: wish.event.clone(),
-            dead_letter: wish.dead_letter,
+            dead_letter: wish.dead_letter || wish.cause.is_some(),
             key: wish.key.clone(),
-            cursor,
             limit: Some(super::LONGEST_PAGE),
+            ..Self::default()
         }
     }
 }
@@ -45,29 +55,44 @@ impl Query {
 /// # Errors
 /// If the query cannot be understood or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::RunPage, Error> {
+    let before = parse_cursor(query.cursor.as_deref())?;
+    let Some(query) = understand(caller, query)? else {
+        return Ok(api::RunPage { runs: Vec::new(), next_cursor: None });
+    };
+    let limit = query.limit;
+    let stored = app.store.runs(RunQuery { before, ..query }).await?;
+    let next_cursor = (stored.len() == limit).then(|| stored.last().map(|run| run.seq.to_string())).flatten();
+    Ok(api::RunPage { runs: stored.into_iter().map(view_run).collect(), next_cursor })
+}
+
+/// What the store is asked; none if it is for runs that the caller may not see.
+pub(super) fn understand(caller: &Caller, query: Query) -> Result<Option<RunQuery>, Error> {
     let limit = page_size(query.limit)?;
+    let trigger = query.trigger.map(|text| {
+        let all = CauseKind::ALL.map(CauseKind::as_str).join(", ");
+        let found = CauseKind::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| Error::Invalid(format!("`trigger` must be one of {all}")))
+    });
     let state = query.state.map(|text| {
         let all = State::ALL.map(State::as_str).join(", ");
         State::parse(&text).ok_or_else(|| Error::Invalid(format!("`state` must be one of {all}")))
     });
     let event = query.event.map(|id| id.parse().map_err(|_| Error::Invalid("`event` must be an event id".to_owned())));
     let agent = match (caller.confined_to(), query.agent) {
-        (Some(own), Some(asked)) if own != asked => return Ok(api::RunPage { runs: Vec::new(), next_cursor: None }),
+        (Some(own), Some(asked)) if own != asked => return Ok(None),
         (Some(own), _) => Some(own.to_owned()),
         (None, asked) => asked,
     };
-    let stored = app.store.runs(RunQuery {
+    Ok(Some(RunQuery {
         agent,
         state: state.transpose()?,
         event: event.transpose()?,
         dead_letter: query.dead_letter,
         key: query.key,
-        before: parse_cursor(query.cursor.as_deref())?,
+        trigger: trigger.transpose()?,
         limit,
-    });
-    let stored = stored.await?;
-    let next_cursor = (stored.len() == limit).then(|| stored.last().map(|run| run.seq.to_string())).flatten();
-    Ok(api::RunPage { runs: stored.into_iter().map(view_run).collect(), next_cursor })
+        ..RunQuery::default()
+    }))
 }
 
 /// One run with its tries.
@@ -85,8 +110,36 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
     Ok(api::RunDetail {
         run: api::Run { follow_up_fails: app.untold.why(id), ..view_run(run) },
         attempts: attempts.into_iter().map(view_attempt).collect(),
+        steps: app.store.steps(id).await?.into_iter().map(view_step).collect(),
         events: events.into_iter().map(view_companion).collect(),
     })
+}
+
+/// The same, and why those that are queued are not started.
+///
+/// # Errors
+/// If the query cannot be understood or the store is unavailable.
+pub async fn list_explained(
+    app: &App,
+    dispatcher: &Dispatcher,
+    caller: &Caller,
+    query: Query,
+) -> Result<api::RunPage, Error> {
+    let mut page = list(app, caller, query).await?;
+    delays::explain(app, dispatcher, &mut page.runs).await?;
+    Ok(page)
+}
+
+/// One run with its tries, why it is not started if it is queued, and why nobody is told how it ended where its event names a place for that.
+///
+/// # Errors
+/// If there is none, or not for this caller.
+pub async fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::RunDetail, Error> {
+    let mut detail = get(app, caller, id).await?;
+    let event = detail.run.event_id.parse().map_err(|_| Error::NotFound("event"))?;
+    detail.run.follow_up_refused = dispatcher.follow_up_refused(event).await?;
+    delays::explain(app, dispatcher, [&mut detail.run]).await?;
+    Ok(detail)
 }
 
 /// Lines in one answer at most.
@@ -103,23 +156,51 @@ pub async fn log(app: &App, caller: &Caller, id: &str, after: u64, limit: usize)
     Ok(lines.into_iter().map(|(n, line)| view_line(n, line)).collect())
 }
 
+/// The last lines of a run's log.
+///
+/// # Errors
+/// If there is no such run, or not for this caller.
+pub async fn log_end(app: &App, caller: &Caller, id: &str, lines: usize) -> Result<Vec<api::LogLine>, Error> {
+    get(app, caller, id).await?;
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    // Lines are numbered without gaps, and any one of them is found fast: so the last one is looked for by halves.
+    let is_there = async |n: u64| Ok::<_, Error>(!app.store.read_log(run, n - 1, 1).await?.is_empty());
+    let (mut last, mut beyond) = (0, 1);
+    while is_there(beyond).await? {
+        (last, beyond) = (beyond, beyond * 2);
+    }
+    while last + 1 < beyond {
+        let middle = last.midpoint(beyond);
+        match is_there(middle).await? {
+            true => last = middle,
+            false => beyond = middle,
+        }
+    }
+    log(app, caller, id, last.saturating_sub(lines as u64), lines).await
+}
+
 /// Cancels a run.
 ///
 /// # Errors
 /// If there is none, or the caller may not.
 pub async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<api::Cancelled, Error> {
-    let detail = get(app, caller, id).await?;
-    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
-        return Err(Error::NotAllowed("this key may not cancel runs"));
-    }
-    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
-    let state = match dispatcher.cancel(run, &caller.name()).await? {
+    let state = match end(app, dispatcher, caller, id).await? {
         Cancel::Cancelled => State::Cancelled,
         Cancel::Requested => State::Running,
         Cancel::AlreadyFinal(state) => state,
         Cancel::Unknown => return Err(Error::NotFound("run")),
     };
-    Ok(api::Cancelled { id: detail.run.id, state: state.as_str().to_owned() })
+    Ok(api::Cancelled { id: id.to_owned(), state: state.as_str().to_owned() })
+}
+
+/// Ends a run, if the caller may.
+pub(super) async fn end(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<Cancel, Error> {
+    get(app, caller, id).await?;
+    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+        return Err(Error::NotAllowed("this key may not cancel runs"));
+    }
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    Ok(dispatcher.cancel(run, &caller.name()).await?)
 }
 
 /// Queues a run that ended badly once more: the same run, with all its tries.
@@ -150,6 +231,18 @@ pub async fn retry(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str
     }
 }
 
+/// What a run waits for, and how it goes on.
+fn goes_on(id: &str, wait: &Wait) -> String {
+    match wait {
+        Wait::Sleep => "it sleeps, and goes on when its time has come (`dueAt`)".to_owned(),
+        Wait::Event { event, .. } => {
+            format!("it waits for the event `{event}`, and goes on with it or when its time is up")
+        }
+        Wait::Run { run } => format!("it waits for the end of {run}, and goes on when that is over"),
+        Wait::Answer { .. } => format!("it waits for an answer, and goes on with `doorbell runs answer {id} ANSWER`"),
+    }
+}
+
 /// Whether the caller may have a run go on, and it can.
 fn may_act(app: &App, caller: &Caller, run: &api::Run) -> Result<(), Error> {
     if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
@@ -163,7 +256,7 @@ fn may_act(app: &App, caller: &Caller, run: &api::Run) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets a held run go on.
+/// Lets a held run go on, or one at once that waits for its next try or for further events.
 ///
 /// # Errors
 /// If there is none, it is not held, its agent is gone or paused, or the caller may not.
@@ -176,6 +269,9 @@ pub async fn release(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &s
     }
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
     match dispatcher.release(run).await? {
+        Release::Waits(wait) => {
+            Err(Error::Conflict("not_held", format!("{}: it cannot be hurried", goes_on(id, &wait))))
+        }
         Release::Released(_) => {
             tracing::info!(%run, by = caller.name(), "run.released");
             let now = get(app, caller, id).await?.run;

@@ -27,20 +27,10 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         let row = entry(&mut agents, &agent.name);
         row.configured = true;
         row.scale = agent.scale;
-        row.pause = super::starts::view_pauses(app, &agent.name);
+        row.pause = super::pauses::of_agent(app, &agent.name);
     }
     for (agent, state, count) in stats.runs {
-        let row = entry(&mut agents, &agent);
-        match state {
-            State::Held => row.held = count,
-            State::Waiting => row.waiting = count,
-            State::Queued => row.queued = count,
-            State::Running => row.running = count,
-            State::Succeeded => row.succeeded = count,
-            State::Failed => row.failed = count,
-            State::Cancelled | State::Superseded => row.cancelled += count,
-            State::Dropped => row.dropped = count,
-        }
+        count_runs(entry(&mut agents, &agent), state, count);
     }
     for (agent, since) in stats.oldest_queued {
         entry(&mut agents, &agent).oldest_queued_at = Some(since.to_string());
@@ -51,6 +41,10 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         let until = until.to_string();
         row.throttled_until = Some(row.throttled_until.take().map_or(until.clone(), |other| other.min(until)));
     }
+    for (agent, runs, since) in stats.streaks {
+        entry(&mut agents, &agent).failing = Some(api::FailingStreak { runs, since: since.to_string() });
+    }
+    let paused_sources = paused_sources(app, stats.held_with_source);
     for (agent, key, run) in stats.holders {
         entry(&mut agents, &agent).holders.push(api::Holder { key, run_id: run.to_string() });
     }
@@ -58,7 +52,8 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
     let agents = agents.into_values().collect();
     if caller.confined_to().is_some() {
         let (notifications, config, last_sweep) = (Vec::new(), None, None);
-        return Ok(api::Stats { events: None, deliveries: None, agents, notifications, config, last_sweep });
+        let (events, deliveries, paused_sources) = (None, None, Vec::new());
+        return Ok(api::Stats { events, deliveries, agents, paused_sources, notifications, config, last_sweep });
     }
     let totals = app.metrics.totals();
     Ok(api::Stats {
@@ -69,10 +64,41 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
             rejected: totals.rejected.load(Ordering::Relaxed),
         }),
         agents,
+        paused_sources,
         config: Some(config),
         last_sweep: app.store.swept().await?.last.map(view_sweep),
         notifications: receivers(app),
     })
+}
+
+fn count_runs(row: &mut api::AgentStats, state: State, count: u64) {
+    match state {
+        State::Held => row.held = count,
+        State::Waiting => row.waiting = count,
+        State::Queued => row.queued = count,
+        State::Running => row.running = count,
+        State::Succeeded => row.succeeded = count,
+        State::Failed => row.failed = count,
+        State::Cancelled => row.cancelled = count,
+        State::Superseded => row.superseded = count,
+        State::Dropped => row.dropped = count,
+    }
+}
+
+/// Sources that are paused, also those that are in the configuration no more, and those with runs that are held.
+fn paused_sources(app: &App, held: Vec<(String, u64)>) -> Vec<api::PausedSource> {
+    let mut found: BTreeMap<String, u64> = held.into_iter().collect();
+    for source in app.pauses.sources() {
+        found.entry(source).or_default();
+    }
+    let in_force = app.current();
+    let view = |(name, held): (String, u64)| api::PausedSource {
+        configured: in_force.config.sources.contains_key(&name),
+        pause: super::pauses::of_source(app, &name),
+        name,
+        held,
+    };
+    found.into_iter().map(view).collect()
 }
 
 fn receivers(app: &App) -> Vec<api::ReceiverStats> {
@@ -103,6 +129,7 @@ pub async fn metrics(app: &App, door: Door) -> String {
     let (in_force, refused) = app.in_force.state();
     let snapshot = Snapshot {
         sources: in_force.config.sources.keys().cloned().collect(),
+        paused_sources: app.pauses.sources(),
         agents: in_force.config.agents.values().map(|agent| (agent.name.clone(), agent.scale)).collect(),
         tallies,
         space,

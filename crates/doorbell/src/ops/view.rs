@@ -2,10 +2,11 @@
 
 use doorbell_client::api;
 use doorbell_core::event::event_type;
+use doorbell_core::wait::{Resumed, Wait};
 use serde_json::{Map, Value};
 
 use crate::app::Reload;
-use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, StoredEvent, StoredRun, Stream, Sweep};
+use crate::store::{AgentOutcome, Attempt, LogLine, Rejection, Step, StoredEvent, StoredRun, Stream, Sweep};
 
 /// An event with its outcomes.
 pub fn view_event(event: StoredEvent, outcomes: Vec<AgentOutcome>) -> api::Event {
@@ -64,6 +65,9 @@ pub fn view_run(run: StoredRun) -> api::Run {
         cancel_requested_by: run.cancel_requested,
         follow_up: run.follow_up.map(|note| api::FollowUp { at: note.at.to_string(), error: note.error }),
         follow_up_fails: None,
+        waits_for: run.wait.map(view_wait),
+        resumed_by: run.resumed.map(view_resumed),
+        follow_up_refused: None,
         result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
     }
 }
@@ -87,6 +91,40 @@ pub(super) fn view_attempt(attempt: Attempt) -> api::Attempt {
         reason: attempt.reason,
         exit_code: attempt.exit_code,
         worker: attempt.worker,
+        resumed_by: attempt.resumed.map(view_resumed),
+    }
+}
+
+/// A step.
+pub(super) fn view_step(step: Step) -> api::Step {
+    api::Step { key: step.key, at: step.at.to_string(), bytes: step.bytes }
+}
+
+fn view_wait(wait: Wait) -> api::WaitsFor {
+    let of = |kind: &str| api::WaitsFor { kind: kind.to_owned(), ..api::WaitsFor::default() };
+    match wait {
+        Wait::Sleep => of("sleep"),
+        Wait::Event { event, source, condition } => {
+            api::WaitsFor { event: Some(event), source, condition, ..of("event") }
+        }
+        Wait::Run { run } => api::WaitsFor { run_id: Some(run.to_string()), ..of("run") },
+        Wait::Answer { question, options } => api::WaitsFor { question: Some(question), options, ..of("answer") },
+    }
+}
+
+fn view_resumed(resumed: Resumed) -> api::ResumedBy {
+    let what = resumed.describe();
+    let of = |kind: &str| api::ResumedBy { kind: kind.to_owned(), what, ..api::ResumedBy::default() };
+    match resumed {
+        Resumed::Sleep => of("sleep"),
+        Resumed::Timeout => of("timeout"),
+        Resumed::Event { event_id, event_type, .. } => {
+            api::ResumedBy { event_id: Some(event_id.to_string()), event_type: Some(event_type), ..of("event") }
+        }
+        Resumed::Run { run_id, state, .. } => {
+            api::ResumedBy { run_id: Some(run_id.to_string()), state: Some(state.to_string()), ..of("run") }
+        }
+        Resumed::Answer { answer, by } => api::ResumedBy { answer: Some(answer), by: Some(by), ..of("answer") },
     }
 }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use doorbell_client::api::{self, HandedLease, HandedRun, RunLine};
 use doorbell_core::envelope::Envelope;
+use doorbell_core::time::Timestamp;
 
 use super::Error;
 use super::leases::{Speaker, find, lost, may_carry_out};
 use crate::app::{App, Caller};
 use crate::clock;
+use crate::config::Declared;
 use crate::dispatch::{Dispatcher, Wish};
 use crate::store::{LogLine, Stream, WorkerLease};
 
@@ -40,7 +42,8 @@ pub async fn poll(
     caller: &Caller,
     poll: api::Poll,
 ) -> Result<api::Polled<Envelope>, Error> {
-    let wish = read(app, caller, poll)?;
+    let wish = understand(poll, caller.name())?;
+    check(app, caller, &wish.agents)?;
     let seconds = wish.worker.lease.as_secs();
     let handed = dispatcher.poll(wish).await?.into_iter().map(|handed| HandedRun {
         run_id: handed.run.to_string(),
@@ -54,27 +57,21 @@ pub async fn poll(
     Ok(api::Polled { runs: handed.collect() })
 }
 
-fn read(app: &App, caller: &Caller, poll: api::Poll) -> Result<Wish, Error> {
-    let in_force = app.current();
+/// What a poll wants. `name` is whose it is if it does not say.
+///
+/// # Errors
+/// If it cannot be understood.
+pub fn understand(poll: api::Poll, name: String) -> Result<Wish, Error> {
     let mut agents = poll.agents;
     agents.sort();
     agents.dedup();
     if agents.is_empty() || agents.len() > MOST_AGENTS {
         return Err(Error::Invalid(format!("`agents` must name 1 to {MOST_AGENTS} agents")));
     }
-    for name in &agents {
-        let agent = in_force.config.agents.get(name).filter(|agent| caller.may_see(&agent.name));
-        let agent = agent.ok_or(Error::NotFound("agent"))?;
-        if !agent.runtime.is_worker() {
-            let what = format!("agent `{name}` is of type \"{}\": its runs are not fetched", agent.runtime.as_str());
-            return Err(Error::Conflict("no_workers", what));
-        }
-    }
-    may_carry_out(caller)?;
     let most = within("max", poll.max.unwrap_or(1) as u64, 1..=MOST_RUNS as u64)?;
     let wait = within("waitSeconds", poll.wait_seconds.unwrap_or(WAIT), 0..=LONGEST_WAIT)?;
     let lease = within("leaseSeconds", poll.lease_seconds.unwrap_or(LEASE), 1..=LONGEST_LEASE)?;
-    let worker = poll.worker.unwrap_or_else(|| caller.name());
+    let worker = poll.worker.unwrap_or(name);
     if worker.trim().is_empty() || worker.chars().count() > LONGEST_NAME || worker.chars().any(char::is_control) {
         return Err(Error::Invalid(format!("`worker` must have 1 to {LONGEST_NAME} characters, no control ones")));
     }
@@ -84,6 +81,25 @@ fn read(app: &App, caller: &Caller, poll: api::Poll) -> Result<Wish, Error> {
         wait: Duration::from_secs(wait),
         worker: WorkerLease { worker, lease: Duration::from_secs(lease) },
     })
+}
+
+/// Refuses agents that are not the caller's, or have no workers.
+fn check(app: &App, caller: &Caller, agents: &[String]) -> Result<(), Error> {
+    let in_force = app.current();
+    for name in agents {
+        let agent = in_force.config.agents.get(name).filter(|agent| caller.may_see(&agent.name));
+        let problem = in_force.config.declared.get(name).filter(|_| caller.may_see(name)).and_then(Declared::problem);
+        if let (None, Some(problem)) = (agent, problem) {
+            let what = format!("agent `{name}` is declared and out of force, so its runs are held: {problem}");
+            return Err(Error::Conflict("agent_out_of_force", what));
+        }
+        let agent = agent.ok_or(Error::NotFound("agent"))?;
+        if !agent.runtime.is_worker() {
+            let what = format!("agent `{name}` is of type \"{}\": its runs are not fetched", agent.runtime.as_str());
+            return Err(Error::Conflict("no_workers", what));
+        }
+    }
+    may_carry_out(caller)
 }
 
 fn within(name: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64, Error> {
@@ -121,10 +137,18 @@ pub async fn log(
     lines: api::RunLines,
 ) -> Result<api::KeptLines, Error> {
     let running = find(app, speaker, id, lines.lease.as_ref()).await?;
-    if lines.lines.len() > MOST_LINES {
+    let lines = read_lines(lines.lines, clock::now(), running.run.attempt)?;
+    Ok(api::KeptLines { kept: dispatcher.log_outside(&running, lines).await? })
+}
+
+/// Lines as they are kept: of bounded number and length, each of them one line.
+///
+/// # Errors
+/// If these are no lines.
+pub fn read_lines(lines: Vec<RunLine>, at: Timestamp, attempt: u32) -> Result<Vec<LogLine>, Error> {
+    if lines.len() > MOST_LINES {
         return Err(Error::Invalid(format!("`lines` must be {MOST_LINES} at most")));
     }
-    let (at, attempt) = (clock::now(), running.run.attempt);
     let line = |line: RunLine| {
         let (text, stream) = match line {
             RunLine::Text(text) => (text, None),
@@ -138,6 +162,5 @@ pub async fn log(
         let text = text[..text.floor_char_boundary(LONGEST_LINE)].replace(['\n', '\r'], " ").replace('\0', "\u{fffd}");
         Ok(LogLine { at, attempt, stream, text })
     };
-    let lines = lines.lines.into_iter().map(line).collect::<Result<Vec<_>, _>>()?;
-    Ok(api::KeptLines { kept: dispatcher.log_outside(&running, lines).await? })
+    lines.into_iter().map(line).collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::config::{Config, Setting};
+use crate::config::{Config, Declared, Setting};
 
 /// Keys of one agent or source that are named at most.
 const MOST_NAMED: usize = 6;
@@ -82,6 +82,12 @@ pub(super) fn list(old: &Config, new: &Config) -> Vec<String> {
     }
     said("source", "webhooks", &old.sources, &new.sources, &mut keys, &mut changes);
     said("agent", "agents", &old.agents, &new.agents, &mut keys, &mut changes);
+    for (name, declared) in &new.declared {
+        let before = old.declared.get(name).and_then(Declared::problem);
+        if let Some(problem) = declared.problem().filter(|problem| before.as_ref() != Some(problem)) {
+            changes.push(format!("the declared agent {name} is out of force, and its runs are held: {problem}"));
+        }
+    }
     let named = |owner: &str| ["agents.", "webhooks.", "providers."].iter().any(|section| owner.starts_with(section));
     let others = keys.into_iter().filter(|(owner, _)| !named(owner));
     changes.extend(others.map(|(path, _)| format!("{path} changed")));

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 
 use super::Job;
 use super::folder::{self, Folder};
+use super::lookup;
 use super::orphans::{self, Own};
 use crate::config::{CommandRuntime, PromptChannel};
 
@@ -23,6 +24,8 @@ const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
 #[derive(Debug)]
 pub(super) struct Prepared {
     program: String,
+    /// Where the program is, if it is named and was found.
+    file: Option<PathBuf>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     cwd: PathBuf,
@@ -63,7 +66,11 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
     }
     let environment = environment(job, &folder)?;
     let cwd = runtime.cwd.clone().unwrap_or_else(|| folder.path().to_owned());
-    Ok(Prepared { program: program.clone(), arguments, environment, cwd, input, folder })
+    // A program that has to be looked for in a `PATH` of its own is started by a copy of this process (`fork`), which takes
+    // the longer the more memory the gateway has. One whose place is known is not.
+    let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+    let file = path.and_then(|path| lookup::in_path(program, path));
+    Ok(Prepared { program: program.clone(), file, arguments, environment, cwd, input, folder })
 }
 
 /// A prompt as an argument.
@@ -127,8 +134,8 @@ impl Prepared {
             return Err(Outcome::Failed(format!("the folder {cwd} is not there: make it, or change `[runtime] cwd`")));
         }
         let input = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).current_dir(&self.cwd).process_group(0);
+        let mut command = Command::new(self.file.as_deref().unwrap_or(Path::new(&self.program)));
+        command.arg0(&self.program).args(&self.arguments).current_dir(&self.cwd).process_group(0);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Only if we are dropped half-way: otherwise the whole group is ended.

@@ -1,4 +1,4 @@
-//! Whether a command could start: looked up as the system will, without starting it. For `doctor`.
+//! Where the program of a command is, and whether it could start: looked up as the system will, without starting it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,6 +22,15 @@ pub fn find_program(program: &str, cwd: Option<&Path>, path: Option<&OsStr>) -> 
     let file = if program.contains('/') { by_path(program, cwd)? } else { by_name(program, path)? };
     check_start(&file, path, 0)?;
     Ok(file)
+}
+
+/// Where the program of this name is, if every folder of `path` is the same wherever the command runs.
+pub(super) fn in_path(program: &str, path: &OsStr) -> Option<PathBuf> {
+    let fixed = path.as_bytes().split(|byte| *byte == b':').all(|folder| folder.starts_with(b"/"));
+    if program.contains('/') || !fixed {
+        return None;
+    }
+    by_name(program, Some(path)).ok()
 }
 
 fn by_path(program: &str, cwd: Option<&Path>) -> Result<PathBuf, String> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use doorbell_client::{Outbound, Posted};
+use doorbell_client::{Outbound, Posted, Unanswered};
 use doorbell_core::envelope::Envelope;
 use doorbell_core::provider::standard::sign_ours;
 use doorbell_core::run::Outcome;
@@ -100,9 +100,17 @@ pub async fn call(call: Call, outbound: &Outbound, mut stop: watch::Receiver<Opt
             Ok(Err(why)) => return failed(Outcome::Refused(why)).into(),
             Err(error) => return failed(Outcome::Failed(format!("the request cannot be made: {error}"))).into(),
         };
+        let outbound = runtime.connections.as_deref().unwrap_or(outbound);
         match outbound.post(&runtime.url, &headers, body, LARGEST_ANSWER).await {
             Ok(posted) => judge(posted, &secrets),
-            Err(why) => failed(Outcome::Failed(secrets.redact(&format!("no answer: {why}")).into_owned())).into(),
+            Err(Unanswered::Refused(why)) => {
+                let why =
+                    format!("its URL is not asked: {why}, and one that was set through the API may lead nowhere else");
+                failed(Outcome::Refused(why)).into()
+            }
+            Err(Unanswered::Failed(why)) => {
+                failed(Outcome::Failed(secrets.redact(&format!("no answer: {why}")).into_owned())).into()
+            }
         }
     };
     tokio::select! {

@@ -150,6 +150,7 @@ fn envelope() -> Envelope {
         agent: "triage".to_owned(),
         context,
         events: Vec::new(),
+        resumed: None,
     }
 }
 

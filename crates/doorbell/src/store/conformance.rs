@@ -35,11 +35,16 @@ mod accepting;
 mod duplicates;
 mod flow;
 mod gathering;
+mod going_on;
 mod history;
+mod missing;
+mod paused;
+mod put_back;
 mod queues;
 mod rates;
 mod records;
 mod running;
+mod waits;
 
 async fn on_sqlite<F: Future<Output = ()>>(guarantee: impl FnOnce(Arc<dyn Store>) -> F) {
     let folder = tempfile::tempdir().unwrap();
@@ -89,6 +94,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         trigger_set: 1,
         trace: None,
         replay: None,
+        paused: None,
         starts: Vec::new(),
     }
 }
@@ -146,8 +152,10 @@ pub(super) fn finish(run: RunId, lease: Lease, state: State) -> Finish {
             dead_letter: state == State::Failed,
             progress: Progress { failures: 1, losses: 0 },
             reason: "exit 1".to_owned(),
+            wait: None,
         },
         result: None,
+        in_time: false,
     }
 }
 

@@ -47,6 +47,45 @@ pub struct Tallies {
     pub dead_letters: Vec<(String, u64)>,
     /// Per agent: when the oldest of its queued runs was made.
     pub oldest_queued: Vec<(String, Timestamp)>,
+    /// Per agent and reason: how many runs are held for it.
+    pub held: Vec<(String, HeldBy, u64)>,
+    /// Per agent: how many of its queued runs have a throttle, whether it lets them start now or not.
+    pub in_gates: Vec<(String, u64)>,
+    /// Per agent with runs that are throttled: when the next one may start. It may be over.
+    pub throttled: Vec<(String, Timestamp)>,
+    /// Agents whose runs failed one after the other since one succeeded: how many, and when the first of them ended.
+    pub streaks: Vec<(String, u64, Timestamp)>,
+}
+
+/// Why a run is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBy {
+    /// Its agent, or all of them, are paused.
+    AgentPaused,
+    /// Its agent is in the configuration no more.
+    AgentRemoved,
+    /// Its key has too many runs.
+    KeyLimit,
+    /// Its source is paused.
+    SourcePaused,
+    /// Something else: it comes from a backup.
+    Other,
+}
+
+impl HeldBy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::AgentPaused, Self::AgentRemoved, Self::KeyLimit, Self::SourcePaused, Self::Other];
+
+    /// As metrics spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AgentPaused => "agent_paused",
+            Self::AgentRemoved => "agent_removed",
+            Self::KeyLimit => "key_limit",
+            Self::SourcePaused => "source_paused",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// What a store takes on the disk, in bytes.

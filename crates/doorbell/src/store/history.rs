@@ -3,6 +3,7 @@
 use doorbell_core::id::{EventId, RunId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
+use doorbell_core::wait::Wait;
 
 /// Which events may be old enough to be removed.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +96,8 @@ pub enum Release {
     Released(String),
     /// It is not held, but in this state. Nothing was changed.
     NotHeld(State),
+    /// It waits for this, which nobody can hurry. Nothing was changed.
+    Waits(Wait),
     /// There is no such run.
     Unknown,
 }

@@ -18,6 +18,26 @@ pub enum Standing {
 /// How the reason of runs begins that are held because somebody paused their agent.
 pub const PAUSED: &str = "paused by ";
 
+/// What runs are held with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Whose {
+    /// Their agent.
+    Agent(String),
+    /// The source of their event.
+    Source(String),
+}
+
+/// What [`super::Store::give_back`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenBack {
+    /// How many runs are held no longer.
+    pub moved: usize,
+    /// Agents that may have queued runs now.
+    pub agents: Vec<String>,
+    /// Those that ended instead, because a newer one of their key has taken their place.
+    pub superseded: Vec<RunId>,
+}
+
 /// What [`super::Store::retry`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retry {
@@ -33,6 +53,44 @@ pub enum Retry {
     Unknown,
 }
 
+/// How the reason of an outcome begins whose run a replay started.
+pub const BY_REPLAY: &str = "by a replay";
+
+/// What kind of thing caused a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CauseKind {
+    /// A delivery.
+    Webhook,
+    /// The clock.
+    Schedule,
+    /// A person.
+    Manual,
+    /// A run of another agent.
+    Agent,
+    /// A problem that the agent is told of.
+    Notification,
+    /// An event that says again what another one said.
+    Replay,
+}
+
+impl CauseKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Webhook, Self::Schedule, Self::Manual, Self::Agent, Self::Notification, Self::Replay];
+
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Schedule => "schedule",
+            Self::Manual => "manual",
+            Self::Agent => "agent",
+            Self::Notification => "notification",
+            Self::Replay => "replay",
+        }
+    }
+}
+
 /// What flow control did to runs when an event came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
@@ -40,8 +98,19 @@ pub struct Effects {
     pub superseded: Vec<RunId>,
     /// Running runs whose end is asked for, because they are replaced; with whom to name as the cause.
     pub asked_to_end: Vec<(RunId, String)>,
+    /// Agents for which a run is held because they are paused.
+    pub held: Vec<String>,
     /// When the first run is due that gathers events.
     pub due: Option<Timestamp>,
+}
+
+/// What keeps a queued run from being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// This run of its key, of which one is carried out at a time.
+    Behind(RunId),
+    /// Its trigger's throttle, until then.
+    Throttled(Timestamp),
 }
 
 /// What [`super::Store::cancel`] did.

@@ -17,6 +17,7 @@ mod audit;
 mod body;
 mod checkpoint;
 mod copy;
+mod delays;
 mod dictionary;
 mod fault;
 mod flow;
@@ -27,15 +28,18 @@ mod lists;
 mod lock;
 mod logs;
 mod notes;
+mod places;
 mod queue;
 mod readers;
 mod records;
+mod replayed;
 mod rows;
 mod runs;
 mod schema;
 mod secret_uses;
 mod tally;
 mod turns;
+mod waits;
 mod writer;
 
 #[cfg(test)]
@@ -50,7 +54,8 @@ use super::{
     RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
 };
 use crate::store::{
-    Acceptance, Change, ChangeEnd, ChangeQuery, DeadLetter, FollowedUp, Notes, Retry, Standing, StoredChange,
+    Acceptance, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume,
+    Retry, Standing, Step, StepKept, StoredChange, Waiting, Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -193,11 +198,10 @@ impl SqliteStore {
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
-        let mut tallies = self.writer.write(|work| tally::read(work)).await?;
+        let tallies = self.writer.write(|work| tally::read(work)).await?;
         let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
         let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
-        tallies.oldest_queued = self.readers.read(move |sql| tally::oldest_queued(sql, &agents)).await?;
-        Ok(tallies)
+        self.readers.read(move |sql| tally::complete(sql, tallies, &agents)).await
     }
 
     async fn measure(&self) -> Result<Space, Error> {
@@ -259,13 +263,14 @@ impl SqliteStore {
         Ok(done)
     }
 
-    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<(), Error> {
+    async fn settle(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Result<Vec<RunId>, Error> {
         let agents: Arc<BTreeMap<String, Standing>> = Arc::new(agents.into_iter().collect());
+        let mut superseded = Vec::new();
         loop {
             let among = Arc::clone(&agents);
-            if !self.writer.write(move |work| queue::settle(work, &among, now)).await? {
-                return Ok(());
-            }
+            let step = self.writer.write(move |work| queue::settle(work, &among, now)).await?;
+            let Some(mut ended) = step else { return Ok(superseded) };
+            superseded.append(&mut ended);
         }
     }
 }
@@ -291,8 +296,8 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| runs::hand_over(work, run, lease, until)))
     }
 
-    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp) -> Answer<'_, Vec<RunId>> {
-        Box::pin(self.writer.write(move |work| runs::extend(work, &leases, until)))
+    fn extend(&self, leases: Vec<(RunId, Lease)>, until: Timestamp, now: Option<Timestamp>) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.writer.write(move |work| runs::extend(work, &leases, until, now)))
     }
 
     fn finish(&self, finish: Finish) -> Answer<'_, bool> {
@@ -303,6 +308,19 @@ impl Store for SqliteStore {
         Box::pin(self.release_all_due(now))
     }
 
+    fn end_waits(&self, began: Timestamp, now: Timestamp) -> Answer<'_, usize> {
+        Box::pin(async move {
+            let mut ended = 0;
+            loop {
+                let some = self.writer.write(move |work| queue::end_waits(work, began, now)).await?;
+                ended += some;
+                if some < queue::STEP {
+                    return Ok(ended);
+                }
+            }
+        })
+    }
+
     fn running(&self) -> Answer<'_, Vec<Running>> {
         Box::pin(self.readers.read(runs::running))
     }
@@ -311,16 +329,44 @@ impl Store for SqliteStore {
         Box::pin(self.readers.read(move |sql| runs::running_run(sql, run)))
     }
 
+    fn running_by_lease(&self, lease: Lease) -> Answer<'_, Option<Running>> {
+        Box::pin(self.readers.read(move |sql| runs::running_by_lease(sql, lease)))
+    }
+
+    fn waiting(&self) -> Answer<'_, Vec<Waiting>> {
+        Box::pin(self.readers.read(waits::waiting))
+    }
+
+    fn resume(&self, resume: Resume) -> Answer<'_, Option<String>> {
+        Box::pin(self.writer.write(move |work| waits::resume(work, &resume)))
+    }
+
+    fn keep_step(&self, step: NewStep) -> Answer<'_, StepKept> {
+        Box::pin(self.writer.write(move |work| waits::keep_step(work, &step)))
+    }
+
+    fn step(&self, run: RunId, key: String) -> Answer<'_, Option<String>> {
+        Box::pin(self.readers.read(move |sql| waits::step(sql, run, &key)))
+    }
+
+    fn steps(&self, run: RunId) -> Answer<'_, Vec<Step>> {
+        Box::pin(self.readers.read(move |sql| waits::steps(sql, run)))
+    }
+
     fn agents_with_work(&self) -> Answer<'_, Vec<String>> {
         Box::pin(self.readers.read(queue::agents_with_work))
     }
 
-    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, ()> {
+    fn settle_agents(&self, agents: Vec<(String, Standing)>, now: Timestamp) -> Answer<'_, Vec<RunId>> {
         Box::pin(self.settle(agents, now))
     }
 
-    fn give_back(&self, agent: String, most: usize, now: Timestamp) -> Answer<'_, usize> {
-        Box::pin(self.writer.write(move |work| queue::give_back(work, &agent, most, now)))
+    fn give_back(&self, whose: Whose, most: usize, now: Timestamp) -> Answer<'_, GivenBack> {
+        Box::pin(self.writer.write(move |work| queue::give_back(work, &whose, most, now)))
+    }
+
+    fn held_sources(&self) -> Answer<'_, Vec<String>> {
+        Box::pin(self.readers.read(queue::held_sources))
     }
 
     fn cancel(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Cancel> {
@@ -337,6 +383,10 @@ impl Store for SqliteStore {
 
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>> {
         Box::pin(self.readers.read(move |sql| lists::events(sql, &query)))
+    }
+
+    fn count_events(&self, query: EventQuery) -> Answer<'_, u64> {
+        Box::pin(self.readers.read(move |sql| lists::count_events(sql, query)))
     }
 
     fn event(&self, id: EventId) -> Answer<'_, Option<StoredEvent>> {
@@ -379,6 +429,10 @@ impl Store for SqliteStore {
 
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>> {
         Box::pin(self.readers.read(move |sql| runs::with_attempts(sql, id)))
+    }
+
+    fn delays(&self, runs: Vec<RunId>, now: Timestamp) -> Answer<'_, Vec<(RunId, Delay)>> {
+        Box::pin(self.readers.read(move |sql| delays::of(sql, &runs, now)))
     }
 
     fn companions(&self, run: RunId) -> Answer<'_, Vec<StoredEvent>> {

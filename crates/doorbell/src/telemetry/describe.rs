@@ -70,10 +70,12 @@ fn render_all() -> String {
         ended: vec![(agent.clone(), State::Succeeded, 1)],
         dead_letters: vec![(agent.clone(), 1)],
         oldest_queued: vec![(agent.clone(), now)],
+        ..Tallies::default()
     };
     metrics.render(&Snapshot {
         certificate_expires: None,
         sources: vec!["source".to_owned()],
+        paused_sources: Vec::new(),
         agents: vec![(agent, 1)],
         tallies: Some(tallies),
         space: Some(Space::default()),

@@ -16,6 +16,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+mod obstacles;
+
 use super::process;
 use crate::config::Topic;
 use crate::store::{Figures, OutcomeKind, Space, Sweep, Tallies};
@@ -117,6 +119,8 @@ pub struct Totals {
 pub struct Snapshot {
     /// The sources in force: they have their series from the start.
     pub sources: Vec<String>,
+    /// Sources that are paused, or on their way back.
+    pub paused_sources: Vec<String>,
     /// The agents in force, with their `scale`.
     pub agents: Vec<(String, u32)>,
     /// Runs; none if the store did not say.
@@ -270,6 +274,7 @@ impl Metrics {
         registry.register("build", "The program", Info::new(version));
         self.register_counted(&mut registry);
         register_runs(&mut registry, snapshot);
+        obstacles::register(&mut registry, snapshot);
         register_store(&mut registry, snapshot);
         register_door(&mut registry, snapshot);
         register_config(&mut registry, snapshot);

@@ -184,7 +184,7 @@ impl AttemptTrace {
         if let Some(code) = finish.exit_code {
             span.set_attribute(KeyValue::new("process.exit.code", i64::from(code)));
         }
-        if finish.ended != "succeeded" {
+        if !["succeeded", "waits"].contains(&finish.ended.as_str()) {
             span.set_status(Status::error(finish.transition.reason.clone()));
         }
         span.end_with_timestamp(system_time(finish.at));

@@ -117,6 +117,26 @@ async fn the_result_of_a_slack_command_goes_to_its_response_url() {
 }
 
 #[tokio::test]
+async fn a_response_url_that_is_not_slacks_is_not_used_and_the_run_says_so() {
+    let project = project("slack", "a signing secret", "slash_command", "true");
+    let outside = Outside::start(project.root(), |_| (200, "ok".to_owned())).await;
+    let gateway = serve(&project, &outside);
+    let form = "command=%2Fdeploy&team_id=T1&channel_id=C1&user_id=U1&trigger_id=13.3&\
+                response_url=https%3A%2F%2Fhooks.example.com%2Fcommands%2FT1%2F2%2Fabc";
+    let mut signed = signed("slack", "a signing secret", "slash_command", form.to_owned());
+    signed.headers.insert("x-slack-retry-num", HeaderValue::from_static("1"));
+    signed.headers.insert("x-slack-retry-reason", HeaderValue::from_static("http_timeout"));
+    post(&gateway, "slack", signed).await;
+    let run = wait_until("the run", async || gateway.runs().await.pop()).await;
+    let done = gateway.finished(&run.id).await.run;
+    assert!(done.follow_up_refused.unwrap().starts_with("its `response_url` is not one of Slack's"));
+    let shown = String::from_utf8(project.run(&["runs", "show", &run.id]).stdout).unwrap();
+    assert!(shown.contains("none is sent: its `response_url`"), "{shown}");
+    let shown = String::from_utf8(project.run(&["events", "show", &run.event_id]).stdout).unwrap();
+    assert!(shown.contains("1 http_timeout, as it says itself"), "{shown}");
+}
+
+#[tokio::test]
 async fn a_follow_up_is_tried_again_until_it_is_taken_and_then_no_more() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let project = project("slack", "a signing secret", "slash_command", "true");

@@ -41,6 +41,43 @@ async fn send_on(
     sent
 }
 
+/// What is left of a run that ends slowly holds up nobody else's run.
+#[tokio::test]
+async fn a_stubborn_orphan_holds_up_only_its_own_run_after_a_crash() {
+    let project = Project::new(ONE_SOURCE);
+    let (pid, go) = (project.path("pid"), project.path("go"));
+    let stubborn =
+        format!("trap '' TERM; echo $$ > {}; while test ! -e {}; do sleep 0.05; done", pid.display(), go.display());
+    project.agent("stubborn", ANY, &stubborn);
+    project.agent("quick", ANY, &format!("until test -e {}; do sleep 0.01; done", go.display()));
+    let gateway = project.serve();
+    let runs = gateway.ring(sample_as("issues.opened", &fresh_id())).await.runs;
+    for run in &runs {
+        gateway.in_state(run, "running").await;
+    }
+    let of_stubborn = wait_for("its process", || std::fs::read_to_string(&pid).ok()?.trim().parse::<i32>().ok());
+    gateway.kill();
+    let gateway = project.serve();
+    let still_there = std::path::Path::new(&format!("/proc/{of_stubborn}")).exists();
+    let again = |run: String| {
+        let client = gateway.client.clone();
+        async move {
+            wait_until("the second try", async || {
+                let detail = client.run(&run).await.unwrap();
+                (detail.attempts.len() > 1).then_some(detail)
+            })
+            .await
+        }
+    };
+    let details = futures_util::future::join_all(runs.into_iter().map(again)).await;
+    let of = |agent: &str| details.iter().find(|detail| detail.run.agent == agent).unwrap();
+    let (quick, stubborn) =
+        (&of("quick").attempts[1].started_at, of("stubborn").attempts[0].ended_at.as_ref().unwrap());
+    // On a machine that is slow to start a gateway, nothing may be left by then.
+    assert!(!still_there || quick < stubborn, "{quick} {stubborn}");
+    std::fs::write(&go, "").unwrap();
+}
+
 /// Signed deliveries from 64 connections while the gateway is killed at a random moment, 20 times: what was answered
 /// 2xx is there with exactly one outcome an agent, and sending everything again creates nothing that was there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,7 @@ fn generated_references_are_what_the_program_says() {
         ("config", "reference/config"),
         ("presets", "reference/presets"),
         ("metrics", "metrics"),
+        ("mcp", "reference/mcp"),
     ];
     for (page, file) in pages {
         let output = project.run(&["reference", page]);
@@ -97,6 +98,9 @@ fn configuration_examples_load() {
             project.credential("generic_webhook_secret", "deploys", "x");
             project.credential("standard_webhook_secret", "billing", "whsec_c2VjcmV0");
             project.credential("http_agent_secret", "triage", "whsec_c2VjcmV0");
+            if block.contains("client_certificate") {
+                crate::mtls::certify(&project);
+            }
             for kind in ["anthropic_api_key", "github_token", "agent_token"] {
                 project.credential(kind, "acme", "x").credential(kind, "default", "x");
             }

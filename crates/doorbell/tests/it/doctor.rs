@@ -244,6 +244,14 @@ fn an_agent_that_notifications_start_is_not_idle() {
 }
 
 #[test]
+fn an_agent_that_only_the_clock_or_another_agent_starts_is_not_idle() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", &format!("may_call = [\"fixer\"]\n{ANY}"), "true").agent("fixer", "", "true");
+    project.agent("report", "schedule = \"*/15 * * * *\"", "true");
+    examine(&project).says("agents", "ok", "each of the 3 can be started");
+}
+
+#[test]
 fn a_standard_secret_that_was_cut_is_found() {
     let project = project();
     project.credential("standard_webhook_secret", "z", "nowhsec");

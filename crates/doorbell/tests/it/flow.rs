@@ -40,6 +40,33 @@ async fn events(gateway: &Gateway) -> Vec<api::Event> {
 }
 
 #[tokio::test]
+async fn a_queued_run_says_what_it_waits_for() {
+    let project = Project::new(ONE_SOURCE);
+    let wait = format!("until test -e {}; do sleep 0.01; done", project.path("over").display());
+    project.agent("review", &trigger("when_busy = \"queue\""), &wait);
+    project.agent("slow", &trigger("throttle = \"1/1h\""), "true");
+    let gateway = project.serve();
+    let by_agent = async |title: &str| {
+        let receipt = gateway.ring(push(7, title)).await;
+        let runs = join_all(receipt.runs.iter().map(|run| gateway.client.run(run))).await;
+        let find = |name: &str| runs.iter().flatten().find(|run| run.run.agent == name).unwrap().run.id.clone();
+        (find("review"), find("slow"))
+    };
+    let (busy, started) = by_agent("one").await;
+    gateway.in_state(&busy, "running").await;
+    gateway.finished(&started).await;
+    let (behind, throttled) = by_agent("two").await;
+    let why = async |run: &str| gateway.client.run(run).await.unwrap().run.reason;
+    assert_eq!(why(&behind).await, Some(format!("waits for {busy}, which has its key")));
+    assert!(why(&throttled).await.is_some_and(|why| why.starts_with("waits until 2") && why.ends_with("`throttle`")));
+    let listed = project.run(&["runs", "--state", "queued"]).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.contains(&format!("waits for {busy}")) && listed.contains("`throttle`"), "{listed}");
+    std::fs::write(project.path("over"), "").unwrap();
+    gateway.finished(&behind).await;
+}
+
+#[tokio::test]
 async fn a_burst_for_one_pull_request_starts_one_run_with_all_its_events() {
     let project = Project::new(ONE_SOURCE);
     let flow = "debounce = { window = \"2s\", max_wait = \"60s\" }";
@@ -152,6 +179,21 @@ async fn a_busy_key_skips_or_attaches_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_burst_that_began_while_the_clock_was_ahead_does_not_wait_until_it_is_that_late() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("review", &trigger("debounce = { window = \"1h\", max_wait = \"2h\" }"), "true");
+    let gateway = project.serve();
+    let run = gateway.ring(push(7, "push")).await.runs.remove(0);
+    gateway.kill();
+    let database = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
+    let ahead = "UPDATE runs SET created_at = created_at + ?1, due = due + ?1, gathers_until = gathers_until + ?1";
+    assert_eq!(database.execute(ahead, [365 * 24 * 60 * 60 * 1000_i64]).unwrap(), 1);
+    drop(database);
+    let gateway = project.serve();
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+}
+
+#[tokio::test]
 async fn a_loop_is_held_until_a_person_releases_it_and_a_throttle_says_until_when() {
     let project = Project::new(&format!("{ONE_SOURCE}[defaults]\nmax_per_key = \"2/1h\"\n"));
     project.agent("fixes", &trigger(""), "true");
@@ -183,4 +225,32 @@ async fn a_loop_is_held_until_a_person_releases_it_and_a_throttle_says_until_whe
     let shown = String::from_utf8(project.run(&["stat"]).stdout).unwrap();
     assert!(shown.contains("slow is throttled until"), "{shown}");
     assert_eq!(runs.len(), 6);
+}
+
+#[tokio::test]
+async fn a_pause_of_an_agent_ends_nothing_that_runs_and_nothing_is_dropped_when_it_is_over() {
+    let project = Project::new(ONE_SOURCE);
+    let settings = format!("work_queue_size = 1\n{}", trigger("when_busy = \"replace\""));
+    project.agent("review", &settings, "until test -e go; do sleep 0.05; done");
+    let config = project.read("agents/review/config.toml");
+    project.write("agents/review/config.toml", &format!("{config}cwd = \".\"\n"));
+    let gateway = project.serve();
+    let first = gateway.ring(push(1, "first")).await.runs.remove(0);
+    gateway.in_state(&first, "running").await;
+    gateway.client.pause(Some("review"), &api::NewPause::default()).await.unwrap();
+    let mut held = Vec::new();
+    for number in [1, 2, 3, 4, 5, 1] {
+        held.push(gateway.ring(push(number, "while it is paused")).await.runs.remove(0));
+    }
+    let running = gateway.client.run(&first).await.unwrap().run;
+    assert_eq!((running.state.as_str(), running.cancel_requested_by), ("running", None));
+    assert_eq!(gateway.client.run(&held[5]).await.unwrap().run.state, "held");
+    gateway.client.resume(Some("review"), &api::NewResume::default()).await.unwrap();
+    gateway.in_state(&held[0], "superseded").await;
+    held.push(gateway.ring(push(6, "after it")).await.runs.remove(0));
+    project.write("agents/review/go", "");
+    project.write("go", "");
+    for run in held[1..].iter().chain([&first]) {
+        assert_eq!(gateway.finished(run).await.run.state, "succeeded");
+    }
 }

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use crate::docs::{blocks, read};
 use crate::support::{Background, Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until};
 
+mod edges;
+
 const KEY: &[u8] = b"the key of an http agent";
 
 /// What it was asked.
@@ -340,6 +342,9 @@ async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
     let end = api::RunEnd { lease: Some(api::ShownLease::Token(token)), ..api::RunEnd::default() };
     let with_key = Client::new(senders, Some(&gateway.key)).unwrap();
     assert_eq!(code(with_key.end_run(&run, &end).await), "not_found");
+    assert_eq!(code(with_key.run(&run).await), "not_found");
+    assert_eq!(client.put_step(&run, "plan", &json!(1)).await.unwrap(), json!(1));
+    assert_eq!(client.run(&run).await.unwrap().steps[0].key, "plan");
     client.end_run(&run, &api::RunEnd::default()).await.unwrap();
     assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
 }
@@ -348,6 +353,8 @@ async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
 async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_answers() {
     let agent = Agent::start(&["503", "503", "503", "503", "503", "200"]);
     let project = agent.project("[retries]\nattempts = 1");
+    let told = "[[notifications]]\non = [\"breaker\"]\nevery = \"1s\"\nto = { command = [\"sh\", \"-c\", \"cat >> told; echo >> told\"] }\n";
+    project.write("config.toml", &format!("{}{told}", project.read("config.toml")));
     let gateway = project.serve();
     let mut runs = Vec::new();
     for _ in 0..7 {
@@ -360,9 +367,44 @@ async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_
     assert_eq!(gateway.client.run(&runs[5]).await.unwrap().run.state, "queued");
     let said = project.run(&["agents"]);
     assert!(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).contains("5 times in a row"));
+    let doctor = String::from_utf8(project.run(&["doctor"]).stdout).unwrap();
+    assert!(doctor.contains("the URL of `triage` failed 5 times in a row"), "{doctor}");
     for run in &runs[5..] {
         let run = gateway.finished(run).await;
         assert_eq!((run.run.state.as_str(), run.attempts.len()), ("succeeded", 1));
     }
     assert_eq!(gateway.client.agents().await.unwrap().agents[0].breaker, None);
+    let told = wait_for("both messages", || {
+        let told = std::fs::read_to_string(project.path("told")).ok()?;
+        (told.lines().filter(|line| !line.is_empty()).count() >= 2).then_some(told)
+    });
+    let told: Vec<Value> =
+        told.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&told[0]["type"], &told[1]["type"]), (&json!("doorbell.breaker"), &json!("doorbell.breaker.resolved")));
+    assert_eq!((&told[0]["data"]["agent"], &told[0]["data"]["count"]), (&json!("triage"), &json!(1)));
+    assert!(told[0]["data"]["text"].as_str().unwrap().ends_with("answered with 503"), "{told:?}");
+}
+
+#[tokio::test]
+async fn an_agent_behind_a_url_sleeps_keeps_steps_and_calls_others_with_its_callback() {
+    let agent = Agent::start(&["202", "200"]);
+    let project = agent.project("may_call = [\"fixer\"]");
+    project.agent("fixer", "", "true");
+    let gateway = project.serve();
+    let run = ring(&gateway).await;
+    wait_until("the run to be taken", async || {
+        gateway.client.run(&run).await.unwrap().run.reason.is_some().then_some(())
+    })
+    .await;
+    let (client, _) = callback(&agent.asked()[0]);
+    client.put_step(&run, "plan", &json!([1])).await.unwrap();
+    let child = client.run_agent("fixer", &api::NewRun::default(), None).await.unwrap().run_id;
+    assert_eq!(client.run(&child).await.unwrap().run.agent, "fixer");
+    let wait = api::NewWait { run: Some(child.clone()), ..api::NewWait::default() };
+    client.wait_run(&run, &wait).await.unwrap();
+    assert_eq!(code(client.wait_run(&run, &wait).await), "lease_lost");
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+    let envelope = &agent.asked()[1].envelope;
+    assert_eq!((&envelope["attempt"], &envelope["resumed"]["state"]), (&json!(2), &json!("succeeded")));
+    assert_eq!(gateway.client.step(&run, "plan").await.unwrap(), json!([1]));
 }

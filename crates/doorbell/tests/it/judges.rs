@@ -34,22 +34,27 @@ fn home() -> PathBuf {
 }
 
 /// What a judge prints.
-fn ask(program: &str, args: &[&str], script: &str) -> Vec<Judged> {
+pub(crate) fn ask(program: &str, args: &[&str], script: &str, environment: &[(&str, &str)]) -> Vec<u8> {
     use std::io::Write;
     let home = home();
     let mut command = std::process::Command::new(program);
-    command.args(args).current_dir(&home).env("PUBLIC_URL", PUBLIC_URL).env("PYTHONPATH", home.join("python"));
+    command.args(args).current_dir(&home).envs(environment.iter().copied()).env("PYTHONPATH", home.join("python"));
     let mut judge = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     judge.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let output = judge.wait_with_output().unwrap();
     assert!(output.status.success(), "{program} failed");
-    serde_json::from_slice(&output.stdout).unwrap()
+    output.stdout
+}
+
+/// Requests that a judge prints.
+fn judge(program: &str, args: &[&str], script: &str) -> Vec<Judged> {
+    serde_json::from_slice(&ask(program, args, script, &[("PUBLIC_URL", PUBLIC_URL)])).unwrap()
 }
 
 #[tokio::test]
 async fn the_gateway_and_the_makers_sdks_agree_on_every_request() {
-    let mut judged = ask("node", &["--input-type=module", "-"], include_str!("../judges/judge.mjs"));
-    judged.extend(ask("python3", &["-"], include_str!("../judges/judge.py")));
+    let mut judged = judge("node", &["--input-type=module", "-"], include_str!("../judges/judge.mjs"));
+    judged.extend(judge("python3", &["-"], include_str!("../judges/judge.py")));
     let providers = built_in();
     let secrets: BTreeMap<&str, &str> = judged.iter().map(|request| (&*request.provider, &*request.secret)).collect();
     assert_eq!(secrets.len(), 12, "{secrets:?}");

@@ -111,6 +111,8 @@ async fn eventful() -> (Project, Gateway) {
     let retries = "[retries]\nattempts = 2\nbackoff = { initial = \"10m\" }\n";
     project.agent("waits", &format!("{ANY}events = [\"release\"]\n{retries}"), "exit 1");
     project.agent("gone", &format!("{ANY}events = [\"release\"]\n{retries}"), "exit 1");
+    project.agent("slow", &format!("{ANY}events = [\"push\"]\nthrottle = \"1/1h\"\n"), "true");
+    project.agent("loops", &format!("{ANY}events = [\"push\"]\nkey = '\"one\"'\nmax_per_key = \"1/1h\"\n"), "true");
     project.write("home/hold", "");
     let gateway = project.serve();
     let runs = gateway.ring(sample("release.published")).await.runs;
@@ -162,6 +164,7 @@ async fn everything_that_is_counted_is_documented_and_asked_for_rightly() {
     }))
     .await;
     gateway.send("/v1/webhooks/github/nobody", sample("push")).await;
+    gateway.client.pause_source("acme", &doorbell_client::api::NewPause::default()).await.unwrap();
     let seen = wait_until("the failed tries to be counted", async || {
         let seen = scrape(&gateway).await;
         // Issue, release, four pushes.
@@ -197,6 +200,13 @@ fn assert_counts(seen: &Scrape) {
     assert_eq!((busy("doorbell_runs", "running"), busy("doorbell_runs", "queued")), (1.0, 1.0));
     assert_eq!(busy("doorbell_runs_ended_total", "dropped"), 2.0);
     assert!(seen.value("doorbell_oldest_queued_seconds", &[("agent", "busy")]) > 0.0);
+    let held = |agent, cause| seen.value("doorbell_held_runs", &[("agent", agent), ("cause", cause)]);
+    assert_eq!((held("loops", "key_limit"), held("gone", "agent_removed"), held("loops", "other")), (3.0, 1.0, 0.0));
+    assert_eq!(seen.value("doorbell_throttled_runs", &[("agent", "slow")]), 3.0);
+    assert!(seen.value("doorbell_throttled_seconds", &[("agent", "slow")]) > 3000.0);
+    assert!(seen.value("doorbell_failing_runs", &[("agent", "fails")]) >= 5.0);
+    assert_eq!(seen.value("doorbell_failing_runs", &[("agent", "lost")]), 0.0);
+    assert_eq!(seen.value("doorbell_source_paused", &[("source", "acme")]), 1.0);
     assert_eq!(seen.value("doorbell_run_wait_seconds_count", &[("agent", "busy")]), 1.0);
     assert_eq!(seen.value("doorbell_attempts_ended_total", &[("agent", "lost"), ("ended", "lost")]), 1.0);
     assert_eq!(seen.value("doorbell_agent_scale", &[("agent", "off")]), 0.0);

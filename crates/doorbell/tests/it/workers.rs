@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use doorbell_client::api::{self, HandedRun, ShownLease};
 use doorbell_client::{Client, Error};
+use doorbell_core::time::Timestamp;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 
 use crate::docs::{blocks, read};
-use crate::support::{Background, Gateway, ONE_SOURCE, Project, sample, wait_until};
+use crate::support::{Background, Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until};
 
 fn project(config: &str) -> Project {
     let project = Project::new(ONE_SOURCE);
@@ -102,6 +103,29 @@ async fn no_more_runs_are_out_than_the_scale_also_after_a_kill_and_they_come_in_
     let next = waiting.await.unwrap();
     assert_eq!(next.iter().map(|run| &run.run_id).collect::<Vec<_>>(), [&ids[2]]);
     assert_eq!(gateway.client.run(&ids[0]).await.unwrap().run.state, "succeeded");
+}
+
+#[tokio::test]
+async fn a_lease_that_has_ended_ends_no_run_and_is_not_kept() {
+    let project = project("[retries]\non_lost = \"fail\"");
+    let gateway = project.serve();
+    let id = ring(&gateway).await;
+    let short = api::Poll { lease_seconds: Some(1), ..wish("host-1", 1, 0) };
+    let run = gateway.client.poll(&short).await.unwrap().runs.remove(0);
+    let over: Timestamp = run.lease.expires_at.parse().unwrap();
+    wait_for("the lease to end", || (now() > over).then_some(()));
+    let heartbeat = api::Heartbeat { lease: shown(&run) };
+    assert_eq!(code(gateway.client.heartbeat(&id, &heartbeat).await), "lease_lost");
+    assert_eq!(code(gateway.client.end_run(&id, &done(&run, None)).await), "lease_lost");
+    let ended = gateway.finished(&id).await;
+    assert_eq!((ended.run.state.as_str(), ended.attempts[0].ended.as_deref()), ("failed", Some("lost")));
+    let late = ended.run.finished_at.unwrap().parse::<Timestamp>().unwrap().since(over);
+    assert!(late < Duration::from_secs(3), "it is looked at when it ends, not when somebody looks by chance: {late:?}");
+}
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap())
 }
 
 #[tokio::test]
@@ -338,6 +362,24 @@ async fn the_worker_of_the_documentation_works_as_it_is_written() {
         assert_eq!((run.run.state.as_str(), run.attempts.len()), ("succeeded", 1), "{run:?}");
         assert!(run.run.result.unwrap()["title"].is_string());
         assert!(gateway.stdout(&id).await.starts_with("looking at "));
+    }
+}
+
+#[tokio::test]
+async fn the_worker_of_the_documentation_declares_its_agent_itself() {
+    let project = Project::new(&ONE_SOURCE.replace("webhooks.acme", "webhooks.acme-github"));
+    let gateway = project.serve();
+    let examples = blocks(&read("docs/workers.md"), "python");
+    let (head, rest) = examples[0].split_once("while True:").unwrap();
+    project.write("worker.py", &format!("{head}\n{}\n\nwhile True:{rest}", examples[1]));
+    for _ in 0..2 {
+        let mut command = project.prepare("python3", &["worker.py"]);
+        command.env("DOORBELL_URL", &gateway.url).env("DOORBELL_TOKEN", &gateway.key);
+        let _running = Background::start(command);
+        wait_until("the declaration", async || gateway.client.agent("triage").await.ok()).await;
+        let sent = gateway.send("/v1/webhooks/github/acme-github", sample("issues.opened")).await;
+        let doorbell_client::Answer::Receipt(receipt) = sent else { panic!("{sent:?}") };
+        assert_eq!(gateway.finished(&receipt.runs[0]).await.run.state, "succeeded");
     }
 }
 

@@ -46,16 +46,7 @@ pub(super) fn at_once(delivery: &Delivery, started: bool) -> Answer {
 /// What is posted when a run has ended: for whoever asked, only, as is the default at Slack, and beside the message
 /// with the button that was pressed, not instead of it.
 pub(super) fn later(delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> {
-    let url = match Product::of(delivery).ok()? {
-        Product::Event(_) => None,
-        Product::Command(form) => hook(form.field("response_url")?),
-        Product::Interaction(payload) => {
-            static PATHS: LazyLock<Paths> =
-                LazyLock::new(|| Paths::known(&["/response_url", "/response_urls/0/response_url"]));
-            let found = PATHS.find(&payload).ok()?;
-            hook(&found.text("/response_url").or_else(|| found.text("/response_urls/0/response_url"))?)
-        }
-    }?;
+    let url = hook(&response_url(delivery)?)?;
     let text = escaped(&words::report(ended), LONGEST_TEXT);
     let body = json!({ "response_type": "ephemeral", "replace_original": false, "text": text });
     Some(FollowUp {
@@ -64,6 +55,27 @@ pub(super) fn later(delivery: &Delivery, ended: &Ended<'_>) -> Option<FollowUp> 
         body: body.to_string(),
         until: delivery.received_at.after(RESPONSE_LIVES),
     })
+}
+
+/// Why nothing is posted, although a `response_url` is named.
+pub(super) fn refused(delivery: &Delivery) -> Option<String> {
+    let foreign = hook(&response_url(delivery)?).is_none();
+    foreign.then(|| format!("its `response_url` is not one of Slack's ({}), and is not used", HOSTS.join(", ")))
+}
+
+/// Where the delivery says that answers are to be posted.
+fn response_url(delivery: &Delivery) -> Option<String> {
+    match Product::of(delivery).ok()? {
+        Product::Event(_) => None,
+        Product::Command(form) => form.field("response_url").map(ToOwned::to_owned),
+        Product::Interaction(payload) => {
+            static PATHS: LazyLock<Paths> =
+                LazyLock::new(|| Paths::known(&["/response_url", "/response_urls/0/response_url"]));
+            let found = PATHS.find(&payload).ok()?;
+            let url = found.text("/response_url").or_else(|| found.text("/response_urls/0/response_url"))?;
+            Some(url.into_owned())
+        }
+    }
 }
 
 fn wants_options(payload: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use doorbell_client::RunQuery;
+use doorbell_client::{Client, RunQuery};
 
 use super::{Finding, Running, Subject, fail, ok, some, warn};
 use crate::gateway::{STATE_FOLDER, address_file};
@@ -37,10 +37,21 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
         let advice = "stop the gateway, remove .doorbell/key and start it again: it makes a new key";
         findings.push(fail(CHECK, format!("does not take the project's key: {error}"), advice));
     }
+    findings.extend(check_agents(client).await);
     if findings.is_empty() {
         findings.push(ok(CHECK, format!("runs and can store ({}, pid {})", address.url, address.pid)));
     }
     findings
+}
+
+/// Agents whose URLs fail all the time, so that their runs wait.
+async fn check_agents(client: &Client) -> Vec<Finding> {
+    // Why the gateway does not answer is said already.
+    let Ok(list) = client.agents().await else { return Vec::new() };
+    let open = list.agents.into_iter().filter_map(|agent| Some((agent.name, agent.breaker?)));
+    let advice =
+        "look at what answers at its `url`, and at `doorbell runs --agent NAME`; its runs wait, and use up no tries";
+    open.map(|(name, why)| warn("agents", format!("the URL of `{name}` {why}"), advice)).collect()
 }
 
 /// Processes of runs that are not running.

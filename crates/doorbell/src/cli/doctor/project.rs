@@ -74,10 +74,12 @@ pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
         let agents = config.notifications.iter().map(|notification| &notification.receiver);
         agents.into_iter().any(|receiver| matches!(receiver, Receiver::Agent(agent) if agent == name))
     };
-    let mut idle = names(|agent| agent.triggers.is_empty());
-    idle.retain(|name| !told(name));
+    let called = |name: &String| config.agents.values().any(|agent| agent.may_call.contains(name));
+    let mut idle = names(|agent| agent.triggers.is_empty() && agent.schedules.is_empty());
+    idle.retain(|name| !told(name) && !called(name));
     if !idle.is_empty() {
-        findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), "give them [[webhooks]] with a source"));
+        let advice = "give them [[webhooks]] with a source, or a schedule";
+        findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), advice));
     }
     if findings.is_empty() {
         findings.push(ok(CHECK, format!("each of the {} can be started", config.agents.len())));

@@ -137,8 +137,15 @@ mod tests {
             let (delivery_id, event) = (text("evt_1"), text("github.push"));
             Answer::Receipt(Receipt { received: true, delivery_id, event, runs: vec![], duplicate, deliveries: vec![] })
         };
-        let problem =
-            |status| Answer::Problem(Problem { status, code: text("code"), title: text("t"), detail: text("d") });
+        let problem = |status| {
+            Answer::Problem(Problem {
+                status,
+                code: text("code"),
+                title: text("t"),
+                detail: text("d"),
+                errors: Vec::new(),
+            })
+        };
         let mut volley = Volley::default();
         for answer in [
             sent(200, receipt(false)),

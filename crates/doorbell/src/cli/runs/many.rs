@@ -35,7 +35,7 @@ impl Verb {
     }
 }
 
-pub(super) async fn change(context: &Context, verb: Verb, which: Which) -> anyhow::Result<()> {
+pub(super) async fn change(context: &Context, verb: Verb, which: Which, cause: Option<String>) -> anyhow::Result<()> {
     let client = context.client()?;
     if !which.ids.is_empty() {
         for id in &which.ids {
@@ -44,16 +44,15 @@ pub(super) async fn change(context: &Context, verb: Verb, which: Which) -> anyho
         return Ok(());
     }
     let Which { agent, state, dead_letter, with_key: key, event, dry_run, .. } = which;
-    let wish = ManyRuns { agent, state, key, event, dead_letter, dry_run };
+    let mut wish = ManyRuns { agent, state, key, event, dead_letter, cause, dry_run, cursor: None };
     let mut all = client.change_runs(verb.as_str(), &wish).await?;
-    // What could not be changed is found again, so as soon as nothing more was, there is nothing left to ask for.
-    let mut last = all.done;
-    while all.more && last > 0 && !dry_run {
+    while let Some(cursor) = all.next_cursor.take() {
+        wish.cursor = Some(cursor);
         let next = client.change_runs(verb.as_str(), &wish).await?;
-        last = next.done;
-        all.matched += next.done;
+        all.matched += next.matched;
         all.done += next.done;
-        all.more = next.more;
+        all.refused.extend(next.refused);
+        (all.more, all.next_cursor) = (next.more, next.next_cursor);
     }
     tell(context, verb, &all, dry_run)
 }

@@ -182,6 +182,19 @@ fn credentials_of_a_runtime_become_variables() {
 }
 
 #[test]
+fn calls_of_an_agent_that_no_file_has_are_warned_of() {
+    let config = agent(&format!("may_call = [\"fixer\"]\n{AGENT}")).load().unwrap();
+    assert_eq!(
+        config.warnings,
+        [
+            "agents/triage/config.toml:1: there is no folder agents/fixer: calls of it are answered with 404 unless it is \
+          declared through the API"
+        ]
+    );
+    assert_eq!(config.agents["triage"].may_call, ["fixer"]);
+}
+
+#[test]
 fn repositories_that_can_never_match_are_warned_of() {
     let text =
         AGENT.replace("[runtime]", "repos = [\"*\", \"acme/*\", \"**\", \"app\"]\nbranches = [\"*\"]\n[runtime]");

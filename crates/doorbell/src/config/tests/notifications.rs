@@ -57,7 +57,6 @@ fn what_is_wrong_says_what_to_do() {
         ("to = { url = \"ftp://a.example\", credential = \"ops\" }", "not a URL"),
         ("to = { agent = \"ops\" }\non = [\"dead_leter\"]", "did you mean \"dead_letter\"?"),
         ("to = { agent = \"ops\" }\non = []", "an empty list tells nothing"),
-        ("to = { agent = \"ops\" }\non = [\"breaker\"]", "`breaker` is not supported yet"),
         ("to = { agent = \"ops\" }\nsources = [\"acme\"]", "there is no source `acme`"),
         ("to = { agent = \"ops\" }\nagents = [\"triag\"]", "did you mean `triage`?"),
         ("to = { agent = \"ops\" }\nevery = \"10ms\"", "too short"),

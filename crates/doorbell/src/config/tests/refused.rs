@@ -73,6 +73,13 @@ fn limits_are_rates_or_off() {
 }
 
 #[test]
+fn an_agent_that_may_call_itself_is_refused_where_it_says_so() {
+    let problems = agent(&format!("may_call = [\"fixer\", \"triage\"]\n{AGENT}")).problems();
+    assert!(problems.contains("`triage` cannot call itself"), "{problems}");
+    assert!(problems.contains("config.toml:1:22"), "{problems}");
+}
+
+#[test]
 fn flow_control_that_cannot_be_is_refused_with_an_example() {
     for (line, message) in [
         ("when_busy = \"wait\"", "expected \"queue\" or \"skip\" or \"replace\" or \"attach\", found \"wait\""),

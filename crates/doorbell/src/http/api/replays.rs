@@ -1,12 +1,12 @@
 //! Stored events that are carried out once more.
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use doorbell_client::api;
 use http::StatusCode;
 
+use super::object::{Object, Wish};
 use super::starts::read_wish;
 use super::{Answer, Named, read_json};
 use crate::http::Shared;
@@ -19,7 +19,7 @@ pub(in crate::http) async fn replay_event(
     State(shared): State<Shared>,
     By(caller): By,
     Named(id): Named,
-    body: Result<Json<api::ReplayWish>, JsonRejection>,
+    body: Wish<api::ReplayWish>,
 ) -> Answer<api::Replayed> {
     let wish = read_wish(body)?;
     Ok(Json(ops::replays::one(&shared.app, &shared.dispatcher, &caller, &id, wish).await?))
@@ -28,9 +28,9 @@ pub(in crate::http) async fn replay_event(
 pub(in crate::http) async fn replay_events(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::NewReplay>, JsonRejection>,
+    body: Wish<api::NewReplay>,
 ) -> Result<Response, Failure> {
-    let wish = read_json(body)?;
+    let Object(wish) = read_json(body)?;
     if wish.dry_run {
         return Ok(Json(ops::replays::preview(&shared.app, &caller, &wish).await?).into_response());
     }

@@ -1,12 +1,14 @@
-//! Agents started by hand, paused and resumed.
+//! Agents started by hand, paused and resumed; sources paused and resumed.
 
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use doorbell_client::api;
 use http::{HeaderMap, StatusCode};
 
-use super::{Answer, Named, read_json};
+use super::object::{Object, Wish};
+use super::{Answer, Named, read_json, read_query};
+use crate::app::Paused;
 use crate::http::Shared;
 use crate::http::audit::Target;
 use crate::http::auth::By;
@@ -15,10 +17,10 @@ use crate::ops;
 use crate::ops::bulk::Verb;
 
 /// What is asked for; nothing, if nothing is said.
-pub(super) fn read_wish<T: Default>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
+pub(super) fn read_wish<T: Default>(json: Wish<T>) -> Result<T, Failure> {
     match json {
         Err(JsonRejection::MissingJsonContentType(_)) => Ok(T::default()),
-        json => read_json(json),
+        json => read_json(json).map(|Object(wish)| wish),
     }
 }
 
@@ -27,7 +29,7 @@ pub(in crate::http) async fn run_agent(
     By(caller): By,
     Named(agent): Named,
     headers: HeaderMap,
-    body: Result<Json<api::NewRun>, JsonRejection>,
+    body: Wish<api::NewRun>,
 ) -> Result<(StatusCode, Extension<Target>, Json<api::StartedRun>), Failure> {
     let wish = read_wish(body)?;
     let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
@@ -40,45 +42,73 @@ pub(in crate::http) async fn pause_agent(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Result<Json<api::NewPause>, JsonRejection>,
+    body: Wish<api::NewPause>,
 ) -> Answer<api::Pause> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::pause(&shared.app, &shared.dispatcher, &caller, Some(&agent), wish).await?))
+    Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Agent(agent), wish).await?))
 }
 
 pub(in crate::http) async fn resume_agent(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Result<Json<api::NewResume>, JsonRejection>,
+    body: Wish<api::NewResume>,
 ) -> Answer<api::Resumed> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::resume(&shared.app, &shared.dispatcher, &caller, Some(&agent), wish).await?))
+    Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Agent(agent), wish).await?))
+}
+
+pub(in crate::http) async fn pause_source(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(source): Named,
+    body: Wish<api::NewPause>,
+) -> Answer<api::Pause> {
+    let wish = read_wish(body)?;
+    Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Source(source), wish).await?))
+}
+
+pub(in crate::http) async fn resume_source(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(source): Named,
+    body: Wish<api::NewResume>,
+) -> Answer<api::Resumed> {
+    let wish = read_wish(body)?;
+    Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Source(source), wish).await?))
 }
 
 pub(in crate::http) async fn pause_all(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::NewPause>, JsonRejection>,
+    body: Wish<api::NewPause>,
 ) -> Answer<api::Pause> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::pause(&shared.app, &shared.dispatcher, &caller, None, wish).await?))
+    Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
 }
 
 pub(in crate::http) async fn resume_all(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::NewResume>, JsonRejection>,
+    body: Wish<api::NewResume>,
 ) -> Answer<api::Resumed> {
     let wish = read_wish(body)?;
-    Ok(Json(ops::starts::resume(&shared.app, &shared.dispatcher, &caller, None, wish).await?))
+    Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
+}
+
+pub(in crate::http) async fn list_dead_letters(
+    State(shared): State<Shared>,
+    By(caller): By,
+    query: Result<Query<ops::dead_letters::Query>, QueryRejection>,
+) -> Answer<api::DeadLetterGroups> {
+    Ok(Json(ops::dead_letters::list(&shared.app, &caller, read_query(query)?).await?))
 }
 
 async fn change_runs(shared: Shared, By(caller): By, verb: Verb, body: Many) -> Answer<api::ManyDone> {
     Ok(Json(ops::bulk::act(&shared.app, &shared.dispatcher, &caller, verb, read_wish(body)?).await?))
 }
 
-type Many = Result<Json<api::ManyRuns>, JsonRejection>;
+type Many = Wish<api::ManyRuns>;
 
 pub(in crate::http) async fn cancel_runs(State(shared): State<Shared>, by: By, body: Many) -> Answer<api::ManyDone> {
     change_runs(shared, by, Verb::Cancel, body).await

@@ -16,8 +16,9 @@ use crate::app::{App, Caller};
 use crate::clock;
 use crate::conditions;
 use crate::dispatch::Dispatcher;
+use crate::ops::events::{self, newest};
 use crate::ops::triggers::{LINE, LONGEST_SCAN, MOST_SCANNED, facts_of};
-use crate::ops::{Error, parse_time, require_owner, starts};
+use crate::ops::{Error, parse_time, pauses, require_owner};
 use crate::store::{Admission, EventQuery, Notes, OutcomeKind, StoredEvent};
 
 /// How the keys of replays begin among the notes.
@@ -28,6 +29,8 @@ const KEPT: usize = 50;
 const STEP: usize = 100;
 /// How often progress is kept; whatever was done since is found done when it is tried again.
 const KEEP_EVERY: Duration = Duration::from_millis(500);
+/// How long whoever ends a replay waits until that is kept.
+const LONGEST_END: Duration = Duration::from_secs(10);
 /// The pause after the store failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -46,12 +49,12 @@ struct Job {
 /// # Errors
 /// If the filter says nothing or cannot be understood, or the caller is no owner.
 pub async fn preview(app: &App, caller: &Caller, wish: &api::NewReplay) -> Result<api::ReplayPreview, Error> {
-    let (plan, conditions) = check(app, caller, wish)?;
+    let Checked { plan, conditions, query } = check(app, caller, wish).await?;
     let last = newest(app).await?;
     let mut found = api::ReplayPreview { complete: true, ..api::ReplayPreview::default() };
     let (begun, mut cursor, mut scanned) = (Instant::now(), 0, 0);
     loop {
-        let events = page(app, &wish.filter, cursor, last).await?;
+        let events = page(app, &query, cursor, last).await?;
         let Some(end) = events.last().map(|event| event.seq) else { return Ok(found) };
         for event in &events {
             scanned += 1;
@@ -59,9 +62,18 @@ pub async fn preview(app: &App, caller: &Caller, wish: &api::NewReplay) -> Resul
                 found.complete = false;
                 return Ok(found);
             }
-            let Ok(Some((starts, _))) = decide(app, event, &plan, &conditions, &wish.filter).await else { continue };
+            let starts = match decide(app, event, &plan, &conditions, &wish.filter).await {
+                Ok(Some((starts, _))) => starts,
+                Ok(None) => continue,
+                Err(Error::Store(error @ crate::store::Error::Unavailable(_))) => return Err(error.into()),
+                Err(error) => {
+                    found.failed += 1;
+                    found.failure.get_or_insert_with(|| format!("{}: {error}", event.id));
+                    continue;
+                }
+            };
             found.events += 1;
-            for start in starts.iter().filter(|start| start.admission == Admission::Grow) {
+            for start in starts.iter().filter(|start| matches!(start.admission, Admission::Grow | Admission::Missing)) {
                 *found.agents.entry(start.agent.clone()).or_default() += 1;
             }
         }
@@ -79,9 +91,9 @@ pub async fn begin(
     caller: &Caller,
     wish: api::NewReplay,
 ) -> Result<api::Replay, Error> {
-    let (plan, _) = check(app, caller, &wish)?;
+    let Checked { plan, query, .. } = check(app, caller, &wish).await?;
     let last = newest(app).await?;
-    let of = count(app, &wish.filter, last).await?;
+    let of = app.store.count_events(EventQuery { after: Some(0), before: Some(last + 1), ..query }).await?;
     let replay = api::Replay {
         id: plan.id.to_string(),
         by: caller.name(),
@@ -145,29 +157,66 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Replay, Er
 pub async fn cancel(app: &App, caller: &Caller, id: &str) -> Result<api::Replay, Error> {
     let found = get(app, caller, id).await?;
     let parsed: ReplayId = id.parse().map_err(|_| Error::NotFound("replay"))?;
-    if found.state != "running" || !app.replays.end(parsed) {
+    if found.state != "running" {
         return Err(Error::Conflict("replay_over", format!("it is {}", found.state)));
     }
-    tracing::info!(replay = id, by = caller.name(), "replay.cancelled");
-    Ok(api::Replay { state: "cancelled".to_owned(), ..found })
+    // Whoever is told that it is cancelled must not see it go on after a crash, so that is kept before it is said.
+    let kept = tokio::time::timeout(LONGEST_END, app.replays.end(parsed)).await;
+    let now = get(app, caller, id).await?;
+    match now.state.as_str() {
+        "cancelled" => {
+            tracing::info!(replay = id, by = caller.name(), "replay.cancelled");
+            Ok(now)
+        }
+        "running" => {
+            let why = match kept {
+                Err(_) => "it is asked to end, and the store has not kept that yet: ask again",
+                Ok(_) => "the gateway closes: ask again when it is back",
+            };
+            Err(crate::store::Error::Unavailable(why.into()).into())
+        }
+        state => Err(Error::Conflict("replay_over", format!("it is {state}"))),
+    }
 }
 
-fn check(app: &App, caller: &Caller, wish: &api::NewReplay) -> Result<(Plan, Conditions), Error> {
+/// What is asked for, found to mean something.
+struct Checked {
+    plan: Plan,
+    conditions: Conditions,
+    query: EventQuery,
+}
+
+async fn check(app: &App, caller: &Caller, wish: &api::NewReplay) -> Result<Checked, Error> {
     require_owner(caller)?;
     if wish.filter == ReplayFilter::default() {
         let detail = "say which events: `source`, `event`, `outcome`, `since`, `until` or `where`";
         return Err(Error::Invalid(detail.to_owned()));
     }
     check_agents(app, wish.mode, &wish.agents)?;
-    wish.rate.as_deref().map(starts::parse_rate).transpose()?;
-    query(&wish.filter)?;
+    wish.rate.as_deref().map(pauses::parse_rate).transpose()?;
+    let query = query(&wish.filter)?;
+    check_source(app, wish.filter.source.as_deref()).await?;
     let condition = wish.filter.condition.as_deref().map(Expression::condition).transpose();
     let condition = condition.map_err(|flaw| Error::Invalid(format!("`where`: {}", flaw.message)))?;
     let plan = Plan { id: clock::new_id(), mode: wish.mode, agents: wish.agents.clone() };
-    Ok((plan, Conditions { condition, key: None }))
+    Ok(Checked { plan, conditions: Conditions { condition, key: None }, query })
+}
+
+/// Refuses a source that neither the configuration nor any stored event names.
+async fn check_source(app: &App, source: Option<&str>) -> Result<(), Error> {
+    let Some(source) = source.filter(|source| !is_own(source)) else { return Ok(()) };
+    if app.current().config.sources.contains_key(source) {
+        return Ok(());
+    }
+    let query = EventQuery { source: Some(source.to_owned()), limit: 1, ..EventQuery::default() };
+    match app.store.events(query).await?.is_empty() {
+        true => Err(Error::Invalid(format!("there is no source `{source}`, and no event is of one"))),
+        false => Ok(()),
+    }
 }
 
 fn query(filter: &ReplayFilter) -> Result<EventQuery, Error> {
+    events::check_outcome(filter.outcome.as_deref())?;
     Ok(EventQuery {
         source: filter.source.clone(),
         event: filter.event.clone(),
@@ -180,27 +229,9 @@ fn query(filter: &ReplayFilter) -> Result<EventQuery, Error> {
 }
 
 /// The next events, oldest first, up to `last`.
-async fn page(app: &App, filter: &ReplayFilter, cursor: i64, last: i64) -> Result<Vec<StoredEvent>, Error> {
-    let query = EventQuery { after: Some(cursor), ..query(filter)? };
-    let mut events = app.store.events(query).await?;
-    events.retain(|event| event.seq <= last);
-    Ok(events)
-}
-
-async fn newest(app: &App) -> Result<i64, Error> {
-    let newest = app.store.events(EventQuery { limit: 1, ..EventQuery::default() }).await?;
-    Ok(newest.first().map_or(0, |event| event.seq))
-}
-
-async fn count(app: &App, filter: &ReplayFilter, last: i64) -> Result<u64, Error> {
-    let (mut cursor, mut count) = (0, 0);
-    while count < MOST_SCANNED {
-        let events = page(app, filter, cursor, last).await?;
-        let Some(end) = events.last() else { break };
-        cursor = end.seq;
-        count += events.len();
-    }
-    Ok(count as u64)
+async fn page(app: &App, query: &EventQuery, cursor: i64, last: i64) -> Result<Vec<StoredEvent>, Error> {
+    let query = EventQuery { after: Some(cursor), before: Some(last.saturating_add(1)), ..query.clone() };
+    Ok(app.store.events(query).await?)
 }
 
 /// What the event starts, with its body; none if it is not to be replayed.
@@ -265,7 +296,6 @@ async fn carry_out(app: &App, dispatcher: &Arc<Dispatcher>, id: ReplayId, mut jo
         tracing::warn!(replay = %id, error = error.with_causes(), "replay.not_kept");
         tokio::time::sleep(RETRY).await;
     }
-    app.replays.end(id);
 }
 
 struct Work<'a> {
@@ -278,10 +308,11 @@ struct Work<'a> {
 impl Work<'_> {
     async fn go_on(&self, job: &mut Job) -> Result<(), Error> {
         let filter = job.replay.wish.filter.clone();
-        let pause = job.replay.wish.rate.as_deref().map(starts::parse_rate).transpose()?.map(pause_of);
+        let query = query(&filter)?;
+        let pause = job.replay.wish.rate.as_deref().map(pauses::parse_rate).transpose()?.map(pause_of);
         let mut kept = Instant::now();
         loop {
-            let events = page(self.app, &filter, job.cursor, job.last).await?;
+            let events = page(self.app, &query, job.cursor, job.last).await?;
             if events.is_empty() {
                 return Ok(());
             }
@@ -290,11 +321,12 @@ impl Work<'_> {
                 let started = self.replay(&event, &filter, job).await?;
                 job.cursor = event.seq;
                 job.replay.looked_at += 1;
-                if kept.elapsed() > KEEP_EVERY {
+                let pause = pause.filter(|_| started);
+                if kept.elapsed() > KEEP_EVERY || pause.is_some_and(|pause| pause > KEEP_EVERY) {
                     keep(self.app, job).await?;
                     kept = Instant::now();
                 }
-                if let Some(pause) = pause.filter(|_| started) {
+                if let Some(pause) = pause {
                     tokio::time::sleep(pause.saturating_sub(began.elapsed())).await;
                 }
             }
@@ -319,9 +351,13 @@ impl Work<'_> {
             return Ok(false);
         };
         job.replay.replayed += 1;
-        let started = accepted.outcomes.iter().filter(|outcome| outcome.kind == OutcomeKind::Started);
-        job.replay.started += started.count() as u64;
-        Ok(!accepted.queued.is_empty())
+        job.replay.started += match accepted.duplicate {
+            // It was stored before the gateway was killed, and nobody counted it.
+            true => accepted.outcomes.iter().filter(|outcome| outcome.kind == OutcomeKind::Started).count(),
+            false => accepted.decided.iter().filter(|(_, kind)| *kind == OutcomeKind::Started).count(),
+        } as u64;
+        // What gathers or is held is work, too, and must not come all at once.
+        Ok(accepted.decided.iter().any(|(_, kind)| matches!(kind, OutcomeKind::Started | OutcomeKind::Absorbed)))
     }
 }
 

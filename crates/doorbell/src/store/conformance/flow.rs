@@ -3,7 +3,7 @@
 use doorbell_core::flow::{Flow, MOST_ABSORBED, WhenBusy};
 
 use super::*;
-use crate::store::Replay;
+use crate::store::{Replay, Retry};
 
 every_store_keeps! {
     one_run_of_a_key_runs_at_a_time_and_the_next_one_when_it_is_over,
@@ -16,7 +16,10 @@ every_store_keeps! {
     a_replaced_run_that_is_lost_is_not_started_again,
     an_older_event_that_comes_again_never_replaces_newer_work,
     a_replayed_event_waits_for_its_turn_and_ends_nothing,
+    a_replay_of_an_older_event_leaves_newer_work_that_waits_for_its_retry_alone,
     a_run_that_is_tried_again_is_in_its_lane_again,
+    the_empty_key_is_not_the_lane_of_triggers_without_a_key,
+    runs_outside_triggers_have_their_turn_beside_a_backlog_of_one_key,
     a_run_that_a_person_cancelled_is_cancelled_by_that_person_though_it_is_replaced,
     an_event_is_attached_to_the_queued_run_of_its_key,
     a_run_that_started_takes_nothing_in,
@@ -25,7 +28,7 @@ every_store_keeps! {
     a_key_goes_on_when_its_run_is_cancelled_or_dropped,
     noisy_keys_do_not_starve_others,
     an_agent_without_flow_control_is_served_in_order,
-    what_waited_before_there_was_flow_control_is_taken_first,
+    what_waited_before_there_was_flow_control_is_taken_first_and_what_comes_after_has_its_turn,
 }
 
 pub(super) fn busy(when_busy: WhenBusy) -> Flow {
@@ -176,6 +179,51 @@ async fn a_replayed_event_waits_for_its_turn_and_ends_nothing(store: Arc<dyn Sto
     );
 }
 
+async fn a_replay_of_an_older_event_leaves_newer_work_that_waits_for_its_retry_alone(store: Arc<dyn Store>) {
+    let flow = busy(WhenBusy::Replace);
+    for key in ["a", ""] {
+        let n = if key.is_empty() { 10 } else { 1 };
+        accept(&*store, keyed(key, n, flow)).await;
+        take(&*store, 1).await;
+        end(&*store, n, 1, State::Succeeded).await;
+        accept(&*store, keyed(key, n + 1, flow)).await;
+        take(&*store, 1).await;
+        end(&*store, n + 1, 1, State::Waiting).await;
+        let replay = Some(Replay { id: doorbell_core::id::ReplayId::new(at(0), [7; 10]), of: event_id(n) });
+        accept(&*store, NewEvent { replay, ..keyed(key, n + 2, flow) }).await;
+        assert_eq!(take(&*store, 1).await, [n + 2], "what is replayed is carried out");
+        end(&*store, n + 2, 1, State::Succeeded).await;
+        store.release_due(at(300)).await.unwrap();
+        assert_eq!(take(&*store, 1).await, [n + 1]);
+        end(&*store, n + 1, 1, State::Failed).await;
+        assert_eq!(store.retry(run_id(n + 1), "ann".to_owned()).await.unwrap(), Retry::Queued("triage".to_owned()));
+        assert_eq!(take(&*store, 1).await, [n + 1]);
+        end(&*store, n + 1, 1, State::Succeeded).await;
+    }
+}
+
+async fn the_empty_key_is_not_the_lane_of_triggers_without_a_key(store: Arc<dyn Store>) {
+    let flow = busy(WhenBusy::Queue);
+    accept(&*store, keyed("", 1, flow)).await;
+    for (n, key) in [(2, ""), (3, "\u{1}"), (4, "\u{1}-"), (5, "")] {
+        let mut event = keyed("x", n, flow);
+        event.starts[0].key = Some(key.to_owned());
+        accept(&*store, event).await;
+    }
+    accept(&*store, keyed("", 6, Flow::default())).await;
+    assert_eq!(take(&*store, 9).await, [1, 2, 3, 4, 6]);
+}
+
+async fn runs_outside_triggers_have_their_turn_beside_a_backlog_of_one_key(store: Arc<dyn Store>) {
+    let backlog = (1..=1010).map(|n| store.accept(vec![keyed("slow", n, busy(WhenBusy::Queue))]));
+    assert!(futures_util::future::join_all(backlog).await.into_iter().all(|answer| answer.is_ok()));
+    assert_eq!(take(&*store, 1).await, [1]);
+    accept(&*store, starting("triage", 2001)).await;
+    accept(&*store, keyed("", 2002, Flow::default())).await;
+    accept(&*store, keyed("urgent", 2003, Flow { priority: 5, ..Flow::default() })).await;
+    assert_eq!(take(&*store, 5).await, [2003, 2001, 2002], "they have priority 0");
+}
+
 async fn a_run_that_is_tried_again_is_in_its_lane_again(store: Arc<dyn Store>) {
     for n in 1..=2 {
         accept(&*store, keyed("a", n, busy(WhenBusy::Queue))).await;
@@ -288,11 +336,13 @@ async fn an_agent_without_flow_control_is_served_in_order(store: Arc<dyn Store>)
     assert_eq!(take(&*store, 2).await, [3]);
 }
 
-async fn what_waited_before_there_was_flow_control_is_taken_first(store: Arc<dyn Store>) {
+async fn what_waited_before_there_was_flow_control_is_taken_first_and_what_comes_after_has_its_turn(
+    store: Arc<dyn Store>,
+) {
     accept(&*store, starting("triage", 1)).await;
     for n in 2..=4 {
         accept(&*store, keyed("a", n, busy(WhenBusy::Queue))).await;
     }
     accept(&*store, starting("triage", 5)).await;
-    assert_eq!(take(&*store, 4).await, [1, 5, 2]);
+    assert_eq!(take(&*store, 4).await, [1, 2, 5]);
 }

@@ -11,7 +11,9 @@ use crate::store::{Forgetting, Released};
 every_store_keeps! {
     a_burst_is_one_run_that_waits_until_it_is_quiet,
     a_burst_waits_no_longer_than_it_may,
+    a_burst_of_a_time_when_the_clock_was_ahead_is_over_when_it_is_right_again,
     the_newest_event_is_the_runs_own_and_the_others_are_absorbed,
+    a_burst_that_two_sources_bring_has_each_delivery_once_and_counts_it_so,
     bursts_of_different_keys_do_not_meet,
     what_comes_after_a_burst_begins_another_one,
     a_redelivery_within_a_burst_is_absorbed_and_does_not_become_the_newest,
@@ -40,6 +42,15 @@ async fn a_burst_is_one_run_that_waits_until_it_is_quiet(store: Arc<dyn Store>) 
     assert_eq!(take(&*store, 5).await, [1]);
 }
 
+async fn a_burst_of_a_time_when_the_clock_was_ahead_is_over_when_it_is_right_again(store: Arc<dyn Store>) {
+    accept(&*store, keyed("a", 500, gathering())).await;
+    accept(&*store, keyed("b", 10, gathering())).await;
+    assert_eq!(store.end_waits(at(70), at(10)).await.unwrap(), 1, "the other waits as long as it should");
+    store.release_due(at(10)).await.unwrap();
+    assert_eq!(take(&*store, 5).await, [500]);
+    assert_eq!(run(&*store, 10).await.due, Some(at(40)));
+}
+
 async fn a_burst_waits_no_longer_than_it_may(store: Arc<dyn Store>) {
     for n in [1, 20, 40, 55] {
         accept(&*store, keyed("a", n, gathering())).await;
@@ -64,6 +75,17 @@ async fn the_newest_event_is_the_runs_own_and_the_others_are_absorbed(store: Arc
     assert_eq!(run(&*store, 1).await.event, event_id(3));
     let with: Vec<EventId> = store.companions(run_id(1)).await.unwrap().iter().map(|event| event.id).collect();
     assert_eq!(with, [event_id(1), event_id(2)]);
+}
+
+async fn a_burst_that_two_sources_bring_has_each_delivery_once_and_counts_it_so(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        let twin = NewEvent { source: "twin".to_owned(), ..keyed("a", n + 10, gathering()) };
+        let both = vec![keyed("a", n, gathering()), twin];
+        assert!(matches!(store.accept(both).await.unwrap(), Acceptance::Stored(stored) if stored.len() == 2));
+    }
+    let with = store.companions(run_id(1)).await.unwrap();
+    assert_eq!((with.len() as u64, run(&*store, 1).await.absorbed), (2, 2));
+    assert!(with.iter().all(|event| event.source != "twin"));
 }
 
 async fn bursts_of_different_keys_do_not_meet(store: Arc<dyn Store>) {

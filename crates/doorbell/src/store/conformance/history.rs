@@ -370,7 +370,8 @@ async fn a_held_run_is_released(store: Arc<dyn Store>) {
         assert_eq!(store.release(run_id(n), at(220)).await.unwrap(), Release::Released("gone".to_owned()));
     }
     let waiting = run(&*store, 1).await;
-    assert_eq!((waiting.state, waiting.due, waiting.reason), (State::Waiting, Some(at(300)), None));
+    let expected = (State::Waiting, Some(at(300)), Some("exit 1".to_owned()));
+    assert_eq!((waiting.state, waiting.due, waiting.reason), expected);
     assert_eq!(state(&*store, 2).await, State::Queued);
     assert_eq!(store.release(run_id(2), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
     assert_eq!(store.release(run_id(9), at(220)).await.unwrap(), Release::Unknown);

@@ -1,7 +1,7 @@
 //! Queues: their bounds, what is due, and agents that come and go.
 
 use super::*;
-use crate::store::Released;
+use crate::store::{Released, Whose};
 
 every_store_keeps! {
     a_queue_that_grows_takes_everything,
@@ -17,6 +17,7 @@ every_store_keeps! {
     room_that_a_cancel_made_is_used,
     waiting_runs_are_queued_when_they_are_due,
     many_due_runs_are_all_queued,
+    a_wait_that_began_while_the_clock_was_ahead_ends_when_it_is_right_again,
     runs_of_an_agent_that_is_gone_are_held_until_it_is_back,
     what_waits_for_a_time_goes_on_waiting_when_its_agent_is_back,
     runs_of_a_paused_agent_are_held_and_go_on_all_at_once_or_little_by_little,
@@ -151,6 +152,17 @@ async fn waiting_runs_are_queued_when_they_are_due(store: Arc<dyn Store>) {
     assert_eq!((claimed.id, claimed.attempt, claimed.due), (run_id(1), 2, None));
 }
 
+async fn a_wait_that_began_while_the_clock_was_ahead_ends_when_it_is_right_again(store: Arc<dyn Store>) {
+    waiting(&*store, "triage", 1).await;
+    // Its last try ended at second 200, so at 199 and before the clock was wrong then, or is now.
+    assert_eq!(store.end_waits(at(200), at(200)).await.unwrap(), 0);
+    assert_eq!(run(&*store, 1).await.due, Some(at(300)));
+    assert_eq!(store.end_waits(at(199), at(150)).await.unwrap(), 1);
+    assert_eq!(store.end_waits(at(199), at(150)).await.unwrap(), 0);
+    let due = store.release_due(at(150)).await.unwrap();
+    assert_eq!(due, Released { agents: vec!["triage".to_owned()], next: None });
+}
+
 async fn many_due_runs_are_all_queued(store: Arc<dyn Store>) {
     const MANY: u32 = 1203;
     let events = (1..=MANY).map(|n| store.accept(vec![starting(if n % 2 == 0 { "even" } else { "odd" }, n)]));
@@ -204,10 +216,11 @@ async fn runs_of_a_paused_agent_are_held_and_go_on_all_at_once_or_little_by_litt
     let held = run(&*store, 1).await;
     assert_eq!((held.state, held.reason.as_deref()), (State::Held, Some("paused by ann: deploying")));
     store.settle_agents(standing(Standing::Resuming), at(11)).await.unwrap();
+    let whose = Whose::Agent("triage".to_owned());
     assert_eq!(state(&*store, 1).await, State::Held);
-    assert_eq!(store.give_back("triage".to_owned(), 2, at(12)).await.unwrap(), 2);
+    assert_eq!(store.give_back(whose.clone(), 2, at(12)).await.unwrap().moved, 2);
     assert_eq!((state(&*store, 2).await, state(&*store, 3).await), (State::Queued, State::Held));
     store.settle_agents(standing(Standing::Active), at(13)).await.unwrap();
     assert_eq!((state(&*store, 3).await, state(&*store, 5).await), (State::Queued, State::Queued));
-    assert_eq!(store.give_back("triage".to_owned(), 2, at(14)).await.unwrap(), 0);
+    assert_eq!(store.give_back(whose, 2, at(14)).await.unwrap().moved, 0);
 }

@@ -13,6 +13,7 @@ every_store_keeps! {
     a_finished_run_has_its_end_and_its_result,
     a_run_that_is_tried_again_keeps_its_place,
     a_stale_lease_moves_nothing,
+    who_may_be_taken_for_dead_ends_nothing_and_extends_nothing_once_its_lease_has_ended,
     a_lease_holds_until_it_is_extended_to,
     a_lease_is_never_shortened,
     a_run_that_is_handed_over_is_still_running_for_whoever_has_its_lease,
@@ -43,6 +44,7 @@ async fn a_claim_takes_the_oldest_and_opens_an_attempt(store: Arc<dyn Store>) {
         reason: None,
         exit_code: None,
         worker: None,
+        resumed: None,
     };
     assert_eq!(attempts, [open]);
 }
@@ -60,7 +62,7 @@ async fn a_claim_takes_no_more_than_it_has_leases_for(store: Arc<dyn Store>) {
 async fn a_lease_is_never_shortened(store: Arc<dyn Store>) {
     accept(&*store, starting("triage", 1)).await;
     claim(&*store, "triage", &[lease(1)]).await;
-    assert!(store.extend(vec![(run_id(1), lease(1))], at(200)).await.unwrap().is_empty());
+    assert!(store.extend(vec![(run_id(1), lease(1))], at(200), None).await.unwrap().is_empty());
     assert_eq!(store.running_run(run_id(1)).await.unwrap().unwrap().until, at(600));
 }
 
@@ -162,21 +164,35 @@ async fn a_stale_lease_moves_nothing(store: Arc<dyn Store>) {
     assert!(!store.finish(finish(run_id(1), lease(9), State::Succeeded)).await.unwrap());
     assert!(!store.mark_process(run_id(1), lease(9), process.clone()).await.unwrap());
     let both = vec![(run_id(1), lease(9)), (run_id(5), lease(1))];
-    assert_eq!(store.extend(both, at(900)).await.unwrap(), [run_id(1), run_id(5)]);
+    assert_eq!(store.extend(both, at(900), None).await.unwrap(), [run_id(1), run_id(5)]);
     let running = store.running().await.unwrap().remove(0);
     assert_eq!((running.lease, running.until, running.process), (lease(1), at(600), None));
     // The lease ends with the attempt.
     assert!(store.finish(finish(run_id(1), lease(1), State::Succeeded)).await.unwrap());
     assert!(!store.finish(finish(run_id(1), lease(1), State::Failed)).await.unwrap());
     assert!(!store.mark_process(run_id(1), lease(1), process).await.unwrap());
-    assert_eq!(store.extend(vec![(run_id(1), lease(1))], at(900)).await.unwrap(), [run_id(1)]);
+    assert_eq!(store.extend(vec![(run_id(1), lease(1))], at(900), None).await.unwrap(), [run_id(1)]);
     assert_eq!(state(&*store, 1).await, State::Succeeded);
+}
+
+async fn who_may_be_taken_for_dead_ends_nothing_and_extends_nothing_once_its_lease_has_ended(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    claim(&*store, "triage", &[lease(1)]).await;
+    let until = store.running().await.unwrap()[0].until;
+    let late = until.after(Duration::from_millis(1));
+    let ours = || vec![(run_id(1), lease(1))];
+    assert!(store.extend(ours(), until, Some(until)).await.unwrap().is_empty(), "it holds until then");
+    assert_eq!(store.extend(ours(), at(9000), Some(late)).await.unwrap(), [run_id(1)]);
+    let end = |at, in_time| Finish { at, in_time, ..finish(run_id(1), lease(1), State::Succeeded) };
+    assert!(!store.finish(end(late, true)).await.unwrap());
+    assert_eq!(state(&*store, 1).await, State::Running);
+    assert!(store.finish(end(late, false)).await.unwrap(), "whoever moves it on is not late");
 }
 
 async fn a_lease_holds_until_it_is_extended_to(store: Arc<dyn Store>) {
     accept(&*store, starting("triage", 1)).await;
     claim(&*store, "triage", &[lease(1)]).await;
-    assert!(store.extend(vec![(run_id(1), lease(1))], at(900)).await.unwrap().is_empty());
+    assert!(store.extend(vec![(run_id(1), lease(1))], at(900), None).await.unwrap().is_empty());
     assert_eq!(store.running().await.unwrap()[0].until, at(900));
 }
 

@@ -2,26 +2,30 @@
 
 use std::collections::HashMap;
 
-use doorbell_core::flow::Move;
+use doorbell_core::flow::{Flow, Move};
 use doorbell_core::id::{EventId, RunId};
-use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body::PackedBody;
 use super::fault::{Fault, Outcome};
 use super::flow::{self, Arrival, Known};
-use super::rows::{self, DROPPED, QUEUED, change, delivery_digest, kind_number, value};
+use super::places;
+use super::replayed;
+use super::rows::{self, HELD, QUEUED, change, kind_number, value};
+use super::turns;
 use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Effects, NewEvent, OutcomeKind, Start};
 
-/// Runs that one accept drops at most: a bound that was lowered is reached over several.
-const MOST_DROPPED: u64 = 256;
+mod events;
 
 /// An event, its headers and body taken out and packed.
 pub(super) type Packed = (NewEvent, PackedBody);
 
 /// Stores a delivery, or nothing of it if every agent it would start refuses.
 pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptance> {
+    if replayed::is_served(work.sql, events)? {
+        return Ok(Acceptance::Stored(Vec::new()));
+    }
     // Whether an agent would newly be started shows only once the keys are claimed, so a refusal has to take that back.
     // Few deliveries can be refused, and only they pay for the savepoint.
     if !can_be_refused(work, events)? {
@@ -39,25 +43,16 @@ pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptan
 }
 
 fn can_be_refused(work: &mut Work<'_>, events: &[Packed]) -> Outcome<bool> {
-    for start in events.iter().flat_map(|(event, _)| &event.starts) {
+    // What is held needs no place in a queue.
+    let queueing = events.iter().filter(|(event, _)| event.paused.is_none());
+    for start in queueing.flat_map(|(event, _)| &event.starts) {
         if let Admission::Reject(most) = start.admission
-            && fresh(work, &start.agent)? >= most
+            && places::taken(work, &start.agent)? >= most
         {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-/// Queued runs of an agent that never started.
-fn fresh(work: &mut Work<'_>, agent: &str) -> Outcome<u64> {
-    if let Some(count) = work.memory.fresh.get(agent) {
-        return Ok(*count);
-    }
-    let statement = "SELECT count(*) FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0";
-    let count = value(work.sql, statement, params![agent, QUEUED])?.unwrap_or(0);
-    work.memory.fresh.insert(agent.to_owned(), count);
-    Ok(count)
 }
 
 /// A run that has the delivery for an agent.
@@ -97,10 +92,15 @@ impl<'a> Delivery<'a> {
         if events.len() > 1 {
             delivery.find_taken(work.sql, events, &placed, &parts)?;
         }
-        for (((event, _), placed), part) in events.iter().zip(placed).zip(parts) {
-            let accepted = delivery.act(work, event, placed, part)?;
-            delivery.accepted.push(accepted);
+        // A source that is paused must not keep what another one starts for the same delivery.
+        let mut order: Vec<_> = events.iter().zip(placed).zip(parts).enumerate().collect();
+        order.sort_by_key(|(_, (((event, _), _), _))| event.paused.is_some());
+        let mut accepted = Vec::with_capacity(order.len());
+        for (at, (((event, _), placed), part)) in order {
+            accepted.push((at, delivery.act(work, event, placed, part)?));
         }
+        accepted.sort_by_key(|(at, _)| *at);
+        delivery.accepted = accepted.into_iter().map(|(_, accepted)| accepted).collect();
         Ok(delivery)
     }
 
@@ -142,7 +142,15 @@ impl<'a> Delivery<'a> {
             if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
-            let decided = self.decide(work, Place { seq, event, start, duplicate }, part)?;
+            if replayed::has_run(work.sql, event, start)? {
+                continue;
+            }
+            let in_lanes = || turns::has_lanes(work.sql, &start.agent);
+            let flow = match &start.flow {
+                None => in_lanes()?.then_some(NO_FLOW),
+                flow => flow.as_ref(),
+            };
+            let decided = self.decide(work, Place { seq, event, start, duplicate, flow }, part)?;
             if !decided.record(work.sql)? {
                 continue;
             }
@@ -150,9 +158,14 @@ impl<'a> Delivery<'a> {
                 self.taken.insert((part, &start.agent), run);
                 self.started += 1;
                 decided.carry_out(work, run, &mut effects)?;
-                if matches!(decided.next, Move::Queue) {
-                    dropped_itself |= make_room(work, start, id, event.received_at, &mut dropped)?;
-                    queued.push(start.agent.clone());
+                replayed::claim(work.sql, event, start, (run.seq, run.id))?;
+                if matches!(decided.next, Move::Queue | Move::Gather { .. }) {
+                    dropped_itself |= places::make_room(work, start, run.seq, id, event.received_at, &mut dropped)?;
+                }
+                match decided.next {
+                    Move::Queue => queued.push(start.agent.clone()),
+                    Move::Pause(_) if decided.place.held().is_some() => effects.held.push(start.agent.clone()),
+                    _ => {}
                 }
             }
             if let Some(before) = before {
@@ -179,23 +192,34 @@ impl<'a> Delivery<'a> {
         match &start.admission {
             Admission::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason.clone()),
             Admission::FilterError(reason) => return nothing(OutcomeKind::FilterError, None, reason.clone()),
-            Admission::Grow | Admission::DropOldest(_) | Admission::Reject(_) => {}
+            Admission::Grow
+            | Admission::Missing
+            | Admission::DropOldest(_)
+            | Admission::Reject(_)
+            | Admission::Hold(_) => {}
         }
         if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
-            let reason = "another source took the same delivery".to_owned();
+            let reason = flow::SAME_DELIVERY.to_owned();
             return nothing(OutcomeKind::Absorbed, Some(*run), reason);
         }
         let next = match place.arrival() {
             Some(arrival) => flow::decide(work.sql, arrival)?,
-            None => Move::Queue,
+            None => match place.event.paused.as_deref().or(place.held()) {
+                Some(reason) => Move::Pause(reason.to_owned()),
+                None => Move::Queue,
+            },
         };
+        let mut held = None;
         match next {
             Move::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason),
             Move::Absorb(into) => return Ok(Decided::absorbed(place, into)),
+            Move::Pause(ref reason) => held = Some(format!("its run is held: {reason}")),
+            Move::Behind(before) => held = Some(format!("its run is held, as {before} is, which goes on before it")),
             Move::Queue | Move::Gather { .. } | Move::Hold(_) => {}
         }
         if let Admission::Reject(most) = start.admission
-            && fresh(work, &start.agent)? >= most
+            && held.is_none()
+            && places::taken(work, &start.agent)? >= most
         {
             if !self.refusing.contains(&start.agent) {
                 self.refusing.push(start.agent.clone());
@@ -204,7 +228,7 @@ impl<'a> Delivery<'a> {
             return nothing(OutcomeKind::Dropped, None, reason);
         }
         let seq = next_seq(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
-        Ok(Decided { place, kind: OutcomeKind::Started, run: Some(Run { seq, id: start.run }), reason: None, next })
+        Ok(Decided { place, kind: OutcomeKind::Started, run: Some(Run { seq, id: start.run }), reason: held, next })
     }
 }
 
@@ -230,15 +254,34 @@ struct Place<'a> {
     start: &'a Start,
     /// Whether the event was stored before, perhaps with other triggers.
     duplicate: bool,
+    /// Its flow control. What has none has its turn with the others all the same, where runs wait that have some.
+    flow: Option<&'a Flow>,
 }
+
+/// Controls nothing.
+const NO_FLOW: &Flow = &Flow { when_busy: None, debounce: None, max_per_key: None, throttle: None, priority: 0 };
 
 impl<'a> Place<'a> {
     /// For flow control, if the agent has any.
     fn arrival(&self) -> Option<Arrival<'a>> {
-        let Self { seq, event, start, duplicate } = *self;
-        let replayed = event.replay.is_some();
-        let now = event.received_at;
-        start.flow.as_ref().map(|flow| Arrival { event_seq: seq, duplicate, replayed, now, start, flow })
+        let Self { seq, event, start, duplicate, flow } = *self;
+        let (replay, now, held) = (event.replay.map(|replay| replay.of), event.received_at, self.held());
+        let (source, paused) = (event.source.as_str(), event.paused.as_deref());
+        let arrival = |flow| Arrival { event_seq: seq, duplicate, replay, source, paused, held, now, start, flow };
+        flow.map(arrival)
+    }
+
+    /// Why it is held with its agent.
+    fn held(&self) -> Option<&'a str> {
+        match &self.start.admission {
+            Admission::Hold(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// 1: somebody asked for it once more.
+    fn kept(&self) -> Option<i64> {
+        self.event.replay.map(|_| 1)
     }
 }
 
@@ -280,14 +323,15 @@ impl<'a> Decided<'a> {
         let trace = self.place.event.trace.as_deref();
         flow::insert(work, arrival, (run.seq, run.id), trace, &self.next)?;
         work.memory.next_run = Some(run.seq + 1);
-        match &self.next {
-            Move::Gather { due, .. } => effects.due = Some(effects.due.map_or(*due, |other| other.min(*due))),
-            Move::Queue => work.memory.count_fresh(&arrival.start.agent),
-            _ => {}
+        if let Move::Gather { due, .. } = &self.next {
+            effects.due = Some(effects.due.map_or(*due, |other| other.min(*due)));
+        }
+        if matches!(self.next, Move::Queue | Move::Gather { .. }) && self.place.kept().is_none() {
+            work.memory.count_fresh(&arrival.start.agent);
         }
         match self.next {
             // What is held is not the newest work before somebody lets it go on.
-            Move::Hold(_) => Ok(()),
+            Move::Hold(_) | Move::Pause(_) | Move::Behind(_) => Ok(()),
             _ => flow::replace(work, arrival, (run.seq, run.id), effects),
         }
     }
@@ -316,17 +360,48 @@ impl<'a> Decided<'a> {
         Ok(written == 1)
     }
 
+    /// Makes the run without flow control.
     fn queue(&self, work: &mut Work<'_>, run: Run) -> Outcome<()> {
+        if let Move::Pause(reason) = &self.next {
+            return self.hold(work, run, reason);
+        }
         // OR FAIL: as triggers follow, SQLite would else copy every page that this changes, to undo it alone. Nobody does: an
         // operation that fails takes its batch with it. See also `tally`.
-        let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, kept) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let created = self.place.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.place.start.agent);
         let (trace, key) = (&self.place.event.trace, &self.place.start.key);
-        change(work.sql, statement, params![run.seq, id, agent, self.place.seq, QUEUED, created, trace, key])?;
+        let kept = self.place.kept();
+        change(work.sql, statement, params![run.seq, id, agent, self.place.seq, QUEUED, created, trace, key, kept])?;
         work.memory.next_run = Some(run.seq + 1);
-        work.memory.count_fresh(agent);
+        if kept.is_none() {
+            work.memory.count_fresh(agent);
+        }
+        Ok(())
+    }
+
+    /// The same, held until its agent or its source is resumed.
+    fn hold(&self, work: &mut Work<'_>, run: Run, reason: &str) -> Outcome<()> {
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, reason, \
+                         paused_source, kept) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let Place { seq, event, start, .. } = self.place;
+        let created = event.received_at.as_millis();
+        let values = params![
+            run.seq,
+            run.id.to_bytes(),
+            start.agent,
+            seq,
+            HELD,
+            created,
+            event.trace,
+            start.key,
+            reason,
+            event.paused.as_ref().map(|_| &event.source),
+            self.place.kept()
+        ];
+        change(work.sql, statement, values)?;
+        work.memory.next_run = Some(run.seq + 1);
         Ok(())
     }
 
@@ -346,8 +421,8 @@ impl<'a> Decided<'a> {
 /// Claims the event's keys, and stores it if none of them was known.
 fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
     let seq = next_seq(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")?;
-    let Some(known) = claim_keys(work.sql, event, seq)? else {
-        insert(work.sql, seq, event, body)?;
+    let Some(known) = events::claim_keys(work.sql, event, seq)? else {
+        events::insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
         return Ok(Placed { seq, id: event.id, duplicate: false, forgotten: false, outcomes: Vec::new() });
     };
@@ -359,95 +434,6 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
         .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
     Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
-}
-
-/// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
-/// answers.
-fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
-    let claim = "INSERT INTO delivery_digests (digest, event_seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    let digests = event.delivery_keys.iter().map(|key| delivery_digest(&event.source, key));
-    let mut known = None;
-    for digest in digests.clone() {
-        if change(sql, claim, params![digest, seq])? == 0 && known.is_none() {
-            let owner = "SELECT event_seq FROM delivery_digests WHERE digest = ?1";
-            known = value(sql, owner, [digest])?.filter(|owner| *owner != seq);
-        }
-    }
-    if let (Some(owner), 2..) = (known, event.delivery_keys.len()) {
-        let hand_over = "UPDATE delivery_digests SET event_seq = ?2 WHERE digest = ?1 AND event_seq = ?3";
-        for digest in digests {
-            change(sql, hand_over, params![digest, owner, seq])?;
-        }
-    }
-    Ok(known)
-}
-
-fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Outcome<()> {
-    let statement = "INSERT INTO events (seq, id, source, provider, event, action, delivery_id, verified_by, \
-                     received_at, handshake, trigger_set, body_size, duplicates, silent, context, replay, replay_of) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16)";
-    change(
-        sql,
-        statement,
-        params![
-            seq,
-            event.id.to_bytes(),
-            event.source,
-            event.provider,
-            event.event,
-            event.action,
-            event.delivery_id,
-            event.verified_by,
-            event.received_at.as_millis(),
-            event.handshake,
-            event.trigger_set,
-            body.packed.size - body.head,
-            event.starts.is_empty(),
-            event.context,
-            event.replay.map(|replay| replay.id.to_bytes()),
-            event.replay.map(|replay| replay.of.to_bytes()),
-        ],
-    )?;
-    let statement = "INSERT INTO bodies (event_seq, encoding, head, size, data) VALUES (?1, ?2, ?3, ?4, ?5)";
-    let packed = &body.packed;
-    change(sql, statement, params![seq, packed.encoding, body.head, packed.size, packed.data])?;
-    Ok(())
-}
-
-/// Drops the oldest queued runs beyond the bound. Whether one of them is the event's own: a queue for nothing.
-fn make_room(
-    work: &mut Work<'_>,
-    start: &Start,
-    event: EventId,
-    now: Timestamp,
-    dropped: &mut Vec<RunId>,
-) -> Outcome<bool> {
-    let Admission::DropOldest(most) = start.admission else {
-        return Ok(false);
-    };
-    let excess = fresh(work, &start.agent)?.saturating_sub(most).min(MOST_DROPPED);
-    if excess == 0 {
-        return Ok(false);
-    }
-    let oldest =
-        "SELECT seq, event_seq, id FROM runs WHERE agent = ?1 AND state = ?2 AND attempt = 0 ORDER BY seq LIMIT ?3";
-    let reason = format!("displaced by {event}: more than {most} runs were queued");
-    let drop_run = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4 WHERE seq = ?1";
-    let drop_outcome =
-        "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
-    let found = rows::all(work.sql, oldest, params![start.agent, QUEUED, excess], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, rows::id(row, 2)?))
-    })?;
-    for (run, of_event, id) in &found {
-        dropped.push(*id);
-        change(work.sql, drop_run, params![run, DROPPED, reason, now.as_millis()])?;
-        let kind = kind_number(OutcomeKind::Dropped);
-        change(work.sql, drop_outcome, params![of_event, start.agent, run, kind, reason])?;
-    }
-    if let Some(count) = work.memory.fresh.get_mut(&start.agent) {
-        *count = count.saturating_sub(found.len() as u64);
-    }
-    Ok(most == 0)
 }
 
 /// The sequence after the greatest, which is asked for once.

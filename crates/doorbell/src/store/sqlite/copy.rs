@@ -165,7 +165,7 @@ fn hold_unfinished(sql: &Connection, now: Timestamp) -> anyhow::Result<u64> {
     let end = "UPDATE attempts SET ended_at = ?1, ended = 'lost', reason = ?2 WHERE ended_at IS NULL AND run_seq IN \
                (SELECT seq FROM runs WHERE agent = ?3 AND state = ?4)";
     let hold = "UPDATE runs SET state = ?1, reason = ?2, lease = NULL, lease_until = NULL, pid = NULL, \
-                process_started = NULL, boot = NULL WHERE agent = ?3 AND state < 4";
+                process_started = NULL, boot = NULL, paused_source = NULL WHERE agent = ?3 AND state < 4";
     let mut held = 0;
     for agent in rows::agents(sql)? {
         sql.execute(end, params![now.as_millis(), MAY_HAVE_ENDED, agent, RUNNING])?;

@@ -110,9 +110,10 @@ pub(super) fn remove(work: &Work<'_>, events: &[i64], before: Timestamp) -> Outc
     Ok(removed)
 }
 
-/// Removes what a run said: its log and its result.
+/// Removes what a run said: its log, its result and its steps.
 fn remove_traces(sql: &Connection, run: i64) -> Outcome<()> {
     change(sql, "DELETE FROM log_chunks WHERE run_seq = ?1", [run])?;
+    change(sql, "DELETE FROM steps WHERE run_seq = ?1", [run])?;
     change(sql, "DELETE FROM results WHERE run_seq = ?1", [run]).map(drop)
 }
 
@@ -224,10 +225,10 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Tim
     for run in runs {
         remove_traces(sql, run.seq)?;
         // Reasons may quote what the agent said.
-        change(sql, "UPDATE attempts SET reason = NULL WHERE run_seq = ?1", [run.seq])?;
+        change(sql, "UPDATE attempts SET reason = NULL, resumed = NULL WHERE run_seq = ?1", [run.seq])?;
         // A key is what the trigger took from the event.
-        let forget = "UPDATE runs SET reason = NULL, follow_up_error = NULL, key = NULL, lane = NULL, counted_at = NULL \
-                      WHERE seq = ?1";
+        let forget = "UPDATE runs SET reason = NULL, follow_up_error = NULL, key = NULL, lane = NULL, counted_at = NULL, \
+                      resumed = NULL, reason_before = NULL WHERE seq = ?1";
         change(sql, forget, [run.seq])?;
     }
     change(sql, "UPDATE outcomes SET reason = NULL WHERE event_seq = ?1", [seq])?;

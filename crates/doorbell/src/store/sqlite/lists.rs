@@ -10,11 +10,11 @@ use std::collections::HashMap;
 
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, ToSql};
 
 use super::fault::Outcome;
 use super::rows::{self, FAILED, all, kind_named, kind_number, state_number, value};
-use crate::store::{AgentOutcome, EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
+use crate::store::{AgentOutcome, CauseKind, EventQuery, OutcomeKind, RunQuery, StoredEvent, StoredRun};
 
 /// How far the order of commits and the times of receipt may disagree, in milliseconds: by the time an event takes to
 /// be stored, and by what a clock was set back.
@@ -22,6 +22,16 @@ pub(super) const DISORDER: i64 = 600_000;
 
 /// Events that a query asks for.
 pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<StoredEvent>> {
+    found(sql, query)?.into_iter().map(|seq| rows::event(sql, seq)).collect()
+}
+
+/// How many there are, whatever the query's limit.
+pub(super) fn count_events(sql: &Connection, query: EventQuery) -> Outcome<u64> {
+    let limit = usize::try_from(i64::MAX).unwrap_or(usize::MAX);
+    Ok(found(sql, &EventQuery { limit, ..query })?.len() as u64)
+}
+
+fn found(sql: &Connection, query: &EventQuery) -> Outcome<Vec<i64>> {
     let Some(range) = Range::of(sql, query)? else {
         return Ok(Vec::new());
     };
@@ -35,7 +45,7 @@ pub(super) fn events(sql: &Connection, query: &EventQuery) -> Outcome<Vec<Stored
         None => everything(sql, query, &range)?,
     };
     range.order(&mut seqs, query.limit);
-    seqs.into_iter().map(|seq| rows::event(sql, seq)).collect()
+    Ok(seqs)
 }
 
 /// The outcomes of these events, by agent, in one query.
@@ -159,8 +169,25 @@ fn with_outcome(sql: &Connection, query: &EventQuery, range: &Range, kind: i64) 
         return select(sql, query, range, &Walk { from: "events e", condition, seq: "e.seq", params: &[] });
     }
     let from = "outcomes o INDEXED BY outcomes_unlike_started CROSS JOIN events e ON e.seq = o.event_seq";
-    let condition = "o.kind <> 0 AND o.kind = ?9 AND (?8 IS NULL OR o.agent = ?8)";
-    select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&kind] })
+    let condition = "o.kind <> 0 AND o.kind = ?9 AND (?8 IS NULL OR o.agent = ?8) \
+                     AND (o.kind <> 1 OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.seq = o.run_seq AND r.state = 8))";
+    let mut seqs = select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&kind] })?;
+    if kind == kind_number(OutcomeKind::Dropped) {
+        seqs.append(&mut dropped_with_runs(sql, query, range)?);
+    }
+    Ok(seqs)
+}
+
+/// Events that went with runs which were dropped.
+fn dropped_with_runs(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64>> {
+    let from = "runs r CROSS JOIN outcomes o INDEXED BY outcomes_absorbed ON o.run_seq = r.seq AND o.kind = 1 \
+                CROSS JOIN events e ON e.seq = o.event_seq";
+    let condition = "r.agent = ?9 AND r.state = 8 AND (?8 IS NULL OR o.agent = ?8)";
+    let mut seqs = Vec::new();
+    for agent in rows::agents(sql)? {
+        seqs.append(&mut select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&agent] })?);
+    }
+    Ok(seqs)
 }
 
 /// Events of a source, or of a name, or both.
@@ -213,24 +240,69 @@ fn distinct(sql: &Connection, statement: &str, more: &[&dyn ToSql]) -> Outcome<V
     }
 }
 
-/// Runs that a query asks for, newest first.
+/// Whether ?1 is the kind of the cause of the run `runs`; nothing is any.
+const CAUSE: &str = "(?1 IS NULL OR ?1 = (SELECT CASE WHEN e.replay IS NOT NULL THEN 'replay' \
+                     WHEN e.provider = 'doorbell' THEN 'notification' \
+                     WHEN e.provider IN ('schedule', 'manual', 'agent') THEN e.provider ELSE 'webhook' END \
+                     FROM events e WHERE e.seq = runs.event_seq))";
+
+/// What all lists of runs keep to: the kind of the cause, and the sequences in question.
+struct Bounds {
+    cause: Option<&'static str>,
+    after: i64,
+    before: i64,
+    order: &'static str,
+}
+
+impl Bounds {
+    fn of(query: &RunQuery) -> Self {
+        Self {
+            cause: query.trigger.map(CauseKind::as_str),
+            after: query.after.unwrap_or(i64::MIN),
+            before: query.before.unwrap_or(i64::MAX),
+            order: if query.after.is_some() { "ASC" } else { "DESC" },
+        }
+    }
+
+    /// Sequences of runs for which the condition holds; ?1 to ?4 are taken.
+    fn select(&self, sql: &Connection, limit: usize, condition: &str, more: &[&dyn ToSql]) -> Outcome<Vec<i64>> {
+        let statement = format!(
+            "SELECT seq FROM runs WHERE seq > ?2 AND seq < ?3 AND {CAUSE} AND {condition} ORDER BY seq {} LIMIT ?4",
+            self.order
+        );
+        let mut params: Vec<&dyn ToSql> = vec![&self.cause, &self.after, &self.before, &limit];
+        params.extend_from_slice(more);
+        all(sql, &statement, params.as_slice(), |row| Ok(row.get(0)?))
+    }
+
+    fn sort(&self, seqs: &mut [i64]) {
+        seqs.sort_unstable();
+        if self.order == "DESC" {
+            seqs.reverse();
+        }
+    }
+}
+
+/// Runs that a query asks for, newest first, or oldest first from a place on.
 pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>> {
-    let before = query.before.unwrap_or(i64::MAX);
+    let bounds = Bounds::of(query);
     let mut seqs = match query.event {
         Some(event) => {
             let of_event = "SELECT r.seq FROM outcomes o JOIN runs r ON r.seq = o.run_seq \
                             AND (r.event_seq = o.event_seq OR r.absorbed > 0) WHERE o.event_seq = (SELECT seq FROM events WHERE id = ?1)";
-            all(sql, of_event, [event.to_bytes()], |row| Ok(row.get(0)?))?
+            let seqs: Vec<i64> = all(sql, of_event, [event.to_bytes()], |row| Ok(row.get(0)?))?;
+            let list = seqs.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+            let among = "seq IN (SELECT value FROM json_each(?5))";
+            bounds.select(sql, usize::from(u16::MAX), among, &[&format!("[{list}]")])?
         }
-        None if query.key.is_some() => with_key(sql, query, before)?,
+        None if query.key.is_some() => with_key(sql, query, &bounds)?,
         None if query.agent.is_none() && query.state.is_none() && !query.dead_letter => {
-            let newest = "SELECT seq FROM runs WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2";
-            all(sql, newest, params![before, query.limit], |row| Ok(row.get(0)?))?
+            bounds.select(sql, query.limit, "TRUE", &[])?
         }
-        None => grouped(sql, query, before)?,
+        None => grouped(sql, query, &bounds)?,
     };
-    seqs.sort_unstable_by(|a, b| b.cmp(a));
-    let runs = seqs.into_iter().filter(|seq| *seq < before).map(|seq| rows::run(sql, seq));
+    bounds.sort(&mut seqs);
+    let runs = seqs.into_iter().map(|seq| rows::run(sql, seq));
     let mut found = Vec::new();
     for run in runs {
         let run = run?;
@@ -249,16 +321,15 @@ fn admits(query: &RunQuery, run: &StoredRun) -> bool {
 }
 
 /// The newest runs with the query's key.
-fn with_key(sql: &Connection, query: &RunQuery, before: i64) -> Outcome<Vec<i64>> {
-    let newest = "SELECT seq FROM runs WHERE key = ?1 AND seq < ?2 AND (?3 IS NULL OR agent = ?3) \
-                  AND (?4 IS NULL OR state = ?4) AND (NOT ?5 OR dead_letter = 1) ORDER BY seq DESC LIMIT ?6";
+fn with_key(sql: &Connection, query: &RunQuery, bounds: &Bounds) -> Outcome<Vec<i64>> {
+    let with_key = "key = ?5 AND (?6 IS NULL OR agent = ?6) AND (?7 IS NULL OR state = ?7) \
+                    AND (NOT ?8 OR dead_letter = 1)";
     let state = query.state.map(state_number);
-    let params = params![query.key, before, query.agent, state, query.dead_letter, query.limit];
-    all(sql, newest, params, |row| Ok(row.get(0)?))
+    bounds.select(sql, query.limit, with_key, &[&query.key, &query.agent, &state, &query.dead_letter])
 }
 
 /// The newest runs of each agent and state that the query admits.
-fn grouped(sql: &Connection, query: &RunQuery, before: i64) -> Outcome<Vec<i64>> {
+fn grouped(sql: &Connection, query: &RunQuery, bounds: &Bounds) -> Outcome<Vec<i64>> {
     let agents = match &query.agent {
         Some(agent) => vec![agent.clone()],
         None => rows::agents(sql)?,
@@ -269,16 +340,14 @@ fn grouped(sql: &Connection, query: &RunQuery, before: i64) -> Outcome<Vec<i64>>
         None if query.dead_letter => vec![FAILED],
         None => State::ALL.into_iter().map(state_number).collect(),
     };
-    let newest = "SELECT seq FROM runs WHERE agent = ?1 AND state = ?2 AND seq < ?3 AND (NOT ?4 OR dead_letter = 1) \
-                  ORDER BY seq DESC LIMIT ?5";
+    let of_group = "agent = ?5 AND state = ?6 AND (NOT ?7 OR dead_letter = 1)";
     let mut seqs: Vec<i64> = Vec::new();
     for agent in &agents {
         for state in &states {
-            let params = params![agent, state, before, query.dead_letter, query.limit];
-            seqs.append(&mut all(sql, newest, params, |row| Ok(row.get(0)?))?);
+            seqs.append(&mut bounds.select(sql, query.limit, of_group, &[agent, state, &query.dead_letter])?);
         }
     }
-    seqs.sort_unstable_by(|a, b| b.cmp(a));
+    bounds.sort(&mut seqs);
     seqs.truncate(query.limit);
     Ok(seqs)
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, params};
 use super::fault::{Fault, Outcome};
 use super::rows::{self, all, change, state_of, value};
 use super::writer::Work;
-use super::{tally, turns};
+use super::{queue, tally, turns};
 use crate::store::{ApiKey, MOST_REJECTIONS, Rejection, Stats};
 
 /// Keeps a rejection and drops the oldest of its source beyond the bound.
@@ -140,7 +140,20 @@ pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
     let queued = runs.iter().filter(|(_, state, _)| *state == State::Queued);
     let queued: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
     let (throttled, holders) = (turns::throttled(sql)?, holders(sql, &runs)?);
-    Ok(Stats { events, oldest_queued: tally::oldest_queued(sql, &queued)?, runs, throttled, holders })
+    let held = "SELECT count(*) FROM runs WHERE paused_source = ?1 AND state = 0";
+    let count = |source: String| Ok((value(sql, held, [&source])?.unwrap_or(0), source));
+    let held_with_source = queue::held_sources(sql)?.into_iter().map(count);
+    let held_with_source = held_with_source.map(|counted| counted.map(|(count, source)| (source, count)));
+    let held_with_source = held_with_source.collect::<Outcome<_>>()?;
+    Ok(Stats {
+        events,
+        oldest_queued: tally::oldest_queued(sql, &queued)?,
+        runs,
+        throttled,
+        held_with_source,
+        streaks: tally::streaks(sql)?,
+        holders,
+    })
 }
 
 /// Running runs that have a key.

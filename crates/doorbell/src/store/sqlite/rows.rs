@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
+use super::waits;
 use crate::store::{AgentOutcome, FollowedUp, OutcomeKind, Replay, StoredEvent, StoredRun};
 
 /// What stands for a delivery key of a source. No name of a source has a zero byte.
@@ -172,10 +173,12 @@ pub(super) fn body(sql: &Connection, seq: i64) -> Outcome<PackedBody> {
         .query_row([seq], |row| Ok(PackedBody { head: row.get(0)?, packed: packed_from_row(row, 1)? }))?)
 }
 
-/// What is selected of outcomes (`o`), and from where.
+/// What is selected of outcomes (`o`), and from where. What went with a run that was dropped is dropped with it, and no more so
+/// once that run is tried again.
 macro_rules! outcome_columns {
     () => {
-        "o.agent, o.kind, r.id, o.trigger, o.reason, o.at, coalesce(o.trigger_set, e.trigger_set) \
+        "o.agent, iif(o.kind = 1 AND r.state = 8, 3, o.kind), r.id, o.trigger, \
+         iif(o.kind = 1 AND r.state = 8, coalesce(r.reason, o.reason), o.reason), o.at, coalesce(o.trigger_set, e.trigger_set) \
          FROM outcomes o JOIN events e ON e.seq = o.event_seq LEFT JOIN runs r ON r.seq = o.run_seq"
     };
 }
@@ -204,11 +207,11 @@ pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
                    r.cancel_requested, r.trace, r.key, r.followed_up_at, r.follow_up_error, \
-                   coalesce(r.absorbed, 0) FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   coalesce(r.absorbed, 0), r.wait, r.resumed FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
-    let (number, mut run) = sql.prepare_cached(RUN)?.query_row([seq], |row| {
+    let (number, waits, mut run) = sql.prepare_cached(RUN)?.query_row([seq], |row| {
         let action: Option<String> = row.get(6)?;
         let run = StoredRun {
             seq: row.get(0)?,
@@ -230,13 +233,20 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             key: row.get(19)?,
             absorbed: row.get(22)?,
             follow_up: follow_up(row)?,
+            wait: None,
+            resumed: None,
             result: None,
         };
-        Ok((row.get(7)?, run))
+        Ok((row.get(7)?, (row.get(23)?, row.get(24)?), run))
     })?;
+    (run.wait, run.resumed) = (waits::read(waits.0)?, waits::read(waits.1)?);
     run.state = state_of(number)?;
     // One that is held while it waits keeps its time for when it is given back.
     run.due = run.due.filter(|_| run.state == State::Waiting);
+    if let (Some(wait), State::Waiting) = (&run.wait, run.state) {
+        // Also after it was held for another reason.
+        run.reason = Some(wait.describe(run.due));
+    }
     Ok(run)
 }
 

@@ -12,6 +12,7 @@ use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, change, state_number, state_of, value};
 use super::turns::{self, Next};
+use super::waits;
 use super::writer::Work;
 use crate::store::{
     Attempt, Cancel, Claim, Finish, FollowedUp, Holder, Lease, OutcomeKind, Process, Retry, Running, StoredEvent,
@@ -36,12 +37,8 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedCla
     let mut claimed = Vec::with_capacity(found.len());
     for (next, lease) in found.into_iter().zip(&claim.leases) {
         let in_lane = next.is_in_lane();
-        let Next { seq, attempts, .. } = next;
-        if attempts == 0
-            && let Some(count) = work.memory.fresh.get_mut(&claim.agent)
-        {
-            *count = count.saturating_sub(1);
-        }
+        let Next { seq, takes_place, .. } = next;
+        work.memory.count_out(&claim.agent, u64::from(takes_place));
         if in_lane && let Some(by) = flow::outrun(work.sql, seq)? {
             let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
             change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), claim.now.as_millis()])?;
@@ -70,12 +67,15 @@ fn within_scale(work: &Work<'_>, claim: &Claim) -> Outcome<Claim> {
 fn open_attempt(work: &mut Work<'_>, seq: i64, lease: Lease, claim: &Claim) -> Outcome<PackedClaim> {
     let now = claim.now.as_millis();
     let take = "UPDATE runs SET state = ?2, attempt = attempt + 1, lease = ?3, lease_until = ?4, started_at = ?5, \
-                reason = NULL, due = NULL, holder = ?6 WHERE seq = ?1";
+                reason = NULL, due = NULL, holder = ?6, heard = coalesce(heard, (SELECT max(seq) FROM events)) \
+                WHERE seq = ?1";
     let worker = claim.worker.as_ref();
     let holder = worker.map(|worker| i64::try_from(worker.lease.as_millis()).unwrap_or(i64::MAX).max(1));
     change(work.sql, take, params![seq, RUNNING, lease.0, claim.until.as_millis(), now, holder])?;
     let run = rows::run(work.sql, seq)?;
-    let attempt = "INSERT INTO attempts (run_seq, number, started_at, worker) VALUES (?1, ?2, ?3, ?4)";
+    // What a wait was over by is told to each try until the next wait.
+    let attempt = "INSERT INTO attempts (run_seq, number, started_at, worker, resumed) \
+                   VALUES (?1, ?2, ?3, ?4, (SELECT resumed FROM runs WHERE seq = ?1))";
     change(work.sql, attempt, params![seq, run.attempt, now, worker.map(|worker| &worker.worker)])?;
     let event_seq = "SELECT event_seq FROM runs WHERE seq = ?1";
     let event_seq = work.sql.prepare_cached(event_seq)?.query_row([seq], |row| row.get(0))?;
@@ -117,11 +117,18 @@ pub(super) fn hand_over(work: &Work<'_>, run: RunId, lease: Lease, until: Timest
 }
 
 /// Moves the ends of leases, and answers the runs whose lease was lost.
-pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestamp) -> Outcome<Vec<RunId>> {
-    let extend = "UPDATE runs SET lease_until = max(lease_until, ?3) WHERE id = ?1 AND state = 3 AND lease = ?2";
+pub(super) fn extend(
+    work: &Work<'_>,
+    leases: &[(RunId, Lease)],
+    until: Timestamp,
+    now: Option<Timestamp>,
+) -> Outcome<Vec<RunId>> {
+    let extend = "UPDATE runs SET lease_until = max(lease_until, ?3) WHERE id = ?1 AND state = 3 AND lease = ?2 \
+                  AND (?4 IS NULL OR lease_until >= ?4)";
+    let now = now.map(Timestamp::as_millis);
     let mut lost = Vec::new();
     for (run, lease) in leases {
-        if change(work.sql, extend, params![run.to_bytes(), lease.0, until.as_millis()])? == 0 {
+        if change(work.sql, extend, params![run.to_bytes(), lease.0, until.as_millis(), now])? == 0 {
             lost.push(*run);
         }
     }
@@ -131,11 +138,12 @@ pub(super) fn extend(work: &Work<'_>, leases: &[(RunId, Lease)], until: Timestam
 /// Ends an attempt and moves its run on.
 pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
     let ours = "SELECT seq, attempt, cancel_requested, (SELECT id FROM runs n WHERE n.seq = runs.replaced_by) \
-                FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2";
+                FROM runs WHERE id = ?1 AND state = 3 AND lease = ?2 AND (?3 IS NULL OR lease_until >= ?3)";
+    let held_at = finish.in_time.then_some(finish.at.as_millis());
     let ours = work
         .sql
         .prepare_cached(ours)?
-        .query_row(params![finish.run.to_bytes(), finish.lease.0], |row| {
+        .query_row(params![finish.run.to_bytes(), finish.lease.0, held_at], |row| {
             let replaced_by = row.get::<_, Option<_>>(3)?.map(RunId::from_bytes);
             Ok((row.get::<_, i64>(0)?, row.get::<_, u32>(1)?, row.get::<_, Option<String>>(2)?, replaced_by))
         })
@@ -158,9 +166,10 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
         _ => (next.state, None, next.reason.clone()),
     };
+    let wait = next.wait.as_ref().filter(|_| state == State::Waiting);
     let move_on = "UPDATE runs SET state = ?2, due = ?3, dead_letter = ?4, failures = ?5, losses = ?6, reason = ?7, \
                    finished_at = ?8, lease = NULL, lease_until = NULL, pid = NULL, process_started = NULL, \
-                   boot = NULL WHERE seq = ?1";
+                   boot = NULL, wait = ?9, wait_run = ?10, resumed = iif(?9 IS NULL, resumed, NULL) WHERE seq = ?1";
     change(
         work.sql,
         move_on,
@@ -173,8 +182,13 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
             next.progress.losses,
             reason,
             state.is_final().then_some(at),
+            wait.map(waits::written).transpose()?,
+            wait.and_then(waits::run_of),
         ],
     )?;
+    if let Some(wait) = wait {
+        waits::begin(work, seq, wait)?;
+    }
     if let Some(result) = &finish.result {
         let keep = "INSERT INTO results (run_seq, result) VALUES (?1, ?2) \
                     ON CONFLICT (run_seq) DO UPDATE SET result = excluded.result";
@@ -225,6 +239,12 @@ pub(super) fn running(sql: &rusqlite::Connection) -> Outcome<Vec<Running>> {
     Ok(found)
 }
 
+/// The running run that has this lease.
+pub(super) fn running_by_lease(sql: &rusqlite::Connection, lease: Lease) -> Outcome<Option<Running>> {
+    let this = format!("{RUNNING_RUNS} WHERE lease = ?1 AND state = ?2");
+    Ok(rows::all(sql, &this, params![lease.0, RUNNING], |row| read_running(sql, row))?.pop())
+}
+
 /// A run, if it is running.
 pub(super) fn running_run(sql: &rusqlite::Connection, run: RunId) -> Outcome<Option<Running>> {
     let this = format!("{RUNNING_RUNS} WHERE id = ?1 AND state = ?2");
@@ -255,7 +275,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
     };
     let mut run = rows::run(sql, seq)?;
     run.result = value(sql, "SELECT result FROM results WHERE run_seq = ?1", [seq])?;
-    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code, worker FROM attempts WHERE run_seq = ?1 \
+    let attempts = "SELECT number, started_at, ended_at, ended, reason, exit_code, worker, resumed FROM attempts WHERE run_seq = ?1 \
                     ORDER BY number";
     let attempts = rows::all(sql, attempts, [seq], |row| {
         Ok(Attempt {
@@ -266,6 +286,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
             reason: row.get(4)?,
             exit_code: row.get(5)?,
             worker: row.get(6)?,
+            resumed: waits::read(row.get(7)?)?,
         })
     })?;
     Ok(Some((run, attempts)))
@@ -295,7 +316,8 @@ pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry>
         return Ok(Retry::Overtaken(by));
     }
     let queue = "UPDATE runs SET state = ?2, reason = ?3, finished_at = NULL, due = NULL, dead_letter = 0, failures = 0, \
-                 losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL WHERE seq = ?1";
+                 losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL, \
+                 paused_source = NULL, reason_before = NULL, kept = 1, replaced_by = NULL WHERE seq = ?1";
     change(work.sql, queue, params![seq, QUEUED, format!("tried again by {by}")])?;
     change(work.sql, "DELETE FROM results WHERE run_seq = ?1", [seq])?;
     let started = "UPDATE outcomes SET kind = ?4, reason = NULL WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3 \

@@ -24,7 +24,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0010_flow.sql"),
     include_str!("../../../migrations/sqlite/0011_workers.sql"),
     include_str!("../../../migrations/sqlite/0012_replays.sql"),
-    include_str!("../../../migrations/sqlite/0018_audit.sql"),
+    include_str!("../../../migrations/sqlite/0013_waits.sql"),
+    include_str!("../../../migrations/sqlite/0014_paused_sources.sql"),
+    include_str!("../../../migrations/sqlite/0015_put_back.sql"),
+    include_str!("../../../migrations/sqlite/0017_audit.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,

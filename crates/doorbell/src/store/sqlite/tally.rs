@@ -9,17 +9,72 @@ use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
-use super::rows::{QUEUED, all, change, state_of, value};
+use super::queue::AGENT_IS_GONE;
+use super::rows::{self, QUEUED, all, change, state_of, value};
+use super::turns;
 use super::writer::Work;
-use crate::store::{Space, Tallies};
+use crate::store::{HeldBy, PAUSED, Space, Tallies};
 
 /// Stands for queued runs under flow control where a state's number stands otherwise.
 pub(super) const IN_LANES: i64 = -2;
 /// Stands for dead letters where a state's number stands otherwise.
 const DEAD_LETTERS: i64 = -1;
+/// Stands for queued runs that have a throttle.
+const IN_GATES: i64 = -8;
+/// Stand for held runs, by why.
+const HELD_BY: [(i64, HeldBy); 5] = [
+    (-3, HeldBy::AgentPaused),
+    (-4, HeldBy::AgentRemoved),
+    (-5, HeldBy::KeyLimit),
+    (-6, HeldBy::SourcePaused),
+    (-7, HeldBy::Other),
+];
+
+/// Why a run is held, as a number of the tally; `{row}` is the run.
+const WHY_HELD: &str = "CASE WHEN {row}.paused_source IS NOT NULL THEN -6 \
+                        WHEN substr({row}.reason, 1, length('{paused}')) = '{paused}' THEN -3 \
+                        WHEN {row}.reason = '{gone}' THEN -4 \
+                        WHEN instr({row}.reason, '`max_per_key`') > 0 THEN -5 ELSE -7 END";
+
+/// Held runs are counted by why, too: which is known of each by its row.
+const INSTALL_HELD: &str = "
+WITH RECURSIVE names (agent) AS (
+    SELECT min(agent) FROM main.runs
+    UNION ALL
+    SELECT (SELECT min(agent) FROM main.runs WHERE agent > names.agent) FROM names WHERE names.agent IS NOT NULL
+)
+INSERT INTO temp.tally
+SELECT names.agent, {why run}, count(*) FROM names CROSS JOIN main.runs AS run INDEXED BY runs_by_state
+ON run.agent = names.agent AND run.state = 0 WHERE names.agent IS NOT NULL GROUP BY 1, 2;
+INSERT INTO temp.tally
+SELECT tally.agent, -8, (SELECT count(*) FROM main.runs INDEXED BY runs_by_state
+                         WHERE runs.agent = tally.agent AND runs.state = 2 AND runs.gate <> '-')
+FROM temp.tally WHERE tally.kind = 2;
+
+CREATE TEMP TRIGGER tally_held_new AFTER INSERT ON main.runs WHEN new.state = 0 BEGIN
+    INSERT INTO tally VALUES (new.agent, {why new}, 1) ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TEMP TRIGGER tally_held_moved AFTER UPDATE OF state, reason, paused_source ON main.runs
+WHEN new.state = 0 OR old.state = 0 BEGIN
+    UPDATE tally SET count = count - 1 WHERE old.state = 0 AND agent = old.agent AND kind = {why old};
+    INSERT INTO tally SELECT new.agent, {why new}, 1 WHERE new.state = 0 ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TEMP TRIGGER tally_held_removed AFTER DELETE ON main.runs WHEN old.state = 0 BEGIN
+    UPDATE tally SET count = count - 1 WHERE agent = old.agent AND kind = {why old};
+END;
+
+CREATE TEMP TRIGGER tally_gate_moved AFTER UPDATE OF state ON main.runs
+WHEN new.gate <> '-' AND (new.state = 2) <> (old.state = 2) BEGIN
+    INSERT INTO tally VALUES (new.agent, -8, iif(new.state = 2, 1, -1))
+    ON CONFLICT DO UPDATE SET count = count + excluded.count;
+END;
+";
 
 /// `kind` is a state's number, below 4 for runs that are in it now, from 4 on for those that came to it since the
-/// connection was opened; or -1 for those that became dead letters since, and -2 for those that are queued under flow control.
+/// connection was opened; or -1 for those that became dead letters since, -2 for those that are queued under flow control, -8 for
+/// those of them that have a throttle, and -3 to -7 for those that are held, by why.
 const INSTALL: &str = "
 -- `count` is never NULL, and not declared so: a constraint that could stop the update below would have SQLite prepare to undo
 -- each new run alone, by a copy of every page that it changes.
@@ -67,16 +122,35 @@ END;
 
 /// Counts what there is, and keeps count from now on. For the connection that writes, before its first operation.
 pub(super) fn install(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(INSTALL)
+    connection.execute_batch(INSTALL)?;
+    let why = WHY_HELD.replace("{paused}", PAUSED).replace("{gone}", AGENT_IS_GONE);
+    let of = |row: &str| why.replace("{row}", row);
+    let held = INSTALL_HELD.replace("{why run}", &of("run"));
+    connection.execute_batch(&held.replace("{why new}", &of("new")).replace("{why old}", &of("old")))
 }
 
 /// Counts a new run that is queued under flow control; the others keep count by themselves.
-pub(super) fn count_in_lane(sql: &Connection, agent: &str) -> Outcome<()> {
+pub(super) fn count_in_lane(sql: &Connection, agent: &str, throttled: bool) -> Outcome<()> {
     let count = "INSERT INTO temp.tally VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1";
+    if throttled {
+        change(sql, count, params![agent, IN_GATES])?;
+    }
     change(sql, count, params![agent, IN_LANES]).map(drop)
 }
 
-/// The numbers, without the oldest queued runs.
+/// Adds what is not counted, but found with a few seeks; `queued` are the agents with queued runs.
+pub(super) fn complete(sql: &Connection, tallies: Tallies, queued: &[String]) -> Outcome<Tallies> {
+    let (oldest_queued, throttled) = (oldest_queued(sql, queued)?, turns::throttled(sql)?);
+    Ok(Tallies { oldest_queued, throttled, streaks: streaks(sql)?, ..tallies })
+}
+
+/// Whether runs of an agent are held that go on by themselves.
+pub(super) fn any_come_back(sql: &Connection, agent: &str) -> Outcome<bool> {
+    let any = "SELECT 1 FROM temp.tally WHERE agent = ?1 AND kind IN (-3, -4, -6) AND count > 0 LIMIT 1";
+    Ok(value::<i64>(sql, any, [agent])?.is_some())
+}
+
+/// The numbers, without what [`complete`] adds.
 pub(super) fn read(work: &Work<'_>) -> Outcome<Tallies> {
     let all_of_them = "SELECT agent, kind, count FROM temp.tally WHERE count > 0";
     let counted = all(work.sql, all_of_them, (), |row| {
@@ -88,6 +162,10 @@ pub(super) fn read(work: &Work<'_>) -> Outcome<Tallies> {
             Ok(state) if state.is_final() => tallies.ended.push((agent, state, count)),
             Ok(state) => tallies.runs.push((agent, state, count)),
             Err(_) if kind == DEAD_LETTERS => tallies.dead_letters.push((agent, count)),
+            Err(_) if kind == IN_GATES => tallies.in_gates.push((agent, count)),
+            Err(_) if let Some((_, by)) = HELD_BY.iter().find(|(of, _)| *of == kind) => {
+                tallies.held.push((agent, *by, count));
+            }
             // A damaged row is said where it is read; its number means nothing.
             Err(_) => {}
         }
@@ -105,6 +183,11 @@ pub(super) fn oldest_queued(sql: &Connection, agents: &[String]) -> Outcome<Vec<
         }
     }
     Ok(found)
+}
+
+/// Agents whose runs fail one after the other: how many, and since when.
+pub(super) fn streaks(sql: &Connection) -> Outcome<Vec<(String, u64, Timestamp)>> {
+    all(sql, "SELECT agent, failed, since FROM streaks", (), |row| Ok((row.get(0)?, row.get(1)?, rows::time(row, 2)?)))
 }
 
 /// What the database takes on the disk.

@@ -17,12 +17,12 @@ use super::tally::IN_LANES;
 use super::writer::Work;
 use crate::store::Claim;
 
-/// How many of the oldest queued runs are looked at for those without flow control, where an agent has both: after its
-/// triggers were edited, or where something else than a trigger starts it.
+/// How many of the oldest queued runs are looked at for those outside of lanes, where an agent has both. Such a run was made
+/// while none in a lane was queued, so it is among the oldest.
 const LOOKED_AT: usize = 1000;
 
 /// The first runs before a gate.
-pub(super) const FRONT: &str = "SELECT seq, attempt, priority, turn FROM runs WHERE agent = ?1 AND gate = ?2 \
+pub(super) const FRONT: &str = "SELECT seq, attempt = 0 AND kept IS NULL, priority, turn FROM runs WHERE agent = ?1 AND gate = ?2 \
                                 AND turn IS NOT NULL AND state = 2 ORDER BY priority DESC, turn, seq LIMIT ?3";
 
 /// The gate after this one.
@@ -33,8 +33,8 @@ pub(super) const NEXT_GATE: &str =
 #[derive(Debug, Clone)]
 pub(super) struct Next {
     pub(super) seq: i64,
-    /// Its tries so far.
-    pub(super) attempts: u32,
+    /// Whether it takes a place in its agent's queue.
+    pub(super) takes_place: bool,
     /// None: it is under no flow control.
     turn: Option<Turn>,
 }
@@ -60,11 +60,11 @@ pub(super) fn next(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<Next>> {
     let most = claim.leases.len();
     let plain = |limit: usize, only: &str| {
         let oldest = format!(
-            "SELECT seq, attempt FROM (SELECT seq, attempt, lane FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq \
+            "SELECT seq, attempt = 0 AND kept IS NULL FROM (SELECT seq, attempt, kept, lane FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq \
              LIMIT ?3) {only} LIMIT ?4"
         );
         all(work.sql, &oldest, params![claim.agent, QUEUED, limit, most], |row| {
-            Ok(Next { seq: row.get(0)?, attempts: row.get(1)?, turn: None })
+            Ok(Next { seq: row.get(0)?, takes_place: row.get(1)?, turn: None })
         })
     };
     let (queued, in_lanes) = (counted(work.sql, &claim.agent, QUEUED)?, counted(work.sql, &claim.agent, IN_LANES)?);
@@ -76,6 +76,11 @@ pub(super) fn next(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<Next>> {
         found.append(&mut in_turn(work.sql, claim, most - found.len())?);
     }
     Ok(found)
+}
+
+/// Whether runs of an agent are queued that are in lanes.
+pub(super) fn has_lanes(sql: &Connection, agent: &str) -> Outcome<bool> {
+    Ok(counted(sql, agent, IN_LANES)? > 0)
 }
 
 fn counted(sql: &Connection, agent: &str, kind: i64) -> Outcome<i64> {
@@ -93,7 +98,7 @@ fn in_turn(sql: &Connection, claim: &Claim, most: usize) -> Outcome<Vec<Next>> {
         };
         let found = all(sql, FRONT, params![claim.agent, gate, open.min(most)], |row| {
             let turn = Turn { class: (row.get(2)?, gate.clone()), round: row.get(3)? };
-            Ok(Next { seq: row.get(0)?, attempts: row.get(1)?, turn: Some(turn) })
+            Ok(Next { seq: row.get(0)?, takes_place: row.get(1)?, turn: Some(turn) })
         })?;
         for next in found {
             if let Some(turn) = &next.turn {
@@ -136,7 +141,7 @@ fn gates(sql: &Connection, agent: &str) -> Outcome<Vec<String>> {
 }
 
 /// The rate of a gate; none if it is always open.
-fn rate_of(gate: &str) -> Outcome<Option<Rate>> {
+pub(super) fn rate_of(gate: &str) -> Outcome<Option<Rate>> {
     if gate == NO_GATE {
         return Ok(None);
     }
@@ -145,7 +150,7 @@ fn rate_of(gate: &str) -> Outcome<Option<Rate>> {
 }
 
 /// The newest starts through a gate, as many as its rate counts.
-fn starts(sql: &Connection, agent: &str, gate: &str, rate: Rate) -> Outcome<Vec<Timestamp>> {
+pub(super) fn starts(sql: &Connection, agent: &str, gate: &str, rate: Rate) -> Outcome<Vec<Timestamp>> {
     let newest = "SELECT at FROM throttled WHERE agent = ?1 AND gate = ?2 ORDER BY at DESC LIMIT ?3";
     all(sql, newest, params![agent, gate, rate.count], |row| Ok(rows::time(row, 0)?))
 }

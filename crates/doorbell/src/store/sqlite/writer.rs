@@ -34,8 +34,10 @@ pub(super) struct Work<'a> {
 /// What follows from the tables and would be slow to ask them each time. Everything in it can be forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Per agent that has a bound: queued runs that never started.
+    /// Per agent that has a bound: runs that take a place in its queue.
     pub(super) fresh: HashMap<String, u64>,
+    /// Per agent: no run before this sequence that is outside lanes takes a place.
+    pub(super) first: HashMap<String, i64>,
     /// The sequence of the next event.
     pub(super) next_event: Option<i64>,
     /// The sequence of the next run.
@@ -43,10 +45,17 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Counts a further queued run of an agent that never started.
+    /// Counts a further run that takes a place in its agent's queue.
     pub(super) fn count_fresh(&mut self, agent: &str) {
         if let Some(count) = self.fresh.get_mut(agent) {
             *count += 1;
+        }
+    }
+
+    /// Counts runs that take a place no more.
+    pub(super) fn count_out(&mut self, agent: &str, runs: u64) {
+        if let Some(count) = self.fresh.get_mut(agent) {
+            *count = count.saturating_sub(runs);
         }
     }
 }

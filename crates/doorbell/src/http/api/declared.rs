@@ -1,0 +1,82 @@
+//! Agents that are declared.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::response::{IntoResponse, Response};
+use doorbell_client::api;
+use http::header::{ETAG, IF_MATCH};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Map, Value};
+
+use super::{Answer, Named};
+use crate::app::Caller;
+use crate::http::Shared;
+use crate::http::auth::By;
+use crate::http::error::Failure;
+use crate::ops::declared::{self, Change};
+
+type Body = Result<Json<Map<String, Value>>, JsonRejection>;
+
+/// A JSON object.
+fn read(body: Body) -> Result<Map<String, Value>, Failure> {
+    body.map(|Json(object)| object).map_err(|error| match error.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => Failure::new(status, "body_too_large", error.body_text()),
+        _ => Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text()),
+    })
+}
+
+fn change<'a>(agent: &'a str, caller: &'a Caller, headers: &'a HeaderMap) -> Change<'a> {
+    // What is not text is no etag.
+    let if_match = headers.get(IF_MATCH).map(|value| value.to_str().unwrap_or_default());
+    Change { agent, caller, if_match }
+}
+
+fn answer(status: StatusCode, detail: api::AgentDetail) -> Response {
+    let etag = detail.declaration.as_ref().and_then(|declared| HeaderValue::from_str(&declared.etag).ok());
+    let mut response = (status, Json(detail)).into_response();
+    if let Some(etag) = etag {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
+pub(in crate::http) async fn show_agent(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(agent): Named,
+) -> Result<Response, Failure> {
+    Ok(answer(StatusCode::OK, declared::show(&shared.app, &shared.dispatcher, &caller, &agent)?))
+}
+
+pub(in crate::http) async fn declare_agent(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(agent): Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let change = change(&agent, &caller, &headers);
+    let (detail, created) = declared::declare(&shared.app, &shared.dispatcher, change, read(body)?).await?;
+    Ok(answer(if created { StatusCode::CREATED } else { StatusCode::OK }, detail))
+}
+
+pub(in crate::http) async fn amend_agent(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(agent): Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let change = change(&agent, &caller, &headers);
+    Ok(answer(StatusCode::OK, declared::amend(&shared.app, &shared.dispatcher, change, read(body)?).await?))
+}
+
+pub(in crate::http) async fn remove_agent(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(agent): Named,
+    headers: HeaderMap,
+) -> Answer<api::RemovedAgent> {
+    Ok(Json(declared::remove(&shared.app, change(&agent, &caller, &headers)).await?))
+}

@@ -1,0 +1,85 @@
+//! Runs that wait, what they are answered, and what their steps came to.
+
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use doorbell_client::api;
+use serde_json::Value;
+
+use super::Shared;
+use super::api::{Answer, Named, read_json};
+use super::auth::By;
+use super::error::Failure;
+use super::leases::Speaking;
+use crate::ops::{steps, waits};
+
+/// What whoever carries a run out says of it.
+pub(super) fn told() -> Router<Shared> {
+    Router::new()
+        .route("/v1/runs/{id}/sleep", post(sleep))
+        .route("/v1/runs/{id}/wait", post(wait))
+        .route("/v1/runs/{id}/ask", post(ask))
+        .route("/v1/runs/{id}/steps/{key}", get(show_step).put(put_step))
+}
+
+pub(super) async fn sleep(
+    State(shared): State<Shared>,
+    speaking: Speaking,
+    Named(id): Named,
+    body: Result<Json<api::NewSleep>, JsonRejection>,
+) -> Answer<api::GivenBack> {
+    let wish = read_json(body)?;
+    let speaker = speaking.or_lease(wish.lease.as_ref())?;
+    Ok(Json(waits::sleep(&shared.app, &shared.dispatcher, &speaker, &id, wish).await?))
+}
+
+pub(super) async fn wait(
+    State(shared): State<Shared>,
+    speaking: Speaking,
+    Named(id): Named,
+    body: Result<Json<api::NewWait>, JsonRejection>,
+) -> Answer<api::GivenBack> {
+    let wish = read_json(body)?;
+    let speaker = speaking.or_lease(wish.lease.as_ref())?;
+    Ok(Json(waits::wait(&shared.app, &shared.dispatcher, &speaker, &id, wish).await?))
+}
+
+pub(super) async fn ask(
+    State(shared): State<Shared>,
+    speaking: Speaking,
+    Named(id): Named,
+    body: Result<Json<api::NewQuestion>, JsonRejection>,
+) -> Answer<api::GivenBack> {
+    let wish = read_json(body)?;
+    let speaker = speaking.or_lease(wish.lease.as_ref())?;
+    Ok(Json(waits::ask(&shared.app, &shared.dispatcher, &speaker, &id, wish).await?))
+}
+
+pub(super) async fn answer(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Named(id): Named,
+    body: Result<Json<api::NewAnswer>, JsonRejection>,
+) -> Answer<api::Answered> {
+    Ok(Json(waits::answer(&shared.app, &shared.dispatcher, &caller, &id, read_json(body)?).await?))
+}
+
+type Step = Result<Path<(String, String)>, PathRejection>;
+
+pub(super) async fn show_step(State(shared): State<Shared>, speaking: Speaking, step: Step) -> Answer<Value> {
+    // What is not UTF-8 names nothing.
+    let Ok(Path((id, key))) = step else { return Err(Failure::not_found()) };
+    Ok(Json(steps::get(&shared.app, &speaking.or_lease(None)?, &id, &key).await?))
+}
+
+pub(super) async fn put_step(
+    State(shared): State<Shared>,
+    speaking: Speaking,
+    step: Step,
+    body: Bytes,
+) -> Answer<Value> {
+    let Ok(Path((id, key))) = step else { return Err(Failure::not_found()) };
+    Ok(Json(steps::put(&shared.app, &speaking.or_lease(None)?, &id, &key, &body).await?))
+}
