@@ -86,7 +86,6 @@ pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool)
 
 /// What is done with agents and their runs.
 fn run_routes() -> Router<Shared> {
-    let agent = get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent);
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
@@ -100,7 +99,10 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/runs/{id}/retry", post(api::retry_run))
         .route("/v1/runs/{id}/answer", post(waits::answer))
         .route("/v1/agents", get(api::list_agents))
-        .route("/v1/agents/{name}", agent)
+        .route(
+            "/v1/agents/{name}",
+            get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent),
+        )
         .route("/v1/agents/{name}/run", post(api::run_agent))
         .route("/v1/agents/{name}/pause", post(api::pause_agent))
         .route("/v1/agents/{name}/resume", post(api::resume_agent))
@@ -172,7 +174,7 @@ pub fn routers(
         let admin = managed(management.route("/metrics", get(api::metrics_for_all)));
         let admin = admin.route("/healthz", get(api::healthz));
         // Agents behind a URL tell there how a run ended.
-        let senders = senders.merge(leases::by_token()).fallback(error::not_found);
+        let senders = senders.merge(leases::by_token(&shared)).fallback(error::not_found);
         return Routers { senders: finish(senders), admin: Some(finish(admin)) };
     }
     let all = senders.merge(managed(management.route("/metrics", get(api::metrics))));

@@ -6,31 +6,51 @@ use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, MatchedPath, Query, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
 use http::Method;
+use http::request::Parts;
 
 use super::Shared;
 use super::api::{Answer, read_query};
 use super::auth::{self, By};
 use super::error::{Code, Failure};
-use crate::clock;
-use crate::ops;
-use crate::store::{Change, ChangeEnd};
+use crate::ops::{self, audit::Author};
+use crate::store::ChangeEnd;
 
 /// Calls that change nothing, and those by which whoever carries a run out tells of it: with a lease, which says who that
-/// is, and noted in the run. A worker makes many of them.
-const NOT_NOTED: [&str; 7] = [
+/// is, and noted in the run. A worker makes many of them. What tools at `/mcp` change is noted by themselves.
+const NOT_NOTED: [&str; 12] = [
+    "/mcp",
     "/v1/runs/{id}",
+    "/v1/runs/{id}/ask",
     "/v1/runs/{id}/complete",
     "/v1/runs/{id}/fail",
     "/v1/runs/{id}/heartbeat",
     "/v1/runs/{id}/logs",
+    "/v1/runs/{id}/sleep",
+    "/v1/runs/{id}/steps/{key}",
+    "/v1/runs/{id}/wait",
     "/v1/triggers/test",
     "/v1/worker/poll",
 ];
+
+/// Who asks, as the audit log says it.
+#[derive(Debug)]
+pub(super) struct Asks(pub(super) Author);
+
+impl FromRequestParts<Shared> for Asks {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        let known = auth::identify(parts, shared).await?;
+        let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let remote = remote.map(|ConnectInfo(remote)| remote.ip().to_canonical().to_string()).unwrap_or_default();
+        Ok(Self(Author { known, remote }))
+    }
+}
 
 /// What a change turned out to be about, as its answer says it to the audit log.
 #[derive(Debug, Clone)]
@@ -45,20 +65,11 @@ pub(super) async fn note(State(shared): State<Shared>, request: Request, next: N
     };
     let (mut parts, body) = request.into_parts();
     // Strangers are not noted: they change nothing, and could fill the disk.
-    let known = match auth::identify(&mut parts, &shared).await {
-        Ok(known) => known,
+    let author = match Asks::from_request_parts(&mut parts, &shared).await {
+        Ok(Asks(author)) => author,
         Err(failure) => return failure.into_response(),
     };
-    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    let change = Change {
-        at: clock::now(),
-        role: known.role().to_owned(),
-        who: known.id,
-        name: known.name,
-        operation: format!("{} {path}", parts.method),
-        target: target(&path, parts.uri.path()),
-        remote: remote.map(|ConnectInfo(remote)| remote.ip().to_canonical().to_string()).unwrap_or_default(),
-    };
+    let change = author.change(format!("{} {path}", parts.method), target(&path, parts.uri.path()));
     let store = shared.app.store.as_ref();
     let seq = match ops::audit::begin(store, change).await {
         Ok(seq) => seq,

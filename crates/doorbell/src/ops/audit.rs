@@ -4,7 +4,7 @@ use doorbell_client::api;
 use serde::Deserialize;
 
 use super::{Error, page_size, parse_cursor, parse_time, require_owner};
-use crate::app::{App, Caller};
+use crate::app::{App, Caller, Known};
 use crate::clock;
 use crate::store::{self, Change, ChangeEnd, ChangeQuery, Store, StoredChange};
 
@@ -44,10 +44,11 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Audit
 }
 
 fn view(StoredChange { change, status, code, .. }: StoredChange) -> api::AuditEntry {
-    let result = match status {
-        None => "unknown",
-        Some(..400) => "done",
-        Some(_) => "refused",
+    // A tool's refusal is an answer like others to those who only carry it.
+    let result = match (status, &code) {
+        (None, _) => "unknown",
+        (Some(..400), None) => "done",
+        (Some(_), _) => "refused",
     };
     api::AuditEntry {
         at: change.at.to_string(),
@@ -63,6 +64,30 @@ fn view(StoredChange { change, status, code, .. }: StoredChange) -> api::AuditEn
     }
 }
 
+/// Who asks for a change, and from where.
+#[derive(Debug, Clone)]
+pub struct Author {
+    /// Whose key or token is shown.
+    pub known: Known,
+    /// The address that it is shown from.
+    pub remote: String,
+}
+
+impl Author {
+    /// A change that it asks for now.
+    pub fn change(&self, operation: String, target: String) -> Change {
+        Change {
+            at: clock::now(),
+            who: self.known.id.clone(),
+            name: self.known.name.clone(),
+            role: self.known.role().to_owned(),
+            operation,
+            target,
+            remote: self.remote.clone(),
+        }
+    }
+}
+
 /// Notes a change before it is made: one that cannot be noted is not made.
 ///
 /// # Errors
@@ -73,6 +98,11 @@ pub async fn begin(store: &dyn Store, mut change: Change) -> Result<i64, store::
         change.target.push('…');
     }
     store.begin_change(change).await
+}
+
+/// Notes how a change ended that a tool was asked for, which HTTP takes for answered either way.
+pub async fn end_of_tool(store: &dyn Store, seq: i64, code: Option<&str>) {
+    end(store, seq, ChangeEnd { status: 200, code: code.map(str::to_owned), target: None }).await;
 }
 
 /// Notes how a change ended. If that cannot be stored, its end stays unknown.

@@ -12,14 +12,18 @@ use crate::support::{Gateway, ONE_SOURCE, Project, sample, wait_until};
 const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
 
 /// Calls that are not noted: they change nothing, or carry a run out and are noted in it.
-const NOT_NOTED: [&str; 7] = [
+const NOT_NOTED: [&str; 11] = [
     "POST /v1/runs/{id}",
+    "POST /v1/runs/{id}/ask",
     "POST /v1/runs/{id}/complete",
     "POST /v1/runs/{id}/fail",
     "POST /v1/runs/{id}/heartbeat",
     "POST /v1/runs/{id}/logs",
+    "POST /v1/runs/{id}/sleep",
+    "POST /v1/runs/{id}/wait",
     "POST /v1/triggers/test",
     "POST /v1/worker/poll",
+    "PUT /v1/runs/{id}/steps/{key}",
 ];
 
 async fn entries(gateway: &Gateway) -> Vec<api::AuditEntry> {
@@ -42,11 +46,12 @@ fn changing_calls() -> BTreeSet<String> {
         for route in code.split(".route(").skip(1) {
             let Some(path) = route.split('"').nth(1).filter(|_| route.trim_start().starts_with('"')) else { continue };
             let handlers = route.split(".route(").next().unwrap().split(';').next().unwrap();
-            for method in ["post", "put", "patch", "delete"] {
-                let begins = [format!(" {method}("), format!(".{method}("), format!("\n{method}(")];
-                if begins.iter().any(|begin| handlers.contains(begin)) {
-                    calls.insert(format!("{} {path}", method.to_uppercase()));
-                }
+            let takes = |method: &str| [" ", "."].iter().any(|before| handlers.contains(&format!("{before}{method}(")));
+            // Where the methods of a route are named elsewhere, this would miss them.
+            let known = ["any", "get", "post", "put", "patch", "delete"].into_iter().any(takes);
+            assert!(known, "{path}: the methods are to be named beside the path: {handlers}");
+            for method in ["post", "put", "patch", "delete"].into_iter().filter(|method| takes(method)) {
+                calls.insert(format!("{} {path}", method.to_uppercase()));
             }
         }
     }
@@ -60,7 +65,21 @@ async fn every_call_that_could_change_something_is_in_it() {
     let gateway = project.serve();
     let calls = changing_calls();
     assert!(calls.len() > 20, "{calls:?}");
-    for call in ["POST /v1/keys", "DELETE /v1/keys/{id}", "POST /v1/agents/{name}/pause", "DELETE /v1/events/{id}"] {
+    for call in [
+        "POST /v1/keys",
+        "DELETE /v1/keys/{id}",
+        "DELETE /v1/events/{id}",
+        "POST /v1/agents/{name}/pause",
+        "PUT /v1/agents/{name}",
+        "PATCH /v1/agents/{name}",
+        "DELETE /v1/agents/{name}",
+        "POST /v1/sources/{name}/pause",
+        "POST /v1/sources/{name}/resume",
+        "POST /v1/runs/{id}/answer",
+        "POST /v1/runs/cancel",
+        "POST /v1/replays",
+        "POST /v1/events/{id}/replay",
+    ] {
         assert!(calls.contains(call), "{call} is not seen in {calls:?}");
     }
     let http = reqwest::Client::new();
@@ -73,6 +92,39 @@ async fn every_call_that_could_change_something_is_in_it() {
     let noted: BTreeSet<String> = entries(&gateway).await.into_iter().map(|entry| entry.operation).collect();
     let missing: Vec<_> = calls.iter().filter(|call| !noted.contains(*call)).collect();
     assert_eq!(missing, NOT_NOTED, "a call that changes nothing is named in http/audit.rs and here");
+}
+
+#[tokio::test]
+async fn what_tools_change_is_in_it_and_what_they_only_read_is_not() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("triage", ANY, "true");
+    let gateway = project.serve();
+    let http = reqwest::Client::new();
+    let ask = async |method: &str, params: serde_json::Value| {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let asked = http.post(format!("{}/mcp", gateway.url)).bearer_auth(&gateway.key);
+        let asked = asked.header("accept", "application/json, text/event-stream").json(&message);
+        asked.send().await.unwrap().json::<serde_json::Value>().await.unwrap()
+    };
+    let listed = ask("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    let mut changing = BTreeSet::new();
+    for tool in tools {
+        let name = tool["name"].as_str().unwrap();
+        if tool["annotations"]["readOnlyHint"] == false {
+            changing.insert(format!("MCP {name}"));
+        }
+        ask("tools/call", json!({ "name": name, "arguments": {} })).await;
+    }
+    ask("tools/call", json!({ "name": "agents_pause", "arguments": { "agent": "triage" } })).await;
+    let seen = entries(&gateway).await;
+    let noted: BTreeSet<String> = seen.iter().map(|entry| entry.operation.clone()).collect();
+    assert!(changing.contains("MCP agents_run") && changing.contains("MCP runs_cancel"), "{changing:?}");
+    assert_eq!(noted, changing);
+    let said = |entry: &api::AuditEntry| (entry.result.clone(), entry.target.clone(), entry.code.clone());
+    assert_eq!(said(&seen[0]), ("done".to_owned(), "triage".to_owned(), None));
+    assert_eq!(said(&seen[1]), ("refused".to_owned(), String::new(), Some("invalid_request".to_owned())));
+    assert_eq!((seen[0].name.as_str(), seen[0].remote.as_str()), ("local", "127.0.0.1"));
 }
 
 #[tokio::test]
