@@ -603,6 +603,7 @@ pub struct TestedEvent {
 }
 
 /// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.
+#[allow(clippy::large_enum_variant, reason = "they come one at a time and are not kept")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Activity {

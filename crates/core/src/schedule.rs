@@ -240,9 +240,11 @@ mod tests {
         }
     }
 
+    type Change = (&'static str, (&'static str, &'static str, &'static str), (&'static str, &'static str));
+
     /// Zones, each with a day that lacks some time, a daily schedule within it and when that is due instead; and a day that has
     /// some time twice, and a schedule within that. On Lord Howe Island it is half an hour.
-    const CHANGES: [(&str, (&str, &str, &str), (&str, &str)); 3] = [
+    const CHANGES: [Change; 3] = [
         ("Europe/Berlin", ("2026-03-29", "30 2 * * *", "2026-03-29T01:00:00.000Z"), ("2026-10-25", "30 2 * * *")),
         ("America/New_York", ("2026-03-08", "30 2 * * *", "2026-03-08T07:00:00.000Z"), ("2026-11-01", "30 1 * * *")),
         ("Australia/Lord_Howe", ("2026-10-04", "15 2 * * *", "2026-10-03T15:30:00.000Z"), ("2026-04-05", "45 1 * * *")),

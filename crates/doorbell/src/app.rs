@@ -94,7 +94,7 @@ impl App {
         let root = config.root.clone();
         let access = Access::new(store.keys().await?);
         let secret_uses = SecretUses::new(store.secret_uses().await?);
-        let notes = store.notes().await?;
+        let notes = store.notes("").await?;
         let pauses = Pauses::load(&notes);
         let config = config.with_declared(load_declared(&notes));
         for (agent, problem) in config.declared.iter().filter_map(|(name, declared)| Some((name, declared.problem()?)))

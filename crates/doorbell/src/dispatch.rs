@@ -65,8 +65,8 @@ pub struct Dispatcher {
     desks: Desks,
     /// Those of workers that wait for runs.
     bells: Bells,
-    /// Bytes that are left in the logs of runs that workers carry out.
-    log_room: Mutex<HashMap<RunId, usize>>,
+    /// Bytes that are left in the logs of tries that workers carry out.
+    log_room: Mutex<HashMap<Lease, usize>>,
     follow_ups: Arc<FollowUps>,
     /// Asks agents that are behind a URL.
     outbound: Outbound,
@@ -159,6 +159,7 @@ impl Dispatcher {
 
     /// Moves on what an earlier process left behind.
     async fn prepare(self: &Arc<Self>) -> Result<(), Error> {
+        self.give_time_to_be_heard().await?;
         self.recover_lost(None).await?;
         self.settle_agents().await.map(drop)
     }

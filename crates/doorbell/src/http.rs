@@ -116,6 +116,16 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/resume", post(api::resume_all))
 }
 
+/// What is known of events.
+fn event_routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/events", get(api::list_events))
+        .route("/v1/events/stream", get(stream::stream_activity))
+        .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
+        .route("/v1/events/{id}/body", get(api::event_body))
+        .route("/v1/events/{id}/explain", get(api::explain_event))
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
 pub fn routers(
     app: Arc<App>,
@@ -138,11 +148,6 @@ pub fn routers(
         closing,
     };
     let management = Router::new()
-        .route("/v1/events", get(api::list_events))
-        .route("/v1/events/stream", get(stream::stream_activity))
-        .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
-        .route("/v1/events/{id}/body", get(api::event_body))
-        .route("/v1/events/{id}/explain", get(api::explain_event))
         .route("/v1/backup", post(api::copy_store))
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
@@ -154,7 +159,7 @@ pub fn routers(
         .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management.merge(run_routes()).merge(leases::routes());
+    let management = management.merge(event_routes()).merge(run_routes()).merge(leases::routes());
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))

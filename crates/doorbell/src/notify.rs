@@ -178,7 +178,7 @@ impl Looker {
     }
 
     async fn load(&mut self) -> Result<(), Error> {
-        let notes = self.post.app.store.notes().await?;
+        let notes = self.post.app.store.notes("").await?;
         let receivers = self.post.receivers();
         self.ledger = Ledger::load(&notes, &receivers);
         self.watch = Watch::load(&notes);

@@ -7,10 +7,10 @@
 //! nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use doorbell_core::event::{Context, SCHEDULE};
 use doorbell_core::schedule::{Missed, Schedule};
 use doorbell_core::time::Timestamp;
@@ -75,7 +75,7 @@ impl Clock {
     /// Starts what is due. Answers when the next tick will be.
     async fn look(&self, in_force: &Snapshot, seen: &mut Option<Seen>) -> Result<Option<Timestamp>, Error> {
         if seen.is_none() {
-            *seen = Some(read(&self.app.store.notes().await?));
+            *seen = Some(read(&self.app.store.notes(PREFIX).await?));
         }
         let Some(seen) = seen else { return Ok(None) };
         self.keep(in_force, seen).await?;
@@ -89,7 +89,8 @@ impl Clock {
         Ok(next)
     }
 
-    /// Has each schedule begin now that was not there before, and forgets those that are gone.
+    /// Has each schedule begin now that was not there before, and forgets those that are gone. Those of an agent that is declared and
+    /// not in force, which a repaired file brings back, are not.
     ///
     /// One that was looked at in the future goes on from now too: the clock was ahead then, and without this no tick would
     /// come until it is that late again. A tick that was started meanwhile is due once more when its time really comes, but
@@ -105,10 +106,12 @@ impl Clock {
         for (schedule, until) in seen.iter().filter(|(key, at)| wanted.contains_key(*key) && !is_past(at)) {
             tracing::warn!(schedule, %until, "schedule.clock_set_back: its ticks go on from now");
         }
-        let dropped: Vec<String> = seen.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        let stays = |key: &String| wanted.contains_key(key) || may_come_back(in_force, key);
+        let dropped: Vec<String> = seen.keys().filter(|key| !stays(key)).cloned().collect();
         if !kept.is_empty() || !dropped.is_empty() {
             self.app.store.note(Notes { kept, dropped, ..Notes::default() }).await?;
-            *seen = wanted.into_iter().collect();
+            seen.retain(|key, _| stays(key));
+            seen.extend(wanted);
         }
         Ok(())
     }
@@ -171,11 +174,17 @@ fn key(agent: &Agent, schedule: &Schedule) -> String {
     format!("{PREFIX}{}/{}", agent.name, schedule.identity())
 }
 
-/// The same at every start: jitter must not move when the gateway starts again.
+/// The same at every start and in every release: jitter must not move when the gateway starts again.
 fn seed(agent: &Agent) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    agent.name.hash(&mut hasher);
-    hasher.finish()
+    let digest = digest::digest(&digest::SHA256, agent.name.as_bytes());
+    digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+/// Whether a schedule is of an agent that is declared, and not in force.
+fn may_come_back(in_force: &Snapshot, key: &str) -> bool {
+    let agent = key.strip_prefix(PREFIX).and_then(|key| key.split_once('/')).map(|(agent, _)| agent);
+    let declared = agent.and_then(|agent| in_force.config.declared.get(agent));
+    declared.is_some_and(|declared| !declared.is_in_force())
 }
 
 fn note((key, at): (&String, &Timestamp)) -> (String, String) {

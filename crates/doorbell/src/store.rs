@@ -76,8 +76,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Takes up to as many queued runs of an agent as there are leases, makes them running under one each, and opens an
     /// attempt for each: the oldest first, or where there is flow control, those whose turn it is. One whose event cannot
-    /// be read fails instead, so that it does not block the others.
-    fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>>;
+    /// be read fails instead, so that it does not block the others. So does one end, for good, that replaces what is older and
+    /// would follow newer work of its key.
+    fn claim(&self, claim: Claim) -> Answer<'_, Taken>;
 
     /// Remembers the process that carries an attempt out. False if the lease is no longer the run's.
     fn mark_process(&self, run: RunId, lease: Lease, process: Process) -> Answer<'_, bool>;
@@ -118,7 +119,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The running run that has this lease.
     fn running_by_lease(&self, lease: Lease) -> Answer<'_, Option<Running>>;
 
-    /// The runs that wait for more than a time, or are held meanwhile.
+    /// The runs that wait for an event or for the end of another run, or are held meanwhile.
     fn waiting(&self) -> Answer<'_, Vec<Waiting>>;
 
     /// Queues a run that waits, or has it go on when it is held no more. Answers its agent; none, and nothing changed, if it
@@ -249,8 +250,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps what notifications remember, and takes off the dead letters that are in it: all or nothing.
     fn note(&self, notes: Notes) -> Answer<'_, ()>;
 
-    /// What notifications remember: keys and values.
-    fn notes(&self) -> Answer<'_, Vec<(String, String)>>;
+    /// What is remembered under keys that begin with `prefix`: keys and values, by key.
+    fn notes(&self, prefix: &str) -> Answer<'_, Vec<(String, String)>>;
 
     /// How many runs there are in which state: cheap, however many there are.
     fn tallies(&self) -> Answer<'_, Tallies>;
@@ -519,6 +520,15 @@ pub struct Claimed {
     pub event: StoredEvent,
     /// Its headers and body.
     pub body: Body,
+}
+
+/// What [`Store::claim`] took.
+#[derive(Debug, Clone, Default)]
+pub struct Taken {
+    /// The runs to be carried out.
+    pub claimed: Vec<Claimed>,
+    /// Those that ended instead, because a newer one of their key is before them.
+    pub superseded: Vec<RunId>,
 }
 
 /// A process, named so that another one with the same number is not mistaken for it.

@@ -81,7 +81,7 @@ async fn claim_one(store: &Arc<dyn Store>, agent: &str) -> Duration {
         worker: None,
     };
     let begun = Instant::now();
-    let mut claimed = store.claim(claim).await.unwrap();
+    let mut claimed = store.claim(claim).await.unwrap().claimed;
     let took = begun.elapsed();
     let claimed = claimed.remove(0);
     let transition = Transition {

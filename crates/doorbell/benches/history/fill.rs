@@ -119,7 +119,7 @@ async fn end(store: &Arc<dyn Store>, runs: usize, now: Timestamp) {
             most_running: None,
             worker: None,
         };
-        let claimed = store.claim(claim).await.unwrap();
+        let claimed = store.claim(claim).await.unwrap().claimed;
         let ends = claimed.into_iter().map(|claimed| async move {
             let line = |n: u32| LogLine {
                 at: now,

@@ -1,13 +1,16 @@
 //! What somebody paused: agents, or all of them, or sources. Kept in the store, so that a restart does not start what was stopped.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use doorbell_core::flow::Rate;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use crate::store::{Admission, Error, Notes, PAUSED, Standing, Start, Store, Whose};
+
+type All = BTreeMap<Paused, Pause>;
 
 /// How the keys of pauses begin among the notes.
 const PREFIX: &str = "pause/";
@@ -49,7 +52,11 @@ impl Pause {
 
 /// Everything that is paused.
 #[derive(Debug, Default)]
-pub struct Pauses(RwLock<BTreeMap<Paused, Pause>>);
+pub struct Pauses {
+    all: RwLock<All>,
+    /// Held from a look to what is kept because of it: changes come to the store and to `all` in one order.
+    changing: Mutex<()>,
+}
 
 impl Pauses {
     /// What the store remembers.
@@ -62,7 +69,11 @@ impl Pauses {
             };
             Some((paused, serde_json::from_str(text).ok()?))
         };
-        Self(RwLock::new(notes.iter().filter_map(read).collect()))
+        Self { all: RwLock::new(notes.iter().filter_map(read).collect()), changing: Mutex::default() }
+    }
+
+    fn all(&self) -> RwLockReadGuard<'_, All> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a pause, in place of an earlier one; durable when it answers.
@@ -70,11 +81,29 @@ impl Pauses {
     /// # Errors
     /// If the store is unavailable; then nothing changed.
     pub async fn put(&self, store: &dyn Store, paused: Paused, pause: Pause) -> Result<(), Error> {
+        self.put_if(store, paused, pause, |_| true).await.map(drop)
+    }
+
+    /// Keeps a pause if the one that there is, if any, is to be replaced; whether it was.
+    ///
+    /// # Errors
+    /// If the store is unavailable; then nothing changed.
+    pub async fn put_if(
+        &self,
+        store: &dyn Store,
+        paused: Paused,
+        pause: Pause,
+        replaces: impl FnOnce(Option<&Pause>) -> bool,
+    ) -> Result<bool, Error> {
+        let _changing = self.changing.lock().await;
+        if !replaces(self.get(&paused).as_ref()) {
+            return Ok(false);
+        }
         // Nothing in it can fail to be JSON.
         let kept = vec![(key(&paused), serde_json::to_string(&pause).unwrap_or_default())];
         store.note(Notes { kept, ..Notes::default() }).await?;
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(paused, pause);
-        Ok(())
+        self.all.write().unwrap_or_else(PoisonError::into_inner).insert(paused, pause);
+        Ok(true)
     }
 
     /// Ends a pause; whether there was one.
@@ -82,18 +111,35 @@ impl Pauses {
     /// # Errors
     /// If the store is unavailable; then nothing changed.
     pub async fn remove(&self, store: &dyn Store, paused: &Paused) -> Result<bool, Error> {
+        self.remove_if(store, paused, |_| true).await
+    }
+
+    /// Ends a pause if it is such a one; whether it was.
+    ///
+    /// # Errors
+    /// If the store is unavailable; then nothing changed.
+    pub async fn remove_if(
+        &self,
+        store: &dyn Store,
+        paused: &Paused,
+        ends: impl FnOnce(&Pause) -> bool,
+    ) -> Result<bool, Error> {
+        let _changing = self.changing.lock().await;
+        if !self.get(paused).is_some_and(|pause| ends(&pause)) {
+            return Ok(false);
+        }
         store.note(Notes { dropped: vec![key(paused)], ..Notes::default() }).await?;
-        Ok(self.0.write().unwrap_or_else(PoisonError::into_inner).remove(paused).is_some())
+        Ok(self.all.write().unwrap_or_else(PoisonError::into_inner).remove(paused).is_some())
     }
 
     /// The pause of one thing.
     pub fn get(&self, paused: &Paused) -> Option<Pause> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(paused).cloned()
+        self.all().get(paused).cloned()
     }
 
     /// The pause that holds an agent's runs: its own, or that of all; none if it is active or on its way back.
     pub fn holds(&self, agent: &str) -> Option<Pause> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
         let found = [all.get(&Paused::Agent(agent.to_owned())), all.get(&Paused::Project)];
         found.into_iter().flatten().find(|pause| pause.resuming.is_none()).cloned()
     }
@@ -101,7 +147,7 @@ impl Pauses {
     /// Has what is to be started held, if its agent is paused.
     pub fn hold(&self, starts: &mut [Start]) {
         // Mostly nothing is.
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        if self.all().is_empty() {
             return;
         }
         for start in starts {
@@ -124,7 +170,7 @@ impl Pauses {
 
     /// Why what comes from a source is held; none if it is not paused, or on its way back.
     pub fn of_source(&self, source: &str) -> Option<String> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
         // Mostly nothing is.
         if all.is_empty() {
             return None;
@@ -135,7 +181,7 @@ impl Pauses {
 
     /// The sources that are paused or on their way back.
     pub fn sources(&self) -> Vec<String> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
         let of = all.keys().filter_map(|paused| match paused {
             Paused::Source(source) => Some(source.clone()),
             Paused::Project | Paused::Agent(_) => None,
@@ -145,7 +191,7 @@ impl Pauses {
 
     /// The agents and sources whose held runs go on little by little, and how fast.
     pub fn resuming(&self) -> Vec<(Whose, Rate)> {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
         if all.contains_key(&Paused::Project) {
             return Vec::new();
         }
@@ -194,19 +240,34 @@ mod tests {
         let pauses = Pauses::default();
         pauses.put(&*store, one.clone(), pause("ann", None)).await.unwrap();
         pauses.put(&*store, all.clone(), pause("bob", None)).await.unwrap();
-        let again = Pauses::load(&store.notes().await.unwrap());
+        let again = Pauses::load(&store.notes(PREFIX).await.unwrap());
         assert_eq!(again.standing("one"), Standing::Paused("paused by ann".to_owned()));
         assert_eq!(again.standing("two"), Standing::Paused("paused by bob".to_owned()));
         assert!(again.remove(&*store, &all).await.unwrap());
         assert!(!again.remove(&*store, &all).await.unwrap());
         let rate = Rate { count: 2, window: Duration::from_secs(1) };
         again.put(&*store, one, pause("ann", Some(rate))).await.unwrap();
-        let again = Pauses::load(&store.notes().await.unwrap());
+        let again = Pauses::load(&store.notes(PREFIX).await.unwrap());
         assert_eq!((again.standing("one"), again.standing("two")), (Standing::Resuming, Standing::Active));
         assert_eq!(again.resuming(), [(Whose::Agent("one".to_owned()), rate)]);
         again.put(&*store, Paused::Source("acme".to_owned()), pause("ann", None)).await.unwrap();
-        let again = Pauses::load(&store.notes().await.unwrap());
+        let again = Pauses::load(&store.notes(PREFIX).await.unwrap());
         assert_eq!(again.of_source("acme").as_deref(), Some("its source `acme` is paused by ann"));
         assert_eq!((again.of_source("other"), again.standing("acme")), (None, Standing::Active));
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_came_meanwhile_does_not_end_with_the_slow_end_of_the_last_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::store::open("sqlite:doorbell.db", folder.path()).await.unwrap();
+        let (one, pauses) = (Paused::Agent("one".to_owned()), Pauses::default());
+        let slow = pause("ann", Some(Rate { count: 2, window: Duration::from_secs(1) }));
+        pauses.put(&*store, one.clone(), slow.clone()).await.unwrap();
+        pauses.put(&*store, one.clone(), pause("bob", None)).await.unwrap();
+        assert!(!pauses.remove_if(&*store, &one, |pause| *pause == slow).await.unwrap());
+        assert!(!pauses.put_if(&*store, one, pause("cid", None), |was| was.is_none()).await.unwrap());
+        for pauses in [pauses, Pauses::load(&store.notes(PREFIX).await.unwrap())] {
+            assert_eq!(pauses.standing("one"), Standing::Paused("paused by bob".to_owned()));
+        }
     }
 }

@@ -142,7 +142,7 @@ async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
         Ok(created) => Ok(created),
         Err(NobodyThere) => {
             let (config, store) = open(&context.root()?).await?;
-            let declared = load_declared(&store.notes().await?);
+            let declared = load_declared(&store.notes("").await?);
             let agents: Vec<&str> = config.agents.keys().chain(declared.keys()).map(String::as_str).collect();
             match ops::keys::make(store.as_ref(), wish, &agents).await {
                 Ok((_, created)) => {

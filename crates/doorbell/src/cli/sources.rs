@@ -34,7 +34,7 @@ enum SourcesCommand {
 
 /// Hold the runs that what comes to a source would start: it is still taken and stored, and nothing is lost
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  doorbell sources pause acme-github --why \"moving repositories\"")]
+#[command(after_help = "Example:\n  doorbell sources pause acme-github --why migration")]
 struct PauseArgs {
     /// The source's name
     #[arg(add = completions::sources())]

@@ -111,11 +111,19 @@ pub(super) fn check_defaults(defaults: &Table, around: Surroundings<'_>, finding
     }
 }
 
+/// What shows once all agents are read.
+#[derive(Default)]
+struct Open {
+    /// Agents that nothing starts, unless another one does.
+    idle: Vec<(String, Problem)>,
+    /// Whom they may call, and where it says so.
+    calls: Vec<(String, Place)>,
+}
+
 /// Reads all agents.
 pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<String, Arc<Agent>> {
     let mut agents = BTreeMap::new();
-    // What nothing starts, unless another agent does, which shows once all are read.
-    let (mut idle, mut calls) = (Vec::new(), Vec::new());
+    let mut open = Open::default();
     let names = findings.take(files::names_in(reader.around.root, "agents")).unwrap_or_default();
     for name in names.iter().cloned() {
         match std::fs::metadata(reader.around.root.join("agents").join(&name)) {
@@ -131,18 +139,18 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
             findings.problem(Problem::at(&place, format!("{name:?} cannot be the name of an agent")).help(NAME_RULE));
             continue;
         }
-        if let Some(agent) = read_one(&name, reader, (&mut idle, &mut calls), findings) {
+        if let Some(agent) = read_one(&name, reader, &mut open, findings) {
             agents.insert(name, Arc::new(agent));
         }
     }
-    for (called, place) in calls.into_iter().filter(|(called, _)| !names.contains(called)) {
+    for (called, place) in open.calls.into_iter().filter(|(called, _)| !names.contains(called)) {
         let meant = names::nearest(&called, names.iter().map(String::as_str));
         let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
         let what = "calls of it are answered with 404 unless it is declared through the API";
         findings.warn(&place, format!("there is no folder agents/{called}: {what}{meant}"));
     }
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
-    idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
+    open.idle.into_iter().filter(|(name, _)| !is_called(name)).for_each(|(_, problem)| findings.problem(problem));
     agents
 }
 
@@ -153,12 +161,7 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
         .help("if it is a link, it leads nowhere or to itself: point it at an agent's folder, or remove it")
 }
 
-fn read_one(
-    name: &str,
-    reader: Reader<'_>,
-    (idle, calls): (&mut Vec<(String, Problem)>, &mut Vec<(String, Place)>),
-    findings: &mut Findings,
-) -> Option<Agent> {
+fn read_one(name: &str, reader: Reader<'_>, open: &mut Open, findings: &mut Findings) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
     own.check(findings, KEYS);
@@ -172,9 +175,9 @@ fn read_one(
         let problem =
             Problem::at(&table.place, format!("nothing starts agent `{name}`: it has no [[webhooks]] and no schedule"));
         let problem = problem.help("[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]");
-        idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
+        open.idle.push((name.to_owned(), problem.help("schedule = \"*/15 * * * *\"")));
     }
-    read_table(name, table, skill, reader, calls, findings)
+    read_table(name, table, skill, reader, &mut open.calls, findings)
 }
 
 /// Reads an agent that is declared: it has no files, so its instructions are a key, and the default runtime, which may be

@@ -72,9 +72,7 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
     let hot_reload = table.read(findings, "hot_reload", Node::flag);
     let tls = gateway_tls::read(root, table, survey, findings);
     if let Some(entry) = table.entry("tls") {
-        if tls.is_none() {
-            return None;
-        }
+        tls.as_ref()?;
         if public_url.is_none() {
             let warning = "without `public_url`, which has the certificate's name, the URLs that are printed are this machine's own";
             findings.warn(&entry.place, warning.to_owned());

@@ -1,12 +1,13 @@
 //! Carrying one run out: from its claim to what becomes of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use doorbell_core::envelope::{Companion, Envelope, encode_body};
 use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State, Transition};
+use doorbell_core::wait::Wait;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
@@ -105,17 +106,16 @@ impl Dispatcher {
     /// A URL that says it is gone for good is not asked again until somebody resumes its agent.
     async fn pause_gone(&self, agent: &str, run: RunId) {
         let whose = Paused::Agent(agent.to_owned());
-        // Whoever paused it said why, and is the one to ask.
-        if self.app.pauses.get(&whose).is_some_and(|pause| pause.resuming.is_none()) {
-            tracing::warn!(agent, %run, "agent.gone: its URL answered with 410; it is paused already");
-            return;
-        }
-        tracing::warn!(agent, %run, "agent.gone: its URL answered with 410, so it is paused");
         let why = Some(format!("it answered {run} with 410 Gone"));
         let pause = Pause { by: "its URL".to_owned(), at: clock::now(), why, resuming: None };
-        let paused = self.app.pauses.put(self.app.store.as_ref(), whose, pause).await;
-        match paused {
-            Ok(()) => self.settle_pauses(),
+        // Whoever paused it said why, and is the one to ask.
+        let replaces = |was: Option<&Pause>| was.is_none_or(|was| was.resuming.is_some());
+        match self.app.pauses.put_if(self.app.store.as_ref(), whose, pause, replaces).await {
+            Ok(true) => {
+                tracing::warn!(agent, %run, "agent.gone: its URL answered with 410, so it is paused");
+                self.settle_pauses();
+            }
+            Ok(false) => tracing::warn!(agent, %run, "agent.gone: its URL answered with 410; it is paused already"),
             // The next run finds it gone again.
             Err(error) => tracing::error!(agent, error = error.with_causes(), "agent.not_paused"),
         }
@@ -256,13 +256,16 @@ impl Dispatcher {
             && matches!(run.state, State::Cancelled | State::Superseded)
         {
             let reason = run.reason.unwrap_or(finish.transition.reason);
-            finish.transition = Transition { state: run.state, reason, due: None, wait: None, ..finish.transition };
+            let progress = finish.transition.progress;
+            finish.transition =
+                Transition { state: run.state, reason, due: None, dead_letter: false, progress, wait: None };
         }
         finish
     }
 
     /// Does what follows from a run's end that is stored.
     pub(super) async fn settle_end(&self, run: &StoredRun, finish: &Finish) {
+        self.log_room.lock().unwrap_or_else(PoisonError::into_inner).remove(&finish.lease);
         match finish.transition.state {
             State::Queued => self.wake(&run.agent),
             State::Waiting => {
@@ -275,7 +278,7 @@ impl Dispatcher {
             self.app.signs.ring();
         }
         self.tell_who_waits();
-        if finish.transition.wait.is_some() {
+        if matches!(finish.transition.wait, Some(Wait::Event { .. } | Wait::Run { .. })) {
             self.app.waits.begin();
         }
         if finish.transition.wait.is_some() {
@@ -307,11 +310,6 @@ impl Dispatcher {
         let run = run.clone();
         let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
         Ok(Envelope { events, resumed, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
-    }
-
-    /// What becomes of a run whose carrier died.
-    pub(super) fn lost(&self, run: &StoredRun, what: String) -> run::Transition {
-        self.next(run, Outcome::Lost(what))
     }
 
     /// What becomes of a run whose try ended so, by what its agent says now.

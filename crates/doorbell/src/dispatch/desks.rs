@@ -14,7 +14,7 @@ use super::{Dispatcher, LEASE, POLL};
 use crate::app::Snapshot;
 use crate::clock;
 use crate::config::Agent;
-use crate::store::{Claim, Claimed, Error, Lease};
+use crate::store::{Claim, Error, Lease, Taken};
 
 /// Runs taken in one go.
 const MOST_CLAIMED: usize = 16;
@@ -226,7 +226,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes up to so many runs and has them carried out. Answers how many it took.
+    /// Takes up to so many runs and has them carried out. Answers how many it took, or ended.
     async fn claim(
         self: &Arc<Self>,
         agent: Arc<Agent>,
@@ -244,13 +244,14 @@ impl Dispatcher {
             most_running: Some(agent.scale),
             worker: None,
         };
-        let claimed: Vec<Claimed> = match self.app.store.claim(claim).await {
-            Ok(claimed) => claimed,
+        let Taken { claimed, superseded } = match self.app.store.claim(claim).await {
+            Ok(taken) => taken,
             Err(error) => {
                 tracing::error!(agent = agent.name, error = error.with_causes(), "runs.claim_failed");
-                Vec::new()
+                Taken::default()
             }
         };
+        self.tell_of_all(&superseded);
         let count = claimed.len();
         // What is throttled is queued and was not taken: somebody has to look when it may be.
         if count < most && agent.is_throttled() {
@@ -268,6 +269,7 @@ impl Dispatcher {
                 drop(place);
             });
         }
-        count
+        // Where only such were found as ended, those behind them may have their turn.
+        count + superseded.len()
     }
 }

@@ -152,6 +152,18 @@ impl Dispatcher {
         Ok(lost.is_empty().then_some(until))
     }
 
+    /// Extends the leases of workers once, also those that have ended: while no gateway ran, nobody could be heard.
+    pub(super) async fn give_time_to_be_heard(&self) -> Result<(), Error> {
+        let now = clock::now();
+        let extended = self.app.store.running().await?.into_iter().filter_map(|running| {
+            let Holder::Worker(lease) = running.holder else { return None };
+            let until = now.after(lease);
+            let until = self.deadline(&running.run).map_or(until, |deadline| until.min(deadline));
+            Some(self.app.store.extend(vec![(running.run.id, running.lease)], until, None))
+        });
+        futures_util::future::try_join_all(extended).await.map(drop)
+    }
+
     /// Adds lines to the log of a run that is carried out elsewhere, as many as there is room for. Answers how many.
     ///
     /// # Errors
@@ -160,7 +172,7 @@ impl Dispatcher {
         let run = running.run.id;
         let (kept, full) = {
             let mut rooms = self.log_room.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = rooms.entry(run).or_insert(LARGEST_LOG);
+            let room = rooms.entry(running.lease).or_insert(LARGEST_LOG);
             let (had, before) = (*room > 0, lines.len());
             lines.retain(|line| {
                 let fits = line.text.len() + LINE_COST <= *room;
@@ -218,7 +230,6 @@ impl Dispatcher {
         // Its span began where it was handed out; what is known of it now is all of it.
         self.app.traces.begin_attempt(run).ended(&finish);
         self.settle_end(run, &finish).await;
-        self.log_room.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.id);
         // Its place is free, whatever became of it.
         self.wake(&run.agent);
         self.follow_ups.consider(run.id);

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use doorbell_core::id::RunId;
+use doorbell_core::run::Outcome;
 use doorbell_core::time::Timestamp;
 
 use super::{Dispatcher, POLL};
@@ -113,7 +114,9 @@ impl Dispatcher {
             text: format!("{what}; {ended} processes of it were still there and were ended"),
         };
         self.app.store.append_log(run.id, vec![line]).await?;
-        let transition = self.lost(&run, what);
+        // Whoever asked for its end has it, whatever became of the try.
+        let outcome = run.cancel_requested.clone().map_or(Outcome::Lost(what), Outcome::Cancelled);
+        let transition = self.next(&run, outcome);
         let finish = Finish {
             run: run.id,
             lease: running.lease,

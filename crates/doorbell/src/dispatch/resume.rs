@@ -45,9 +45,11 @@ impl Dispatcher {
 
     /// Lets up to `most` held runs go on; with the last of them the pause is over for good.
     async fn give_back(self: &Arc<Self>, whose: &Whose, most: usize) -> Result<(), Error> {
+        let (pauses, paused) = (&self.app.pauses, Paused::from(whose));
+        let Some(resuming) = pauses.get(&paused).filter(|pause| pause.resuming.is_some()) else { return Ok(()) };
         let given = self.app.store.give_back(whose.clone(), most, clock::now()).await?;
-        if given.moved < most && self.app.pauses.resuming().iter().any(|(resuming, _)| resuming == whose) {
-            self.app.pauses.remove(self.app.store.as_ref(), &Paused::from(whose)).await?;
+        // One that came meanwhile is another, and stays.
+        if given.moved < most && pauses.remove_if(self.app.store.as_ref(), &paused, |pause| *pause == resuming).await? {
             tracing::info!(?whose, "pause.ended");
         }
         self.take_back(&given);

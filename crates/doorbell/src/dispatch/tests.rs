@@ -79,6 +79,25 @@ async fn a_run_that_was_taken_is_cancelled_by_the_next_start_if_the_gateway_died
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_lease_ended_while_no_gateway_ran_has_time_to_be_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = dispatcher(folder.path()).await;
+    let (run, lease) = (clock::new_id(), Lease(clock::random()));
+    let now = clock::now().before(LONG);
+    let store = &dispatcher.app.store;
+    store.accept(vec![event(run)]).await.unwrap();
+    let worker = store::WorkerLease { worker: "mole".to_owned(), lease: LEASE };
+    let (agent, until) = ("triage".to_owned(), now.after(LEASE));
+    let claim = Claim { agent, leases: vec![lease], until, now, most_running: None, worker: Some(worker) };
+    store.claim(claim).await.unwrap();
+    dispatcher.prepare().await.unwrap();
+    dispatcher.recover_lost(Some(clock::now())).await.unwrap();
+    let running = store.running_run(run).await.unwrap().expect("it is taken for lost");
+    assert!(running.lease == lease && running.until > clock::now());
+    dispatcher.close(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_claimed_and_not_yet_registered_when_the_rest_is_handed_back_is_handed_back_too() {
     let folder = tempfile::tempdir().unwrap();
     let dispatcher = dispatcher(folder.path()).await;
@@ -87,7 +106,7 @@ async fn a_run_that_is_claimed_and_not_yet_registered_when_the_rest_is_handed_ba
     let leases = vec![Lease(clock::random())];
     let claim =
         Claim { agent: "triage".to_owned(), leases, until: now.after(LEASE), now, most_running: None, worker: None };
-    let claimed = dispatcher.app.store.claim(claim).await.unwrap().remove(0);
+    let claimed = dispatcher.app.store.claim(claim).await.unwrap().claimed.remove(0);
     let agent = Arc::clone(&dispatcher.app.current().config.agents["triage"]);
     let (open, gate) = oneshot::channel();
     let carrying = Arc::clone(&dispatcher);

@@ -20,7 +20,7 @@ use super::outside::Close;
 use crate::app::Notice;
 use crate::clock;
 use crate::config::{Agent, Runtime};
-use crate::store::{Claim, Claimed, Error, Lease, WorkerLease};
+use crate::store::{Claim, Claimed, Error, Lease, Taken, WorkerLease};
 
 /// Runs claimed in one go.
 const MOST_CLAIMED: usize = 8;
@@ -189,7 +189,7 @@ impl Dispatcher {
     }
 
     async fn claim_for(
-        &self,
+        self: &Arc<Self>,
         agent: &Agent,
         most: usize,
         worker: &WorkerLease,
@@ -199,14 +199,19 @@ impl Dispatcher {
         let leases = std::iter::repeat_with(|| Lease(clock::random())).take(most).collect();
         let (name, most_running) = (agent.name.clone(), Some(agent.scale));
         let claim = Claim { agent: name, leases, until, now, most_running, worker: Some(worker.clone()) };
-        let claimed = self.app.store.claim(claim).await?;
+        let Taken { claimed, superseded } = self.app.store.claim(claim).await?;
+        self.tell_of_all(&superseded);
+        // Where many ended, those behind them may have their turn.
+        if claimed.is_empty() && !superseded.is_empty() {
+            self.bells.ring(&agent.name);
+        }
         if !claimed.is_empty() {
             self.look_at(until);
         }
         Ok(claimed.into_iter().map(|claimed| (claimed, until)).collect())
     }
 
-    /// One claimed run, as it is handed out; none, and it failed, if its event cannot be read.
+    /// One claimed run, as it is handed out; none, and the try failed, if its events cannot be read.
     async fn hand(&self, agent: &Agent, claimed: Claimed, until: Timestamp, worker: &str) -> Option<HandedOut> {
         let Claimed { run, lease, event, body } = claimed;
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
@@ -219,7 +224,8 @@ impl Dispatcher {
         match self.envelope(&run, event, body).await {
             Ok(envelope) => Some(HandedOut { run: run.id, lease, until, envelope }),
             Err(error) => {
-                let outcome = Outcome::Failed(format!("its event cannot be read: {error}"));
+                // As where the gateway carries it out: perhaps only just now.
+                let outcome = Outcome::TryAgain(format!("its events cannot be read: {}", error.with_causes()));
                 self.end_handed(run.id, lease, outcome, "failed").await;
                 None
             }

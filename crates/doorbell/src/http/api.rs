@@ -1,6 +1,6 @@
 //! The management API: each handler is one operation.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -16,11 +16,12 @@ use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
 
+mod body;
 mod declared;
-mod object;
 mod replays;
 mod starts;
 
+pub(super) use body::Sent;
 pub(super) use declared::{amend_agent, declare_agent, remove_agent, show_agent};
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
@@ -47,13 +48,6 @@ impl FromRequestParts<Shared> for Named {
 pub(super) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
     match query {
         Ok(Query(query)) => Ok(query),
-        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
-    }
-}
-
-pub(super) fn read_json<T>(json: Result<Json<T>, JsonRejection>) -> Result<T, Failure> {
-    match json {
-        Ok(Json(json)) => Ok(json),
         Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
     }
 }
@@ -136,9 +130,9 @@ pub(super) async fn forget_event(
 pub(super) async fn copy_store(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::NewCopy>, JsonRejection>,
+    Sent(wish): Sent<api::NewCopy>,
 ) -> Answer<api::Copied> {
-    Ok(Json(ops::backup::copy(&shared.app, &caller, read_json(body)?).await?))
+    Ok(Json(ops::backup::copy(&shared.app, &caller, wish).await?))
 }
 
 pub(super) async fn list_agents(State(shared): State<Shared>, By(caller): By) -> Json<api::AgentList> {
@@ -189,25 +183,25 @@ pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answe
 pub(super) async fn test_notifications(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::NotificationTest>, JsonRejection>,
+    Sent(wish): Sent<api::NotificationTest>,
 ) -> Answer<api::NotificationAnswers> {
-    Ok(Json(ops::notifications::test(&shared.notifier, &caller, read_json(body)?).await?))
+    Ok(Json(ops::notifications::test(&shared.notifier, &caller, wish).await?))
 }
 
 pub(super) async fn test_trigger(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::TriggerTest>, JsonRejection>,
+    Sent(wish): Sent<api::TriggerTest>,
 ) -> Answer<api::TriggerTestResult> {
-    Ok(Json(ops::triggers::test(&shared.app, &caller, read_json(body)?).await?))
+    Ok(Json(ops::triggers::test(&shared.app, &caller, wish).await?))
 }
 
 pub(super) async fn create_key(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Result<Json<api::NewKey>, JsonRejection>,
+    Sent(wish): Sent<api::NewKey>,
 ) -> Result<(StatusCode, Extension<Target>, Json<api::CreatedKey>), Failure> {
-    let created = ops::keys::create(&shared.app, &caller, read_json(body)?).await?;
+    let created = ops::keys::create(&shared.app, &caller, wish).await?;
     Ok((StatusCode::CREATED, Extension(Target(created.key_id.clone())), Json(created)))
 }
 

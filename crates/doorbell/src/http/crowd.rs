@@ -32,10 +32,13 @@ const NOT_TLS: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/pro
 /// How many connections an address may have; none: any number.
 pub type Allowance = Arc<dyn Fn(IpAddr) -> Option<usize> + Send + Sync>;
 
+/// Connections, by address.
+type Counts = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 /// Who is connected, by address (of IPv6: by network).
 #[derive(Clone)]
 pub(super) struct Crowd {
-    of: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    of: Counts,
     allowance: Allowance,
     refusals: Arc<Semaphore>,
     refused: Counter,
@@ -48,7 +51,7 @@ impl fmt::Debug for Crowd {
 }
 
 /// A connection of an address, for as long as this lives; nothing, if its address has no limit.
-pub(super) struct Place(Option<(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr)>);
+pub(super) struct Place(Option<(Counts, IpAddr)>);
 
 impl Drop for Place {
     fn drop(&mut self) {

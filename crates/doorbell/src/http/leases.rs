@@ -1,6 +1,5 @@
 //! Runs that are carried out elsewhere: what whoever has their lease tells of them.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +13,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Shared;
-use super::api::{self as handlers, Answer, Named, read_json};
+use super::api::{self as handlers, Answer, Named, Sent};
 use super::audit;
 use super::auth::{By, KeyRemoved};
 use super::error::Failure;
@@ -92,10 +91,9 @@ async fn tokens_only(request: Request, next: Next) -> Response {
     }
 }
 
-type Body = Result<Json<api::RunEnd>, JsonRejection>;
+type Body = Sent<api::RunEnd>;
 
-async fn end(shared: Shared, speaking: Speaking, id: &str, ending: Ending, body: Body) -> Answer<api::EndedRun> {
-    let end = read_json(body)?;
+async fn end(shared: Shared, speaking: Speaking, id: &str, ending: Ending, Sent(end): Body) -> Answer<api::EndedRun> {
     let speaker = speaking.or_lease(end.lease.as_ref())?;
     Ok(Json(leases::end(&shared.app, &shared.dispatcher, &speaker, id, ending, end).await?))
 }
@@ -132,10 +130,10 @@ pub(super) async fn poll(
     State(shared): State<Shared>,
     By(caller): By,
     KeyRemoved(removed): KeyRemoved,
-    body: Result<Json<api::Poll>, JsonRejection>,
+    Sent(poll): Sent<api::Poll>,
 ) -> Answer<api::Polled<Envelope>> {
     tokio::select! {
-        polled = workers::poll(&shared.app, &shared.dispatcher, &caller, read_json(body)?) => Ok(Json(polled?)),
+        polled = workers::poll(&shared.app, &shared.dispatcher, &caller, poll) => Ok(Json(polled?)),
         () = removed.cancelled() => Ok(Json(api::Polled { runs: Vec::new() })),
     }
 }
@@ -144,9 +142,8 @@ pub(super) async fn heartbeat(
     State(shared): State<Shared>,
     speaking: Speaking,
     Named(id): Named,
-    body: Result<Json<api::Heartbeat>, JsonRejection>,
+    Sent(heartbeat): Sent<api::Heartbeat>,
 ) -> Answer<api::Heard> {
-    let heartbeat = read_json(body)?;
     let speaker = speaking.or_lease(heartbeat.lease.as_ref())?;
     Ok(Json(workers::heartbeat(&shared.app, &shared.dispatcher, &speaker, &id, heartbeat).await?))
 }
@@ -155,9 +152,8 @@ pub(super) async fn append_lines(
     State(shared): State<Shared>,
     speaking: Speaking,
     Named(id): Named,
-    body: Result<Json<api::RunLines>, JsonRejection>,
+    Sent(lines): Sent<api::RunLines>,
 ) -> Answer<api::KeptLines> {
-    let lines = read_json(body)?;
     let speaker = speaking.or_lease(lines.lease.as_ref())?;
     Ok(Json(workers::log(&shared.app, &shared.dispatcher, &speaker, &id, lines).await?))
 }

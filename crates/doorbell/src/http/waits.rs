@@ -1,6 +1,6 @@
 //! Runs that wait, what they are answered, and what their steps came to.
 
-use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -9,7 +9,7 @@ use doorbell_client::api;
 use serde_json::Value;
 
 use super::Shared;
-use super::api::{Answer, Named, read_json};
+use super::api::{Answer, Named, Sent};
 use super::auth::By;
 use super::error::Failure;
 use super::leases::Speaking;
@@ -28,9 +28,8 @@ pub(super) async fn sleep(
     State(shared): State<Shared>,
     speaking: Speaking,
     Named(id): Named,
-    body: Result<Json<api::NewSleep>, JsonRejection>,
+    Sent(wish): Sent<api::NewSleep>,
 ) -> Answer<api::GivenBack> {
-    let wish = read_json(body)?;
     let speaker = speaking.or_lease(wish.lease.as_ref())?;
     Ok(Json(waits::sleep(&shared.app, &shared.dispatcher, &speaker, &id, wish).await?))
 }
@@ -39,9 +38,8 @@ pub(super) async fn wait(
     State(shared): State<Shared>,
     speaking: Speaking,
     Named(id): Named,
-    body: Result<Json<api::NewWait>, JsonRejection>,
+    Sent(wish): Sent<api::NewWait>,
 ) -> Answer<api::GivenBack> {
-    let wish = read_json(body)?;
     let speaker = speaking.or_lease(wish.lease.as_ref())?;
     Ok(Json(waits::wait(&shared.app, &shared.dispatcher, &speaker, &id, wish).await?))
 }
@@ -50,9 +48,8 @@ pub(super) async fn ask(
     State(shared): State<Shared>,
     speaking: Speaking,
     Named(id): Named,
-    body: Result<Json<api::NewQuestion>, JsonRejection>,
+    Sent(wish): Sent<api::NewQuestion>,
 ) -> Answer<api::GivenBack> {
-    let wish = read_json(body)?;
     let speaker = speaking.or_lease(wish.lease.as_ref())?;
     Ok(Json(waits::ask(&shared.app, &shared.dispatcher, &speaker, &id, wish).await?))
 }
@@ -61,9 +58,9 @@ pub(super) async fn answer(
     State(shared): State<Shared>,
     By(caller): By,
     Named(id): Named,
-    body: Result<Json<api::NewAnswer>, JsonRejection>,
+    Sent(wish): Sent<api::NewAnswer>,
 ) -> Answer<api::Answered> {
-    Ok(Json(waits::answer(&shared.app, &shared.dispatcher, &caller, &id, read_json(body)?).await?))
+    Ok(Json(waits::answer(&shared.app, &shared.dispatcher, &caller, &id, wish).await?))
 }
 
 type Step = Result<Path<(String, String)>, PathRejection>;

@@ -1,8 +1,6 @@
 //! Many runs at once: all that a filter finds are cancelled, released or tried again.
 
 use doorbell_client::api;
-use futures_util::StreamExt as _;
-use futures_util::stream;
 
 use super::{Error, dead_letters, parse_cursor, runs};
 use crate::app::{App, Caller};
@@ -10,9 +8,7 @@ use crate::dispatch::Dispatcher;
 use crate::store::{Cancel, RunQuery, StoredRun};
 
 /// Runs in one answer: whoever wants more asks again from where it ended, and sees how far it is.
-const MOST: usize = 5000;
-/// Asked of the store at once, which brings them to the disk together.
-const TOGETHER: usize = 64;
+const MOST: usize = 1000;
 
 /// What is done to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +21,7 @@ pub enum Verb {
     Retry,
 }
 
-/// Does it to some thousands of runs, oldest first, or only counts them.
+/// Does it to up to a thousand runs, oldest first, or only counts them.
 ///
 /// # Errors
 /// If the filter says nothing or cannot be understood, or the caller may not.
@@ -46,16 +42,13 @@ pub async fn act(
     if wish.dry_run {
         return Ok(done);
     }
-    let act = |id: String| async move {
+    // One after the other: whoever goes on first has the turn in its lane.
+    for id in found {
         let result = match verb {
             Verb::Cancel => cancel(app, dispatcher, caller, &id).await,
             Verb::Release => runs::release(app, dispatcher, caller, &id).await.map(drop),
             Verb::Retry => runs::retry(app, dispatcher, caller, &id).await.map(drop),
         };
-        (id, result)
-    };
-    let mut results = stream::iter(found.into_iter().map(act)).buffered(TOGETHER);
-    while let Some((id, result)) = results.next().await {
         match result {
             Ok(()) => done.done += 1,
             Err(Error::Store(error)) => return Err(error.into()),

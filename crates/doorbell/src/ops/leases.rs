@@ -62,8 +62,27 @@ pub async fn end(
     Ok(api::EndedRun { id: run.to_string(), state: state.unwrap_or_default() })
 }
 
-/// The run that is spoken of, if the lease that is shown is its own.
+/// The run that is spoken of, for whoever carries it out elsewhere: no command's token will do, and a worker shows its key too.
 pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&ShownLease>) -> Result<Running, Error> {
+    let running = carried_out(app, speaker, id, shown).await?;
+    match speaker {
+        // So that a removed key ends what was done with it.
+        Speaker::Lease(_) if matches!(running.holder, Holder::Worker(_)) => {
+            Err(Error::NotAllowed("this run was handed to a worker: show the worker's key, and the lease beside it"))
+        }
+        Speaker::Lease(_) => Ok(running),
+        Speaker::Key(caller) => may_carry_out(caller).map(|()| running),
+    }
+}
+
+/// The run that is spoken of, if it is the speaker's to carry out: they show its lease, and that has not ended. A command shows
+/// its token, which is as good as the lease.
+pub(super) async fn carried_out(
+    app: &App,
+    speaker: &Speaker,
+    id: &str,
+    shown: Option<&ShownLease>,
+) -> Result<Running, Error> {
     let id: Option<RunId> = id.parse().ok();
     let running = match id {
         Some(id) => app.store.running_run(id).await?,
@@ -71,6 +90,8 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
     };
     let shown = match speaker {
         Speaker::Lease(lease) => Some(*lease),
+        Speaker::Key(Caller::Run { run, .. }) if id != Some(*run) => return Err(Error::NotFound("run")),
+        Speaker::Key(Caller::Run { .. }) => running.as_ref().map(|running| running.lease),
         Speaker::Key(caller) => {
             let agent = match (&running, id) {
                 (Some(running), _) => Some(running.run.agent.clone()),
@@ -86,15 +107,12 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
             Lease::from_token(shown.token())
         }
     };
-    let is_shown = |running: &Running| shown.is_some_and(|shown| shown.is(running.lease)) && holds(running);
-    match (running.filter(is_shown), speaker) {
-        (None, _) => Err(lost()),
-        // So that a removed key ends what was done with it.
-        (Some(running), Speaker::Lease(_)) if matches!(running.holder, Holder::Worker(_)) => {
-            Err(Error::NotAllowed("this run was handed to a worker: show the worker's key, and the lease beside it"))
-        }
-        (Some(running), _) => Ok(running),
-    }
+    under(shown, running)
+}
+
+/// The run, if this is its lease and has not ended.
+fn under(lease: Option<Lease>, running: Option<Running>) -> Result<Running, Error> {
+    running.filter(|running| lease.is_some_and(|lease| lease.is(running.lease)) && holds(running)).ok_or_else(lost)
 }
 
 /// Whoever shows a lease as the bearer token, if that reaches what is asked for (the segments of a path): what the token
@@ -104,8 +122,7 @@ pub(super) async fn find(app: &App, speaker: &Speaker, id: &str, shown: Option<&
 /// # Errors
 /// If the lease is over, or reaches no such thing.
 pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Known, Error> {
-    let running = app.store.running_by_lease(lease).await?.filter(|running| running.lease.is(lease) && holds(running));
-    let run = running.ok_or_else(lost)?.run;
+    let run = under(Some(lease), app.store.running_by_lease(lease).await?)?.run;
     let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
     let reaches = match (is_get, path) {
         (false, ["v1", "agents", _, "run"]) => true,

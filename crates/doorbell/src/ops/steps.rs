@@ -4,10 +4,10 @@ use doorbell_core::id::RunId;
 use serde_json::Value;
 
 use super::Error;
-use super::leases::{Speaker, lost};
+use super::leases::{Speaker, carried_out, lost};
 use crate::app::{App, Caller};
 use crate::clock;
-use crate::store::{LARGEST_STEPS, Lease, MOST_STEPS, NewStep, StepKept};
+use crate::store::{LARGEST_STEPS, MOST_STEPS, NewStep, Running, StepKept};
 
 /// Characters of a key at most.
 const LONGEST_KEY: usize = 200;
@@ -19,7 +19,7 @@ const LARGEST: usize = 256 * 1024;
 /// # Errors
 /// If the run is not the caller's to carry out, its lease is another one by now, another result is there, or it is too large.
 pub async fn put(app: &App, speaker: &Speaker, id: &str, key: &str, body: &[u8]) -> Result<Value, Error> {
-    let (run, lease) = carried_out(app, speaker, id).await?;
+    let running = own(app, speaker, id).await?;
     if key.is_empty() || key.chars().count() > LONGEST_KEY || key.chars().any(char::is_control) {
         let detail = format!("the key of a step must have 1 to {LONGEST_KEY} characters, and no control ones");
         return Err(Error::Invalid(detail));
@@ -30,7 +30,13 @@ pub async fn put(app: &App, speaker: &Speaker, id: &str, key: &str, body: &[u8])
     if text.len() > LARGEST {
         return Err(Error::Invalid(format!("the result of a step may have {LARGEST} bytes: keep where it is instead")));
     }
-    let step = NewStep { run, lease, key: key.to_owned(), value: text.clone(), at: clock::now() };
+    let step = NewStep {
+        run: running.run.id,
+        lease: running.lease,
+        key: key.to_owned(),
+        value: text.clone(),
+        at: clock::now(),
+    };
     match app.store.keep_step(step).await? {
         StepKept::Kept => Ok(value),
         StepKept::There(there) if there == text => Ok(value),
@@ -52,7 +58,7 @@ pub async fn put(app: &App, speaker: &Speaker, id: &str, key: &str, body: &[u8])
 /// If there is none, or the run is not the caller's.
 pub async fn get(app: &App, speaker: &Speaker, id: &str, key: &str) -> Result<Value, Error> {
     let run = match speaker {
-        Speaker::Lease(_) | Speaker::Key(Caller::Run { .. }) => carried_out(app, speaker, id).await?.0,
+        Speaker::Lease(_) | Speaker::Key(Caller::Run { .. }) => own(app, speaker, id).await?.run.id,
         Speaker::Key(caller) => seen(app, caller, id).await?,
     };
     let found = app.store.step(run, key.to_owned()).await?.ok_or(Error::NotFound("step"))?;
@@ -60,25 +66,10 @@ pub async fn get(app: &App, speaker: &Speaker, id: &str, key: &str) -> Result<Va
         .map_err(|error| crate::store::Error::Corrupt(format!("step {key:?} of {run} cannot be read: {error}")).into())
 }
 
-/// The run that is spoken of and its lease, if it is the speaker's to carry out.
-async fn carried_out(app: &App, speaker: &Speaker, id: &str) -> Result<(RunId, Lease), Error> {
-    let run: Result<RunId, _> = id.parse();
+/// The run that is spoken of, if it is the speaker's to carry out.
+async fn own(app: &App, speaker: &Speaker, id: &str) -> Result<Running, Error> {
     match speaker {
-        Speaker::Lease(lease) => {
-            let running = match run {
-                Ok(run) => app.store.running_run(run).await?,
-                Err(_) => None,
-            };
-            let running = running.filter(|running| running.lease.is(*lease)).ok_or_else(lost)?;
-            Ok((running.run.id, running.lease))
-        }
-        Speaker::Key(Caller::Run { run: own, .. }) => {
-            if run.as_ref() != Ok(own) {
-                return Err(Error::NotFound("run"));
-            }
-            let running = app.store.running_run(*own).await?.ok_or_else(lost)?;
-            Ok((running.run.id, running.lease))
-        }
+        Speaker::Lease(_) | Speaker::Key(Caller::Run { .. }) => carried_out(app, speaker, id, None).await,
         Speaker::Key(caller) => {
             seen(app, caller, id).await?;
             let what = "steps are kept by whoever carries the run out: show its lease as the bearer token";

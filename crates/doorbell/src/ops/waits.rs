@@ -12,7 +12,7 @@ use doorbell_core::trigger::Trigger;
 use doorbell_core::wait::{Resumed, Wait};
 use serde_json::{Value, json};
 
-use super::leases::{Speaker, find, lost};
+use super::leases::{Speaker, carried_out, find, lost};
 use super::{Error, calls, require_owner};
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
@@ -48,7 +48,7 @@ pub async fn sleep(
     id: &str,
     wish: api::NewSleep,
 ) -> Result<api::GivenBack, Error> {
-    let running = carried_out(app, speaker, id, wish.lease.as_ref()).await?;
+    let running = waiting(app, speaker, id, wish.lease.as_ref()).await?;
     let until = super::parse_time("until", Some(&wish.until))?.unwrap_or_default();
     if until > clock::now().after(LONGEST) {
         return Err(Error::Invalid("`until` may be 366 days from now at most".to_owned()));
@@ -67,7 +67,7 @@ pub async fn wait(
     id: &str,
     wish: api::NewWait,
 ) -> Result<api::GivenBack, Error> {
-    let running = carried_out(app, speaker, id, wish.lease.as_ref()).await?;
+    let running = waiting(app, speaker, id, wish.lease.as_ref()).await?;
     let until = patience(wish.timeout)?;
     let api::NewWait { event, source, condition, run, .. } = wish;
     let wait = match (event, run) {
@@ -97,7 +97,7 @@ pub async fn ask(
     id: &str,
     wish: api::NewQuestion,
 ) -> Result<api::GivenBack, Error> {
-    let running = carried_out(app, speaker, id, wish.lease.as_ref()).await?;
+    let running = waiting(app, speaker, id, wish.lease.as_ref()).await?;
     let until = patience(wish.timeout)?;
     let api::NewQuestion { question, options, .. } = wish;
     if question.trim().is_empty() || question.chars().count() > LONGEST_QUESTION {
@@ -145,20 +145,10 @@ pub async fn answer(
     Ok(api::Answered { id: run.to_string(), state: state.to_string() })
 }
 
-/// The run that is spoken of, if it is the speaker's to carry out. A command shows its token, which is as good as the lease.
-async fn carried_out(
-    app: &App,
-    speaker: &Speaker,
-    id: &str,
-    shown: Option<&api::ShownLease>,
-) -> Result<Running, Error> {
+/// The run that is to wait: commands may ask for it, too.
+async fn waiting(app: &App, speaker: &Speaker, id: &str, shown: Option<&api::ShownLease>) -> Result<Running, Error> {
     match speaker {
-        Speaker::Key(Caller::Run { run, .. }) => {
-            if id.parse() != Ok(*run) {
-                return Err(Error::NotFound("run"));
-            }
-            app.store.running_run(*run).await?.ok_or_else(lost)
-        }
+        Speaker::Key(Caller::Run { .. }) => carried_out(app, speaker, id, None).await,
         _ => find(app, speaker, id, shown).await,
     }
 }

@@ -135,7 +135,7 @@ pub(super) async fn claim(store: &dyn Store, agent: &str, leases: &[Lease]) -> V
         most_running: None,
         worker: None,
     };
-    store.claim(claim).await.unwrap()
+    store.claim(claim).await.unwrap().claimed
 }
 
 /// Ends a try; the run goes to `state`, and if it waits, until second 300.

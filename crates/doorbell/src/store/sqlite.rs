@@ -1,4 +1,5 @@
 //! The embedded store: one SQLite file, one thread that writes, a few connections that read.
+// tidy: allow long file: a table, one entry for each verb of the store
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions};
@@ -51,7 +52,7 @@ pub(super) use inspect::inspect;
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
     Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Tallies,
+    RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, Sweep, Swept, Taken, Tallies,
 };
 use crate::store::{
     Acceptance, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume,
@@ -165,9 +166,9 @@ impl SqliteStore {
         Ok(acceptance)
     }
 
-    async fn claim_runs(&self, claim: Claim) -> Result<Vec<Claimed>, Error> {
+    async fn claim_runs(&self, claim: Claim) -> Result<Taken, Error> {
         let now = claim.now;
-        let packed = self.writer.write(move |work| runs::claim(work, &claim)).await?;
+        let (packed, superseded) = self.writer.write(move |work| runs::claim(work, &claim)).await?;
         let bytes = packed.iter().map(|claim| claim.body.packed.size).fold(0, usize::saturating_add);
         let dictionaries = Arc::clone(&self.dictionaries);
         let unpack = move |runs::PackedClaim { run, lease, event, body }| match body::unpack_body(body, &dictionaries) {
@@ -188,7 +189,7 @@ impl SqliteStore {
                 }
             }
         }
-        Ok(claimed)
+        Ok(Taken { claimed, superseded })
     }
 
     async fn append_lines(&self, run: RunId, lines: Vec<LogLine>) -> Result<u64, Error> {
@@ -284,7 +285,7 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| records::reject(work, &rejection)))
     }
 
-    fn claim(&self, claim: Claim) -> Answer<'_, Vec<Claimed>> {
+    fn claim(&self, claim: Claim) -> Answer<'_, Taken> {
         Box::pin(self.claim_runs(claim))
     }
 
@@ -514,8 +515,9 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| notes::note(work, &notes)))
     }
 
-    fn notes(&self) -> Answer<'_, Vec<(String, String)>> {
-        Box::pin(self.readers.read(notes::notes))
+    fn notes(&self, prefix: &str) -> Answer<'_, Vec<(String, String)>> {
+        let prefix = prefix.to_owned();
+        Box::pin(self.readers.read(move |sql| notes::notes(sql, &prefix)))
     }
 
     fn tallies(&self) -> Answer<'_, Tallies> {

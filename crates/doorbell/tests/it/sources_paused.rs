@@ -157,7 +157,7 @@ async fn a_redelivery_and_a_replay_of_a_paused_source_are_held_too_and_a_person_
 async fn an_event_of_a_paused_source_ends_nothing_that_runs() {
     let project = Project::new(ONE_SOURCE);
     let trigger = "[[webhooks]]\nsource = \"acme\"\nwhen_busy = \"replace\"\nkey = 'event.context.repo'\n";
-    project.agent("triage", &format!("{trigger}"), "until test -e go; do sleep 0.05; done");
+    project.agent("triage", trigger, "until test -e go; do sleep 0.05; done");
     let config = project.read("agents/triage/config.toml");
     project.write("agents/triage/config.toml", &format!("{config}cwd = \".\"\n"));
     let gateway = project.serve();

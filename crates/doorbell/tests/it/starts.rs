@@ -170,3 +170,23 @@ async fn a_run_calls_another_agent_follows_it_and_is_named_by_it() {
     assert!(round.contains("calls would go round: triage → fixer → triage"), "{round}");
     assert_eq!(runs.iter().filter(|run| run.agent == "stranger").count(), 1, "only its own trigger started it");
 }
+
+#[tokio::test]
+async fn a_body_counts_whatever_its_content_type_says() {
+    let project = project("", "true");
+    let gateway = project.serve();
+    gateway.client.pause(Some("triage"), &NewPause::default()).await.unwrap();
+    let url = |verb: &str| format!("{}/v1/agents/triage/{verb}", gateway.url);
+    let send = |verb: &str, body: &'static str| {
+        let request = reqwest::Client::new().post(url(verb)).bearer_auth(&gateway.key).body(body);
+        async { request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap() }
+    };
+    assert_eq!(send("resume", "rate=1").await.status(), 400);
+    let resumed = send("resume", "{\"rate\":\"1/1m\"}").await.text().await.unwrap();
+    assert!(resumed.contains("\"rate\":\"1/1m\""), "{resumed}");
+    assert_eq!(send("resume", "").await.status(), 200);
+    let started = send("run", "{\"prompt\":\"mend it\"}").await.text().await.unwrap();
+    let started: doorbell_client::api::StartedRun = serde_json::from_str(&started).unwrap();
+    let body = gateway.client.event_body(&started.event_id).await.unwrap();
+    assert!(String::from_utf8_lossy(&body).contains("mend it"));
+}

@@ -2,29 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
 use http::header::{ETAG, IF_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
-use super::{Answer, Named};
+use super::{Answer, Named, Sent};
 use crate::app::Caller;
 use crate::http::Shared;
 use crate::http::auth::By;
 use crate::http::error::Failure;
 use crate::ops::declared::{self, Change};
 
-type Body = Result<Json<Map<String, Value>>, JsonRejection>;
-
-/// A JSON object.
-fn read(body: Body) -> Result<Map<String, Value>, Failure> {
-    body.map(|Json(object)| object).map_err(|error| match error.status() {
-        status @ StatusCode::PAYLOAD_TOO_LARGE => Failure::new(status, "body_too_large", error.body_text()),
-        _ => Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text()),
-    })
-}
+type Body = Sent<Map<String, Value>>;
 
 fn change<'a>(agent: &'a str, caller: &'a Caller, headers: &'a HeaderMap) -> Change<'a> {
     // What is not text is no etag.
@@ -54,10 +45,10 @@ pub(in crate::http) async fn declare_agent(
     By(caller): By,
     Named(agent): Named,
     headers: HeaderMap,
-    body: Body,
+    Sent(definition): Body,
 ) -> Result<Response, Failure> {
     let change = change(&agent, &caller, &headers);
-    let (detail, created) = declared::declare(&shared.app, &shared.dispatcher, change, read(body)?).await?;
+    let (detail, created) = declared::declare(&shared.app, &shared.dispatcher, change, definition).await?;
     Ok(answer(if created { StatusCode::CREATED } else { StatusCode::OK }, detail))
 }
 
@@ -66,10 +57,10 @@ pub(in crate::http) async fn amend_agent(
     By(caller): By,
     Named(agent): Named,
     headers: HeaderMap,
-    body: Body,
+    Sent(definition): Body,
 ) -> Result<Response, Failure> {
     let change = change(&agent, &caller, &headers);
-    Ok(answer(StatusCode::OK, declared::amend(&shared.app, &shared.dispatcher, change, read(body)?).await?))
+    Ok(answer(StatusCode::OK, declared::amend(&shared.app, &shared.dispatcher, change, definition).await?))
 }
 
 pub(in crate::http) async fn remove_agent(

@@ -6,9 +6,8 @@ use axum::{Extension, Json};
 use doorbell_client::api;
 use http::StatusCode;
 
-use super::object::{Object, Wish};
-use super::starts::read_wish;
-use super::{Answer, Named, read_json};
+use super::body::{Object, Sent, Wish};
+use super::{Answer, Named};
 use crate::http::Shared;
 use crate::http::audit::Target;
 use crate::http::auth::By;
@@ -19,18 +18,16 @@ pub(in crate::http) async fn replay_event(
     State(shared): State<Shared>,
     By(caller): By,
     Named(id): Named,
-    body: Wish<api::ReplayWish>,
+    Wish(wish): Wish<api::ReplayWish>,
 ) -> Answer<api::Replayed> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::replays::one(&shared.app, &shared.dispatcher, &caller, &id, wish).await?))
 }
 
 pub(in crate::http) async fn replay_events(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Wish<api::NewReplay>,
+    Sent(Object(wish)): Sent<Object<api::NewReplay>>,
 ) -> Result<Response, Failure> {
-    let Object(wish) = read_json(body)?;
     if wish.dry_run {
         return Ok(Json(ops::replays::preview(&shared.app, &caller, &wish).await?).into_response());
     }

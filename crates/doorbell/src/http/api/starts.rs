@@ -1,13 +1,13 @@
 //! Agents started by hand, paused and resumed; sources paused and resumed.
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use doorbell_client::api;
 use http::{HeaderMap, StatusCode};
 
-use super::object::{Object, Wish};
-use super::{Answer, Named, read_json, read_query};
+use super::body::Wish;
+use super::{Answer, Named, read_query};
 use crate::app::Paused;
 use crate::http::Shared;
 use crate::http::audit::Target;
@@ -16,22 +16,13 @@ use crate::http::error::Failure;
 use crate::ops;
 use crate::ops::bulk::Verb;
 
-/// What is asked for; nothing, if nothing is said.
-pub(super) fn read_wish<T: Default>(json: Wish<T>) -> Result<T, Failure> {
-    match json {
-        Err(JsonRejection::MissingJsonContentType(_)) => Ok(T::default()),
-        json => read_json(json).map(|Object(wish)| wish),
-    }
-}
-
 pub(in crate::http) async fn run_agent(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
     headers: HeaderMap,
-    body: Wish<api::NewRun>,
+    Wish(wish): Wish<api::NewRun>,
 ) -> Result<(StatusCode, Extension<Target>, Json<api::StartedRun>), Failure> {
-    let wish = read_wish(body)?;
     let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
     let started = ops::starts::run(&shared.app, &shared.dispatcher, &caller, &agent, wish, key).await?;
     let target = Target(format!("{agent}: {}", started.run_id));
@@ -42,9 +33,8 @@ pub(in crate::http) async fn pause_agent(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Wish<api::NewPause>,
+    Wish(wish): Wish<api::NewPause>,
 ) -> Answer<api::Pause> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Agent(agent), wish).await?))
 }
 
@@ -52,9 +42,8 @@ pub(in crate::http) async fn resume_agent(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    body: Wish<api::NewResume>,
+    Wish(wish): Wish<api::NewResume>,
 ) -> Answer<api::Resumed> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Agent(agent), wish).await?))
 }
 
@@ -62,9 +51,8 @@ pub(in crate::http) async fn pause_source(
     State(shared): State<Shared>,
     By(caller): By,
     Named(source): Named,
-    body: Wish<api::NewPause>,
+    Wish(wish): Wish<api::NewPause>,
 ) -> Answer<api::Pause> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Source(source), wish).await?))
 }
 
@@ -72,27 +60,24 @@ pub(in crate::http) async fn resume_source(
     State(shared): State<Shared>,
     By(caller): By,
     Named(source): Named,
-    body: Wish<api::NewResume>,
+    Wish(wish): Wish<api::NewResume>,
 ) -> Answer<api::Resumed> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Source(source), wish).await?))
 }
 
 pub(in crate::http) async fn pause_all(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Wish<api::NewPause>,
+    Wish(wish): Wish<api::NewPause>,
 ) -> Answer<api::Pause> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::pauses::pause(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
 }
 
 pub(in crate::http) async fn resume_all(
     State(shared): State<Shared>,
     By(caller): By,
-    body: Wish<api::NewResume>,
+    Wish(wish): Wish<api::NewResume>,
 ) -> Answer<api::Resumed> {
-    let wish = read_wish(body)?;
     Ok(Json(ops::pauses::resume(&shared.app, &shared.dispatcher, &caller, Paused::Project, wish).await?))
 }
 
@@ -104,8 +89,8 @@ pub(in crate::http) async fn list_dead_letters(
     Ok(Json(ops::dead_letters::list(&shared.app, &caller, read_query(query)?).await?))
 }
 
-async fn change_runs(shared: Shared, By(caller): By, verb: Verb, body: Many) -> Answer<api::ManyDone> {
-    Ok(Json(ops::bulk::act(&shared.app, &shared.dispatcher, &caller, verb, read_wish(body)?).await?))
+async fn change_runs(shared: Shared, By(caller): By, verb: Verb, Wish(wish): Many) -> Answer<api::ManyDone> {
+    Ok(Json(ops::bulk::act(&shared.app, &shared.dispatcher, &caller, verb, wish).await?))
 }
 
 type Many = Wish<api::ManyRuns>;

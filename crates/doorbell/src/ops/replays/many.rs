@@ -120,7 +120,7 @@ pub async fn begin(
 /// # Errors
 /// If the store is unavailable.
 pub async fn resume(app: &Arc<App>, dispatcher: &Arc<Dispatcher>) -> Result<(), crate::store::Error> {
-    for job in jobs(app).await? {
+    for job in jobs(app, "").await? {
         if job.replay.state == "running"
             && let Ok(id) = job.replay.id.parse()
         {
@@ -136,7 +136,7 @@ pub async fn resume(app: &Arc<App>, dispatcher: &Arc<Dispatcher>) -> Result<(), 
 /// If the caller is no owner or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller) -> Result<api::ReplayList, Error> {
     require_owner(caller)?;
-    let mut replays: Vec<api::Replay> = jobs(app).await?.into_iter().map(|job| job.replay).collect();
+    let mut replays: Vec<api::Replay> = jobs(app, "").await?.into_iter().map(|job| job.replay).collect();
     replays.reverse();
     Ok(api::ReplayList { replays })
 }
@@ -146,8 +146,9 @@ pub async fn list(app: &App, caller: &Caller) -> Result<api::ReplayList, Error> 
 /// # Errors
 /// If there is none, or the caller is no owner.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Replay, Error> {
-    let found = list(app, caller).await?.replays.into_iter().find(|replay| replay.id == id);
-    found.ok_or(Error::NotFound("replay"))
+    require_owner(caller)?;
+    let found = jobs(app, id).await?.into_iter().find(|job| job.replay.id == id);
+    found.map(|job| job.replay).ok_or(Error::NotFound("replay"))
 }
 
 /// Ends a replay. What it started goes on.
@@ -365,10 +366,10 @@ fn pause_of(rate: Rate) -> Duration {
     rate.window / rate.count.max(1)
 }
 
-async fn jobs(app: &App) -> Result<Vec<Job>, crate::store::Error> {
-    let notes = app.store.notes().await?;
-    let of = notes.iter().filter(|(key, _)| key.starts_with(PREFIX));
-    Ok(of.filter_map(|(_, text)| serde_json::from_str(text).ok()).collect())
+/// Those whose ids begin so, oldest first.
+async fn jobs(app: &App, id: &str) -> Result<Vec<Job>, crate::store::Error> {
+    let notes = app.store.notes(&format!("{PREFIX}{id}")).await?;
+    Ok(notes.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()).collect())
 }
 
 async fn keep(app: &App, job: &Job) -> Result<(), crate::store::Error> {
@@ -379,7 +380,7 @@ async fn keep(app: &App, job: &Job) -> Result<(), crate::store::Error> {
 }
 
 async fn forget_oldest(app: &App) -> Result<(), Error> {
-    let over: Vec<Job> = jobs(app).await?.into_iter().filter(|job| job.replay.state != "running").collect();
+    let over: Vec<Job> = jobs(app, "").await?.into_iter().filter(|job| job.replay.state != "running").collect();
     let surplus = over.len().saturating_sub(KEPT);
     let dropped = over.iter().take(surplus).map(|job| format!("{PREFIX}{}", job.replay.id)).collect();
     Ok(app.store.note(Notes { dropped, ..Notes::default() }).await?)

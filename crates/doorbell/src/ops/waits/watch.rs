@@ -61,7 +61,7 @@ struct Watch {
     app: Arc<App>,
     dispatcher: Arc<Dispatcher>,
     watched: HashMap<RunId, Watched>,
-    /// Whether any run waits for more than a time.
+    /// Whether any run waits for an event or for the end of another one.
     any: bool,
     /// The configuration that the triggers were made by.
     in_force: Option<Arc<Snapshot>>,

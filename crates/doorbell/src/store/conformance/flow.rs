@@ -1,6 +1,6 @@
 //! Flow control: what becomes of events whose key is busy, and whose turn it is.
 
-use doorbell_core::flow::{Flow, MOST_ABSORBED, WhenBusy};
+use doorbell_core::flow::{Flow, MOST_ABSORBED, Rate, WhenBusy};
 
 use super::*;
 use crate::store::{Replay, Retry};
@@ -14,6 +14,7 @@ every_store_keeps! {
     the_newest_event_replaces_what_waits_and_asks_what_runs_to_end,
     a_run_that_succeeds_although_it_is_replaced_has_succeeded,
     a_replaced_run_that_is_lost_is_not_started_again,
+    however_many_wait_the_run_that_runs_is_asked_to_end_and_none_that_wait_follow_the_newest,
     an_older_event_that_comes_again_never_replaces_newer_work,
     a_replayed_event_waits_for_its_turn_and_ends_nothing,
     a_replay_of_an_older_event_leaves_newer_work_that_waits_for_its_retry_alone,
@@ -147,6 +148,32 @@ async fn a_replaced_run_that_is_lost_is_not_started_again(store: Arc<dyn Store>)
     assert!(store.finish(lost).await.unwrap());
     assert_eq!(state(&*store, 1).await, State::Superseded);
     assert_eq!(take(&*store, 2).await, [2]);
+}
+
+async fn however_many_wait_the_run_that_runs_is_asked_to_end_and_none_that_wait_follow_the_newest(
+    store: Arc<dyn Store>,
+) {
+    const MANY: u32 = 5010;
+    let throttle = Some(Rate { count: 2, window: std::time::Duration::from_secs(60) });
+    let flow = |when_busy| Flow { throttle, ..busy(when_busy) };
+    let backlog = (1..=MANY).map(|n| store.accept(vec![keyed("a", n, flow(WhenBusy::Queue))]));
+    assert!(futures_util::future::join_all(backlog).await.into_iter().all(|answer| answer.is_ok()));
+    assert_eq!(claim(&*store, "triage", &[lease(1)]).await.remove(0).run.id, run_id(1));
+    let newest = accept(&*store, keyed("a", MANY + 1, flow(WhenBusy::Replace))).await;
+    assert_eq!(newest.effects.asked_to_end.iter().map(|(run, _)| *run).collect::<Vec<_>>(), [run_id(1)]);
+    end(&*store, 1, 1, State::Cancelled).await;
+    let claim = Claim {
+        agent: "triage".to_owned(),
+        leases: vec![lease(2)],
+        until: at(600),
+        now: at(100),
+        most_running: None,
+        worker: None,
+    };
+    let taken = store.claim(claim).await.unwrap();
+    // Each of them is told of, and none of them keeps the newest waiting, or uses up a start.
+    assert_eq!(taken.superseded.len() + newest.effects.superseded.len(), MANY as usize - 1);
+    assert_eq!(taken.claimed[0].run.id, run_id(MANY + 1));
 }
 
 async fn an_older_event_that_comes_again_never_replaces_newer_work(store: Arc<dyn Store>) {

@@ -18,6 +18,7 @@ every_store_keeps! {
     waiting_runs_are_queued_when_they_are_due,
     many_due_runs_are_all_queued,
     a_wait_that_began_while_the_clock_was_ahead_ends_when_it_is_right_again,
+    a_clock_that_is_set_back_ends_no_wait_that_a_run_asked_for,
     runs_of_an_agent_that_is_gone_are_held_until_it_is_back,
     what_waits_for_a_time_goes_on_waiting_when_its_agent_is_back,
     runs_of_a_paused_agent_are_held_and_go_on_all_at_once_or_little_by_little,
@@ -161,6 +162,16 @@ async fn a_wait_that_began_while_the_clock_was_ahead_ends_when_it_is_right_again
     assert_eq!(store.end_waits(at(199), at(150)).await.unwrap(), 0);
     let due = store.release_due(at(150)).await.unwrap();
     assert_eq!(due, Released { agents: vec!["triage".to_owned()], next: None });
+}
+
+async fn a_clock_that_is_set_back_ends_no_wait_that_a_run_asked_for(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    claim(&*store, "triage", &[lease(1)]).await;
+    let mut end = finish(run_id(1), lease(1), State::Waiting);
+    end.transition.wait = Some(doorbell_core::wait::Wait::Sleep);
+    assert!(store.finish(end).await.unwrap());
+    assert_eq!(store.end_waits(at(199), at(150)).await.unwrap(), 0);
+    assert_eq!(run(&*store, 1).await.due, Some(at(300)));
 }
 
 async fn many_due_runs_are_all_queued(store: Arc<dyn Store>) {

@@ -41,7 +41,7 @@ async fn take_at(store: &dyn Store, seconds: i64) -> Option<u32> {
         most_running: None,
         worker: None,
     };
-    store.claim(claim).await.unwrap().first().map(|claimed| number(claimed.run.id))
+    store.claim(claim).await.unwrap().claimed.first().map(|claimed| number(claimed.run.id))
 }
 
 async fn a_key_with_too_many_runs_is_held_until_somebody_releases_it(store: Arc<dyn Store>) {

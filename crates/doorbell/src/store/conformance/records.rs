@@ -527,5 +527,7 @@ async fn notes_are_kept_replaced_and_dropped(store: Arc<dyn Store>) {
     store.note(Notes { kept, ..Notes::default() }).await.unwrap();
     let notes = Notes { kept: vec![pair("a", "2")], dropped: vec!["b".to_owned(), "x".to_owned()], told: None };
     store.note(notes).await.unwrap();
-    assert_eq!(store.notes().await.unwrap(), [pair("a", "2"), pair("c", "1")]);
+    assert_eq!(store.notes("").await.unwrap(), [pair("a", "2"), pair("c", "1")]);
+    assert_eq!(store.notes("c").await.unwrap(), [pair("c", "1")]);
+    assert_eq!(store.notes("b").await.unwrap(), []);
 }

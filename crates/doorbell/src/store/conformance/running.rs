@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use doorbell_core::flow::WhenBusy;
+
+use super::flow::{busy, keyed, take};
 use super::*;
 use crate::store::{Attempt, Cancel, Holder, Process, WorkerLease};
 
 every_store_keeps! {
+    a_run_that_was_to_end_and_is_lost_for_the_last_time_is_no_dead_letter,
     a_claim_takes_the_oldest_and_opens_an_attempt,
     a_claim_takes_no_more_than_it_has_leases_for,
     a_claim_is_for_one_agent,
@@ -89,10 +93,10 @@ async fn no_more_are_claimed_than_may_be_running(store: Arc<dyn Store>) {
         let (agent, leases) = ("triage".to_owned(), [n, n + 1, n + 2].map(lease).to_vec());
         store.claim(Claim { agent, leases, until: at(600), now: at(100), most_running: Some(2), worker: None })
     };
-    assert_eq!(claim(1).await.unwrap().len(), 2);
-    assert!(claim(10).await.unwrap().is_empty());
+    assert_eq!(claim(1).await.unwrap().claimed.len(), 2);
+    assert!(claim(10).await.unwrap().claimed.is_empty());
     assert!(store.finish(finish(run_id(1), lease(1), State::Succeeded)).await.unwrap());
-    assert_eq!(claim(20).await.unwrap().remove(0).run.id, run_id(3));
+    assert_eq!(claim(20).await.unwrap().claimed.remove(0).run.id, run_id(3));
 }
 
 async fn a_run_that_a_worker_has_says_which_and_how_long_its_lease_is(store: Arc<dyn Store>) {
@@ -264,4 +268,23 @@ async fn running_runs_are_found_whatever_their_agent(store: Arc<dyn Store>) {
     let mut running: Vec<RunId> = store.running().await.unwrap().into_iter().map(|running| running.run.id).collect();
     running.sort();
     assert_eq!(running, [1, 2, 3].map(run_id));
+}
+
+async fn a_run_that_was_to_end_and_is_lost_for_the_last_time_is_no_dead_letter(store: Arc<dyn Store>) {
+    let flow = busy(WhenBusy::Replace);
+    for (n, key) in [(1, "a"), (2, "b")] {
+        accept(&*store, keyed(key, n, flow)).await;
+    }
+    assert_eq!(take(&*store, 2).await, [1, 2]);
+    store.cancel(run_id(1), "ann".to_owned(), at(150)).await.unwrap();
+    accept(&*store, keyed("b", 3, flow)).await;
+    for (n, by) in [(1, 1), (2, 2)] {
+        let lost = Finish { ended: "lost".to_owned(), ..finish(run_id(n), lease(by), State::Failed) };
+        assert!(store.finish(lost).await.unwrap());
+    }
+    let (cancelled, replaced) = (run(&*store, 1).await, run(&*store, 2).await);
+    assert_eq!((cancelled.state, cancelled.reason.as_deref()), (State::Cancelled, Some("cancelled by ann")));
+    assert_eq!(replaced.state, State::Superseded);
+    assert!(!cancelled.dead_letter && !replaced.dead_letter);
+    assert!(store.untold(9).await.unwrap().is_empty());
 }

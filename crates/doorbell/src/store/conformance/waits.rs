@@ -12,6 +12,7 @@ every_store_keeps! {
     a_run_that_sleeps_gives_its_lease_back_and_is_queued_when_its_time_comes,
     a_wait_uses_up_no_try_and_no_place,
     a_run_goes_on_once_by_what_comes_first,
+    only_what_an_event_or_a_run_ends_is_looked_for,
     a_wait_that_nothing_ends_is_over_in_time,
     a_stale_lease_waits_for_nothing,
     a_run_whose_end_was_asked_for_does_not_wait,
@@ -80,11 +81,11 @@ async fn a_wait_uses_up_no_try_and_no_place(store: Arc<dyn Store>) {
         let (agent, leases) = ("triage".to_owned(), vec![lease(by)]);
         store.claim(Claim { agent, leases, until: at(600), now: at(100), most_running: Some(1), worker: None })
     };
-    assert_eq!(one(1).await.unwrap().remove(0).run.id, run_id(1));
-    assert!(one(2).await.unwrap().is_empty());
+    assert_eq!(one(1).await.unwrap().claimed.remove(0).run.id, run_id(1));
+    assert!(one(2).await.unwrap().claimed.is_empty());
     assert!(wait(&*store, 1, 1, Wait::Sleep).await);
     assert_eq!(run(&*store, 1).await.progress, Progress::default());
-    assert_eq!(one(3).await.unwrap().remove(0).run.id, run_id(2));
+    assert_eq!(one(3).await.unwrap().claimed.remove(0).run.id, run_id(2));
 }
 
 async fn a_run_goes_on_once_by_what_comes_first(store: Arc<dyn Store>) {
@@ -92,11 +93,7 @@ async fn a_run_goes_on_once_by_what_comes_first(store: Arc<dyn Store>) {
     claim(&*store, "triage", &[lease(1)]).await;
     let question = Wait::Answer { question: "Merge it?".to_owned(), options: vec!["yes".to_owned()] };
     assert!(wait(&*store, 1, 1, question.clone()).await);
-    let waiting = store.waiting().await.unwrap();
-    assert_eq!(
-        waiting.iter().map(|one| (one.run.id, one.run.wait.clone())).collect::<Vec<_>>(),
-        [(run_id(1), Some(question))]
-    );
+    assert_eq!(run(&*store, 1).await.wait, Some(question));
     let answer = Resumed::Answer { answer: json!("yes"), by: "ann".to_owned() };
     assert!(!resume(&*store, 1, 2, answer.clone(), None).await, "it is of another try");
     assert!(resume(&*store, 1, 1, answer.clone(), None).await);
@@ -106,6 +103,20 @@ async fn a_run_goes_on_once_by_what_comes_first(store: Arc<dyn Store>) {
     assert_eq!(claimed.run.resumed, Some(answer));
     assert!(store.waiting().await.unwrap().is_empty());
     assert!(!resume(&*store, 1, 2, Resumed::Timeout, None).await, "it runs");
+}
+
+async fn only_what_an_event_or_a_run_ends_is_looked_for(store: Arc<dyn Store>) {
+    let answer = Wait::Answer { question: "Merge it?".to_owned(), options: Vec::new() };
+    let waits = [Wait::Sleep, for_event("issues"), answer, Wait::Run { run: run_id(5) }];
+    for n in 1..=5 {
+        accept(&*store, starting("triage", n)).await;
+    }
+    claim(&*store, "triage", &[lease(1), lease(2), lease(3), lease(4)]).await;
+    for (n, wish) in (1..).zip(waits) {
+        assert!(wait(&*store, n, n as u8, wish).await);
+    }
+    let waiting: Vec<RunId> = store.waiting().await.unwrap().iter().map(|one| one.run.id).collect();
+    assert_eq!(waiting, [run_id(2), run_id(4)]);
 }
 
 async fn a_wait_that_nothing_ends_is_over_in_time(store: Arc<dyn Store>) {

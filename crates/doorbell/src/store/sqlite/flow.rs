@@ -17,7 +17,8 @@ use super::tally;
 use super::writer::Work;
 use crate::store::{Effects, OutcomeKind, PAUSED, Start, StoredEvent};
 
-/// Runs that one event replaces at most: only those that waited before their trigger said `replace` can be so many.
+/// Runs that one event replaces at most: only those that waited before their trigger said `replace` can be so many. Those
+/// that are left end when their turn comes: see [`outrun`].
 const MOST_REPLACED: usize = 5000;
 
 /// Why a run waits for further events.
@@ -321,22 +322,25 @@ pub(super) fn replace(
         return Ok(());
     }
     let start = arrival.start;
-    let others = format!(
-        "SELECT {KNOWN}, state, attempt = 0 AND kept IS NULL AND state IN (1, 2) FROM runs WHERE agent = ?1 AND lane = ?2 \
-         AND alone = 1 AND state < 4 AND seq <> ?3 LIMIT ?4"
+    let waiting = format!(
+        "SELECT {KNOWN}, attempt = 0 AND kept IS NULL AND state IN (1, 2) FROM runs WHERE agent = ?1 AND lane = ?2 \
+         AND alone = 1 AND state < 3 AND seq <> ?3 LIMIT ?4"
     );
-    let others = all(work.sql, &others, params![start.agent, arrival.lane(), seq, MOST_REPLACED], |row| {
-        Ok((known(row)?, row.get::<_, i64>(4)?, row.get::<_, bool>(5)?))
+    let waiting = all(work.sql, &waiting, params![start.agent, arrival.lane(), seq, MOST_REPLACED], |row| {
+        Ok((known(row)?, row.get::<_, bool>(4)?))
     })?;
+    // However many wait, what runs is asked to end.
+    let running = format!("SELECT {KNOWN} FROM runs WHERE agent = ?1 AND lane = ?2 AND alone = 1 AND state = ?3");
+    let running = all(work.sql, &running, params![start.agent, arrival.lane(), RUNNING], |row| Ok(known(row)?))?;
     let (by, reason) = (format!("{id}, which replaces it"), format!("replaced by {id}"));
     // Those that wait first: when the one that has the turn is gone, no other of them must get it.
-    for (other, _, takes_place) in others.iter().filter(|(_, state, _)| *state != RUNNING) {
+    for (other, takes_place) in waiting {
         let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
         change(work.sql, end, params![other.seq, SUPERSEDED, reason, arrival.now.as_millis()])?;
-        work.memory.count_out(&start.agent, u64::from(*takes_place));
+        work.memory.count_out(&start.agent, u64::from(takes_place));
         effects.superseded.push(other.id);
     }
-    for (other, ..) in others.iter().filter(|(_, state, _)| *state == RUNNING) {
+    for other in running {
         // Whom a person asked to end is cancelled by that person.
         let ask = "UPDATE runs SET cancel_requested = ?2, replaced_by = ?3 WHERE seq = ?1 AND cancel_requested IS NULL";
         if change(work.sql, ask, params![other.seq, by, seq])? == 1 {
@@ -371,8 +375,8 @@ fn newer(sql: &Connection, agent: &str, key: Option<&str>, lane: &str, event_seq
 }
 
 /// The run of a newer event (what a replay says is as old as what it replays) that was started before this one, which it would
-/// replace: one that is held ends nothing, so
-/// what is older may be left when it goes on.
+/// replace: one that is held ends nothing, so what is older may be left when it goes on. Or a queued one that replaces this
+/// one, and did not when it came, as there were too many; what somebody wanted to go on it leaves alone.
 pub(super) fn outrun(sql: &Connection, seq: i64) -> Outcome<Option<RunId>> {
     let newer = "SELECT n.id FROM runs r JOIN runs n ON n.key = r.key AND n.agent = r.agent AND n.lane = r.lane \
                  WHERE r.seq = ?1 AND r.replaces = 1 AND n.alone = 1 AND n.attempt > 0 \
@@ -380,7 +384,12 @@ pub(super) fn outrun(sql: &Connection, seq: i64) -> Outcome<Option<RunId>> {
     let of_agent = "SELECT n.id FROM runs r JOIN runs n ON n.agent = r.agent AND n.seq > r.seq AND n.lane = r.lane \
                     WHERE r.seq = ?1 AND r.replaces = 1 AND r.key IS NULL AND n.state >= 3 \
                     AND n.alone = 1 AND n.attempt > 0 AND coalesce(n.age, n.event_seq) > r.event_seq LIMIT 1";
-    for statement in [newer, of_agent] {
+    // The last one of the lane is found at once, however many wait.
+    let queued = "SELECT n.id FROM runs r JOIN runs n ON n.seq = (SELECT l.seq FROM runs l WHERE l.agent = r.agent \
+                  AND l.lane = r.lane AND l.alone = 1 AND l.state = 2 AND l.turn IS NULL ORDER BY l.seq DESC LIMIT 1) \
+                  WHERE r.seq = ?1 AND r.alone = 1 AND r.kept IS NULL AND n.replaces = 1 AND n.age IS NULL \
+                  AND n.event_seq > r.event_seq";
+    for statement in [newer, of_agent, queued] {
         let found = sql.prepare_cached(statement)?.query_row([seq], |row| rows::id(row, 0)).optional()?;
         if found.is_some() {
             return Ok(found);

@@ -39,7 +39,9 @@ pub(super) fn note(work: &Work<'_>, notes: &Notes) -> Outcome<()> {
     Ok(())
 }
 
-/// Everything that is remembered.
-pub(super) fn notes(sql: &Connection) -> Outcome<Vec<(String, String)>> {
-    all(sql, "SELECT key, value FROM notes ORDER BY key", (), |row| Ok((row.get(0)?, row.get(1)?)))
+/// What is remembered under keys that begin so, by key: one seek.
+pub(super) fn notes(sql: &Connection, prefix: &str) -> Outcome<Vec<(String, String)>> {
+    // No character comes after the last one there is.
+    let of = "SELECT key, value FROM notes WHERE key >= ?1 AND key < ?1 || char(1114111) ORDER BY key";
+    all(sql, of, [prefix], |row| Ok((row.get(0)?, row.get(1)?)))
 }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::fault::Outcome;
 use super::flow;
 use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
+use super::tally;
 use super::waits;
 use super::writer::Work;
 use crate::store::{GivenBack, PAUSED, Release, Standing, Whose};
@@ -39,9 +40,9 @@ pub(super) fn release_due(work: &mut Work<'_>, now: Timestamp) -> Outcome<Vec<St
 }
 
 /// Has up to [`STEP`] waiting runs be due whose wait began after `began`: with their last try, or if there was none when
-/// they were made.
+/// they were made. Not those that wait by their own wish: until when was said to them, and an end before it is a false answer.
 pub(super) fn end_waits(work: &Work<'_>, began: Timestamp, now: Timestamp) -> Outcome<usize> {
-    let end = "UPDATE runs SET due = ?2 WHERE seq IN (SELECT seq FROM runs WHERE state = 1 AND due > ?2 AND coalesce(\
+    let end = "UPDATE runs SET due = ?2 WHERE seq IN (SELECT seq FROM runs WHERE state = 1 AND due > ?2 AND wait IS NULL AND coalesce(\
                (SELECT ended_at FROM attempts WHERE run_seq = runs.seq ORDER BY number DESC LIMIT 1), created_at) > ?1 \
                LIMIT ?3)";
     change(work.sql, end, params![began.as_millis(), now.as_millis(), STEP])
@@ -159,6 +160,8 @@ pub(super) fn give_back(work: &mut Work<'_>, whose: &Whose, most: usize, now: Ti
 fn held_with(sql: &Connection, whose: &Whose, most: usize) -> Outcome<Vec<(i64, RunId, String)>> {
     let read = |row: &Row<'_>| Ok((row.get(0)?, rows::id(row, 1)?, row.get(2)?));
     match whose {
+        // Others may be held, and many; to find none among them takes a look at each.
+        Whose::Agent(agent) if !tally::any_come_back(sql, agent)? => Ok(Vec::new()),
         Whose::Agent(agent) => {
             let oldest = "SELECT seq, id, agent FROM runs WHERE agent = ?1 AND state = 0 AND paused_source IS NULL \
                           AND (reason = ?2 OR substr(reason, 1, length(?3)) = ?3) ORDER BY seq LIMIT ?4";

@@ -10,6 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use super::body::PackedBody;
 use super::fault::Outcome;
 use super::flow;
+use super::queue;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, change, state_number, state_of, value};
 use super::turns::{self, Next};
 use super::waits;
@@ -29,28 +30,46 @@ pub(super) struct PackedClaim {
 }
 
 /// Makes the queued runs of an agent running whose turn it is. One whose rows cannot be read fails, so that it does not keep the
-/// others from being claimed.
-pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<PackedClaim>> {
+/// others from being claimed. Answers, too, the runs that ended because newer ones were started before them.
+pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<(Vec<PackedClaim>, Vec<RunId>)> {
     let claim = &within_scale(work, claim)?;
-    let found = turns::next(work, claim)?;
+    let mut superseded = Vec::new();
+    let found = loop {
+        // What ends here uses up nobody's turn, and the next one of its lane has its turn at once.
+        let (found, before) = (turns::next(work, claim)?, superseded.len());
+        let found = end_outrun(work, claim, found, &mut superseded)?;
+        if superseded.len() == before || superseded.len() >= queue::STEP {
+            break found;
+        }
+    };
     turns::take(work, claim, &found)?;
     let mut claimed = Vec::with_capacity(found.len());
-    for (next, lease) in found.into_iter().zip(&claim.leases) {
-        let in_lane = next.is_in_lane();
-        let Next { seq, takes_place, .. } = next;
+    for (Next { seq, takes_place, .. }, lease) in found.into_iter().zip(&claim.leases) {
         work.memory.count_out(&claim.agent, u64::from(takes_place));
-        if in_lane && let Some(by) = flow::outrun(work.sql, seq)? {
-            let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
-            change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), claim.now.as_millis()])?;
-            continue;
-        }
         match open_attempt(work, seq, *lease, claim) {
             Ok(run) => claimed.push(run),
             Err(fault) if fault.is_bad_row() => give_up(work, seq, claim.now, &fault.to_string())?,
             Err(fault) => return Err(fault),
         }
     }
-    Ok(claimed)
+    Ok((claimed, superseded))
+}
+
+/// Ends those that newer runs of their lane are before, and answers the others.
+fn end_outrun(work: &mut Work<'_>, claim: &Claim, found: Vec<Next>, superseded: &mut Vec<RunId>) -> Outcome<Vec<Next>> {
+    let mut left = Vec::with_capacity(found.len());
+    for next in found {
+        let by = if next.is_in_lane() { flow::outrun(work.sql, next.seq)? } else { None };
+        let Some(by) = by else {
+            left.push(next);
+            continue;
+        };
+        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1 RETURNING id";
+        let ended = params![next.seq, SUPERSEDED, format!("replaced by {by}"), claim.now.as_millis()];
+        superseded.extend(value(work.sql, end, ended)?.map(RunId::from_bytes));
+        work.memory.count_out(&claim.agent, u64::from(next.takes_place));
+    }
+    Ok(left)
 }
 
 /// The claim, with no more leases than runs of the agent may run besides those that do.
@@ -162,7 +181,9 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         Some(_) if let Some(by) = replaced_by.filter(|_| goes_on) => {
             (State::Superseded, None, format!("replaced by {by}"))
         }
-        Some(by) if !next.state.is_final() => (State::Cancelled, None, format!("cancelled by {by}")),
+        Some(by) if !next.state.is_final() || finish.ended == "lost" => {
+            (State::Cancelled, None, format!("cancelled by {by}"))
+        }
         _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
         _ => (next.state, None, next.reason.clone()),
     };
@@ -177,7 +198,7 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
             seq,
             state_number(state),
             due.map(Timestamp::as_millis),
-            next.dead_letter,
+            next.dead_letter && state == State::Failed,
             next.progress.failures,
             next.progress.losses,
             reason,

@@ -44,9 +44,11 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(text: Option<String>) -> Outc
     read.transpose().map_err(|error| Fault::Corrupt(format!("what a run waits for cannot be read: {error}")))
 }
 
-/// All runs that wait for more than a time, or are held meanwhile.
+/// All runs that wait for an event or for the end of another run, or are held meanwhile. Those that sleep or ask a question may
+/// be many, and nobody looks for them. What cannot be read is told of below.
 pub(super) fn waiting(sql: &Connection) -> Outcome<Vec<Waiting>> {
-    let waiting = "SELECT seq, coalesce(heard, event_seq) FROM runs WHERE wait IS NOT NULL AND resumed IS NULL";
+    let waiting = "SELECT seq, coalesce(heard, event_seq) FROM runs WHERE wait IS NOT NULL AND resumed IS NULL \
+                   AND iif(json_valid(wait), json_extract(wait, '$.kind') IN ('event', 'run'), 1)";
     let found = all(sql, waiting, (), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
     let mut runs = Vec::with_capacity(found.len());
     for (seq, heard) in found {
@@ -57,7 +59,7 @@ pub(super) fn waiting(sql: &Connection) -> Outcome<Vec<Waiting>> {
             Err(fault) => return Err(fault),
         }
     }
-    Ok(runs.into_iter().filter(|waiting| waiting.run.wait.as_ref().is_some_and(|wait| *wait != Wait::Sleep)).collect())
+    Ok(runs)
 }
 
 /// Has a run go on that waits: its agent, or none if it does not wait so any more. One that is held goes on when it is let go.

@@ -235,7 +235,8 @@ impl Model {
         let claim =
             Claim { agent: agent.to_owned(), leases, until: at(600), now: at(100), most_running: None, worker: None };
         let claimed = async move {
-            Seen::Claimed(store.claim(claim).await.unwrap().into_iter().map(|claimed| claimed.run.id).collect())
+            let taken = store.claim(claim).await.unwrap();
+            Seen::Claimed(taken.claimed.into_iter().map(|claimed| claimed.run.id).collect())
         };
         (Box::pin(claimed), Seen::Claimed(seen))
     }

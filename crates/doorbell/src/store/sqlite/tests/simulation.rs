@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::Place;
 use crate::store::conformance::{event, finish, run_id};
-use crate::store::sqlite::rows::{QUEUED, RUNNING, all, id, value};
+use crate::store::sqlite::rows::{HELD, QUEUED, RUNNING, all, id, value};
 use crate::store::sqlite::{Options, SqliteStore};
 use crate::store::{
     Acceptance, Admission, Cancel, Claim, Finish, Lease, NewEvent, PAUSED, Standing, Start, Store, Whose,
@@ -72,6 +72,7 @@ struct Row {
     lease: Option<[u8; 16]>,
     absorbed: i64,
     companions: i64,
+    reason: String,
 }
 
 struct World<'a> {
@@ -142,7 +143,7 @@ impl<'a> World<'a> {
             fronts: HashMap::new(),
             cancelled: 0,
             // Apart, and not everywhere, so that seeds without them play as they did.
-            pauses: seed.is_multiple_of(3).then(|| Chance(!seed)),
+            pauses: seed.is_multiple_of(3).then_some(Chance(!seed)),
             standing: Standing::Active,
             first_tries: HashMap::new(),
             runs: Vec::new(),
@@ -253,17 +254,18 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let free = self.scale - self.live.len();
-        let leases: Vec<Lease> = (0..free as u64).map(|n| self.lease(n)).collect();
-        self.leases += free as u64;
+        // Always more than may run: the store keeps to the scale.
+        let leases: Vec<Lease> = (0..self.scale as u64 + 2).map(|n| self.lease(n)).collect();
+        self.leases += leases.len() as u64;
         let claim = Claim {
             agent: self.agent.clone(),
             leases,
             until: self.now.after(Duration::from_secs(30)),
             now: self.now,
-            most_running: None,
+            most_running: u32::try_from(self.scale).ok(),
             worker: None,
         };
-        let claimed = self.store.claim(claim).await.map_err(|error| error.to_string())?;
+        let claimed = self.store.claim(claim).await.map_err(|error| error.to_string())?.claimed;
         if claimed.len() > free {
             return Err(format!("{} runs were taken for {free} places", claimed.len()));
         }
@@ -364,7 +366,8 @@ impl<'a> World<'a> {
         let agent = self.agent.clone();
         let read = self.store.readers.read(move |sql| {
             let statement = "SELECT id, state, lane, alone, turn, lease, coalesce(absorbed, 0), \
-                             (SELECT count(*) FROM outcomes o WHERE o.run_seq = r.seq AND o.kind = 1) \
+                             (SELECT count(*) FROM outcomes o WHERE o.run_seq = r.seq AND o.kind = 1), \
+                             coalesce(reason, '') \
                              FROM runs r WHERE agent = ?1 ORDER BY seq";
             let rows = all(sql, statement, [&agent], |row| {
                 Ok(Row {
@@ -376,6 +379,7 @@ impl<'a> World<'a> {
                     lease: row.get(5)?,
                     absorbed: row.get(6)?,
                     companions: row.get(7)?,
+                    reason: row.get(8)?,
                 })
             })?;
             let outcomes = value(sql, "SELECT count(*) FROM outcomes WHERE agent = ?1", [agent])?.unwrap_or(0);
@@ -462,7 +466,13 @@ async fn play(store: &SqliteStore, seed: u64) -> Result<(), String> {
         }
         world.asked.clear();
         let (rows, _) = world.rows().await?;
-        if rows.iter().all(|row| !(1..4).contains(&row.state)) {
+        let (held, left): (Vec<&Row>, Vec<&Row>) =
+            rows.iter().filter(|row| row.state < 4).partition(|row| row.state == HELD);
+        // What is held for its limit, and what came behind it, waits for a person. Nothing else does.
+        if let Some(row) = held.iter().find(|row| !row.reason.contains("`max_per_key`")) {
+            return Err(format!("at the end {} is held: {} ({:?})", row.id, row.reason, world.flow));
+        }
+        if left.is_empty() {
             return Ok(());
         }
     }
