@@ -223,9 +223,9 @@ async fn a_key_ends_by_itself_and_says_so() {
     let ended = async {
         loop {
             gateway.ring(sample("issues.opened")).await;
-            match tokio::time::timeout(std::time::Duration::from_millis(50), stream.chunk()).await {
-                Ok(Ok(None) | Err(_)) => return,
-                _ => {}
+            let heard = tokio::time::timeout(std::time::Duration::from_millis(50), stream.chunk()).await;
+            if let Ok(Ok(None) | Err(_)) = heard {
+                return;
             }
         }
     };
