@@ -17,73 +17,54 @@ use super::{Agent, Runtime, WhenFull, flow, presets, retries, schedules, trigger
 /// Keys that `[defaults]` may have.
 const DEFAULTS: [&str; 7] = ["scale", "timeout", "timezone", "work_queue_size", "when_full", "runtime", "retries"];
 
-const KEYS: Keys<'static> = Keys {
-    known: &[
-        "description",
-        "may_call",
-        "scale",
-        "timeout",
-        "work_queue_size",
-        "when_full",
-        "params",
-        "webhooks",
-        "runtime",
-        "retries",
-        "schedule",
-        "schedules",
-        "timezone",
-    ],
-    planned: &[],
-    hints: &[
-        ("name", "the folder is the agent's name"),
-        ("command", "it stands in [runtime]"),
-        ("source", "it stands in [[webhooks]]"),
-        ("events", "it stands in [[webhooks]]"),
-        ("env", "it stands in [runtime]"),
-        ("key", "it stands in [[webhooks]]"),
-        ("when_busy", "it stands in [[webhooks]]"),
-        ("debounce", "it stands in [[webhooks]]"),
-        ("max_per_key", "it stands in [[webhooks]]"),
-        ("throttle", "it stands in [[webhooks]]"),
-        ("priority", "it stands in [[webhooks]]"),
-    ],
-};
+/// Keys of an agent, wherever it is written.
+const KEYS: [&str; 13] = [
+    "description",
+    "may_call",
+    "scale",
+    "timeout",
+    "work_queue_size",
+    "when_full",
+    "params",
+    "webhooks",
+    "runtime",
+    "retries",
+    "schedule",
+    "schedules",
+    "timezone",
+];
 
-/// The same of an agent that is declared.
-const DECLARED: Keys<'static> = Keys {
-    known: &[
-        "description",
-        "instructions",
-        "may_call",
-        "scale",
-        "timeout",
-        "work_queue_size",
-        "when_full",
-        "params",
-        "webhooks",
-        "runtime",
-        "retries",
-        "schedule",
-        "schedules",
-        "timezone",
-    ],
-    planned: &[],
-    hints: &[
-        ("name", "the URL has the agent's name"),
-        ("triggers", "they are `webhooks`"),
-        ("prompt", "what SKILL.md would say is `instructions`"),
-        ("command", "a declared agent is of type \"worker\" or \"http\": commands stand in files"),
-        ("url", "it stands in `runtime`"),
-        ("source", "it stands in `webhooks`"),
-        ("events", "it stands in `webhooks`"),
-        ("key", "it stands in `webhooks`"),
-        ("when_busy", "it stands in `webhooks`"),
-        ("debounce", "it stands in `webhooks`"),
-        ("max_per_key", "it stands in `webhooks`"),
-        ("throttle", "it stands in `webhooks`"),
-        ("priority", "it stands in `webhooks`"),
-    ],
-};
+/// What to say about keys in a file.
+const HINTS: &[(&str, &str)] = &[
+    ("name", "the folder is the agent's name"),
+    ("command", "it stands in [runtime]"),
+    ("source", "it stands in [[webhooks]]"),
+    ("events", "it stands in [[webhooks]]"),
+    ("env", "it stands in [runtime]"),
+    ("key", "it stands in [[webhooks]]"),
+    ("when_busy", "it stands in [[webhooks]]"),
+    ("debounce", "it stands in [[webhooks]]"),
+    ("max_per_key", "it stands in [[webhooks]]"),
+    ("throttle", "it stands in [[webhooks]]"),
+    ("priority", "it stands in [[webhooks]]"),
+];
+
+/// What to say about keys of an agent that is declared.
+const DECLARED_HINTS: &[(&str, &str)] = &[
+    ("name", "the URL has the agent's name"),
+    ("triggers", "they are `webhooks`"),
+    ("prompt", "what SKILL.md would say is `instructions`"),
+    ("command", "a declared agent is of type \"worker\" or \"http\": commands stand in files"),
+    ("url", "it stands in `runtime`"),
+    ("source", "it stands in `webhooks`"),
+    ("events", "it stands in `webhooks`"),
+    ("key", "it stands in `webhooks`"),
+    ("when_busy", "it stands in `webhooks`"),
+    ("debounce", "it stands in `webhooks`"),
+    ("max_per_key", "it stands in `webhooks`"),
+    ("throttle", "it stands in `webhooks`"),
+    ("priority", "it stands in `webhooks`"),
+];
 
 /// Everything that agents are read with.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +151,7 @@ fn unreachable(name: &str, error: &std::io::Error) -> Problem {
 fn read_one(name: &str, reader: Reader<'_>, open: &mut Open, findings: &mut Findings) -> Option<Agent> {
     let skill = read_skill(name, reader, findings);
     let own = read_file(name, reader, findings)?;
-    own.check(findings, KEYS);
+    own.check(findings, Keys { known: &KEYS, planned: &[], hints: HINTS });
     let mut table = effective(reader.defaults, own);
     presets::expand(&mut table, name, reader.around, findings);
     let starts = table.get("webhooks").is_some_and(|node| !matches!(&node.kind, Kind::List(list) if list.is_empty()));
@@ -187,7 +168,8 @@ fn read_one(name: &str, reader: Reader<'_>, open: &mut Open, findings: &mut Find
 /// a command, is not for it. What starts it may be a person, or another agent.
 pub(super) fn read_declared(name: &str, mut own: Table, reader: Reader<'_>, findings: &mut Findings) -> Option<Agent> {
     let instructions = own.read(findings, "instructions", skill::instructions).flatten();
-    own.check(findings, DECLARED);
+    let known: Vec<&str> = KEYS.into_iter().chain(["instructions"]).collect();
+    own.check(findings, Keys { known: &known, planned: &[], hints: DECLARED_HINTS });
     own.remove("instructions");
     if !own.has("runtime") {
         let problem = Problem::at(&own.inside("runtime"), "an agent needs a `runtime`: how it is carried out");

@@ -20,6 +20,7 @@ use doorbell_core::event::Event;
 use doorbell_core::provider::{Answer, Unreadable, kept_headers};
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Candidate;
+use doorbell_core::verify::Verified;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 
@@ -191,12 +192,8 @@ async fn take(
     }
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
-    let events = match read(&verified) {
-        Ok(events) => events,
-        Err((failure, detail)) => return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await),
-    };
-    let _turn = match hooks::admit(shared, &in_force, &verified).await {
-        Ok(turn) => turn,
+    let (events, _turn) = match let_in(shared, &in_force, &verified).await {
+        Ok(let_in) => let_in,
         Err((failure, detail)) => return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await),
     };
     let mut new = new_events(&shared.app, &in_force, &events).await;
@@ -220,8 +217,17 @@ async fn take(
     }
 }
 
+/// What a delivery says, and the turn of an agent's own webhook, which is given back at the end.
+async fn let_in(
+    shared: &Shared,
+    in_force: &Snapshot,
+    verified: &[Verified],
+) -> Result<(Vec<Event>, Option<hooks::Turn>), (Failure, String)> {
+    Ok((read(verified)?, hooks::admit(shared, in_force, verified).await?))
+}
+
 /// What a delivery says: for each source that took it at least one event.
-fn read(verified: &[doorbell_core::verify::Verified]) -> Result<Vec<Event>, (Failure, String)> {
+fn read(verified: &[Verified]) -> Result<Vec<Event>, (Failure, String)> {
     let mut events = Vec::new();
     for proved in verified {
         let read = match Event::read(proved) {

@@ -5,21 +5,13 @@ use futures_util::StreamExt as _;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{ONE_SOURCE, Project, processes_of, sample, wait_for, wait_until};
-
-const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
-
-fn project(config: &str, script: &str) -> Project {
-    let project = Project::new(ONE_SOURCE);
-    project.agent("triage", &format!("{config}\n{ANY}"), script);
-    project
-}
+use crate::support::{ANY, ONE_SOURCE, Project, processes_of, sample, wait_for, wait_until};
 
 #[tokio::test]
 async fn an_agent_gets_its_event_and_answers_with_a_result() {
     let script = "grep -c '\"event_type\":\"github.issues.opened\"' \"$DOORBELL_EVENT_FILE\"; \
                   printf '{\"run\":\"%s\",\"attempt\":%s,\"agent\":\"%s\"}' $DOORBELL_RUN_ID $DOORBELL_ATTEMPT $DOORBELL_AGENT > $DOORBELL_OUTPUT_FILE";
-    let project = project("", script);
+    let project = Project::with_triage("", script);
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     let done = gateway.finished(&run).await;
@@ -44,7 +36,7 @@ async fn the_log_of_a_run_that_prints_its_secrets_shows_them_redacted() {
 
 #[tokio::test]
 async fn an_agent_that_fails_is_a_dead_letter_with_its_exit_code() {
-    let project = project("", "echo broken; exit 3");
+    let project = Project::with_triage("", "echo broken; exit 3");
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     let done = gateway.finished(&run).await;
@@ -71,7 +63,7 @@ async fn a_failed_try_is_followed_by_the_next_one() {
 async fn never_more_run_at_once_than_the_scale_and_all_run_in_the_end() {
     let script = "mkdir -p $HOME/live; : > $HOME/live/$DOORBELL_RUN_ID; ls $HOME/live | wc -l; \
                   while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done; rm $HOME/live/$DOORBELL_RUN_ID";
-    let project = project("scale = 2", script);
+    let project = Project::with_triage("scale = 2", script);
     project.write("home/hold", "");
     let gateway = project.serve();
     for _ in 0..6 {
@@ -92,7 +84,7 @@ async fn never_more_run_at_once_than_the_scale_and_all_run_in_the_end() {
 
 #[tokio::test]
 async fn a_full_queue_drops_the_oldest_visibly() {
-    let project = project("work_queue_size = 2", "sleep 1000");
+    let project = Project::with_triage("work_queue_size = 2", "sleep 1000");
     let gateway = project.serve();
     let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     gateway.in_state(&first, "running").await;
@@ -110,7 +102,7 @@ async fn a_full_queue_drops_the_oldest_visibly() {
 
 #[tokio::test]
 async fn a_full_queue_that_rejects_gives_429_and_the_sender_may_come_again() {
-    let project = project(
+    let project = Project::with_triage(
         "work_queue_size = 1\nwhen_full = \"reject\"",
         "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done",
     );
@@ -132,7 +124,7 @@ async fn a_full_queue_that_rejects_gives_429_and_the_sender_may_come_again() {
 
 #[tokio::test]
 async fn a_disabled_agent_is_skipped_and_says_why() {
-    let project = project("scale = 0", "true");
+    let project = Project::with_triage("scale = 0", "true");
     let gateway = project.serve();
     let receipt = gateway.ring(sample("issues.opened")).await;
     assert!(receipt.runs.is_empty());
@@ -143,7 +135,7 @@ async fn a_disabled_agent_is_skipped_and_says_why() {
 
 #[tokio::test]
 async fn a_timeout_leaves_nothing_behind() {
-    let project = project(
+    let project = Project::with_triage(
         "timeout = \"300ms\"",
         "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & (sleep 1000 &); sleep 1000",
     );
@@ -156,7 +148,7 @@ async fn a_timeout_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_cancelled_run_ends_and_leaves_nothing_behind() {
-    let project = project("", "sleep 1000 & sleep 1000");
+    let project = Project::with_triage("", "sleep 1000 & sleep 1000");
     let gateway = project.serve();
     let running = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     let queued = gateway.ring(sample("issues.opened")).await.runs.remove(0);
@@ -171,7 +163,7 @@ async fn a_cancelled_run_ends_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_cancel_that_comes_while_a_run_is_being_started_is_heeded() {
-    let project = project("scale = 50", "sleep 1000");
+    let project = Project::with_triage("scale = 50", "sleep 1000");
     let gateway = project.serve();
     let ring_and_cancel = (0..50).map(async |_| {
         let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
@@ -183,7 +175,7 @@ async fn a_cancel_that_comes_while_a_run_is_being_started_is_heeded() {
 
 #[tokio::test]
 async fn an_agent_that_ends_well_leaves_nothing_behind_either() {
-    let project = project("", "setsid sleep 1000 & sleep 1000 & exit 0");
+    let project = Project::with_triage("", "setsid sleep 1000 & sleep 1000 & exit 0");
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
@@ -192,7 +184,7 @@ async fn an_agent_that_ends_well_leaves_nothing_behind_either() {
 
 #[tokio::test]
 async fn sigterm_lets_a_running_agent_end() {
-    let project = project("", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done; echo done");
+    let project = Project::with_triage("", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done; echo done");
     project.write("home/hold", "");
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
@@ -231,7 +223,7 @@ async fn sigterm_hands_back_what_does_not_end_in_time() {
 
 #[tokio::test]
 async fn a_run_waits_held_while_its_agent_is_gone() {
-    let project = project("", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done");
+    let project = Project::with_triage("", "while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done");
     project.agent("other", ANY, "true");
     project.write("home/hold", "");
     let gateway = project.serve();
@@ -254,7 +246,7 @@ async fn a_run_waits_held_while_its_agent_is_gone() {
 
 #[tokio::test]
 async fn a_slow_agent_holds_up_no_other() {
-    let project = project("", "sleep 1000");
+    let project = Project::with_triage("", "sleep 1000");
     project.agent("quick", ANY, "true");
     let gateway = project.serve();
     for _ in 0..5 {
@@ -269,7 +261,7 @@ async fn a_slow_agent_holds_up_no_other() {
 async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
     let script = "printf '\"%s\"' $(echo $DOORBELL_TOKEN | rev) > $DOORBELL_OUTPUT_FILE; \
                   while ls $HOME/hold >/dev/null 2>&1; do sleep 0.01; done";
-    let project = project("", script);
+    let project = Project::with_triage("", script);
     project.agent("other", ANY, "true");
     project.write("home/hold", "");
     let gateway = project.serve();
@@ -310,7 +302,7 @@ async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
 
 #[tokio::test]
 async fn a_run_whose_result_was_ignored_says_so() {
-    let project = project("", "echo nonsense > $DOORBELL_OUTPUT_FILE");
+    let project = Project::with_triage("", "echo nonsense > $DOORBELL_OUTPUT_FILE");
     let gateway = project.serve();
     let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     let done = gateway.finished(&run).await.run;

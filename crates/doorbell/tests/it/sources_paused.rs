@@ -1,24 +1,10 @@
 //! Sources that are paused: what comes is taken, what it would start is held, and goes on when they are resumed.
 
-use doorbell_client::RunQuery;
 use doorbell_client::api::{NewPause, NewResume, ReplayMode, ReplayWish};
 use doorbell_core::provider::Signed;
 use serde_json::json;
 
-use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, sample, sign, wait_until};
-
-const ANY: &str = "[[webhooks]]\nsource = \"acme\"\n";
-
-fn project(config: &str, script: &str) -> Project {
-    let project = Project::new(ONE_SOURCE);
-    project.agent("triage", &format!("{config}\n{ANY}"), script);
-    project
-}
-
-async fn states(gateway: &Gateway, state: &str) -> usize {
-    let query = RunQuery { state: Some(state.to_owned()), limit: Some(500), ..RunQuery::default() };
-    gateway.client.runs(&query).await.unwrap().runs.len()
-}
+use crate::support::{ONE_SOURCE, Project, fresh_id, sample, sign, wait_until};
 
 fn said(project: &Project, args: &[&str]) -> String {
     let output = project.run(args);
@@ -28,7 +14,7 @@ fn said(project: &Project, args: &[&str]) -> String {
 
 #[tokio::test]
 async fn what_comes_from_a_paused_source_is_answered_and_held_through_a_restart_and_everybody_sees_why() {
-    let project = project("", "true");
+    let project = Project::with_triage("", "true");
     let gateway = project.serve();
     assert!(said(&project, &["sources", "pause", "acme", "--why", "moving"]).contains("acme is paused"));
     let receipt = gateway.ring(sample("issues.opened")).await;
@@ -62,23 +48,23 @@ async fn what_comes_from_a_paused_source_is_answered_and_held_through_a_restart_
 
 #[tokio::test]
 async fn what_was_held_goes_on_at_a_rate_while_what_is_new_need_not_wait() {
-    let project = project("scale = 8\nwhen_full = \"reject\"\nwork_queue_size = 1", "true");
+    let project = Project::with_triage("scale = 8\nwhen_full = \"reject\"\nwork_queue_size = 1", "true");
     let gateway = project.serve();
     gateway.client.pause_source("acme", &NewPause::default()).await.unwrap();
     for _ in 0..6 {
         gateway.ring(sample("issues.opened")).await;
     }
-    assert_eq!(states(&gateway, "held").await, 6, "no queue is too full for what is held");
+    assert_eq!(gateway.count_in("held").await, 6, "no queue is too full for what is held");
     let slowly = NewResume { rate: Some("2/1h".to_owned()) };
     gateway.client.resume_source("acme", &slowly).await.unwrap();
-    wait_until("the first goes on", async || (states(&gateway, "succeeded").await == 1).then_some(())).await;
-    assert_eq!(states(&gateway, "held").await, 5);
+    wait_until("the first goes on", async || (gateway.count_in("succeeded").await == 1).then_some(())).await;
+    assert_eq!(gateway.count_in("held").await, 5);
     assert!(said(&project, &["sources"]).contains("acme (resuming)"));
     let fresh = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     assert_eq!(gateway.finished(&fresh).await.run.state, "succeeded");
     let at_once = NewResume { rate: Some("1000/1s".to_owned()) };
     gateway.client.resume_source("acme", &at_once).await.unwrap();
-    wait_until("the rest goes on", async || (states(&gateway, "succeeded").await == 7).then_some(())).await;
+    wait_until("the rest goes on", async || (gateway.count_in("succeeded").await == 7).then_some(())).await;
     wait_until("the pause is over", async || {
         gateway.client.sources().await.unwrap().sources[0].pause.is_none().then_some(())
     })
@@ -87,14 +73,14 @@ async fn what_was_held_goes_on_at_a_rate_while_what_is_new_need_not_wait() {
 
 #[tokio::test]
 async fn a_source_and_its_agent_are_both_resumed_before_anything_starts() {
-    let project = project("", "true");
+    let project = Project::with_triage("", "true");
     let gateway = project.serve();
     gateway.client.pause_source("acme", &NewPause::default()).await.unwrap();
     gateway.client.pause(Some("triage"), &NewPause::default()).await.unwrap();
     let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     gateway.client.resume(Some("triage"), &NewResume::default()).await.unwrap();
     let second = gateway.ring(sample("push")).await.runs.remove(0);
-    assert_eq!((states(&gateway, "held").await, states(&gateway, "succeeded").await), (2, 0));
+    assert_eq!((gateway.count_in("held").await, gateway.count_in("succeeded").await), (2, 0));
     gateway.client.pause(Some("triage"), &NewPause::default()).await.unwrap();
     let resumed = gateway.client.resume_source("acme", &NewResume::default()).await.unwrap();
     assert!(resumed.still_held.unwrap().starts_with("`triage` is paused by "));
@@ -111,7 +97,7 @@ async fn a_source_and_its_agent_are_both_resumed_before_anything_starts() {
 
 #[tokio::test]
 async fn a_source_that_is_gone_stays_paused_until_it_is_resumed() {
-    let project = project("", "true");
+    let project = Project::with_triage("", "true");
     project.write(
         "config.toml",
         &format!("{}[webhooks.more]\ntype = \"github\"\ncredential = \"acme\"\n", project.read("config.toml")),
@@ -135,7 +121,7 @@ async fn a_source_that_is_gone_stays_paused_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_redelivery_and_a_replay_of_a_paused_source_are_held_too_and_a_person_lets_one_run_go_on() {
-    let project = project("", "true");
+    let project = Project::with_triage("", "true");
     let gateway = project.serve();
     let id = fresh_id();
     let event =
@@ -147,10 +133,10 @@ async fn a_redelivery_and_a_replay_of_a_paused_source_are_held_too_and_a_person_
     let wish = ReplayWish { mode: ReplayMode::Now, agents: Vec::new() };
     let replayed = gateway.client.replay_event(&first.delivery_id, &wish).await.unwrap();
     let replayed = replayed.outcomes[0].run_id.clone().unwrap();
-    assert_eq!(states(&gateway, "held").await, 2);
+    assert_eq!(gateway.count_in("held").await, 2);
     gateway.client.release_run(&replayed).await.unwrap();
     assert_eq!(gateway.finished(&replayed).await.run.state, "succeeded");
-    assert_eq!(states(&gateway, "held").await, 1);
+    assert_eq!(gateway.count_in("held").await, 1);
 }
 
 #[tokio::test]

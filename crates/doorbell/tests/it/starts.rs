@@ -1,27 +1,13 @@
 //! Agents started by hand, paused and resumed, and runs that are tried again.
 
-use doorbell_client::RunQuery;
 use doorbell_client::api::{ManyRuns, NewPause, NewResume, NewRun};
 use serde_json::json;
 
-use crate::support::{Gateway, ONE_SOURCE, Project, sample, wait_until};
-
-const ANY: &str = "[[webhooks]]\nsource = \"acme\"\n";
-
-fn project(config: &str, script: &str) -> Project {
-    let project = Project::new(ONE_SOURCE);
-    project.agent("triage", &format!("{config}\n{ANY}"), script);
-    project
-}
-
-async fn states(gateway: &Gateway, state: &str) -> usize {
-    let query = RunQuery { state: Some(state.to_owned()), limit: Some(500), ..RunQuery::default() };
-    gateway.client.runs(&query).await.unwrap().runs.len()
-}
+use crate::support::{ANY, ONE_SOURCE, Project, sample, wait_until};
 
 #[tokio::test]
 async fn somebody_starts_an_agent_by_hand_and_it_reads_what_is_asked() {
-    let project = project("", "cat; cat \"$DOORBELL_EVENT_FILE\"");
+    let project = Project::with_triage("", "cat; cat \"$DOORBELL_EVENT_FILE\"");
     let gateway = project.serve();
     let prompt = format!("look at issue 7 {}", "again ".repeat(200));
     let wish = NewRun { prompt: Some(prompt.clone()), input: json!({ "number": 7 }) };
@@ -43,7 +29,7 @@ async fn somebody_starts_an_agent_by_hand_and_it_reads_what_is_asked() {
 
 #[tokio::test]
 async fn a_run_by_hand_that_fails_says_so_to_whoever_follows_it() {
-    let project = project("", "echo broken; exit 3");
+    let project = Project::with_triage("", "echo broken; exit 3");
     let _gateway = project.serve();
     let followed = project.doorbell(&["run", "triage", "-f"]).output().unwrap();
     assert_eq!(followed.status.code(), Some(1));
@@ -52,7 +38,7 @@ async fn a_run_by_hand_that_fails_says_so_to_whoever_follows_it() {
 
 #[tokio::test]
 async fn what_comes_for_a_paused_agent_is_held_through_a_restart_and_goes_on_when_it_is_resumed() {
-    let project = project("", "true");
+    let project = Project::with_triage("", "true");
     let gateway = project.serve();
     let pause = NewPause { why: Some("deploying".to_owned()) };
     gateway.client.pause(Some("triage"), &pause).await.unwrap();
@@ -79,25 +65,25 @@ async fn what_comes_for_a_paused_agent_is_held_through_a_restart_and_goes_on_whe
 
 #[tokio::test]
 async fn everything_is_paused_and_one_agent_is_resumed_little_by_little() {
-    let project = project("scale = 8\nwhen_full = \"grow\"", "true");
+    let project = Project::with_triage("scale = 8\nwhen_full = \"grow\"", "true");
     let gateway = project.serve();
     gateway.client.pause(None, &NewPause::default()).await.unwrap();
     gateway.client.pause(Some("triage"), &NewPause::default()).await.unwrap();
     for _ in 0..6 {
         gateway.ring(sample("issues.opened")).await;
     }
-    wait_until("all are held", async || (states(&gateway, "held").await == 6).then_some(())).await;
+    wait_until("all are held", async || (gateway.count_in("held").await == 6).then_some(())).await;
     let slowly = NewResume { rate: Some("2/1h".to_owned()) };
     let resumed = gateway.client.resume(Some("triage"), &slowly).await.unwrap();
     assert!(resumed.still_held.unwrap().starts_with("paused by "), "all agents are paused");
     gateway.client.resume(None, &NewResume::default()).await.unwrap();
-    wait_until("the first goes on", async || (states(&gateway, "succeeded").await == 1).then_some(())).await;
-    assert_eq!(states(&gateway, "held").await, 5);
+    wait_until("the first goes on", async || (gateway.count_in("succeeded").await == 1).then_some(())).await;
+    assert_eq!(gateway.count_in("held").await, 5);
     let fresh = gateway.ring(sample("issues.opened")).await.runs.remove(0);
     assert_eq!(gateway.finished(&fresh).await.run.state, "succeeded", "what is new need not wait");
     let at_once = NewResume { rate: Some("1000/1s".to_owned()) };
     gateway.client.resume(Some("triage"), &at_once).await.unwrap();
-    wait_until("the rest goes on", async || (states(&gateway, "succeeded").await == 7).then_some(())).await;
+    wait_until("the rest goes on", async || (gateway.count_in("succeeded").await == 7).then_some(())).await;
     wait_until("the pause is over", async || {
         let agents = gateway.client.agents().await.unwrap().agents;
         agents[0].pause.is_none().then_some(())
@@ -107,7 +93,7 @@ async fn everything_is_paused_and_one_agent_is_resumed_little_by_little() {
 
 #[tokio::test]
 async fn dead_letters_are_tried_again_one_by_one_and_all_together() {
-    let project = project("scale = 4", "test -e mended");
+    let project = Project::with_triage("scale = 4", "test -e mended");
     let config = project.read("agents/triage/config.toml");
     project.write("agents/triage/config.toml", &format!("{config}cwd = \".\"\n"));
     let gateway = project.serve();
@@ -173,7 +159,7 @@ async fn a_run_calls_another_agent_follows_it_and_is_named_by_it() {
 
 #[tokio::test]
 async fn a_body_counts_whatever_its_content_type_says() {
-    let project = project("", "true");
+    let project = Project::with_triage("", "true");
     let gateway = project.serve();
     gateway.client.pause(Some("triage"), &NewPause::default()).await.unwrap();
     let url = |verb: &str| format!("{}/v1/agents/triage/{verb}", gateway.url);

@@ -27,12 +27,22 @@ pub struct Project {
 /// The smallest configuration: one GitHub source.
 pub const ONE_SOURCE: &str = "[webhooks.acme]\ntype = \"github\"\ncredential = \"acme\"\n";
 
+/// A trigger for whatever that source brings.
+pub const ANY: &str = "[[webhooks]]\nsource = \"acme\"\n";
+
 impl Project {
     /// With a `config.toml` that listens on any port, and this after it.
     pub fn new(config: &str) -> Self {
         let project = Self { folder: tempfile::tempdir().unwrap() };
         project.write("config.toml", &format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{config}"));
         project.credential("github_webhook_secret", "acme", SECRET);
+        project
+    }
+
+    /// One with an agent `triage` that wants whatever its only source brings.
+    pub fn with_triage(config: &str, script: &str) -> Self {
+        let project = Self::new(ONE_SOURCE);
+        project.agent("triage", &format!("{config}\n{ANY}"), script);
         project
     }
 
@@ -222,6 +232,12 @@ impl Gateway {
         let log = self.client.run_log(run, 0).await.unwrap();
         let lines = log.lines.into_iter().filter(|line| line.stream == stream).map(|line| line.text);
         lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// How many runs are in this state.
+    pub async fn count_in(&self, state: &str) -> usize {
+        let query = RunQuery { state: Some(state.to_owned()), limit: Some(500), ..RunQuery::default() };
+        self.client.runs(&query).await.unwrap().runs.len()
     }
 
     /// All runs.

@@ -174,19 +174,7 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
                WHERE run_seq = ?1 AND number = ?2";
     let (at, next) = (finish.at.as_millis(), &finish.transition);
     change(work.sql, end, params![seq, attempt, at, finish.ended, next.reason, finish.exit_code])?;
-    // Whoever asked for the end was told so: a run that would go on ends here.
-    let goes_on = !next.state.is_final() || next.state == State::Cancelled || finish.ended == "lost";
-    let (state, due, reason) = match cancel_requested {
-        // It did not come to its own end, and whether it would have failed is no longer of interest.
-        Some(_) if let Some(by) = replaced_by.filter(|_| goes_on) => {
-            (State::Superseded, None, format!("replaced by {by}"))
-        }
-        Some(by) if !next.state.is_final() || finish.ended == "lost" => {
-            (State::Cancelled, None, format!("cancelled by {by}"))
-        }
-        _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
-        _ => (next.state, None, next.reason.clone()),
-    };
+    let (state, due, reason) = end_of(finish, cancel_requested, replaced_by);
     let wait = next.wait.as_ref().filter(|_| state == State::Waiting);
     let move_on = "UPDATE runs SET state = ?2, due = ?3, dead_letter = ?4, failures = ?5, losses = ?6, reason = ?7, \
                    finished_at = ?8, lease = NULL, lease_until = NULL, pid = NULL, process_started = NULL, \
@@ -216,6 +204,28 @@ pub(super) fn finish(work: &Work<'_>, finish: &Finish) -> Outcome<bool> {
         change(work.sql, keep, params![seq, result])?;
     }
     Ok(true)
+}
+
+/// Where a run goes when its attempt ends, when it is due there, and why.
+fn end_of(
+    finish: &Finish,
+    cancel_requested: Option<String>,
+    replaced_by: Option<RunId>,
+) -> (State, Option<Timestamp>, String) {
+    let next = &finish.transition;
+    // Whoever asked for the end was told so: a run that would go on ends here.
+    let goes_on = !next.state.is_final() || next.state == State::Cancelled || finish.ended == "lost";
+    match cancel_requested {
+        // It did not come to its own end, and whether it would have failed is no longer of interest.
+        Some(_) if let Some(by) = replaced_by.filter(|_| goes_on) => {
+            (State::Superseded, None, format!("replaced by {by}"))
+        }
+        Some(by) if !next.state.is_final() || finish.ended == "lost" => {
+            (State::Cancelled, None, format!("cancelled by {by}"))
+        }
+        _ if next.state == State::Waiting => (next.state, next.due.or(Some(finish.at)), next.reason.clone()),
+        _ => (next.state, None, next.reason.clone()),
+    }
 }
 
 /// Ends a run that does not run, or asks for the end of one that does.
