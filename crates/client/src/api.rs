@@ -43,8 +43,11 @@ pub use webhooks::{
 };
 
 /// An error: `application/problem+json` (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
+    /// Where the gateway says more of the code: the path of its page.
+    #[serde(rename = "type", default)]
+    pub kind: Box<str>,
     /// The HTTP status.
     pub status: u16,
     /// The stable code, e.g. `not_found`.
@@ -59,7 +62,7 @@ pub struct Problem {
 }
 
 /// The answer to a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     /// Always true.
@@ -78,7 +81,7 @@ pub struct Receipt {
 }
 
 /// What one of several sources made of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceReceipt {
     /// The source.
@@ -136,7 +139,7 @@ pub struct Event {
 }
 
 /// What a `DELETE` of an event did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Forgotten {
     /// The event.
@@ -191,7 +194,7 @@ pub struct EventPage {
 }
 
 /// Why an event started what it started, and nothing else.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The event with its outcomes.
@@ -379,7 +382,7 @@ pub struct LogLine {
 }
 
 /// A run's log so far.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Log {
     /// The lines.
@@ -397,7 +400,7 @@ pub struct Cancelled {
 }
 
 /// What a release did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Released {
     /// The run.
@@ -462,7 +465,7 @@ pub struct ConfigState {
 }
 
 /// What became of saved changes of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reload {
     /// The generation in force after it.
@@ -551,7 +554,7 @@ pub struct AgentStats {
 }
 
 /// A trigger to be held against stored events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TriggerTest {
     /// As in `[[webhooks]]` of an agent: `source`, filters, `where`, `key`.
@@ -609,7 +612,7 @@ pub struct TestedEvent {
 
 /// Something that happened, from `/v1/events/stream`. The SSE event's name is the tag.
 #[allow(clippy::large_enum_variant, reason = "they come one at a time and are not kept")]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Activity {
     /// An event was stored. Its SSE id is the event's `seq`.

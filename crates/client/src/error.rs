@@ -42,6 +42,7 @@ pub(crate) fn refusal(status: u16, body: &[u8]) -> Error {
         // The status line decides: a proxy in between may have changed it.
         Ok(problem) => Error::Api(Problem { status, ..problem }),
         Err(_) => Error::Api(Problem {
+            kind: "about:blank".into(),
             status,
             code: "unknown".to_owned(),
             title: "no problem document".to_owned(),

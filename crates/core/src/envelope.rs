@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Context;
@@ -9,7 +10,7 @@ use crate::id::{EventId, RunId};
 use crate::wait::Resumed;
 
 /// What a run is handed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
     /// Whether a webhook caused the run.
     #[serde(rename = "_webhook")]
@@ -32,14 +33,17 @@ pub struct Envelope {
     /// `utf8` or `base64`.
     pub body_encoding: String,
     /// The event's id.
+    #[schemars(with = "String")]
     pub event_id: EventId,
     /// The run's id: the idempotency key for what the agent does.
+    #[schemars(with = "String")]
     pub run_id: RunId,
     /// The try, from 1.
     pub attempt: u32,
     /// The agent.
     pub agent: String,
     /// What filters and prompts use.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub context: Context,
     /// The other events of the run, oldest first.
     pub events: Vec<Companion>,
@@ -49,15 +53,18 @@ pub struct Envelope {
 }
 
 /// A further event of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EnvelopeEvent")]
 pub struct Companion {
     /// Its id.
+    #[schemars(with = "String")]
     pub event_id: EventId,
     /// Its type.
     pub event_type: String,
     /// When it was received, in Unix seconds.
     pub timestamp: i64,
     /// What filters and prompts use.
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub context: Context,
 }
 

@@ -1,5 +1,6 @@
 //! Waits: what a run that gave its lease back is waiting for, and what it goes on by.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -66,7 +67,8 @@ impl Wait {
 }
 
 /// What a run goes on by that waited, as its next try is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "EnvelopeResumed")]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Resumed {
     /// It slept until its time.
@@ -76,6 +78,7 @@ pub enum Resumed {
     /// An event.
     Event {
         /// Its id.
+        #[schemars(with = "String")]
         event_id: EventId,
         /// Its type.
         event_type: String,
@@ -89,8 +92,10 @@ pub enum Resumed {
     /// The end of a run.
     Run {
         /// That run.
+        #[schemars(with = "String")]
         run_id: RunId,
         /// How it ended.
+        #[schemars(with = "String")]
         state: State,
         /// Its result. Only as it is told to a try.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, delete, get, patch, post};
 
 use crate::app::App;
 use crate::dispatch::Dispatcher;
@@ -12,12 +11,19 @@ use crate::notify::Notifier;
 mod api;
 mod auth;
 mod body;
+mod described;
+mod document;
 mod error;
 mod ingest;
+#[cfg(debug_assertions)]
+mod known;
 mod leases;
 mod mcp;
+mod pages;
+mod route;
 mod server;
 mod stream;
+mod table;
 mod waits;
 
 pub use server::{Limits, serve};
@@ -53,50 +59,6 @@ pub struct Routers {
     pub admin: Option<Router>,
 }
 
-/// What is done with agents and their runs.
-fn run_routes() -> Router<Shared> {
-    let agent = get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent);
-    Router::new()
-        .route("/v1/runs", get(api::list_runs))
-        .route("/v1/runs/{id}", get(api::show_run))
-        .route("/v1/runs/dead-letters", get(api::list_dead_letters))
-        .route("/v1/runs/cancel", post(api::cancel_runs))
-        .route("/v1/runs/release", post(api::release_runs))
-        .route("/v1/runs/retry", post(api::retry_runs))
-        .route("/v1/runs/{id}/logs", get(stream::run_log))
-        .route("/v1/runs/{id}/cancel", post(api::cancel_run))
-        .route("/v1/runs/{id}/release", post(api::release_run))
-        .route("/v1/runs/{id}/retry", post(api::retry_run))
-        .route("/v1/runs/{id}/answer", post(waits::answer))
-        .route("/v1/agents", get(api::list_agents))
-        .route("/v1/agents/{name}", agent)
-        .route("/v1/agents/{name}/run", post(api::run_agent))
-        .route("/v1/agents/{name}/pause", post(api::pause_agent))
-        .route("/v1/agents/{name}/resume", post(api::resume_agent))
-        .route("/v1/events/{id}/replay", post(api::replay_event))
-        .route("/v1/replays", get(api::list_replays).post(api::replay_events))
-        .route("/v1/replays/{id}", get(api::show_replay))
-        .route("/v1/replays/{id}/cancel", post(api::cancel_replay))
-        .route("/v1/sources/{name}/pause", post(api::pause_source))
-        .route("/v1/sources/{name}/resume", post(api::resume_source))
-        .route("/v1/pause", post(api::pause_all))
-        .route("/v1/resume", post(api::resume_all))
-}
-
-/// Webhooks that are made at run time.
-fn webhook_routes() -> Router<Shared> {
-    Router::new()
-        .route("/v1/agents/{name}/webhooks", get(api::list_webhooks).post(api::create_webhook))
-        .route("/v1/agents/{name}/webhooks/{id}", delete(api::delete_webhook))
-        .route("/v1/agents/{name}/webhooks/{id}/rotate", post(api::rotate_webhook))
-        .route("/v1/agents/{name}/webhooks/{id}/activate", post(api::activate_webhook))
-        .route("/v1/agents/{name}/webhooks/{id}/deliveries", get(api::webhook_deliveries))
-        .route("/v1/agents/{name}/webhooks/{id}/test", post(api::test_webhook))
-        .route("/v1/secrets/rekey", post(api::rekey))
-        .route("/agents/{name}", patch(api::set_own_webhook))
-        .route("/agents/{name}/executions/{id}", get(api::show_execution))
-}
-
 /// All routes of a gateway. Streams end when `closing` is cancelled.
 pub fn routers(
     app: Arc<App>,
@@ -118,42 +80,27 @@ pub fn routers(
         own_limits: Arc::new(ingest::OwnLimits::default()),
         closing,
     };
-    let management = Router::new()
-        .route("/v1/events", get(api::list_events))
-        .route("/v1/events/stream", get(stream::stream_activity))
-        .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
-        .route("/v1/events/{id}/body", get(api::event_body))
-        .route("/v1/events/{id}/explain", get(api::explain_event))
-        .route("/v1/backup", post(api::copy_store))
-        .route("/v1/sources", get(api::list_sources))
-        .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
-        .route("/v1/sources/{name}/captured", get(api::captured_secret).delete(api::forget_captured_secret))
-        .route("/v1/stats", get(api::stats))
-        .route("/v1/notifications/test", post(api::test_notifications))
-        .route("/v1/triggers/test", post(api::test_trigger))
-        .route("/mcp", any(mcp::answer))
-        .route("/v1/keys", get(api::list_keys).post(api::create_key))
-        .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management
-        .merge(run_routes())
-        .merge(webhook_routes())
-        .route("/readyz", get(api::readyz))
-        .merge(leases::routes());
-    let senders = Router::new()
-        .route("/webhooks/{provider}", any(ingest::by_provider))
-        .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
-        .route("/v1/hooks/{id}", any(ingest::by_hook))
-        .route("/agents/{name}/webhook", any(ingest::by_agent))
-        .route("/healthz", get(api::healthz));
     let finish = |router: Router<Shared>| {
         let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);
         router.with_state(shared.clone())
     };
+    let senders = route::serve(table::for_senders());
+    let management = route::serve(table::for_management());
     if is_split {
-        let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
+        let admin = management.merge(route::serve(table::open())).merge(route::serve(table::metrics(true)));
         // Agents behind a URL tell there how a run ended.
         return Routers { senders: finish(senders.merge(leases::by_token())), admin: Some(finish(admin)) };
     }
-    let all = senders.merge(management).route("/metrics", get(api::metrics));
+    let all = senders.merge(management).merge(route::serve(table::metrics(false)));
     Routers { senders: finish(all), admin: None }
+}
+
+/// The OpenAPI document of the API, as `docs/reference/openapi.json` has it.
+pub fn openapi() -> serde_json::Value {
+    document::of(&table::all())
+}
+
+/// The page that lists the codes of errors, as `docs/errors.md` has it.
+pub fn errors_reference() -> String {
+    pages::errors_reference()
 }

@@ -1,9 +1,10 @@
 //! API keys.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A wish for an API key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewKey {
     /// A label.
@@ -16,7 +17,7 @@ pub struct NewKey {
 }
 
 /// A new API key: the only time that the key itself is shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreatedKey {
     /// `key_…`.
@@ -34,7 +35,7 @@ pub struct CreatedKey {
 }
 
 /// All API keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyList {
     /// Oldest first.
@@ -42,7 +43,7 @@ pub struct KeyList {
 }
 
 /// An API key, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Key {
     /// `key_…`.
@@ -58,7 +59,7 @@ pub struct Key {
 }
 
 /// An API key that was removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RemovedKey {
     /// `key_…`.

@@ -1,9 +1,10 @@
 //! Samples of notifications, and what was said to them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A wish for a sample of a notification.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NotificationTest {
     /// What it shall tell of, e.g. `dead_letter`; then only who is told of that gets it. Without it, everybody gets one.
@@ -12,14 +13,14 @@ pub struct NotificationTest {
 }
 
 /// What the receivers said to a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotificationAnswers {
     /// In the order of the configuration.
     pub receivers: Vec<NotificationAnswer>,
 }
 
 /// What one receiver said to a sample.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotificationAnswer {
     /// What it is known by.
     pub receiver: String,

@@ -74,7 +74,7 @@ pub struct SourceList {
 
 /// The secrets that senders showed when a webhook was set up, the first one and those after it. They verify nothing before
 /// one is the credential.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CapturedSecret {
     /// The source.
@@ -97,7 +97,7 @@ pub struct CapturedSecret {
 }
 
 /// A secret that was shown to a source after another one.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LaterSecret {
     /// The secret.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A wish for a webhook.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewWebhook {
     /// A label.
@@ -86,7 +86,7 @@ pub struct WebhookList {
 }
 
 /// How a secret is to be replaced.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rotation {
     /// How long the old secret still verifies, e.g. `24h` (what holds if nothing is said), `0s`.
@@ -122,7 +122,7 @@ impl std::fmt::Debug for RotatedWebhook {
 }
 
 /// A wish for a test.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookTest {
     /// Which sample of the provider; the first one if nothing is said.
@@ -155,7 +155,7 @@ pub struct WebhookTested {
 }
 
 /// A wish for an agent's own webhook. What is not said stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OwnWebhookWish {
     /// Whether it takes requests.
@@ -173,7 +173,8 @@ pub struct OwnWebhookWish {
 }
 
 /// An answer of the agents' own webhooks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Success{T}")]
 pub struct Success<T> {
     /// Always true.
     pub success: bool,
@@ -189,7 +190,7 @@ impl<T> Success<T> {
 }
 
 /// How an agent's own webhook stands.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnWebhook {
     /// The agent.
@@ -211,7 +212,7 @@ impl std::fmt::Debug for OwnWebhook {
 }
 
 /// What a request to an agent's own webhook started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartedExecution {
     /// The run.
@@ -221,7 +222,7 @@ pub struct StartedExecution {
 }
 
 /// A run, as whoever started it over the agent's own webhook asks for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Execution {
     /// The run.
@@ -243,7 +244,7 @@ pub struct Execution {
 }
 
 /// A wish for another master key.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rekey {
     /// That the earlier key is lost for good: a new one is made, and what was sealed with the lost one stays closed.
@@ -252,7 +253,7 @@ pub struct Rekey {
 }
 
 /// What a change of the master key did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rekeyed {
     /// The name of the key that seals now.

@@ -216,6 +216,7 @@ mod tests {
     fn refused(status: u16) -> anyhow::Error {
         let text = |text: &str| text.to_owned();
         let problem = doorbell_client::api::Problem {
+            kind: Box::default(),
             status,
             code: text("c"),
             title: text("t"),
@@ -245,6 +246,7 @@ mod tests {
         let problem = |status| {
             let text = String::new;
             doorbell_client::Error::Api(doorbell_client::api::Problem {
+                kind: Box::default(),
                 status,
                 code: text(),
                 title: text(),

@@ -5,7 +5,7 @@ use clap::{Args, CommandFactory, ValueEnum};
 use super::failure::Failure;
 use super::output;
 use super::providers::about::About;
-use crate::{config, mcp, telemetry};
+use crate::{config, http, mcp, telemetry};
 
 /// Print a page of the reference, as it stands in the docs
 #[derive(Debug, Args)]
@@ -29,6 +29,10 @@ enum Page {
     Metrics,
     /// Every tool of the MCP server.
     Mcp,
+    /// Every call of the REST API: its OpenAPI document.
+    Openapi,
+    /// Every code of an error.
+    Errors,
     /// Every provider that is built in, or one of them.
     Providers,
 }
@@ -40,6 +44,8 @@ pub(super) fn run(args: &ReferenceArgs) -> anyhow::Result<()> {
         Page::Presets => presets(),
         Page::Metrics => metrics(),
         Page::Mcp => mcp::reference(),
+        Page::Openapi => serde_json::to_string_pretty(&http::openapi())?,
+        Page::Errors => http::errors_reference(),
         Page::Providers => providers(args.name.as_deref())?,
     };
     Ok(output::line(page.trim_end())?)

@@ -5,9 +5,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
+use http::{HeaderName, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Shared;
@@ -21,7 +22,7 @@ mod replays;
 mod starts;
 mod webhooks;
 
-pub(super) use body::Sent;
+pub(super) use body::{Sent, Wish};
 pub(super) use declared::{amend_agent, declare_agent, remove_agent, show_agent};
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{
@@ -149,9 +150,11 @@ pub(super) async fn list_sources(State(shared): State<Shared>, By(caller): By) -
 }
 
 /// How many deliveries.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeliveriesQuery {
+    /// How many.
+    #[schemars(range(min = 1, max = 500))]
     limit: Option<usize>,
 }
 
@@ -223,8 +226,8 @@ pub(super) async fn remove_key(
 }
 
 /// Says which gateway it is, so that `doctor` knows whether a public URL leads here.
-pub(super) async fn healthz(State(shared): State<Shared>) -> impl IntoResponse {
-    ([(super::INSTANCE, shared.app.instance.clone())], "ok\n")
+pub(super) async fn healthz(State(shared): State<Shared>) -> ([(HeaderName, String); 1], &'static str) {
+    ([(HeaderName::from_static(super::INSTANCE), shared.app.instance.clone())], "ok\n")
 }
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Failure> {

@@ -15,6 +15,8 @@ use crate::config::Flaw;
 use crate::ops;
 use crate::store;
 
+pub(super) mod codes;
+
 /// An error answer.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -49,6 +51,10 @@ pub(super) fn brief(detail: &str) -> Cow<'_, str> {
 
 impl Failure {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(
+            codes::find(code).is_some_and(|known| known.statuses.contains(&status.as_u16())),
+            "{code} with {status} is not in the list of codes"
+        );
         let detail = detail.into();
         let detail = if detail.len() > LONGEST_DETAIL { brief(&detail).into_owned() } else { detail };
         Self { status, code, detail, retry_after: None, errors: Vec::new() }
@@ -87,6 +93,7 @@ impl Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let problem = Problem {
+            kind: format!("{}{}", codes::PAGES, self.code).into(),
             status: self.status.as_u16(),
             code: self.code.to_owned(),
             title: self.status.canonical_reason().unwrap_or_default().to_owned(),
@@ -95,13 +102,15 @@ impl IntoResponse for Failure {
         };
         let mut response = (self.status, Json(problem)).into_response();
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(super::document::PROBLEM));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED && self.code == "key_missing" {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        #[cfg(debug_assertions)]
+        response.extensions_mut().insert(super::known::Answered(self.code));
         response
     }
 }

@@ -3,7 +3,6 @@
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Json, Router};
 use doorbell_client::api::{self, ShownLease};
 use doorbell_core::delivery::bearer_token;
@@ -13,10 +12,10 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use super::Shared;
-use super::api::{self as handlers, Answer, Named, Sent};
+use super::api::{Answer, Named, Sent};
 use super::auth::{By, KeyRemoved};
 use super::error::Failure;
-use super::waits;
+use super::{route, table};
 use crate::ops::leases::{self, Ending, Speaker};
 use crate::ops::workers;
 use crate::store::Lease;
@@ -55,30 +54,10 @@ pub(super) fn shown_lease(headers: &HeaderMap) -> Option<Lease> {
     Lease::from_token(headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token)?)
 }
 
-/// The routes of workers, and of agents behind a URL that took a run.
-pub(super) fn routes() -> Router<Shared> {
-    told().route("/v1/worker/poll", post(poll))
-}
-
-/// The same for agents behind a URL alone, with what else their token reaches, on the address for senders, because such an
+/// The routes for agents behind a URL alone, with what else their token reaches, on the address for senders, because such an
 /// agent may be anywhere.
 pub(super) fn by_token() -> Router<Shared> {
-    let reached = Router::new()
-        .route("/v1/runs/{id}", get(handlers::show_run))
-        .route("/v1/events/{id}", get(handlers::show_event))
-        .route("/v1/events/{id}/body", get(handlers::event_body))
-        .route("/v1/agents/{name}/run", post(handlers::run_agent));
-    told().merge(reached).route_layer(axum::middleware::from_fn(tokens_only))
-}
-
-fn told() -> Router<Shared> {
-    Router::new()
-        .route("/v1/runs/{id}", post(end_run))
-        .route("/v1/runs/{id}/complete", post(complete_run))
-        .route("/v1/runs/{id}/fail", post(fail_run))
-        .route("/v1/runs/{id}/heartbeat", post(heartbeat))
-        .route("/v1/runs/{id}/logs", post(append_lines))
-        .merge(waits::told())
+    route::serve(table::by_token()).route_layer(axum::middleware::from_fn(tokens_only))
 }
 
 /// Lets through only who shows a run's token: keys are of no use on an address that is for senders.

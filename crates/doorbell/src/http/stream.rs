@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -62,7 +63,7 @@ fn resumed<T: FromStr>(headers: &HeaderMap) -> Result<Option<T>, Failure> {
 }
 
 /// What a stream of activity shows.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ActivityQuery {
     /// Log lines, too.
@@ -180,12 +181,15 @@ async fn say(messages: &Messages, activity: &api::Activity) -> Result<(), Over> 
 }
 
 /// Which lines of a log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogQuery {
+    /// Lines after this one; 0: from the first.
     #[serde(default)]
     after: u64,
+    /// How many; all of them if nothing is said.
     limit: Option<usize>,
+    /// As it grows, to the end of the run.
     #[serde(default)]
     follow: bool,
 }

@@ -1,9 +1,8 @@
 //! Runs that wait, what they are answered, and what their steps came to.
 
+use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use bytes::Bytes;
 use doorbell_client::api;
 use serde_json::Value;
@@ -14,15 +13,6 @@ use super::auth::By;
 use super::error::Failure;
 use super::leases::Speaking;
 use crate::ops::{steps, waits};
-
-/// What whoever carries a run out says of it.
-pub(super) fn told() -> Router<Shared> {
-    Router::new()
-        .route("/v1/runs/{id}/sleep", post(sleep))
-        .route("/v1/runs/{id}/wait", post(wait))
-        .route("/v1/runs/{id}/ask", post(ask))
-        .route("/v1/runs/{id}/steps/{key}", get(show_step).put(put_step))
-}
 
 pub(super) async fn sleep(
     State(shared): State<Shared>,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use doorbell_client::api;
 use doorbell_core::cause::{cause_id, cause_of};
 use doorbell_core::time::Timestamp;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::triggers::LONGEST_SCAN;
@@ -17,9 +18,10 @@ use crate::store::{RunQuery, StoredRun};
 pub(super) const MOST_SCANNED: usize = 10_000;
 
 /// Which ones.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
+    /// Of this agent.
     agent: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use doorbell_core::delivery::Delivery;
 use doorbell_core::event::{AGENT, Context, MANUAL, SCHEDULE, is_own};
 use doorbell_core::id::{EventId, WebhookId};
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::triggers::complete;
@@ -19,7 +20,7 @@ use crate::clock;
 use crate::store::{self, EventQuery, StoredEvent};
 
 /// Which events.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
     /// Of this source.
@@ -34,7 +35,8 @@ pub struct Query {
     pub until: Option<String>,
     /// The `nextCursor` of the page before.
     pub cursor: Option<String>,
-    /// How many.
+    /// How many; 50 if nothing is said.
+    #[schemars(range(min = 1, max = 500))]
     pub limit: Option<usize>,
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use doorbell_client::api;
 use doorbell_core::id::{EventId, RunId};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Error, events, require_owner};
@@ -15,7 +16,7 @@ use crate::files;
 use crate::store::{self, Forgetting, RunQuery};
 
 /// How to forget.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
     /// End its runs first, if they are not over.

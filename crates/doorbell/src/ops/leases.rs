@@ -122,6 +122,14 @@ fn under(lease: Option<Lease>, running: Option<Running>) -> Result<Running, Erro
 /// # Errors
 /// If the lease is over, or reaches no such thing.
 pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Caller, Error> {
+    let may_reach = matches!(
+        (is_get, path),
+        (false, ["v1", "agents", _, "run"])
+            | (true, ["v1", "runs", _] | ["v1", "events", _] | ["v1", "events", _, "body"])
+    );
+    if !may_reach {
+        return Err(Error::NotFound("path"));
+    }
     let run = under(Some(lease), app.store.running_by_lease(lease).await?)?.run;
     let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
     let reaches = match (is_get, path) {

@@ -4,6 +4,7 @@ use doorbell_client::api;
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use doorbell_core::wait::Wait;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::view::{view_attempt, view_companion, view_step};
@@ -13,7 +14,7 @@ use crate::dispatch::Dispatcher;
 use crate::store::{Cancel, CauseKind, Release, Retry, RunQuery};
 
 /// Which runs.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Query {
     /// Of this agent.
@@ -31,7 +32,8 @@ pub struct Query {
     pub trigger: Option<String>,
     /// The `nextCursor` of the page before.
     pub cursor: Option<String>,
-    /// How many.
+    /// How many; 50 if nothing is said.
+    #[schemars(range(min = 1, max = 500))]
     pub limit: Option<usize>,
 }
 

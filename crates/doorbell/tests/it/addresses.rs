@@ -15,7 +15,7 @@ fn split_project() -> Project {
     project
 }
 
-fn senders_url(project: &Project) -> String {
+pub(crate) fn senders_url(project: &Project) -> String {
     let address: Value = serde_json::from_str(&project.read(".doorbell/gateway.json")).unwrap();
     address["ingest"].as_str().unwrap().to_owned()
 }
@@ -31,7 +31,9 @@ async fn with_admin_listen_senders_reach_ingest_and_nothing_else() {
     let project = split_project();
     let gateway = project.serve();
     let senders = senders_url(&project);
-    for path in ["v1/stats", "v1/events", "v1/runs", "v1/agents", "v1/sources", "readyz", "metrics"] {
+    for path in
+        ["v1/stats", "v1/events", "v1/runs", "v1/agents", "v1/sources", "readyz", "metrics", "openapi.json", "docs/api"]
+    {
         assert_eq!(status(&gateway, &senders, path, false).await, 404, "{path}");
         assert_eq!(status(&gateway, &gateway.url, path, false).await, 200, "{path}");
     }

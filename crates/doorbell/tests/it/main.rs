@@ -27,6 +27,7 @@ mod mcp;
 mod metrics;
 mod mtls;
 mod notify;
+mod openapi;
 mod orphans;
 mod outside;
 mod own_providers;

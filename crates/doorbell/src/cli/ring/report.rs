@@ -208,7 +208,7 @@ mod tests {
     fn problem() -> Answer {
         let (code, title, detail) = ("signature_mismatch", "Unauthorized", "the secrets differ");
         let (code, title, detail) = (code.to_owned(), title.to_owned(), detail.to_owned());
-        Answer::Problem(Problem { status: 401, code, title, detail, errors: Vec::new() })
+        Answer::Problem(Problem { kind: Box::default(), status: 401, code, title, detail, errors: Vec::new() })
     }
 
     #[test]

@@ -139,6 +139,7 @@ mod tests {
         };
         let problem = |status| {
             Answer::Problem(Problem {
+                kind: Box::default(),
                 status,
                 code: text("code"),
                 title: text("t"),

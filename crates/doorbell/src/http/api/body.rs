@@ -1,8 +1,8 @@
 //! Bodies. Each is JSON, whatever its content type says: `curl -d` says another one. A page of somebody else's gains nothing by
 //! that, as every request shows its key or lease itself.
 //!
-//! Those that must be objects say so: derived readers would take a list for the fields in their order, and an empty one for a wish of
-//! which nothing is said.
+//! They are objects: derived readers would take a list for the fields in their order, and an empty one for a wish of which nothing is
+//! said.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,19 +17,19 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor}
 use crate::http::Shared;
 use crate::http::error::Failure;
 
-/// What was sent.
+/// What was sent: an object.
 #[derive(Debug)]
 pub(in crate::http) struct Sent<T>(pub(in crate::http) T);
 
 /// What is asked for, in an object; nothing, if the body is empty.
 #[derive(Debug)]
-pub(in crate::http) struct Wish<T>(pub(super) T);
+pub(in crate::http) struct Wish<T>(pub(in crate::http) T);
 
 impl<T: DeserializeOwned> FromRequest<Shared> for Sent<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Failure> {
-        read(&whole(request, shared).await?).map(Self)
+        read(&whole(request, shared).await?).map(|Object(sent)| Self(sent))
     }
 }
 
@@ -61,7 +61,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
 
 /// Read from an object and from nothing else.
 #[derive(Debug)]
-pub(in crate::http) struct Object<T>(pub(super) T);
+struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
 use http::StatusCode;
 
-use super::body::{Object, Sent, Wish};
+use super::body::{Sent, Wish};
 use super::{Answer, Named};
 use crate::http::Shared;
 use crate::http::auth::By;
@@ -25,7 +25,7 @@ pub(in crate::http) async fn replay_event(
 pub(in crate::http) async fn replay_events(
     State(shared): State<Shared>,
     By(caller): By,
-    Sent(Object(wish)): Sent<Object<api::NewReplay>>,
+    Sent(wish): Sent<api::NewReplay>,
 ) -> Result<Response, Failure> {
     if wish.dry_run {
         return Ok(Json(ops::replays::preview(&shared.app, &caller, &wish).await?).into_response());

@@ -7,7 +7,7 @@ use doorbell_client::api;
 use http::header::CACHE_CONTROL;
 use http::{HeaderName, StatusCode};
 
-use super::body::{Object, Sent, Wish};
+use super::body::{Sent, Wish};
 use super::{Answer, DeliveriesQuery, Named, read_query};
 use crate::http::Shared;
 use crate::http::auth::By;
@@ -28,7 +28,7 @@ pub(in crate::http) async fn create_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    Sent(Object(wish)): Sent<Object<api::NewWebhook>>,
+    Sent(wish): Sent<api::NewWebhook>,
 ) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<api::CreatedWebhook>), Failure> {
     let created = ops::webhooks::create(&shared.app, &caller, &agent, wish).await?;
     Ok((StatusCode::CREATED, NOT_KEPT, Json(created)))
@@ -95,7 +95,7 @@ pub(in crate::http) async fn set_own_webhook(
     State(shared): State<Shared>,
     By(caller): By,
     Named(agent): Named,
-    Sent(Object(wish)): Sent<Object<api::OwnWebhookWish>>,
+    Sent(wish): Sent<api::OwnWebhookWish>,
 ) -> Result<([(HeaderName, &'static str); 1], Json<api::Success<api::OwnWebhook>>), Failure> {
     let set = ops::own_webhook::set(&shared.app, &caller, &agent, wish).await?;
     Ok((NOT_KEPT, Json(api::Success::new(set))))
