@@ -1,4 +1,5 @@
-//! The makers' own SDKs, from npm and PyPI, which judge signatures in the tests, and the clients of MCP, which judge its server: installed into the target folder, never into the
+//! The makers' own SDKs, from npm and PyPI, which judge signatures in the tests, the clients of MCP, which judge its server, and a fuzzing client of
+//! the API: installed into the target folder, never into the
 //! tree.
 
 use std::path::Path;

@@ -129,6 +129,15 @@ impl Sketch<'_> {
         self.answers.entry(status.as_u16()).or_default().insert(media_type, schema);
     }
 
+    /// Server-sent events: the schema is of one of them.
+    pub(super) fn stream<T: JsonSchema>(&mut self) {
+        let data = self.schemas.answered.subschema_for::<T>().to_value();
+        let data = json!({ "type": "string", "contentMediaType": JSON, "contentSchema": data });
+        let text = json!({ "type": "string" });
+        let schema = json!({ "type": "object", "properties": { "event": text, "id": text, "data": data } });
+        self.answers.entry(StatusCode::OK.as_u16()).or_default().insert("text/event-stream", schema);
+    }
+
     pub(super) fn empty(&mut self, status: StatusCode) {
         self.answers.entry(status.as_u16()).or_default();
     }
@@ -166,9 +175,9 @@ impl Sketch<'_> {
         self.refuses("body_too_large");
     }
 
-    /// A body of anything; mostly JSON.
+    /// A body of anything, mostly JSON, or none.
     pub(super) fn any_body(&mut self, what: &str) {
-        self.body = Some(json!({ "description": what, "required": true, "content": { JSON: { "schema": {} } } }));
+        self.body = Some(json!({ "description": what, "content": { JSON: { "schema": {} } } }));
     }
 
     /// What it comes to.

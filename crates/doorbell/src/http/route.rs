@@ -155,12 +155,17 @@ impl Route {
         self.with(move |sketch| sketch.content(status, media_type))
     }
 
+    /// Server-sent events, the data of each of which is such a JSON.
+    pub(super) fn stream<T: schemars::JsonSchema + 'static>(self) -> Self {
+        self.with(|sketch| sketch.stream::<T>())
+    }
+
     /// An answer without a body.
     pub(super) fn empty(self, status: StatusCode) -> Self {
         self.with(move |sketch| sketch.empty(status))
     }
 
-    /// A body of anything.
+    /// A body of anything, or none.
     pub(super) fn body(self, what: &'static str) -> Self {
         self.with(move |sketch| sketch.any_body(what))
     }

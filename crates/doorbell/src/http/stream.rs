@@ -14,7 +14,7 @@ use doorbell_client::api;
 use http::header::ACCEPT;
 use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -194,6 +194,14 @@ pub(super) struct LogQuery {
     follow: bool,
 }
 
+/// What a stream of a run's log says: lines, and at its end the run.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum LogMessage {
+    Line(api::LogLine),
+    End(Box<api::Run>),
+}
+
 /// A run's log: as it is, or (`follow`, or `Accept: text/event-stream`) as it grows, to the end of the run.
 pub(super) async fn run_log(
     State(shared): State<Shared>,
@@ -234,7 +242,7 @@ async fn follow_log(
             for line in lines {
                 after = line.n;
                 let message = Event::default().event("line").id(line.n.to_string());
-                let message = message.json_data(&line).map_err(|_| Over)?;
+                let message = message.json_data(LogMessage::Line(line)).map_err(|_| Over)?;
                 messages.send(message).await?;
             }
             if last {
@@ -242,7 +250,7 @@ async fn follow_log(
             }
         }
         if over {
-            let message = Event::default().event("end").json_data(&run).map_err(|_| Over)?;
+            let message = Event::default().event("end").json_data(LogMessage::End(Box::new(run))).map_err(|_| Over)?;
             return messages.send(message).await;
         }
         wait_for(&mut notices, id).await?;

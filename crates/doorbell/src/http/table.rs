@@ -22,7 +22,7 @@ fn events() -> Vec<Route> {
                 ("/v1/events/stream", "streamActivity", "What happens, as it happens: server-sent events"),
                 stream::stream_activity,
             )
-            .content(StatusCode::OK, "text/event-stream")
+            .stream::<types::Activity>()
             .header("Last-Event-ID", LAST_EVENT_ID)
             .refuses(&["cursor_pruned"]),
             show_event(),
@@ -117,7 +117,7 @@ fn runs() -> Vec<Route> {
                 stream::run_log,
             )
             .json::<types::Log>(StatusCode::OK)
-            .content(StatusCode::OK, "text/event-stream")
+            .stream::<stream::LogMessage>()
             .header("Last-Event-ID", LAST_EVENT_ID),
             Route::post(("/v1/runs/{id}/cancel", "cancelRun", "Ends a run"), api::cancel_run).by(CHANGERS),
             Route::post(

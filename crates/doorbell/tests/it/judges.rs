@@ -42,7 +42,7 @@ pub(crate) fn ask(program: &str, args: &[&str], script: &str, environment: &[(&s
     let mut judge = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     judge.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
     let output = judge.wait_with_output().unwrap();
-    assert!(output.status.success(), "{program} failed");
+    assert!(output.status.success(), "{program} failed: {}", String::from_utf8_lossy(&output.stdout));
     output.stdout
 }
 

@@ -1,9 +1,11 @@
 //! The document of the API and its pages, as they are served; every path of it is there, and every code has its page.
 
+use doorbell_client::api;
 use serde_json::Value;
 
 use crate::addresses::senders_url;
 use crate::docs::read;
+use crate::judges::ask;
 use crate::support::{ONE_SOURCE, Project};
 
 async fn get(url: String) -> reqwest::Response {
@@ -93,4 +95,34 @@ async fn every_code_has_its_page_where_its_type_leads_also_for_senders() {
     assert_eq!(refused["type"], "/docs/errors/signature_missing");
     assert_eq!(get(format!("{senders}{}", refused["type"].as_str().unwrap())).await.status(), 200);
     assert_eq!(get(format!("{}/docs/errors/no_such_code", gateway.url)).await.status(), 404);
+}
+
+/// Calls that schemathesis makes of each operation, at most.
+const EXAMPLES: &str = "15";
+
+/// Everything that the document has is asked for, rightly and wrongly: nothing is answered with 5xx, with a status or a body that the document
+/// does not know, or accepted although the document forbids it.
+#[tokio::test]
+async fn a_fuzzing_client_finds_nothing_that_the_document_does_not_say() {
+    let project = Project::new("[webhooks.lab]\ntype = \"generic\"\nallow_unsigned = true\n");
+    project.agent("triage", "[[webhooks]]\nsource = \"lab\"", "echo hello");
+    let gateway = project.serve();
+    let run = gateway.client.run_agent("triage", &api::NewRun::default(), None).await.unwrap();
+    gateway.finished(&run.run_id).await;
+    let webhook = api::NewWebhook { name: "x".to_owned(), ..api::NewWebhook::default() };
+    let webhook = gateway.client.create_webhook("triage", &webhook).await.unwrap();
+    let ids = [
+        ("EXAMPLES", EXAMPLES),
+        ("KEY", &gateway.key),
+        ("RUN", &run.run_id),
+        ("EVENT", &run.event_id),
+        ("WEBHOOK", &webhook.webhook_id),
+    ];
+    let how = include_str!("../judges/schemathesis.toml");
+    let how = ids.iter().fold(how.to_owned(), |how, (word, id)| how.replace(word, id));
+    project.write("schemathesis.toml", &how);
+    let (how, url) = (project.path("schemathesis.toml"), format!("{}/openapi.json", gateway.url));
+    let args = ["-m", "schemathesis.cli", "--config-file", how.to_str().unwrap(), "run", &url];
+    let args = [&args[..], &["--phases", "coverage,fuzzing,stateful", "--no-color"]].concat();
+    ask("python3", &args, "", &[]);
 }
