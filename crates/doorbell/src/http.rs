@@ -19,6 +19,7 @@ mod ingest;
 mod known;
 mod leases;
 mod mcp;
+mod once;
 mod pages;
 mod route;
 mod server;
@@ -46,6 +47,7 @@ pub struct Shared {
     certificates: Arc<ingest::Certificates>,
     confirmations: ingest::Confirmations,
     own_limits: Arc<ingest::OwnLimits>,
+    turns: Arc<once::Turns>,
     /// Ends the streams when the gateway closes: they would hold it open.
     closing: tokio_util::sync::CancellationToken,
 }
@@ -78,6 +80,7 @@ pub fn routers(
         certificates: Arc::new(ingest::Certificates::default()),
         confirmations: ingest::Confirmations::default(),
         own_limits: Arc::new(ingest::OwnLimits::default()),
+        turns: Arc::new(once::Turns::default()),
         closing,
     };
     let finish = |router: Router<Shared>| {

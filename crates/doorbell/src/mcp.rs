@@ -44,6 +44,8 @@ pub struct Desk {
     pub dispatcher: Arc<Dispatcher>,
     /// With whose authority.
     pub caller: Caller,
+    /// Whose idempotency keys these are.
+    pub whose: String,
 }
 
 /// Answers a request.

@@ -23,6 +23,7 @@ mod history;
 mod inspection;
 mod lease;
 mod notes;
+mod once;
 mod queues;
 mod sqlite;
 mod waits;
@@ -33,6 +34,7 @@ pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Re
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
+pub use once::{Begun, OnceAnswer, OnceEnd, OnceRequest};
 pub use queues::{BY_REPLAY, Cancel, CauseKind, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
@@ -233,6 +235,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// How many runs of an agent that deliveries to a source started are not over, counted up to `most`.
     fn unfinished(&self, agent: String, source: String, most: usize) -> Answer<'_, usize>;
 
+    /// Notes that a request is begun that is to be carried out once; or says how it stands, if one with its key was.
+    fn begin_once(&self, request: OnceRequest, at: Timestamp) -> Answer<'_, Begun>;
+
+    /// Keeps what became of a request that was begun.
+    fn end_once(&self, end: OnceEnd) -> Answer<'_, ()>;
+
     /// Counts for people and metrics.
     fn stats(&self) -> Answer<'_, Stats>;
 
@@ -270,7 +278,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// for.
     fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed>;
 
-    /// Removes rejections from before `before`, and trigger sets that were last in force before it and that no event
+    /// Removes rejections and requests that were to be carried out once from before `before`, and trigger sets that were last in force before it and that no event
     /// names. `in_force` is in force at `now`, and stays. Several transactions.
     fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords>;
 

@@ -22,7 +22,8 @@ pub struct NewKey {
 pub struct CreatedKey {
     /// `key_…`.
     pub key_id: String,
-    /// `dbk_…`: the secret.
+    /// `dbk_…`: the secret. Null where a request is answered again: it is shown once.
+    #[schemars(with = "Option<String>")]
     pub key: String,
     /// The label.
     pub name: String,

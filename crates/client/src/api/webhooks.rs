@@ -33,7 +33,7 @@ pub struct CreatedWebhook {
     pub webhook_id: String,
     /// Where the sender is to send.
     pub url: String,
-    /// What the sender is to sign with; null if it was given.
+    /// What the sender is to sign with; null if it was given, or the request is answered again.
     pub signing_secret: Option<String>,
     /// The label.
     pub name: String,
@@ -109,7 +109,7 @@ impl std::fmt::Debug for Rotation {
 pub struct RotatedWebhook {
     /// `whk_…`.
     pub webhook_id: String,
-    /// What the sender is to sign with from now on; null if it was given.
+    /// What the sender is to sign with from now on; null if it was given, or the request is answered again.
     pub signing_secret: Option<String>,
     /// Until when earlier secrets verify.
     pub old_until: String,

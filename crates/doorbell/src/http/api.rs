@@ -22,7 +22,7 @@ mod replays;
 mod starts;
 mod webhooks;
 
-pub(super) use body::{Sent, Wish};
+pub(super) use body::{Sent, Wish, whole};
 pub(super) use declared::{amend_agent, declare_agent, remove_agent, show_agent};
 pub(super) use replays::{cancel_replay, list_replays, replay_event, replay_events, show_replay};
 pub(super) use starts::{

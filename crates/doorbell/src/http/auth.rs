@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use doorbell_core::delivery::bearer_token;
+use doorbell_core::provider::encode_hex;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -59,6 +60,26 @@ impl FromRequestParts<Shared> for KeyRemoved {
             None if shared.app.access.identify(presented).is_some() => Ok(Self(CancellationToken::new())),
             None => Err(invalid()),
         }
+    }
+}
+
+/// Whose an idempotency key is, of somebody who is let in: of the key that is shown; of the run, whose every try has another token.
+pub(super) fn whose(shared: &Shared, headers: &HeaderMap) -> Option<String> {
+    let presented = headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token)?;
+    let caller = shared.app.access.identify(presented)?;
+    Some(named(&caller, presented))
+}
+
+/// The same of somebody who was let in already.
+pub(super) fn whose_of(caller: &Caller, headers: &HeaderMap) -> String {
+    let presented = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).and_then(bearer_token);
+    named(caller, presented.unwrap_or_default())
+}
+
+fn named(caller: &Caller, presented: &str) -> String {
+    match caller {
+        Caller::Run { run, .. } => run.to_string(),
+        _ => encode_hex(&hash_key(presented)),
     }
 }
 

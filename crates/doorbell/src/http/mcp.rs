@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE};
 
 use super::Shared;
-use super::auth::By;
+use super::auth::{By, whose_of};
 use super::error::Failure;
 use crate::mcp::{self, Desk};
 
@@ -17,7 +17,8 @@ use crate::mcp::{self, Desk};
 const LONGEST_LINE: usize = 4096;
 
 pub(super) async fn answer(State(shared): State<Shared>, By(caller): By, request: Request) -> Response {
-    let desk = Desk { app: Arc::clone(&shared.app), dispatcher: Arc::clone(&shared.dispatcher), caller };
+    let whose = whose_of(&caller, request.headers());
+    let desk = Desk { app: Arc::clone(&shared.app), dispatcher: Arc::clone(&shared.dispatcher), caller, whose };
     let response = mcp::answer(desk, request).await.map(Body::new);
     let is_json =
         response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));

@@ -6,11 +6,10 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::route::{ANY_KEY, CHANGERS, OWNERS, Route, group};
-use super::{api, ingest, leases, mcp, pages, stream, waits};
+use super::{api, ingest, leases, mcp, once, pages, stream, waits};
 
 const IF_MATCH: &str = "Only if what is there has one of these `ETag`s; else 412.";
 const LAST_EVENT_ID: &str = "The id of the last message that was seen: what came since is sent first.";
-const IDEMPOTENCY_KEY: &str = "1 to 200 characters: whoever asks again with the same key is answered as the first time, and nothing is done twice.";
 
 /// What is done with events.
 fn events() -> Vec<Route> {
@@ -37,9 +36,12 @@ fn events() -> Vec<Route> {
                 ("/v1/events/{id}/explain", "explainEvent", "Why an event started what it started, and nothing else"),
                 api::explain_event,
             ),
-            Route::post(("/v1/events/{id}/replay", "replayEvent", "Carries an event out once more"), api::replay_event)
-                .by(OWNERS)
-                .refuses(&["forgotten"]),
+            Route::post(
+                ("/v1/events/{id}/replay", "replayEvent", "Carries an event out once more"),
+                once::once(api::replay_event, &[]),
+            )
+            .by(OWNERS)
+            .refuses(&["forgotten"]),
             Route::post(
                 ("/v1/triggers/test", "testTrigger", "What a trigger says to stored events; starts nothing"),
                 api::test_trigger,
@@ -72,7 +74,7 @@ fn replays() -> Vec<Route> {
                     "startReplay",
                     "Carries out once more all events that a filter finds, or says how many",
                 ),
-                api::replay_events,
+                once::once(api::replay_events, &[]),
             )
             .by(OWNERS)
             .json::<types::ReplayPreview>(StatusCode::OK)
@@ -195,7 +197,7 @@ fn run_agent() -> Route {
         .status(StatusCode::ACCEPTED)
         .by(&["owner", "agent", "run"])
         .by_lease()
-        .header("Idempotency-Key", IDEMPOTENCY_KEY)
+        .header("Idempotency-Key", once::SAID)
         .refuses(&[
             "agent_disabled",
             "queue_full",
@@ -265,7 +267,7 @@ fn webhooks() -> Vec<Route> {
             ),
             Route::post(
                 ("/v1/agents/{name}/webhooks", "createWebhook", "Makes a webhook; its secret is shown this once"),
-                api::create_webhook,
+                once::once(api::create_webhook, &["signingSecret"]),
             )
             .status(StatusCode::CREATED)
             .by(changers)
@@ -292,7 +294,7 @@ fn webhooks() -> Vec<Route> {
                     "rotateWebhook",
                     "Replaces its secret; the new one is shown this once",
                 ),
-                api::rotate_webhook,
+                once::once(api::rotate_webhook, &["signingSecret"]),
             )
             .by(changers)
             .refuses(&["overlap_full"])
@@ -384,9 +386,12 @@ fn gateway() -> Vec<Route> {
         "gateway",
         vec![
             Route::get(("/v1/keys", "listKeys", "API keys, oldest first, never a secret"), api::list_keys).by(OWNERS),
-            Route::post(("/v1/keys", "createKey", "Makes an API key, and shows it this once"), api::create_key)
-                .status(StatusCode::CREATED)
-                .by(OWNERS),
+            Route::post(
+                ("/v1/keys", "createKey", "Makes an API key, and shows it this once"),
+                once::once(api::create_key, &["key"]),
+            )
+            .status(StatusCode::CREATED)
+            .by(OWNERS),
             Route::delete(("/v1/keys/{id}", "removeKey", "Removes an API key"), api::remove_key).by(OWNERS),
             Route::get(("/v1/stats", "getStats", "What is going on, in numbers"), api::stats),
             Route::post(

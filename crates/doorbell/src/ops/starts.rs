@@ -18,7 +18,16 @@ const LONGEST: usize = 1 << 20;
 /// Characters of an idempotency key at most.
 const LONGEST_KEY: usize = 200;
 
-/// Starts an agent by hand. `idempotency_key`: whoever asks again with the same one gets the same run.
+/// That whoever asks again gets the same run.
+#[derive(Debug, Clone, Copy)]
+pub struct Once<'a> {
+    /// Whose key it is: the same one of somebody else is another request.
+    pub whose: &'a str,
+    /// The idempotency key.
+    pub key: &'a str,
+}
+
+/// Starts an agent by hand, once if that is asked for: the event, which names the key, is stored with the run.
 ///
 /// # Errors
 /// If there is no such agent, or not for this caller; if it is disabled, or its queue is full; if calls would go round or
@@ -29,7 +38,7 @@ pub async fn run(
     caller: &Caller,
     agent: &str,
     wish: api::NewRun,
-    idempotency_key: Option<&str>,
+    once: Option<Once<'_>>,
 ) -> Result<api::StartedRun, Error> {
     let in_force = app.current();
     let configured = in_force.config.agents.get(agent).ok_or(Error::NotFound("agent"))?;
@@ -42,18 +51,14 @@ pub async fn run(
     if text.len() > LONGEST {
         return Err(Error::Invalid(format!("prompt and input may have {LONGEST} bytes together")));
     }
-    let id = idempotency_key.map(read_key).transpose()?;
+    let id = once.map(|once| read_key(once.key)).transpose()?;
     let key = id.clone().unwrap_or_else(|| clock::new_id::<doorbell_core::id::OfEvent>().to_string());
-    let caller_key = match caller {
-        // The same key of another run is another request.
-        Caller::Run { run, .. } => format!("{run}:"),
-        _ => String::new(),
-    };
+    let whose = once.map(|once| once.whose).unwrap_or_default();
     let cause = Cause {
         kind,
         event: if kind == AGENT { "call" } else { "run" }.to_owned(),
         action: None,
-        key: format!("run:{agent}:{caller_key}{key}"),
+        key: format!("run:{agent}:{whose}:{key}"),
         id,
         context: Context::of_request(&body),
         body: text.into_bytes(),
@@ -81,7 +86,11 @@ pub async fn run(
     })
 }
 
-fn read_key(key: &str) -> Result<String, Error> {
+/// An idempotency key, if it is one.
+///
+/// # Errors
+/// If it is too long, or there is nothing.
+pub fn read_key(key: &str) -> Result<String, Error> {
     match key.chars().count() {
         1..=LONGEST_KEY => Ok(key.to_owned()),
         _ => Err(Error::Invalid(format!("`Idempotency-Key` must have 1 to {LONGEST_KEY} characters"))),

@@ -38,6 +38,7 @@ mod gathering;
 mod going_on;
 mod history;
 mod missing;
+mod once;
 mod paused;
 mod put_back;
 mod queues;

@@ -28,6 +28,7 @@ mod lists;
 mod lock;
 mod logs;
 mod notes;
+mod once;
 mod places;
 mod queue;
 mod readers;
@@ -56,8 +57,8 @@ use super::{
     Taken, Tallies, WebhookChange,
 };
 use crate::store::{
-    Acceptance, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept,
-    Waiting, Whose,
+    Acceptance, Begun, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, OnceEnd, OnceRequest, Resume, Retry,
+    Standing, Step, StepKept, Waiting, Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -246,6 +247,7 @@ impl SqliteStore {
                 break;
             }
         }
+        while !self.writer.write(move |work| once::remove(work, before)).await? {}
         let unused = self.readers.read(move |sql| history::unused_trigger_sets(sql, before)).await?;
         let remove =
             move |work: &mut writer::Work<'_>| history::remove_trigger_sets(work, &unused, before, in_force, now);
@@ -487,6 +489,14 @@ impl Store for SqliteStore {
 
     fn unfinished(&self, agent: String, source: String, most: usize) -> Answer<'_, usize> {
         Box::pin(self.readers.read(move |sql| webhooks::unfinished(sql, &agent, &source, most)))
+    }
+
+    fn begin_once(&self, request: OnceRequest, at: Timestamp) -> Answer<'_, Begun> {
+        Box::pin(self.writer.write(move |work| once::begin(work, &request, at)))
+    }
+
+    fn end_once(&self, end: OnceEnd) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| once::end(work, &end)))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {

@@ -27,6 +27,7 @@ mod mcp;
 mod metrics;
 mod mtls;
 mod notify;
+mod once;
 mod openapi;
 mod orphans;
 mod outside;

@@ -45,7 +45,8 @@ impl<T: DeserializeOwned + Default> FromRequest<Shared> for Wish<T> {
     }
 }
 
-async fn whole(request: Request, shared: &Shared) -> Result<Bytes, Failure> {
+/// The whole of a body.
+pub(in crate::http) async fn whole(request: Request, shared: &Shared) -> Result<Bytes, Failure> {
     Bytes::from_request(request, shared).await.map_err(|error| match error.status() {
         status @ StatusCode::PAYLOAD_TOO_LARGE => Failure::new(status, "body_too_large", error.body_text()),
         _ => Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text()),

@@ -10,10 +10,12 @@ use super::body::Wish;
 use super::{Answer, Named, read_query};
 use crate::app::Paused;
 use crate::http::Shared;
-use crate::http::auth::By;
+use crate::http::auth::{By, whose_of};
 use crate::http::error::Failure;
+use crate::http::once::HEADER;
 use crate::ops;
 use crate::ops::bulk::Verb;
+use crate::ops::starts::Once;
 
 pub(in crate::http) async fn run_agent(
     State(shared): State<Shared>,
@@ -22,8 +24,10 @@ pub(in crate::http) async fn run_agent(
     headers: HeaderMap,
     Wish(wish): Wish<api::NewRun>,
 ) -> Result<(StatusCode, Json<api::StartedRun>), Failure> {
-    let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
-    let started = ops::starts::run(&shared.app, &shared.dispatcher, &caller, &agent, wish, key).await?;
+    let key = headers.get(HEADER).map(|key| key.to_str().unwrap_or_default());
+    let whose = whose_of(&caller, &headers);
+    let once = key.map(|key| Once { whose: &whose, key });
+    let started = ops::starts::run(&shared.app, &shared.dispatcher, &caller, &agent, wish, once).await?;
     Ok((StatusCode::ACCEPTED, Json(started)))
 }
 

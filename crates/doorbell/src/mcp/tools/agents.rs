@@ -9,6 +9,7 @@ use crate::app::Paused;
 use crate::mcp::Desk;
 use crate::mcp::tool::Effect::{Reads, Sets, Starts};
 use crate::mcp::tool::Tool;
+use crate::ops::starts::Once;
 use crate::ops::{self, Error};
 
 pub(in crate::mcp) fn tools() -> Vec<Tool> {
@@ -90,7 +91,8 @@ struct Ask {
 async fn run(desk: Desk, ask: Ask) -> Result<api::StartedRun, Error> {
     let wish = api::NewRun { prompt: ask.prompt, input: ask.input };
     let key = ask.idempotency_key.as_deref();
-    ops::starts::run(&desk.app, &desk.dispatcher, &desk.caller, &ask.agent, wish, key).await
+    let once = key.map(|key| Once { whose: &desk.whose, key });
+    ops::starts::run(&desk.app, &desk.dispatcher, &desk.caller, &ask.agent, wish, once).await
 }
 
 /// Which agent, and why.
