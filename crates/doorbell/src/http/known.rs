@@ -7,10 +7,7 @@ use axum::response::Response;
 use http::{Method, StatusCode};
 
 use super::document::codes_of;
-
-/// The code that an answer has.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Answered(pub(super) &'static str);
+use super::error::Code;
 
 /// What each operation may answer, by method and path: the codes of a status, none for success.
 type Known = BTreeMap<(String, String), BTreeMap<u16, Vec<String>>>;
@@ -36,7 +33,7 @@ fn known() -> &'static Known {
 /// Panics if an answer of a route is not in the document.
 pub(super) fn check(method: &Method, path: &str, response: &Response) {
     let status = response.status();
-    let code = response.extensions().get::<Answered>().map(|answered| answered.0);
+    let code = response.extensions().get::<Code>().map(|Code(code)| *code);
     // A method that the path does not take has no operation.
     if status == StatusCode::METHOD_NOT_ALLOWED {
         return;

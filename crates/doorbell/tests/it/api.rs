@@ -359,3 +359,48 @@ async fn events_are_found_by_the_name_that_they_are_shown_by() {
         assert_eq!(found, [receipt.delivery_id], "{}", receipt.event);
     }
 }
+
+#[tokio::test]
+async fn no_page_of_another_origin_is_let_in() {
+    let project = project();
+    let gateway = project.serve();
+    let http = reqwest::Client::new();
+    for path in ["v1/events", "v1/agents", "openapi.json", "docs/errors", "healthz", "mcp"] {
+        for method in ["OPTIONS", "GET", "POST"] {
+            let asked =
+                http.request(method.parse().unwrap(), format!("{}/{path}", gateway.url)).bearer_auth(&gateway.key);
+            let asked =
+                asked.header("origin", "https://elsewhere.example").header("access-control-request-method", "GET");
+            let answer = asked.send().await.unwrap();
+            let allowed = answer.headers().keys().find(|name| name.as_str().starts_with("access-control-"));
+            assert!(allowed.is_none(), "{method} {path}: {allowed:?}");
+            assert!(method != "OPTIONS" || !answer.status().is_success(), "{path}: {}", answer.status());
+        }
+    }
+}
+
+#[tokio::test]
+async fn streams_go_on_after_the_last_message_that_was_seen() {
+    let project = Project::new(ONE_SOURCE);
+    project.agent("one", ANY, "echo first; echo second; echo third");
+    let gateway = project.serve();
+    let first = gateway.ring(sample("issues.opened")).await;
+    let second = gateway.ring(sample("push")).await;
+    gateway.finished(&first.runs[0]).await;
+    let ask = async |path: &str, last: String| {
+        let request = reqwest::Client::new().get(format!("{}/v1/{path}", gateway.url)).bearer_auth(&gateway.key);
+        request.header("last-event-id", last).send().await.unwrap()
+    };
+    let lines = gateway.client.run_log(&first.runs[0], 0).await.unwrap().lines;
+    let seen = lines.iter().find(|line| line.text == "second").unwrap().n;
+    let log = ask(&format!("runs/{}/logs?follow=true", first.runs[0]), seen.to_string()).await.text().await.unwrap();
+    assert!(log.contains("third") && !log.contains("second") && !log.contains("first"), "{log}");
+    assert!(log.contains("event: end"), "{log}");
+    let seen = gateway.client.event(&first.delivery_id).await.unwrap().event.seq;
+    let mut stream = ask("events/stream", seen.to_string()).await;
+    let mut said = String::new();
+    while !said.contains(&second.delivery_id) {
+        said.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()));
+    }
+    assert!(!said.contains(&format!("\"id\":\"{}\"", first.delivery_id)), "{said}");
+}
