@@ -15,7 +15,6 @@ mod described;
 mod document;
 mod error;
 mod ingest;
-#[cfg(debug_assertions)]
 mod known;
 mod leases;
 mod mcp;

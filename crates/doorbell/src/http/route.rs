@@ -1,12 +1,14 @@
 //! A route: how it is served, and what the document says of it. There is no other way to serve a path, so none is undocumented.
 
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
+use axum::middleware::{Next, from_fn};
 use axum::routing::{MethodFilter, MethodRouter, any, on};
 use http::{Method, StatusCode};
 
-use super::Shared;
 use super::document::{DescribedHandler, Sketch};
+use super::{Shared, known};
 
 /// Who may ask.
 pub(super) const ANY_KEY: &[&str] = &["owner", "viewer", "agent", "run"];
@@ -189,25 +191,20 @@ pub(super) fn group(tag: &'static str, routes: Vec<Route>) -> Vec<Route> {
 /// The router that serves them.
 pub(super) fn serve(routes: Vec<Route>) -> Router<Shared> {
     routes.into_iter().fold(Router::new(), |router, route| match route.served {
-        Some(served) => router.route(route.path, checked(served, route.method, route.path)),
+        Some(served) => router.route(route.path, checked(served, route.path)),
         None => router,
     })
 }
 
-#[cfg(not(debug_assertions))]
-fn checked(served: MethodRouter<Shared>, _method: Method, _path: &'static str) -> MethodRouter<Shared> {
-    served
-}
-
 /// Where the gateway is built to be tested, an answer that the document does not know is a bug that shows.
-#[cfg(debug_assertions)]
-fn checked(served: MethodRouter<Shared>, _method: Method, path: &'static str) -> MethodRouter<Shared> {
-    use axum::extract::Request;
-    use axum::middleware::{Next, from_fn};
+fn checked(served: MethodRouter<Shared>, path: &'static str) -> MethodRouter<Shared> {
+    if !cfg!(debug_assertions) {
+        return served;
+    }
     served.layer(from_fn(async move |request: Request, next: Next| {
         let method = request.method().clone();
         let response = next.run(request).await;
-        super::known::check(&method, path, &response);
+        known::check(&method, path, &response);
         response
     }))
 }
