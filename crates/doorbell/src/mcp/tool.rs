@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use super::bounds::{brief, shorten};
-use crate::ops::Error;
+use crate::ops::{Error, audit};
 
 /// What a tool does to the world, so that people know what to let it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,10 +112,24 @@ impl Tool {
             .with_annotations(self.effect.annotations(self.title))
     }
 
+    /// Calls it, and notes that in the audit log, before it is done, if it could change something.
+    async fn noted(&self, desk: Desk, arguments: JsonObject) -> Result<Value, Error> {
+        if self.effect == Effect::Reads {
+            return (self.call)(desk, arguments).await;
+        }
+        let app = Arc::clone(&desk.app);
+        let change = desk.author.change(format!("MCP {}", self.name), target(&arguments));
+        let seq = audit::begin(app.store.as_ref(), change).await?;
+        let done = (self.call)(desk, arguments).await;
+        let code = done.as_ref().err().map(|error| error.tell().0);
+        audit::end_of_tool(app.store.as_ref(), seq, code).await;
+        done
+    }
+
     /// What it answers; what it refuses is an answer, too, so that the agent reads why.
     pub(super) async fn call(&self, desk: Desk, arguments: JsonObject) -> CallToolResult {
         let by = desk.caller.name();
-        match (self.call)(desk, arguments).await {
+        match self.noted(desk, arguments).await {
             Ok(answer) => CallToolResult::structured(answer),
             Err(error) => {
                 let (code, detail) = told(&error);
@@ -125,6 +139,12 @@ impl Tool {
             }
         }
     }
+}
+
+/// What a call is about, as its arguments say: for the audit log.
+fn target(arguments: &JsonObject) -> String {
+    let named = ["id", "agent"].into_iter().find_map(|key| arguments.get(key)?.as_str());
+    named.unwrap_or_default().to_owned()
 }
 
 /// What an agent is told of a refusal: the stable code, what happened and what to do.

@@ -1,6 +1,7 @@
 //! What another configuration changes, for people.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::config::{Config, Declared, Setting};
 
@@ -12,6 +13,12 @@ const MOST_NAMED: usize = 6;
 pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> Vec<String> {
     new.gateway.listen = running.gateway.listen;
     new.gateway.admin_listen = running.gateway.admin_listen;
+    new.gateway.max_connections = running.gateway.max_connections;
+    // Renewed files are taken over, others are not.
+    if tls_files(new) != tls_files(running) {
+        new.gateway.tls.clone_from(&running.gateway.tls);
+        new.origin.clone_from(&running.origin);
+    }
     new.store_url.clone_from(&running.store_url);
     new.telemetry.clone_from(&running.telemetry);
     let earlier = running.settings.iter().filter(|setting| is_read_at_start(&setting.path));
@@ -41,9 +48,14 @@ pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> V
 }
 
 fn is_read_at_start(path: &str) -> bool {
-    matches!(path, "gateway.listen" | "gateway.admin_listen")
+    matches!(path, "gateway.listen" | "gateway.admin_listen" | "gateway.max_connections")
+        || path.starts_with("gateway.tls.")
         || path.starts_with("telemetry.")
-        || (path.starts_with("store.") && path != "store.retention")
+        || (path.starts_with("store.") && !matches!(path, "store.retention" | "store.audit_retention"))
+}
+
+fn tls_files(config: &Config) -> Option<(&Path, &Path)> {
+    config.gateway.tls.as_ref().map(|tls| (tls.certificate.as_path(), tls.key.as_path()))
 }
 
 /// What is different, one sentence each.
@@ -79,6 +91,11 @@ pub(super) fn list(old: &Config, new: &Config) -> Vec<String> {
     let named = |owner: &str| ["agents.", "webhooks.", "providers."].iter().any(|section| owner.starts_with(section));
     let others = keys.into_iter().filter(|(owner, _)| !named(owner));
     changes.extend(others.map(|(path, _)| format!("{path} changed")));
+    if let (Some(before), Some(now)) = (&old.gateway.tls, &new.gateway.tls)
+        && !before.shows_the_same(now)
+    {
+        changes.push("the certificate of [gateway.tls] was renewed".to_owned());
+    }
     let credentials = new.survey.changed_credentials(&old.survey).into_iter();
     changes.extend(credentials.map(|name| format!("credential {name} changed")));
     changes
