@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use crate::clock;
 use crate::conditions::Pool;
 use crate::config::Config;
-use crate::store::{Rejection, Store, StoredRun};
+use crate::store::{self, Change, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 use crate::vault::Vault;
 
@@ -143,6 +143,14 @@ impl App {
     /// What is in force now. A request or step takes it once, and uses it throughout.
     pub fn current(&self) -> Arc<Snapshot> {
         self.in_force.current()
+    }
+
+    /// Notes in the audit log what saved files changed; they are in force whether that can be kept or not.
+    pub async fn note_saved(&self, changes: String) {
+        let change = Change::local(clock::now(), "saved files", "config reload", changes);
+        if let Err(error) = store::note_done(self.store.as_ref(), change).await {
+            tracing::error!(error = error.with_causes(), "audit.reload_not_kept");
+        }
     }
 
     /// The URL that senders use by this snapshot: the public one, else the local one.

@@ -141,6 +141,8 @@ pub struct Gateway {
     pub max_connections_per_address: usize,
     /// Requests with one API key or run token; none: any number.
     pub key_rate_limit: Option<Rate>,
+    /// Verified deliveries of one webhook that was made at run time; none: any number.
+    pub hook_rate_limit: Option<Rate>,
     /// Refused signatures and keys of one address; none: any number.
     pub failure_limit: Option<Rate>,
     /// The largest body, in bytes.

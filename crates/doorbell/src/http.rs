@@ -28,7 +28,7 @@ mod stream;
 mod waits;
 
 pub use crowd::Allowance;
-pub use server::{Certificates, Limits, Service, serve};
+pub use server::{Certificates, Introduction, Limits, Service, serve};
 
 /// The header in which `/healthz` says which start of which gateway answers.
 pub const INSTANCE: &str = "x-doorbell-instance";
@@ -73,10 +73,15 @@ pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool)
             address.to_canonical().is_loopback() || peer::is_trusted(&gateway.trusted_proxies, address);
         (!speaks_for_many).then_some(gateway.max_connections_per_address)
     };
+    let looking = Arc::clone(app);
+    let introduce = move |request: &mut http::Request<hyper::body::Incoming>| {
+        peer::note_sender(&looking.current().config.gateway.trusted_proxies, request);
+    };
     let showing = Arc::clone(app);
     let certificates = move || showing.current().config.gateway.tls.as_ref().map(|tls| Arc::clone(&tls.server));
     Service {
         router,
+        introduce: Arc::new(introduce),
         limits,
         open: app.metrics.connections(),
         allowance: Arc::new(allowance),
@@ -172,6 +177,7 @@ pub fn routers(
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
         .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/export", get(audit::export))
         .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
@@ -191,8 +197,7 @@ pub fn routers(
         router.route("/readyz", get(api::readyz))
     };
     let finish = |router: Router<Shared>| {
-        let router = router.method_not_allowed_fallback(error::method_not_allowed);
-        router.layer(from_fn_with_state(Arc::clone(&shared.app), peer::resolve)).with_state(shared.clone())
+        router.method_not_allowed_fallback(error::method_not_allowed).with_state(shared.clone())
     };
     if is_split {
         let admin = managed(management.route("/metrics", get(api::metrics_for_all)));

@@ -29,7 +29,7 @@ mod sqlite;
 mod waits;
 mod webhooks;
 
-pub use audit::{Change, ChangeEnd, ChangeQuery, StoredChange};
+pub use audit::{Change, ChangeEnd, ChangeQuery, StoredChange, note_done};
 pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use inspection::{Growth, Inspection, Soundness, inspect};

@@ -31,15 +31,21 @@ pub(super) struct AuditArgs {
     /// All there are, page after page
     #[arg(long)]
     all: bool,
+    /// All there are, each as JSON on a line of its own: for other programs
+    #[arg(long, conflicts_with_all = ["all", "limit"])]
+    export: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   doorbell audit --since 7d
   doorbell audit --who ci
-  doorbell audit --all --json > audit.json";
+  doorbell audit --export > audit.ndjson";
 
 pub(super) async fn run(context: &Context, args: AuditArgs) -> anyhow::Result<()> {
+    if args.export {
+        return export(context, args).await;
+    }
     let page = read(context, args).await?;
     if context.json {
         return output::json(&page);
@@ -59,24 +65,43 @@ pub(super) async fn run(context: &Context, args: AuditArgs) -> anyhow::Result<()
 }
 
 async fn read(context: &Context, args: AuditArgs) -> anyhow::Result<AuditPage> {
-    let now = clock::now();
-    let most = u32::try_from(MOST).unwrap_or(u32::MAX);
-    let mut query = AuditQuery {
-        who: args.who,
-        since: args.since.map(|when| when.to_rfc3339(now)),
-        until: args.until.map(|when| when.to_rfc3339(now)),
-        cursor: args.cursor,
-        limit: if args.all { Some(most) } else { args.limit },
-    };
+    let all = args.all;
+    let mut query = query(args);
     let client = context.client()?;
     let mut page = client.audit(&query).await?;
-    while let Some(cursor) = page.next_cursor.take_if(|_| args.all) {
+    while let Some(cursor) = page.next_cursor.take_if(|_| all) {
         query.cursor = Some(cursor);
         let next = client.audit(&query).await?;
         page.entries.extend(next.entries);
         page.next_cursor = next.next_cursor;
     }
     Ok(page)
+}
+
+fn query(args: AuditArgs) -> AuditQuery {
+    let now = clock::now();
+    let most = u32::try_from(MOST).unwrap_or(u32::MAX);
+    AuditQuery {
+        who: args.who,
+        since: args.since.map(|when| when.to_rfc3339(now)),
+        until: args.until.map(|when| when.to_rfc3339(now)),
+        cursor: args.cursor,
+        limit: if args.all || args.export { Some(most) } else { args.limit },
+    }
+}
+
+/// Prints each page before the next one is asked for: there may be very many.
+async fn export(context: &Context, args: AuditArgs) -> anyhow::Result<()> {
+    let mut query = query(args);
+    let client = context.client()?;
+    loop {
+        let page = client.audit(&query).await?;
+        page.entries.iter().try_for_each(output::json_line)?;
+        match page.next_cursor {
+            Some(cursor) => query.cursor = Some(cursor),
+            None => return Ok(()),
+        }
+    }
 }
 
 fn row(entry: &AuditEntry, clock: &Clock) -> [String; 8] {

@@ -25,6 +25,7 @@ const KEYS: Keys<'static> = Keys {
         "max_connections",
         "max_connections_per_address",
         "key_rate_limit",
+        "hook_rate_limit",
         "failure_limit",
         "max_body",
         "drain_timeout",
@@ -65,6 +66,7 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
     let max_connections = table.read(findings, "max_connections", connections);
     let max_connections_per_address = table.read(findings, "max_connections_per_address", connections);
     let key_rate_limit = table.read(findings, "key_rate_limit", |node| limit(node, "10000/10s"));
+    let hook_rate_limit = table.read(findings, "hook_rate_limit", |node| limit(node, "10000/10s"));
     let failure_limit = table.read(findings, "failure_limit", |node| limit(node, "1000/1m"));
     let max_body = table.read(findings, "max_body", |node| node.size(1 << 10..=1 << 30));
     let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
@@ -88,6 +90,7 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
         max_connections: max_connections?,
         max_connections_per_address: max_connections_per_address?,
         key_rate_limit: key_rate_limit?,
+        hook_rate_limit: hook_rate_limit?,
         failure_limit: failure_limit?,
         max_body: max_body?,
         drain_timeout: drain_timeout?,

@@ -3,14 +3,18 @@
 //! Every call that could change something is noted unless it is named here, so that no new one can be forgotten.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
+use futures_util::stream;
 use http::Method;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::request::Parts;
 
 use super::Shared;
@@ -98,6 +102,40 @@ pub(super) async fn list(
     query: Result<Query<ops::audit::Query>, QueryRejection>,
 ) -> Answer<api::AuditPage> {
     Ok(Json(ops::audit::list(&shared.app, &caller, read_query(query)?).await?))
+}
+
+/// `GET /v1/audit/export`: all of them, each as JSON on a line of its own.
+pub(super) async fn export(
+    State(shared): State<Shared>,
+    By(caller): By,
+    query: Result<Query<ops::audit::Query>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let query = read_query(query)?;
+    // Whatever is to be refused is refused before the answer begins; a store that fails later breaks it off.
+    let first = ops::audit::list(&shared.app, &caller, query.clone().in_large_pages(None)).await?;
+    let lines = stream::try_unfold(Some(first), move |page| {
+        let (app, caller, query) = (Arc::clone(&shared.app), caller.clone(), query.clone());
+        async move {
+            let Some(page) = page else { return Ok(None) };
+            let lines = lines(&page.entries)?;
+            let next = match page.next_cursor {
+                Some(cursor) => Some(ops::audit::list(&app, &caller, query.in_large_pages(Some(cursor))).await?),
+                None => None,
+            };
+            Ok::<_, anyhow::Error>(Some((lines, next)))
+        }
+    });
+    let said = [(CONTENT_TYPE, "application/x-ndjson"), (CONTENT_DISPOSITION, "attachment; filename=\"audit.ndjson\"")];
+    Ok((said, Body::from_stream(lines)).into_response())
+}
+
+fn lines(entries: &[api::AuditEntry]) -> serde_json::Result<String> {
+    let mut lines = String::new();
+    for entry in entries {
+        lines.push_str(&serde_json::to_string(entry)?);
+        lines.push('\n');
+    }
+    Ok(lines)
 }
 
 #[cfg(test)]

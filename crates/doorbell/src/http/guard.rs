@@ -12,7 +12,8 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -22,18 +23,24 @@ use crate::app::App;
 use crate::config::Gateway;
 
 /// What every answer says that does not say otherwise. There is no CORS header: no page of another origin may read any.
-const SAID: [(HeaderName, HeaderValue); 5] = [
+const SAID: [(HeaderName, HeaderValue); 6] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
-    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("frame-ancestors 'none'")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     // Keys, secrets and what events say: nobody keeps a copy.
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
+/// To browsers that came by HTTPS: for half a year by nothing else.
+const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=15552000");
+
 /// Lets a request through if it is to a name of this gateway.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let refusal = check_host(&app.current().config.gateway, &request).err();
+    let in_force = app.current();
+    let gateway = &in_force.config.gateway;
+    let refusal = check_host(gateway, &request).err();
     let mut response = match refusal {
         None => next.run(request).await,
         Some(failure) => {
@@ -42,7 +49,17 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
         }
     };
     protect(response.headers_mut());
+    if is_https_only(gateway) {
+        response.headers_mut().entry(STRICT_TRANSPORT_SECURITY).or_insert(HTTPS_ONLY);
+    }
     response
+}
+
+/// Whether the host of the public URL is the gateway's alone, and speaks HTTPS: what has a port of its own shares the host, and
+/// browsers hold this against all ports. They do not heed it where they came by plain HTTP.
+fn is_https_only(gateway: &Gateway) -> bool {
+    let url = gateway.public_url.as_ref().and_then(|url| url.parse::<Uri>().ok());
+    url.is_some_and(|url| url.scheme_str() == Some("https") && url.port_u16().is_none_or(|port| port == 443))
 }
 
 fn protect(headers: &mut HeaderMap) {

@@ -193,7 +193,7 @@ async fn take(
     for (proved, key) in verified.iter().filter_map(|proved| Some((proved, proved.key()?))) {
         shared.app.secret_uses.count(proved.source().name(), &key.instance, delivery.received_at);
     }
-    admit(shared, &verified, remote, &delivery).await?;
+    admit(shared, &in_force, &verified, remote, &delivery).await?;
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
     let (events, _turn) = match let_in(shared, &in_force, &verified).await {
@@ -247,9 +247,17 @@ fn unanswered(shared: &Shared, in_force: &Snapshot, remote: SocketAddr, unproved
 
 /// Lets a delivery through, unless it is one too many for one of the sources that would take it. All or none: its sender
 /// comes again only if none took it.
-async fn admit(shared: &Shared, verified: &[Verified], remote: SocketAddr, delivery: &Delivery) -> Result<(), Failure> {
+async fn admit(
+    shared: &Shared,
+    in_force: &Snapshot,
+    verified: &[Verified],
+    remote: SocketAddr,
+    delivery: &Delivery,
+) -> Result<(), Failure> {
     for proved in verified {
-        if let Err(failure) = shared.door.admit_delivery(proved.source()) {
+        let is_hook = in_force.hooks.get(proved.source().name()).is_some();
+        let key = if is_hook { "hook_rate_limit" } else { "rate_limit" };
+        if let Err(failure) = shared.door.admit_delivery(proved.source(), key) {
             let (source, detail) = (Arc::clone(proved.source()), failure.detail().to_owned());
             return Err(refuse(shared, &[source], remote, delivery, failure, &detail, false).await);
         }

@@ -5,13 +5,10 @@
 //! reading both would let senders choose their address.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::ConnectInfo;
 use http::uri::Authority;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, Request};
 use ipnet::IpNet;
 
 use crate::app::{App, Snapshot};
@@ -25,12 +22,7 @@ const HOST: &str = "x-forwarded-host";
 struct Origin(String);
 
 /// Puts in place of a trusted proxy's address that of whoever it speaks for.
-pub(super) async fn resolve(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    note_sender(&app.current().config.gateway.trusted_proxies, &mut request);
-    next.run(request).await
-}
-
-fn note_sender(trusted: &[IpNet], request: &mut Request) {
+pub(super) fn note_sender<B>(trusted: &[IpNet], request: &mut Request<B>) {
     if trusted.is_empty() {
         return;
     }
@@ -99,7 +91,6 @@ fn origin(headers: &HeaderMap) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use axum::body::Body;
     use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
@@ -115,7 +106,7 @@ mod tests {
     }
 
     fn seen(direct: &str, pairs: &[(&str, &str)]) -> (String, Option<String>) {
-        let mut request = Request::new(Body::empty());
+        let mut request = Request::new(());
         *request.headers_mut() = headers(pairs);
         request.extensions_mut().insert(ConnectInfo(SocketAddr::new(direct.parse().unwrap(), 1)));
         note_sender(&networks(), &mut request);

@@ -172,11 +172,17 @@ impl Builders {
     }
 }
 
+/// Notes in a request what the connection alone does not say of who sends it.
+pub type Introduction = Arc<dyn Fn(&mut hyper::Request<Incoming>) + Send + Sync>;
+
 /// What those who connect to one address are served.
 #[derive(Clone)]
 pub struct Service {
     /// The routes.
     pub router: Router,
+    /// What every request goes through before: a call, since a layer of the router would cost each of them three places on the
+    /// heap.
+    pub introduce: Introduction,
     /// What connections may cost.
     pub limits: Limits,
     /// Counts the open connections.
@@ -193,7 +199,8 @@ impl Service {
     /// Over plain HTTP, and without a limit of each address.
     pub fn plain(router: Router, limits: Limits) -> Self {
         let (open, refused) = (Gauge::default(), Counter::default());
-        Self { router, limits, open, allowance: Arc::new(|_| None), refused, tls: None }
+        let (introduce, allowance): (Introduction, Allowance) = (Arc::new(|_| ()), Arc::new(|_| None));
+        Self { router, introduce, limits, open, allowance, refused, tls: None }
     }
 }
 
@@ -307,10 +314,11 @@ impl Server {
     ) {
         let requests = Arc::new(Requests::default());
         let counted = Arc::clone(&requests);
-        let router = self.service.router.clone();
+        let (router, introduce) = (self.service.router.clone(), Arc::clone(&self.service.introduce));
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             let under_way = UnderWay::begin(&counted);
             request.extensions_mut().insert(ConnectInfo(address));
+            introduce(&mut request);
             let answered = router.clone().oneshot(request);
             async move {
                 let answer = answered.await?;

@@ -118,11 +118,14 @@ impl Tool {
             return (self.call)(desk, arguments).await;
         }
         let app = Arc::clone(&desk.app);
-        let change = desk.author.change(format!("MCP {}", self.name), target(&arguments));
+        let target = target(&arguments);
+        let change = desk.author.change(format!("MCP {}", self.name), target.clone());
         let seq = audit::begin(app.store.as_ref(), change).await?;
         let done = (self.call)(desk, arguments).await;
-        let code = done.as_ref().err().map(|error| error.tell().0);
-        audit::end_of_tool(app.store.as_ref(), seq, code).await;
+        match &done {
+            Ok(answer) => audit::end_of_tool(app.store.as_ref(), seq, None, made(&target, answer)).await,
+            Err(error) => audit::end_of_tool(app.store.as_ref(), seq, Some(error.tell().0), None).await,
+        }
         done
     }
 
@@ -141,10 +144,17 @@ impl Tool {
     }
 }
 
-/// What a call is about, as its arguments say: for the audit log.
+/// What a call is about, as its arguments say: for the audit log, which has it as the path of the API's call has it.
 fn target(arguments: &JsonObject) -> String {
-    let named = ["id", "agent"].into_iter().find_map(|key| arguments.get(key)?.as_str());
-    named.unwrap_or_default().to_owned()
+    let named = ["agent", "id"].into_iter().filter_map(|key| arguments.get(key)?.as_str());
+    named.collect::<Vec<_>>().join("/")
+}
+
+/// The same with what the call made, as its answer says.
+fn made(target: &str, answer: &Value) -> Option<String> {
+    let new = |key: &str| answer.get(key)?.as_str().filter(|id| !target.ends_with(id));
+    let webhook = new("webhookId").map(|id| format!("{target}/{id}"));
+    webhook.or_else(|| new("runId").map(|id| format!("{target}: {id}")))
 }
 
 /// What an agent is told of a refusal: the stable code, what happened and what to do.

@@ -3,16 +3,13 @@
 use doorbell_client::api;
 use serde::Deserialize;
 
-use super::{Error, page_size, parse_cursor, parse_time, require_owner};
+use super::{Error, LONGEST_PAGE, page_size, parse_cursor, parse_time, require_owner};
 use crate::app::{App, Caller, Known};
 use crate::clock;
 use crate::store::{self, Change, ChangeEnd, ChangeQuery, Store, StoredChange};
 
-/// The longest target that is kept, in bytes.
-const LONGEST_TARGET: usize = 200;
-
 /// Which changes.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
     since: Option<String>,
@@ -20,6 +17,14 @@ pub struct Query {
     who: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,
+}
+
+impl Query {
+    /// The same, in pages as large as they may be, from where an earlier one ended.
+    #[must_use]
+    pub fn in_large_pages(self, cursor: Option<String>) -> Self {
+        Self { cursor: cursor.or(self.cursor), limit: Some(LONGEST_PAGE), ..self }
+    }
 }
 
 /// A page of changes, newest first. For owners.
@@ -92,17 +97,14 @@ impl Author {
 ///
 /// # Errors
 /// If the store is unavailable.
-pub async fn begin(store: &dyn Store, mut change: Change) -> Result<i64, store::Error> {
-    if change.target.len() > LONGEST_TARGET {
-        change.target.truncate(change.target.floor_char_boundary(LONGEST_TARGET));
-        change.target.push('…');
-    }
-    store.begin_change(change).await
+pub async fn begin(store: &dyn Store, change: Change) -> Result<i64, store::Error> {
+    store.begin_change(change.shortened()).await
 }
 
 /// Notes how a change ended that a tool was asked for, which HTTP takes for answered either way.
-pub async fn end_of_tool(store: &dyn Store, seq: i64, code: Option<&str>) {
-    end(store, seq, ChangeEnd { status: 200, code: code.map(str::to_owned), target: None }).await;
+/// `target`: what it turned out to be about, if that is known only now.
+pub async fn end_of_tool(store: &dyn Store, seq: i64, code: Option<&str>, target: Option<String>) {
+    end(store, seq, ChangeEnd { status: 200, code: code.map(str::to_owned), target }).await;
 }
 
 /// Notes how a change ended. If that cannot be stored, its end stays unknown.
@@ -117,15 +119,6 @@ pub async fn end(store: &dyn Store, seq: i64, end: ChangeEnd) {
 /// # Errors
 /// If the store is unavailable.
 pub async fn note_offline(store: &dyn Store, operation: &str, target: &str) -> Result<(), store::Error> {
-    let change = Change {
-        at: clock::now(),
-        who: "local".to_owned(),
-        name: "command line, without a gateway".to_owned(),
-        role: "owner".to_owned(),
-        operation: operation.to_owned(),
-        target: target.to_owned(),
-        remote: "local".to_owned(),
-    };
-    let seq = store.begin_change(change).await?;
-    store.end_change(seq, ChangeEnd { status: 200, code: None, target: None }).await
+    let change = Change::local(clock::now(), "command line, without a gateway", operation, target.to_owned());
+    store::note_done(store, change).await
 }

@@ -2,6 +2,8 @@
 
 use doorbell_core::time::Timestamp;
 
+use super::{Error, Store};
+
 /// A change that somebody asked for. Nothing in it is secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -19,6 +21,37 @@ pub struct Change {
     pub target: String,
     /// The address that it came from.
     pub remote: String,
+}
+
+/// The longest target that is kept, in bytes.
+const LONGEST_TARGET: usize = 200;
+
+impl Change {
+    /// A change that somebody made on this machine, past the API: they may whatever the gateway's user may.
+    pub fn local(at: Timestamp, name: &str, operation: &str, target: String) -> Self {
+        let (name, operation) = (name.to_owned(), operation.to_owned());
+        let (who, role, remote) = ("local".to_owned(), "owner".to_owned(), "local".to_owned());
+        Self { at, who, name, role, operation, target, remote }.shortened()
+    }
+
+    /// The same, with as much of its target as is kept.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        if self.target.len() > LONGEST_TARGET {
+            self.target.truncate(self.target.floor_char_boundary(LONGEST_TARGET));
+            self.target.push('…');
+        }
+        self
+    }
+}
+
+/// Notes a change that is made already.
+///
+/// # Errors
+/// If the store is unavailable.
+pub async fn note_done(store: &dyn Store, change: Change) -> Result<(), Error> {
+    let seq = store.begin_change(change).await?;
+    store.end_change(seq, ChangeEnd { status: 200, code: None, target: None }).await
 }
 
 /// How a change ended.

@@ -79,6 +79,13 @@ async fn every_call_that_could_change_something_is_in_it() {
         "POST /v1/runs/cancel",
         "POST /v1/replays",
         "POST /v1/events/{id}/replay",
+        "POST /v1/agents/{name}/webhooks",
+        "DELETE /v1/agents/{name}/webhooks/{id}",
+        "POST /v1/agents/{name}/webhooks/{id}/rotate",
+        "POST /v1/agents/{name}/webhooks/{id}/activate",
+        "POST /v1/agents/{name}/webhooks/{id}/test",
+        "PATCH /agents/{name}",
+        "POST /v1/secrets/rekey",
     ] {
         assert!(calls.contains(call), "{call} is not seen in {calls:?}");
     }
@@ -119,11 +126,15 @@ async fn what_tools_change_is_in_it_and_what_they_only_read_is_not() {
     ask("tools/call", json!({ "name": "agents_pause", "arguments": { "agent": "triage" } })).await;
     let seen = entries(&gateway).await;
     let noted: BTreeSet<String> = seen.iter().map(|entry| entry.operation.clone()).collect();
-    assert!(changing.contains("MCP agents_run") && changing.contains("MCP runs_cancel"), "{changing:?}");
+    for tool in
+        ["agents_run", "runs_cancel", "webhooks_create", "webhooks_rotate_secret", "webhooks_delete", "webhooks_test"]
+    {
+        assert!(changing.contains(&format!("MCP {tool}")), "{tool}: {changing:?}");
+    }
     assert_eq!(noted, changing);
-    let said = |entry: &api::AuditEntry| (entry.result.clone(), entry.target.clone(), entry.code.clone());
-    assert_eq!(said(&seen[0]), ("done".to_owned(), "triage".to_owned(), None));
-    assert_eq!(said(&seen[1]), ("refused".to_owned(), String::new(), Some("invalid_request".to_owned())));
+    let ended = |entry: &api::AuditEntry| (entry.result.clone(), entry.target.clone(), entry.code.clone());
+    assert_eq!(ended(&seen[0]), ("done".to_owned(), "triage".to_owned(), None));
+    assert_eq!(ended(&seen[1]), ("refused".to_owned(), String::new(), Some("invalid_request".to_owned())));
     assert_eq!((seen[0].name.as_str(), seen[0].remote.as_str()), ("local", "127.0.0.1"));
 }
 
@@ -171,10 +182,143 @@ async fn who_did_what_from_where_and_how_it_ended_is_told_to_owners() {
     assert_eq!(gateway.client.audit(&of("looker")).await.unwrap().entries, seen[..1]);
     let later = AuditQuery { since: Some("2999-01-01T00:00:00Z".to_owned()), ..AuditQuery::default() };
     assert!(gateway.client.audit(&later).await.unwrap().entries.is_empty());
-    let exported = project.json(&["audit", "--all"]);
-    assert_eq!(exported["entries"].as_array().unwrap().len(), 3);
+    let all = project.json(&["audit", "--all"]);
+    assert_eq!(all["entries"].as_array().unwrap().len(), 3);
     let shown = String::from_utf8(project.run(&["audit", "--who", "looker"]).stdout).unwrap();
     assert!(shown.contains("403 not_allowed") && shown.contains("203.0.113.9"), "{shown}");
+}
+
+/// What tells an entry from others: whose, the call, what it was about and how it ended.
+fn said(entry: &api::AuditEntry) -> [&str; 4] {
+    [&entry.name, &entry.operation, &entry.target, &entry.result].map(String::as_str)
+}
+
+#[tokio::test]
+async fn every_change_of_a_webhook_is_in_it_without_its_secrets() {
+    let project = Project::new("");
+    let create = "curl -s -H \"Authorization: Bearer $DOORBELL_TOKEN\" -H 'Content-Type: application/json' \
+                  -d '{\"name\":\"mine\"}' $DOORBELL_URL/v1/agents/triage/webhooks";
+    project.agent("triage", "", create);
+    let gateway = project.serve();
+    let wish = api::NewKey { name: "ci".to_owned(), role: "agent".to_owned(), ..api::NewKey::default() };
+    let wish = api::NewKey { agent: Some("triage".to_owned()), ..wish };
+    let key = gateway.client.create_key(&wish).await.unwrap().key;
+    let client = Client::new(&gateway.url, Some(&key)).unwrap();
+    let hook = api::NewWebhook { name: "pushes".to_owned(), provider: Some("github".to_owned()), secret: None };
+    let made = client.create_webhook("triage", &hook).await.unwrap();
+    let id = made.webhook_id.as_str();
+    let rotated = client.rotate_webhook("triage", id, &api::Rotation::default()).await.unwrap();
+    client.test_webhook("triage", id, &api::WebhookTest::default()).await.unwrap();
+    client.delete_webhook("triage", id).await.unwrap();
+    client.activate_webhook("triage", id).await.unwrap();
+    let own = api::OwnWebhookWish { webhook_enabled: Some(true), ..api::OwnWebhookWish::default() };
+    let own = client.own_webhook("triage", &own).await.unwrap();
+    assert_eq!(client.rekey(&api::Rekey { lost: false }).await.unwrap_err().status(), Some(403));
+    gateway.client.rekey(&api::Rekey { lost: false }).await.unwrap();
+    // The test of the webhook started the agent.
+    let seen: Vec<_> = entries(&gateway).await.into_iter().filter(|one| one.role != "run").collect();
+    let of = format!("triage/{id}");
+    let hooks = "/v1/agents/{name}/webhooks";
+    let calls = ["", "/{id}/rotate", "/{id}/test"].map(|rest| format!("POST {hooks}{rest}"));
+    let (delete, activate) = (format!("DELETE {hooks}/{{id}}"), format!("POST {hooks}/{{id}}/activate"));
+    let expected = [
+        ["local", "POST /v1/secrets/rekey", "", "done"],
+        ["ci", "POST /v1/secrets/rekey", "", "refused"],
+        ["ci", "PATCH /agents/{name}", "triage", "done"],
+        ["ci", &activate, &of, "done"],
+        ["ci", &delete, &of, "done"],
+        ["ci", &calls[2], &of, "done"],
+        ["ci", &calls[1], &of, "done"],
+        ["ci", &calls[0], &of, "done"],
+    ];
+    assert_eq!(seen.iter().take(8).map(said).collect::<Vec<_>>(), expected);
+    assert!(seen[..8].iter().all(|one| one.remote == "127.0.0.1" && (one.who.starts_with("key_"))), "{seen:?}");
+
+    // An agent that makes one of its own, in a run.
+    let started = gateway.client.run_agent("triage", &api::NewRun::default(), None).await.unwrap();
+    gateway.finished(&started.run_id).await;
+    let noted = wait_until("its webhook", async || {
+        let noted = entries(&gateway).await.into_iter().find(|one| one.who == started.run_id)?;
+        (noted.result == "done").then_some(noted)
+    })
+    .await;
+    assert_eq!((noted.role.as_str(), noted.operation.as_str()), ("run", calls[0].as_str()));
+    assert!(noted.target.starts_with("triage/whk_"), "{noted:?}");
+
+    let text = serde_json::to_string(&entries(&gateway).await).unwrap();
+    for secret in [made.signing_secret, rotated.signing_secret, own.webhook_secret] {
+        assert!(!text.contains(&secret.unwrap()), "{text}");
+    }
+    drop(gateway);
+    project.json(&["secrets", "rekey"]);
+    let seen = entries(&project.serve()).await;
+    assert_eq!(said(&seen[0]), ["command line, without a gateway", "POST /v1/secrets/rekey", "", "done"]);
+}
+
+#[tokio::test]
+async fn what_a_tool_makes_is_named_as_the_api_names_it() {
+    let project = Project::new("");
+    project.agent("triage", "", "true");
+    let gateway = project.serve();
+    let call = async |name: &str, arguments: serde_json::Value| {
+        let params = json!({ "name": name, "arguments": arguments });
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let asked = reqwest::Client::new().post(format!("{}/mcp", gateway.url)).bearer_auth(&gateway.key);
+        let asked = asked.header("accept", "application/json, text/event-stream").json(&message);
+        asked.send().await.unwrap().json::<serde_json::Value>().await.unwrap()["result"]["structuredContent"].clone()
+    };
+    let made = call("webhooks_create", json!({ "agent": "triage", "name": "pushes" })).await;
+    let id = made["webhookId"].as_str().unwrap();
+    call("webhooks_rotate_secret", json!({ "agent": "triage", "id": id })).await;
+    let run = call("agents_run", json!({ "agent": "triage" })).await;
+    let seen = entries(&gateway).await;
+    let (of, run) = (format!("triage/{id}"), format!("triage: {}", run["runId"].as_str().unwrap()));
+    let expected = [
+        ["local", "MCP agents_run", &run, "done"],
+        ["local", "MCP webhooks_rotate_secret", &of, "done"],
+        ["local", "MCP webhooks_create", &of, "done"],
+    ];
+    assert_eq!(seen.iter().map(said).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn all_of_it_is_exported_line_by_line() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    // More than a page.
+    for _ in 0..251 {
+        gateway.client.pause(None, &api::NewPause::default()).await.unwrap();
+        gateway.client.resume(None, &api::NewResume::default()).await.unwrap();
+    }
+    let ask = async |query: &str, key: &str| {
+        let asked = reqwest::Client::new().get(format!("{}/v1/audit/export{query}", gateway.url));
+        asked.bearer_auth(key).send().await.unwrap()
+    };
+    let read =
+        |text: &str| -> Vec<api::AuditEntry> { text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() };
+    let answer = ask("", &gateway.key).await;
+    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+    let all = read(&answer.text().await.unwrap());
+    assert_eq!(all.len(), 502);
+    assert_eq!(all[..500], entries(&gateway).await);
+    assert_eq!(read(&String::from_utf8(project.run(&["audit", "--export"]).stdout).unwrap()), all);
+    let since = format!("?since={}", all[9].at);
+    assert!(read(&ask(&since, &gateway.key).await.text().await.unwrap()).len() < 502);
+    assert_eq!(ask("?who=nobody", &gateway.key).await.text().await.unwrap(), "");
+    assert_eq!(ask("?since=soon", &gateway.key).await.status(), 400);
+    let wish = api::NewKey { name: "looker".to_owned(), role: "viewer".to_owned(), ..api::NewKey::default() };
+    let looker = gateway.client.create_key(&wish).await.unwrap().key;
+    assert_eq!(ask("", &looker).await.status(), 403);
+}
+
+#[tokio::test]
+async fn what_saved_files_change_is_in_it() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    project.agent("triage", ANY, "true");
+    let noted = wait_until("the agent", async || entries(&gateway).await.into_iter().next()).await;
+    assert_eq!(said(&noted), ["saved files", "config reload", "agent triage added", "done"]);
+    assert_eq!((noted.who.as_str(), noted.remote.as_str()), ("local", "local"));
 }
 
 #[tokio::test]

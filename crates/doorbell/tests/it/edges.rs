@@ -4,7 +4,7 @@ use doorbell_client::{Answer, api};
 use doorbell_core::provider::{Signed, Unsent, built_in};
 use doorbell_core::secret::Secret;
 
-use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, sample, with_header, without_header};
+use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, sample, wait_until, with_header, without_header};
 
 /// A delivery that nobody signed.
 fn forged() -> Signed {
@@ -101,6 +101,47 @@ async fn a_source_takes_as_many_verified_deliveries_as_its_rate_limit_says() {
     let metrics = reqwest::get(format!("{}/metrics", gateway.url)).await.unwrap().text().await.unwrap();
     let counted = "doorbell_deliveries_total{source=\"acme\",outcome=\"rejected\",code=\"rate_limited\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_made_at_run_time_takes_as_many_as_its_limit_says() {
+    let project = Project::new("hook_rate_limit = \"2/1h\"\n");
+    project.agent("triage", "", "true");
+    let gateway = project.serve();
+    let make = async || {
+        let wish = api::NewWebhook { name: "pushes".to_owned(), provider: Some("github".to_owned()), secret: None };
+        let made = gateway.client.create_webhook("triage", &wish).await.unwrap();
+        (made.webhook_id, made.signing_secret.unwrap())
+    };
+    let (id, secret) = make().await;
+    let path = format!("/v1/hooks/{id}");
+    let signed = |secret: &str| {
+        let providers = built_in();
+        let github = providers.iter().find(|provider| provider.name() == "github").unwrap();
+        let key = github.prepare(&Secret::new(secret)).unwrap();
+        let sample = github.samples().first().unwrap();
+        let body = sample.body.to_string();
+        github.sign(Some(&key), Unsent::new(&sample.event, body, &fresh_id(), doorbell::clock::now()))
+    };
+    for _ in 0..3 {
+        assert_eq!(refusal(gateway.send(&path, forged()).await).status, 401);
+    }
+    for _ in 0..2 {
+        assert!(matches!(gateway.send(&path, signed(&secret)).await, Answer::Receipt(_)));
+    }
+    let refused = refusal(gateway.send(&path, signed(&secret)).await);
+    assert_eq!((refused.status, refused.code.as_str()), (429, "rate_limited"));
+    assert!(refused.detail.contains("`hook_rate_limit`"), "{refused:?}");
+    let deliveries = gateway.client.webhook_deliveries("triage", &id, None).await.unwrap().deliveries;
+    assert!(deliveries.iter().any(|one| one.code.as_deref() == Some("rate_limited")), "{deliveries:?}");
+    let (other, its) = make().await;
+    assert!(matches!(gateway.send(&format!("/v1/hooks/{other}"), signed(&its)).await, Answer::Receipt(_)));
+    // Another limit holds at once, also for those that were made before.
+    project.write("config.toml", "[gateway]\nlisten = \"127.0.0.1:0\"\nhook_rate_limit = \"off\"\n");
+    wait_until("the limit to go", async || {
+        matches!(gateway.send(&path, signed(&secret)).await, Answer::Receipt(_)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -233,7 +274,8 @@ async fn browsers_are_told_to_keep_and_frame_nothing_and_no_page_may_read_along(
     let said = [
         "x-content-type-options: nosniff",
         "x-frame-options: DENY",
-        "content-security-policy: frame-ancestors 'none'",
+        "content-security-policy: default-src 'none'; frame-ancestors 'none'",
+        "cross-origin-resource-policy: same-origin",
         "referrer-policy: no-referrer",
         "cache-control: no-store",
     ];
@@ -246,7 +288,7 @@ async fn browsers_are_told_to_keep_and_frame_nothing_and_no_page_may_read_along(
             for header in said {
                 assert_eq!(head.matches(header).count(), 1, "{path} {host} {header}: {head}");
             }
-            assert!(!head.contains("access-control"), "{path}: {head}");
+            assert!(!head.contains("access-control") && !head.contains("strict-transport"), "{path}: {head}");
         }
     }
     let address = gateway.url.strip_prefix("http://").unwrap();
@@ -254,4 +296,15 @@ async fn browsers_are_told_to_keep_and_frame_nothing_and_no_page_may_read_along(
                  access-control-request-method: POST\r\nconnection: close\r\n\r\n";
     let preflight = send_raw(address, asked).await;
     assert!(preflight.starts_with("HTTP/1.1 405") && !preflight.contains("access-control"), "{preflight}");
+}
+
+#[tokio::test]
+async fn browsers_are_told_to_come_by_https_only_where_the_name_is_the_gateways_alone() {
+    for (public, told) in [("https://a.example", true), ("https://a.example:8443", false), ("http://a.example", false)]
+    {
+        let project = Project::new(&format!("public_url = \"{public}\"\n{ONE_SOURCE}"));
+        let gateway = project.serve();
+        let answer = get_as(&gateway, "host: a.example\r\n", "/v1/stats").await;
+        assert_eq!(answer.contains("strict-transport-security: max-age="), told, "{public}: {answer}");
+    }
 }

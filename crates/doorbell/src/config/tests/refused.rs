@@ -65,6 +65,7 @@ fn limits_are_rates_or_off() {
         (gateway(&format!("{GATEWAY}rate_limit = 100")), "expected a rate such as \"100/1m\"", ""),
         (gateway(&format!("{GATEWAY}rate_limit = \"100/m\"")), "is not a duration", "for example \"100/1m\""),
         (gateway("[gateway]\nkey_rate_limit = \"0/1m\""), "how many is 1 to 10000", "\"off\" sets no limit"),
+        (gateway("[gateway]\nhook_rate_limit = \"5\""), "is not a rate", "\"off\" sets no limit"),
         (gateway("[gateway]\nfailure_limit = \"none\""), "is not a rate", "\"off\" sets no limit"),
     ] {
         let problems = project.problems();
