@@ -19,6 +19,7 @@ use crate::telemetry::{Metrics, Traces};
 use crate::vault::Vault;
 
 mod access;
+mod challenges;
 mod declared;
 mod pauses;
 mod replays;
@@ -30,6 +31,7 @@ mod waits;
 pub mod webhooks;
 
 pub use access::{Access, Known, RunToken, Unknown};
+pub use challenges::{Challenges, PROOF};
 pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
@@ -59,6 +61,8 @@ pub struct App {
     pub vault: Vault,
     /// API keys and run tokens.
     pub access: Access,
+    /// Proofs for an authority that issues certificates.
+    pub challenges: Challenges,
     /// Which secrets verify deliveries.
     pub secret_uses: SecretUses,
     /// What somebody paused.
@@ -123,6 +127,7 @@ impl App {
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
             vault,
             access,
+            challenges: Challenges::default(),
             secret_uses,
             pauses,
             replays: Replays::default(),

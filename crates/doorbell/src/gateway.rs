@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::acme;
 use crate::app::App;
 use crate::config::{self, Config};
 use crate::dispatch::Dispatcher;
@@ -77,6 +78,7 @@ pub struct Gateway {
     _project: Flock<File>,
     keeper: JoinHandle<()>,
     reloading: JoinHandle<()>,
+    _acme: Option<AbortOnDropHandle<()>>,
     sweeping: CancellationToken,
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
@@ -124,7 +126,6 @@ impl Gateway {
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
             agents = in_force.config.agents.len(), "gateway.started");
         Ok(Self {
-            app,
             address,
             dispatcher,
             notifier,
@@ -132,6 +133,8 @@ impl Gateway {
             servers,
             keeper,
             reloading,
+            _acme: acme::start(&app),
+            app,
             sweeping,
             sweeper,
             scheduler,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, delete, get, patch, post};
+use tokio_rustls::rustls::server::ClientHello;
 
-use crate::app::App;
+use crate::app::{App, PROOF};
 use crate::dispatch::Dispatcher;
 use crate::notify::Notifier;
 
@@ -78,7 +79,12 @@ pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool)
         peer::note_sender(&looking.current().config.gateway.trusted_proxies, request);
     };
     let showing = Arc::clone(app);
-    let certificates = move || showing.current().config.gateway.tls.as_ref().map(|tls| Arc::clone(&tls.server));
+    let certificates = move |hello: &ClientHello<'_>| {
+        if hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == PROOF)) {
+            return showing.challenges.get(hello.server_name()?);
+        }
+        Some(Arc::clone(&showing.current().config.gateway.tls.as_ref()?.shown.as_ref()?.server))
+    };
     Service {
         router,
         introduce: Arc::new(introduce),

@@ -72,7 +72,14 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
     let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
     let condition_timeout = table.read(findings, "condition_timeout", |node| node.duration(Duration::from_millis(1)));
     let hot_reload = table.read(findings, "hot_reload", Node::flag);
-    let tls = gateway_tls::read(root, table, survey, findings);
+    let tls = gateway_tls::read(root, table, public_url.as_deref(), survey, findings);
+    if tls.as_ref().is_some_and(|tls| tls.acme.is_some())
+        && hot_reload == Some(false)
+        && let Some(entry) = table.entry("hot_reload")
+    {
+        let problem = Problem::at(&entry.place, "a certificate that is issued is put in force like a saved file");
+        findings.problem(problem.help("leave `hot_reload` on with [gateway.tls.acme]"));
+    }
     if let Some(entry) = table.entry("tls") {
         tls.as_ref()?;
         if public_url.is_none() {

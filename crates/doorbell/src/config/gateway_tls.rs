@@ -9,14 +9,16 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 
 use super::credentials::is_too_open;
 use super::document::{Keys, Node, Table};
+use super::gateway_acme::{self, Acme, Validity};
 use super::origin::Survey;
 use super::problem::{Findings, Problem};
 
 const KEYS: Keys<'static> = Keys {
-    known: &["certificate", "key"],
+    known: &["certificate", "key", "acme"],
     planned: &[],
     hints: &[("cert", "did you mean `certificate`?"), ("private_key", "did you mean `key`?")],
 };
@@ -26,19 +28,34 @@ const EXAMPLE: &str = "[gateway.tls]\ncertificate = \"tls/fullchain.pem\"\nkey =
 /// What is spoken: the newest version that both sides know.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// A certificate with its key, ready to be shown.
+/// Where the certificate is, and who issues it.
 #[derive(Clone)]
 pub struct Tls {
     /// Its file, absolute.
     pub certificate: PathBuf,
     /// The key's file, absolute.
     pub key: PathBuf,
-    /// When the certificate expires.
-    pub expires_at: Timestamp,
+    /// The authority that is asked for it; none: somebody puts the files there.
+    pub acme: Option<Acme>,
+    /// The certificate; none: it is not issued yet.
+    pub shown: Option<Shown>,
+}
+
+/// A certificate with its key, ready to be shown.
+#[derive(Clone)]
+pub struct Shown {
+    /// When it is good, and for what.
+    pub validity: Validity,
     /// What connections are accepted with.
     pub server: Arc<ServerConfig>,
     /// The certificate, to tell it from another one.
-    shown: CertificateDer<'static>,
+    certificate: CertificateDer<'static>,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").field("validity", &self.validity).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Tls {
@@ -50,15 +67,38 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// Whether the same certificate is shown.
     pub fn shows_the_same(&self, other: &Self) -> bool {
-        self.shown == other.shown
+        let certificate = |tls: &Self| tls.shown.as_ref().map(|shown| shown.certificate.clone());
+        certificate(self) == certificate(other)
+    }
+
+    /// When the certificate expires; none, if there is none yet.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.shown.as_ref().map(|shown| shown.validity.until)
+    }
+
+    /// Whether the files are the same, and from the same authority.
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        (&self.certificate, &self.key, &self.acme) == (&other.certificate, &other.key, &other.acme)
     }
 }
 
+/// The file, below the state's folder, in which an authority's certificate is kept, with its key.
+const ISSUED: &str = ".doorbell/acme/certificate.pem";
+
 /// Reads `[gateway.tls]` with the files that it names; notes in `survey` how those stand.
-pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &mut Findings) -> Option<Tls> {
+pub(super) fn read(
+    root: &Path,
+    table: &Table,
+    public_url: Option<&str>,
+    survey: &mut Survey,
+    findings: &mut Findings,
+) -> Option<Tls> {
     let node = table.get("tls")?.clone();
     let table = findings.take(node.into_table(EXAMPLE))?;
     table.check(findings, KEYS);
+    if let Some(node) = table.get("acme") {
+        return issued(root, &table, node, public_url, survey, findings);
+    }
     let mut file = |key: &str| {
         let Some(node) = table.get(key) else {
             findings.problem(Problem::at(&table.place, format!("[gateway.tls] needs a `{key}`")).help(EXAMPLE));
@@ -78,9 +118,42 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
     }
     let (chain, secret) = (chain?, secret?);
     let shown = chain.first()?.clone();
-    let expires_at = findings.take(expiry(certificate_node, &certificate, &shown));
+    let validity = findings.take(validity(certificate_node, &certificate, &shown));
     let server = findings.take(server(key_node, &key, chain, secret));
-    Some(Tls { certificate, key, expires_at: expires_at?, server: Arc::new(server?), shown })
+    let shown = Shown { validity: validity?, server: Arc::new(server?), certificate: shown };
+    Some(Tls { certificate, key, acme: None, shown: Some(shown) })
+}
+
+/// Reads `[gateway.tls.acme]`, with what was issued already.
+fn issued(
+    root: &Path,
+    table: &Table,
+    node: &Node,
+    public_url: Option<&str>,
+    survey: &mut Survey,
+    findings: &mut Findings,
+) -> Option<Tls> {
+    for key in ["certificate", "key"] {
+        if let Some(entry) = table.entry(key) {
+            let problem = Problem::at(&entry.place, format!("`{key}` and `acme` do not go together"));
+            findings.problem(
+                problem.help("either files that somebody else renews, or an authority that is asked for them"),
+            );
+        }
+    }
+    let acme = findings.take(node.clone().into_table(gateway_acme::EXAMPLE))?;
+    let acme = gateway_acme::read(&acme, public_url, findings)?;
+    let file = root.join(ISSUED);
+    survey.named(&file);
+    let read = || {
+        let (chain, secret) = (chain(node, &file)?, secret(node, &file)?);
+        let certificate = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
+        let validity = validity(node, &file, &certificate)?;
+        Ok::<_, Problem>(Shown { validity, server: Arc::new(server(node, &file, chain, secret)?), certificate })
+    };
+    // What cannot be used is not asked of anybody else, but issued again.
+    let shown = file.exists().then(read).and_then(Result::ok);
+    Some(Tls { certificate: file.clone(), key: file, acme: Some(acme), shown })
 }
 
 fn chain(node: &Node, file: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
@@ -111,10 +184,17 @@ fn unread(node: &Node, file: &Path, error: &rustls_pki_types::pem::Error, expect
         .help("both files are PEM, as certbot's fullchain.pem and privkey.pem are; relative paths begin at the project")
 }
 
-fn expiry(node: &Node, file: &Path, certificate: &CertificateDer<'_>) -> Result<Timestamp, Problem> {
+fn validity(node: &Node, file: &Path, certificate: &CertificateDer<'_>) -> Result<Validity, Problem> {
     let read = x509_parser::parse_x509_certificate(certificate);
-    let read = read.map_err(|_| Problem::at(&node.place, format!("what {} has is no certificate", file.display())));
-    Ok(Timestamp::from_seconds(read?.1.validity().not_after.timestamp()))
+    let read = read.map_err(|_| Problem::at(&node.place, format!("what {} has is no certificate", file.display())))?.1;
+    let (from, until) = (read.validity().not_before.timestamp(), read.validity().not_after.timestamp());
+    let names = read.subject_alternative_name().ok().flatten();
+    let names = names.into_iter().flat_map(|names| &names.value.general_names);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    Ok(Validity { from: Timestamp::from_seconds(from), until: Timestamp::from_seconds(until), names: names.collect() })
 }
 
 fn server(

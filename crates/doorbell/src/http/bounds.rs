@@ -33,10 +33,10 @@ pub(super) struct Door {
 impl Door {
     /// Lets a verified delivery of a source through, unless there were too many; `key` is what sets its limit. Only verified
     /// ones count: strangers must not be able to use up what its sender may.
-    pub(super) fn admit_delivery(&self, source: &Source, key: &str) -> Result<(), Failure> {
+    pub(super) fn admit_delivery(&self, source: &Source, key: impl Fn() -> &'static str) -> Result<(), Failure> {
         let Some(rate) = source.rate_limit() else { return Ok(()) };
         self.sources.admit(source.name().to_owned(), rate, Instant::now()).map(drop).map_err(|too_many| {
-            let detail = format!("more deliveries came to `{}` than its `{key}` lets through", source.name());
+            let detail = format!("more deliveries came to `{}` than its `{}` lets through", source.name(), key());
             Failure::too_many("rate_limited", detail, too_many.retry_after)
         })
     }

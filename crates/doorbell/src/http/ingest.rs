@@ -255,8 +255,8 @@ async fn admit(
     delivery: &Delivery,
 ) -> Result<(), Failure> {
     for proved in verified {
-        let is_hook = in_force.hooks.get(proved.source().name()).is_some();
-        let key = if is_hook { "hook_rate_limit" } else { "rate_limit" };
+        let is_hook = || in_force.hooks.get(proved.source().name()).is_some();
+        let key = || if is_hook() { "hook_rate_limit" } else { "rate_limit" };
         if let Err(failure) = shared.door.admit_delivery(proved.source(), key) {
             let (source, detail) = (Arc::clone(proved.source()), failure.detail().to_owned());
             return Err(refuse(shared, &[source], remote, delivery, failure, &detail, false).await);

@@ -22,13 +22,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::{Acceptor, ClientHello};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::crowd::{Allowance, Crowd, ask_for_tls};
+use crate::app::PROOF;
 
 /// What connections may cost.
 #[derive(Debug, Clone, Copy)]
@@ -204,8 +206,8 @@ impl Service {
     }
 }
 
-/// Answers the certificate in force; none if there is none any more.
-pub type Certificates = Arc<dyn Fn() -> Option<Arc<ServerConfig>> + Send + Sync>;
+/// Answers the certificate for whoever says hello; none if there is none.
+pub type Certificates = Arc<dyn Fn(&ClientHello<'_>) -> Option<Arc<ServerConfig>> + Send + Sync>;
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -297,11 +299,17 @@ impl Server {
                 ask_for_tls(stream).await;
                 return None;
             }
-            TlsAcceptor::from(certificates()?).accept(stream).await.ok()
+            let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await.ok()?;
+            let certificate = certificates(&begun.client_hello())?;
+            begun.into_stream(certificate).await.ok()
         };
         // In a box each: connections that speak plain HTTP need no room for it.
         let Ok(Some(stream)) = Box::pin(tokio::time::timeout(patience, handshake)).await else { return };
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let is_http2 = match stream.get_ref().1.alpn_protocol() {
+            // It has seen what it came for.
+            Some(PROOF) => return,
+            protocol => protocol == Some(b"h2"),
+        };
         Box::pin(self.serve_connection(is_http2, stream, address)).await;
     }
 

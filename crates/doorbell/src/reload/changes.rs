@@ -1,7 +1,6 @@
 //! What another configuration changes, for people.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use crate::config::{Config, Declared, Setting};
 
@@ -15,7 +14,7 @@ pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> V
     new.gateway.admin_listen = running.gateway.admin_listen;
     new.gateway.max_connections = running.gateway.max_connections;
     // Renewed files are taken over, others are not.
-    if tls_files(new) != tls_files(running) {
+    if !is_of_the_same(new, running) {
         new.gateway.tls.clone_from(&running.gateway.tls);
         new.origin.clone_from(&running.origin);
     }
@@ -54,8 +53,12 @@ fn is_read_at_start(path: &str) -> bool {
         || (path.starts_with("store.") && !matches!(path, "store.retention" | "store.audit_retention"))
 }
 
-fn tls_files(config: &Config) -> Option<(&Path, &Path)> {
-    config.gateway.tls.as_ref().map(|tls| (tls.certificate.as_path(), tls.key.as_path()))
+/// Whether certificates come from the same place.
+fn is_of_the_same(new: &Config, running: &Config) -> bool {
+    match (&new.gateway.tls, &running.gateway.tls) {
+        (Some(new), Some(running)) => new.is_of_the_same(running),
+        (new, running) => new.is_none() && running.is_none(),
+    }
 }
 
 /// What is different, one sentence each.

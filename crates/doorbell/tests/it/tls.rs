@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until};
 
-const NAME: &str = "hooks.example.com";
+pub const NAME: &str = "hooks.example.com";
 const TLS: &str = "public_url = \"https://hooks.example.com\"\n[gateway.tls]\ncertificate = \"tls/cert.pem\"\nkey = \
                    \"tls/key.pem\"\n";
 
@@ -33,7 +33,7 @@ fn project(config: &str, shown: &(String, String)) -> Project {
 }
 
 /// Where the gateway speaks TLS.
-fn address(project: &Project) -> SocketAddr {
+pub fn address(project: &Project) -> SocketAddr {
     wait_for("the gateway to say where it listens", || {
         let log = project.read("gateway.log");
         let line = log.lines().rfind(|line| line.contains("gateway.started"))?;
@@ -42,13 +42,13 @@ fn address(project: &Project) -> SocketAddr {
 }
 
 /// Somebody who trusts this certificate, and finds the gateway under its name.
-fn visitor(address: SocketAddr, trusted: &(String, String)) -> reqwest::Client {
+pub fn visitor(address: SocketAddr, trusted: &(String, String)) -> reqwest::Client {
     let root = reqwest::Certificate::from_pem(trusted.0.as_bytes()).unwrap();
     let visitor = reqwest::Client::builder().tls_certs_only([root]).resolve(NAME, address).no_proxy();
     visitor.build().unwrap()
 }
 
-async fn deliver(visitor: &reqwest::Client, address: SocketAddr) -> Result<api::Receipt, String> {
+pub async fn deliver(visitor: &reqwest::Client, address: SocketAddr) -> Result<api::Receipt, String> {
     let signed = sample("issues.opened");
     let url = format!("https://{NAME}:{}/webhooks/github", address.port());
     let asked = signed.headers.iter().fold(visitor.post(url), |asked, (name, value)| asked.header(name, value));

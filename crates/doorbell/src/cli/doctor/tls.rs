@@ -12,10 +12,17 @@ const CHECK: &str = "certificate";
 /// When it should have been renewed: certbot and others do it thirty days before the end.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
+const ISSUING: &str = "start the gateway, let `listen` be reached from everywhere as port 443 of the names, and see `acme.failed` in its log";
+
 /// Whether it lives for a while.
 pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let tls = subject.config().and_then(|config| config.gateway.tls.as_ref());
-    tls.map(|tls| judge(&tls.certificate.display().to_string(), tls.expires_at, clock::now())).into_iter().collect()
+    tls.map(|tls| match tls.expires_at() {
+        Some(expires) => judge(&tls.certificate.display().to_string(), expires, clock::now()),
+        None => fail(CHECK, "none is issued yet: senders are refused", ISSUING),
+    })
+    .into_iter()
+    .collect()
 }
 
 fn judge(file: &str, expires: Timestamp, now: Timestamp) -> Finding {

@@ -52,6 +52,38 @@ fn tls_needs_two_files_that_fit_together() {
 }
 
 #[test]
+fn a_certificate_is_issued_for_public_names_to_those_who_agree() {
+    let with = |text: &str| gateway(&format!("[gateway.tls.acme]\n{text}"));
+    let agreed = |text: &str| with(&format!("agree_to_terms = true\n{text}"));
+    for (project, message, help) in [
+        (with("names = [\"a.example\"]"), "are to be agreed to", "agree_to_terms = true"),
+        (with("names = [\"a.example\"]\nagree_to_terms = false"), "letsencrypt.org", "agree_to_terms = true"),
+        (agreed(""), "needs `names`", "names = "),
+        (agreed("names = []"), "needs `names`", "names = "),
+        (agreed("names = [\"*.example.com\"]"), "no authority issues", "without a `*`"),
+        (agreed("names = [\"10.0.0.1\"]"), "no authority issues", "a public name"),
+        (agreed("names = [\"a.example\"]\ncontact = \"me\""), "is not an address", "ops@example.com"),
+        (agreed("names = [\"a.example\"]\ndirectory = \"http://a\""), "https://", "directory"),
+        (agreed("domains = [\"a.example\"]"), "unknown key `domains`", "did you mean `names`?"),
+        (
+            gateway(
+                "[gateway]\nhot_reload = false\n[gateway.tls.acme]\nnames = [\"a.example\"]\nagree_to_terms = true",
+            ),
+            "put in force like a saved file",
+            "hot_reload",
+        ),
+        (
+            gateway("[gateway.tls]\nkey = \"a\"\n[gateway.tls.acme]\nnames = [\"a.example\"]\nagree_to_terms = true"),
+            "do not go together",
+            "either files",
+        ),
+    ] {
+        let problems = project.problems();
+        assert!(problems.contains(message) && problems.contains(help), "{message}: {problems}");
+    }
+}
+
+#[test]
 fn names_of_hosts_have_neither_port_nor_pattern() {
     for host in ["a:80", "https://a", "*.example.com", "", "a/b", "u@a"] {
         let problems = gateway(&format!("[gateway]\nallowed_hosts = [{host:?}]")).problems();
