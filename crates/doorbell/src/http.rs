@@ -1,32 +1,41 @@
 //! HTTP: the accept loop, the routes, and who may come in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
+use tokio_rustls::rustls::server::ClientHello;
 
-use crate::app::App;
+use crate::app::{App, PROOF};
 use crate::dispatch::Dispatcher;
 use crate::notify::Notifier;
 
 mod api;
+mod audit;
 mod auth;
 mod body;
+mod bounds;
+mod crowd;
 mod described;
 mod document;
 mod error;
+mod guard;
 mod ingest;
 mod known;
 mod leases;
 mod mcp;
 mod once;
 mod pages;
+mod peer;
 mod route;
 mod server;
 mod stream;
 mod table;
 mod waits;
 
-pub use server::{Limits, serve};
+pub use crowd::Allowance;
+pub use server::{Certificates, Introduction, Limits, Service, serve};
 
 /// The header in which `/healthz` says which start of which gateway answers.
 pub const INSTANCE: &str = "x-doorbell-instance";
@@ -38,6 +47,7 @@ pub struct Shared {
     dispatcher: Arc<Dispatcher>,
     notifier: Arc<Notifier>,
     budget: Arc<body::Budget>,
+    door: Arc<bounds::Door>,
     rejections: Arc<ingest::RejectionCap>,
     /// Answers to handshakes that anybody can ask for, of which only so many are logged.
     greetings: Arc<ingest::RejectionCap>,
@@ -60,6 +70,39 @@ pub struct Routers {
     pub admin: Option<Router>,
 }
 
+/// What those who connect to one address of a gateway are served.
+pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool) -> Service {
+    let allowing = Arc::clone(app);
+    // This machine and proxies speak for many.
+    let allowance = move |address: IpAddr| {
+        let in_force = allowing.current();
+        let gateway = &in_force.config.gateway;
+        let speaks_for_many =
+            address.to_canonical().is_loopback() || peer::is_trusted(&gateway.trusted_proxies, address);
+        (!speaks_for_many).then_some(gateway.max_connections_per_address)
+    };
+    let looking = Arc::clone(app);
+    let introduce = move |request: &mut http::Request<hyper::body::Incoming>| {
+        peer::note_sender(&looking.current().config.gateway.trusted_proxies, request);
+    };
+    let showing = Arc::clone(app);
+    let certificates = move |hello: &ClientHello<'_>| {
+        if hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == PROOF)) {
+            return showing.challenges.get(hello.server_name()?);
+        }
+        Some(Arc::clone(&showing.current().config.gateway.tls.as_ref()?.shown.as_ref()?.server))
+    };
+    Service {
+        router,
+        introduce: Arc::new(introduce),
+        limits,
+        open: app.metrics.connections(),
+        allowance: Arc::new(allowance),
+        refused: app.metrics.connections_refused(),
+        tls: speaks_tls.then(|| Arc::new(certificates) as Certificates),
+    }
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
 pub fn routers(
     app: Arc<App>,
@@ -73,6 +116,7 @@ pub fn routers(
         dispatcher,
         notifier,
         budget: Arc::new(body::Budget::default()),
+        door: Arc::new(bounds::Door::default()),
         rejections: Arc::new(ingest::RejectionCap::default()),
         greetings: Arc::new(ingest::RejectionCap::default()),
         captures: Arc::new(ingest::RejectionCap::default()),
@@ -82,18 +126,25 @@ pub fn routers(
         turns: Arc::new(once::Turns::default()),
         closing,
     };
-    let finish = |router: Router<Shared>| {
+    // Whoever looks whether the gateway is well may do so under any name.
+    let managed = |router: Router<Shared>| {
         let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);
-        router.with_state(shared.clone())
+        let router = router.layer(from_fn_with_state(shared.clone(), audit::note));
+        let router = router.layer(from_fn_with_state(Arc::clone(&shared.app), guard::guard));
+        router.merge(route::serve(table::ready()))
+    };
+    let finish = |router: Router<Shared>| {
+        router.method_not_allowed_fallback(error::method_not_allowed).with_state(shared.clone())
     };
     let senders = route::serve(table::for_senders());
     let management = route::serve(table::for_management());
     if is_split {
-        let admin = management.merge(route::serve(table::open())).merge(route::serve(table::metrics(true)));
+        let admin = managed(management.merge(route::serve(table::metrics(true)))).merge(route::serve(table::open()));
         // Agents behind a URL tell there how a run ended.
-        return Routers { senders: finish(senders.merge(leases::by_token())), admin: Some(finish(admin)) };
+        let senders = senders.merge(leases::by_token(&shared)).fallback(error::not_found);
+        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
     }
-    let all = senders.merge(management).merge(route::serve(table::metrics(false)));
+    let all = senders.merge(managed(management.merge(route::serve(table::metrics(false)))));
     Routers { senders: finish(all), admin: None }
 }
 

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, Request, State};
 use axum::response::Response;
+use axum::{Extension, Json};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 use schemars::JsonSchema;
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::Shared;
 use super::api::{Named, Sent, Wish};
+use super::audit::{Asks, Target};
 use super::auth::{By, KeyRemoved, LocalOrKnown};
 use super::document::{Described, Sketch};
 use super::error::Failure;
@@ -30,6 +31,12 @@ macro_rules! says_nothing {
 says_nothing!(State<Shared>, HeaderMap, ConnectInfo<SocketAddr>, KeyRemoved, Request, Response);
 
 impl Described for By {
+    fn describe(sketch: &mut Sketch<'_>) {
+        sketch.needs_key();
+    }
+}
+
+impl Described for Asks {
     fn describe(sketch: &mut Sketch<'_>) {
         sketch.needs_key();
     }
@@ -93,6 +100,24 @@ impl Described for Bytes {
 impl<T: JsonSchema> Described for Json<T> {
     fn describe(sketch: &mut Sketch<'_>) {
         sketch.json::<T>(sketch.status);
+    }
+}
+
+impl<T: Described> Described for (Extension<Target>, T) {
+    fn describe(sketch: &mut Sketch<'_>) {
+        T::describe(sketch);
+    }
+}
+
+impl<T: Described> Described for (StatusCode, Extension<Target>, T) {
+    fn describe(sketch: &mut Sketch<'_>) {
+        T::describe(sketch);
+    }
+}
+
+impl<T: Described, V> Described for (StatusCode, [(HeaderName, V); 1], Extension<Target>, T) {
+    fn describe(sketch: &mut Sketch<'_>) {
+        T::describe(sketch);
     }
 }
 

@@ -90,8 +90,11 @@ impl Sketch<'_> {
     /// It takes a bearer key.
     pub(super) fn needs_key(&mut self) {
         self.roles = Some(ANY_KEY);
-        self.refuses("key_missing");
-        self.refuses("key_invalid");
+        for code in
+            ["key_missing", "key_invalid", "key_expired", "rate_limited", "too_many_failures", "host_not_allowed"]
+        {
+            self.refuses(code);
+        }
         // The lease of a run reaches some paths only.
         self.refuses("not_found");
         self.refuses("store_unavailable");

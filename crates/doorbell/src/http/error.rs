@@ -2,6 +2,7 @@
 //! statuses.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -74,9 +75,10 @@ impl Failure {
         self
     }
 
-    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after = Some(seconds);
-        self
+    /// Something came too often.
+    pub(super) fn too_many(code: &'static str, detail: impl Into<String>, retry_after: Duration) -> Self {
+        let seconds = u32::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -91,6 +93,10 @@ impl Failure {
 
     pub(super) fn code(&self) -> &'static str {
         self.code
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 }
 
@@ -111,7 +117,7 @@ impl IntoResponse for Failure {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED && self.code == "key_missing" {
+        if self.status == StatusCode::UNAUTHORIZED && matches!(self.code, "key_missing" | "key_expired") {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

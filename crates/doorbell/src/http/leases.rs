@@ -1,7 +1,7 @@
 //! Runs that are carried out elsewhere: what whoever has their lease tells of them.
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use doorbell_client::api::{self, ShownLease};
@@ -13,6 +13,7 @@ use http::request::Parts;
 
 use super::Shared;
 use super::api::{Answer, Named, Sent};
+use super::audit;
 use super::auth::{By, KeyRemoved};
 use super::error::Failure;
 use super::{route, table};
@@ -56,8 +57,9 @@ pub(super) fn shown_lease(headers: &HeaderMap) -> Option<Lease> {
 
 /// The routes for agents behind a URL alone, with what else their token reaches, on the address for senders, because such an
 /// agent may be anywhere.
-pub(super) fn by_token() -> Router<Shared> {
-    route::serve(table::by_token()).route_layer(axum::middleware::from_fn(tokens_only))
+pub(super) fn by_token(shared: &Shared) -> Router<Shared> {
+    let noted = from_fn_with_state(shared.clone(), audit::note);
+    route::serve(table::by_token()).route_layer(noted).route_layer(from_fn(tokens_only))
 }
 
 /// Lets through only who shows a run's token: keys are of no use on an address that is for senders.

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::route::{ANY_KEY, CHANGERS, OWNERS, Route, group};
-use super::{api, ingest, leases, mcp, once, pages, stream, waits};
+use super::{api, audit, ingest, leases, mcp, once, pages, stream, waits};
 
 const IF_MATCH: &str = "Only if what is there has one of these `ETag`s; else 412.";
 const LAST_EVENT_ID: &str = "The id of the last message that was seen: what came since is sent first.";
@@ -421,9 +421,20 @@ fn gateway() -> Vec<Route> {
                 "content_type",
                 "mcp_failed",
             ]),
-            Route::get(("/readyz", "isReady", "Whether the store can be reached"), api::readyz),
+            Route::get(("/v1/audit", "listAudit", "Changes that were asked for, newest first"), audit::list).by(OWNERS),
+            Route::get(
+                ("/v1/audit/export", "exportAudit", "All of them, each as JSON on a line of its own"),
+                audit::export,
+            )
+            .by(OWNERS)
+            .content(StatusCode::OK, "application/x-ndjson"),
         ],
     )
+}
+
+/// What anybody may ask under whatever name the gateway has.
+pub(super) fn ready() -> Vec<Route> {
+    group("gateway", vec![Route::get(("/readyz", "isReady", "Whether the store can be reached"), api::readyz)])
 }
 
 /// What anybody may ask of the gateway, on either address.
@@ -485,7 +496,8 @@ fn deliveries() -> Vec<Route> {
         let route = route.refuses(&["timestamp_out_of_range", "body_unreadable", "body_broken", "body_too_slow"]);
         let route = route.refuses(&["body_too_large", "content_encoding", "content_type", "too_many_secrets"]);
         let route = route.refuses(&["certificate_unavailable", "secret_not_kept", "secret_unavailable"]);
-        let route = route.refuses(&["store_unavailable", "over_budget", "closing"]);
+        let route =
+            route.refuses(&["store_unavailable", "over_budget", "closing", "rate_limited", "too_many_failures"]);
         route.refuses_as(StatusCode::TOO_MANY_REQUESTS, "queue_full")
     };
     group("deliveries", all.into_iter().map(answered_in_their_words).collect())
@@ -522,7 +534,7 @@ pub(super) fn metrics(open: bool) -> Vec<Route> {
 
 /// All of them, as the document has them.
 pub(super) fn all() -> Vec<Route> {
-    let admin = for_management().into_iter().chain(metrics(false));
+    let admin = for_management().into_iter().chain(ready()).chain(metrics(false));
     for_senders().into_iter().chain(admin).collect()
 }
 

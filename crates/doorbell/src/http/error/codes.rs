@@ -45,6 +45,13 @@ pub(in crate::http) const ALL: &[Code] = &[
         "A parameter, a header or the body is not what the call takes.",
         "`detail` says which one and what it may be. The same request will be refused again.",
     ),
+    code("tls_required", &[400], "Plain HTTP came where the gateway speaks TLS.", "Use `https://` in the URL."),
+    code(
+        "key_expired",
+        &[401],
+        "The key ended by itself; `detail` says when.",
+        "An owner makes another one with `doorbell keys create`.",
+    ),
     code(
         "key_invalid",
         &[401],
@@ -298,6 +305,12 @@ pub(in crate::http) const ALL: &[Code] = &[
         "Choose the content type that the provider's page in the docs names.",
     ),
     code(
+        "host_not_allowed",
+        &[421],
+        "Management was asked for by a host's name that is not known to be the gateway's.",
+        "Ask by the address or by `public_url`, or name the host in `allowed_hosts` of `[gateway]`.",
+    ),
+    code(
         "invalid_agent",
         &[422],
         "The declaration of an agent is wrong.",
@@ -310,10 +323,22 @@ pub(in crate::http) const ALL: &[Code] = &[
         "Come again after the seconds that `Retry-After` names.",
     ),
     code(
+        "too_many_connections",
+        &[429],
+        "The address has as many connections as one may have.",
+        "Close some, or keep them and send one request after the other on each; `max_connections_per_address` of `[gateway]` is the bound.",
+    ),
+    code(
         "too_many_executions",
         &[429],
         "Too many runs that the agent's own webhook started are not over.",
         "Wait until some have ended; `Retry-After` says when it is worth asking.",
+    ),
+    code(
+        "too_many_failures",
+        &[429],
+        "Too many signatures or keys of this address were refused, so that wrong ones are not looked at for a while. A right one is taken.",
+        "Mend the key or the secret, and come again after the seconds that `Retry-After` names.",
     ),
     code(
         "too_many_secrets",
