@@ -27,6 +27,7 @@ mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
+pub mod subscriptions;
 mod untold;
 mod waits;
 pub mod webhooks;
@@ -37,6 +38,7 @@ pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot, Turn};
+pub use subscriptions::Listeners;
 pub use untold::Untold;
 pub use waits::Waits;
 
@@ -68,6 +70,8 @@ pub struct App {
     pub replays: Replays,
     /// Whether runs wait for something.
     pub waits: Waits,
+    /// Whether anybody subscribes to events.
+    pub listeners: Listeners,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -128,6 +132,7 @@ impl App {
             pauses,
             replays: Replays::default(),
             waits: Waits::default(),
+            listeners: Listeners::default(),
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),
@@ -314,8 +319,18 @@ impl Access {
 
     /// Is cancelled when this key is removed; none if it is no API key, or is removed already.
     pub fn removal(&self, presented: &str) -> Option<CancellationToken> {
+        self.key(presented).map(|(_, removed)| removed)
+    }
+
+    /// The id of a key, and what is cancelled when it is removed; none if it is no API key, or is removed already.
+    pub fn key(&self, presented: &str) -> Option<(KeyId, CancellationToken)> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&hash_key(presented)).map(|(_, removed)| removed.clone())
+        keys.get(&hash_key(presented)).map(|(key, removed)| (key.id, removed.clone()))
+    }
+
+    /// Whether there is a key with this id.
+    pub fn has(&self, id: KeyId) -> bool {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).values().any(|(key, _)| key.id == id)
     }
 
     /// Who has this key or token.

@@ -54,7 +54,8 @@ mod values;
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use declared::{Declaration, Declared};
 pub use environment::Environment;
-pub use http_runtime::HttpRuntime;
+pub use gateway::origin_of;
+pub use http_runtime::{HttpRuntime, Subscriber};
 pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
@@ -124,6 +125,8 @@ pub struct Gateway {
     pub admin_listen: Option<SocketAddr>,
     /// The URL that senders use, without a slash at the end.
     pub public_url: Option<String>,
+    /// Where subscriptions of MCP Events may lead although that is not https or not public: scheme, host and port.
+    pub private_callbacks: Vec<String>,
     /// The largest body, in bytes.
     pub max_body: u64,
     /// How long running agents may go on after SIGTERM.

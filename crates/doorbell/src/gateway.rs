@@ -81,6 +81,7 @@ pub struct Gateway {
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
     watcher: JoinHandle<()>,
+    follower: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -116,6 +117,7 @@ impl Gateway {
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let follower = ops::subscriptions::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -146,6 +148,7 @@ impl Gateway {
             sweeper,
             scheduler,
             watcher,
+            follower,
             _reaper: reaper,
             _project: project,
         })
@@ -162,6 +165,7 @@ impl Gateway {
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
         let _ = self.watcher.await;
+        let _ = self.follower.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);

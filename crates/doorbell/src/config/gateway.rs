@@ -5,10 +5,19 @@ use std::time::Duration;
 
 use super::Gateway;
 use super::document::{Keys, Node, Table};
-use super::problem::{Findings, Problem};
+use super::problem::{Findings, Place, Problem};
 
 const KEYS: Keys<'static> = Keys {
-    known: &["listen", "admin_listen", "public_url", "max_body", "drain_timeout", "condition_timeout", "hot_reload"],
+    known: &[
+        "listen",
+        "admin_listen",
+        "public_url",
+        "private_callbacks",
+        "max_body",
+        "drain_timeout",
+        "condition_timeout",
+        "hot_reload",
+    ],
     planned: &["trusted_proxies"],
     hints: &[
         ("port", "address and port are one key here: listen = \"127.0.0.1:8080\""),
@@ -36,6 +45,7 @@ pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
         findings.problem(problem.help("give the API an address of its own, such as \"127.0.0.1:8081\""));
     }
     let public_url = table.read(findings, "public_url", public_url);
+    let private_callbacks = table.read(findings, "private_callbacks", private_callbacks);
     let max_body = table.read(findings, "max_body", |node| node.size(1 << 10..=1 << 30));
     let drain_timeout = table.read(findings, "drain_timeout", |node| node.duration(Duration::ZERO));
     let condition_timeout = table.read(findings, "condition_timeout", |node| node.duration(Duration::from_millis(1)));
@@ -44,6 +54,7 @@ pub(super) fn read(table: &Table, findings: &mut Findings) -> Option<Gateway> {
         listen: listen?,
         admin_listen,
         public_url,
+        private_callbacks: private_callbacks.unwrap_or_default(),
         max_body: max_body?,
         drain_timeout: drain_timeout?,
         condition_timeout: condition_timeout?,
@@ -97,6 +108,34 @@ fn public_url(node: &Node) -> Result<String, Problem> {
         None => Err(Problem::at(&node.place, "not the URL of a gateway")
             .help("https:// or http://, a host and perhaps a path, e.g. \"https://hooks.example.com\"")),
     }
+}
+
+fn private_callbacks(node: &Node) -> Result<Vec<String>, Problem> {
+    let read = |(text, place): (String, Place)| {
+        let origin = text.parse().ok().and_then(|url: http::Uri| origin_of(&url).filter(|_| is_bare(&url, &text)));
+        origin.ok_or_else(|| {
+            Problem::at(&place, format!("{text:?} is no scheme, host and port"))
+                .help("nothing more stands in it, e.g. \"http://127.0.0.1:9000\"")
+        })
+    };
+    node.words("a list of strings such as [\"http://127.0.0.1:9000\"]")?.into_iter().map(read).collect()
+}
+
+fn is_bare(url: &http::Uri, text: &str) -> bool {
+    url.path() == "/" && url.query().is_none() && !text.contains('#')
+}
+
+/// Scheme, host and port of a URL of the web, always written the same way; none if it has a user in it.
+pub fn origin_of(url: &http::Uri) -> Option<String> {
+    let (scheme, authority) = (url.scheme_str()?.to_ascii_lowercase(), url.authority()?);
+    let port = match scheme.as_str() {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let host = authority.host().to_ascii_lowercase();
+    let is_plain = !host.is_empty() && !authority.as_str().contains('@');
+    is_plain.then(|| format!("{scheme}://{host}:{}", authority.port_u16().unwrap_or(port)))
 }
 
 fn store_url(node: &Node) -> Result<String, Problem> {

@@ -76,7 +76,7 @@ pub async fn all(store: &dyn Store) -> Result<api::KeyList, Error> {
     Ok(api::KeyList { keys: store.keys().await?.into_iter().map(view).collect() })
 }
 
-/// Removes a key: nothing is answered to it any more, and the streams that it has open end.
+/// Removes a key: nothing is answered to it any more, and the streams that it has open and its subscriptions end.
 ///
 /// # Errors
 /// If the caller is no owner, there is no such key, or the store is unavailable.
@@ -84,6 +84,10 @@ pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<api::Removed
     require_owner(caller)?;
     let (id, removed) = remove_from(app.store.as_ref(), id).await?;
     app.access.expel(id);
+    if app.current().subscribers.all().any(|one| one.subscription.key == id) {
+        let turn = app.in_force.turn().await;
+        app.renew(&turn).await?;
+    }
     tracing::info!(key = %id, by = caller.name(), "key.removed");
     Ok(removed)
 }
