@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use doorbell_core::delivery::bearer_token;
+use doorbell_core::id::KeyId;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
@@ -59,6 +60,28 @@ impl FromRequestParts<Shared> for KeyRemoved {
             None if shared.app.access.identify(presented).is_some() => Ok(Self(CancellationToken::new())),
             None => Err(invalid()),
         }
+    }
+}
+
+/// What the caller showed.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// Its hash.
+    pub(super) hash: Vec<u8>,
+    /// The API key; none if it is a run's token.
+    pub(super) key: Option<KeyId>,
+    /// What is cancelled when the key is removed.
+    pub(super) removed: CancellationToken,
+}
+
+impl FromRequestParts<Shared> for Shown {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        let KeyRemoved(removed) = KeyRemoved::from_request_parts(parts, shared).await?;
+        let presented = parts.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).and_then(bearer_token);
+        let key = presented.and_then(|presented| shared.app.access.key(presented)).map(|(key, _)| key);
+        Ok(Self { hash: shown_hash(&parts.headers).unwrap_or_default(), key, removed })
     }
 }
 

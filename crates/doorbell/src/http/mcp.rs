@@ -9,15 +9,21 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE};
 
 use super::Shared;
-use super::auth::By;
+use super::auth::{By, Shown};
 use super::error::Failure;
 use crate::mcp::{self, Desk};
 
 /// Bytes of a refusal, which is one line.
 const LONGEST_LINE: usize = 4096;
 
-pub(super) async fn answer(State(shared): State<Shared>, By(caller): By, request: Request) -> Response {
-    let desk = Desk { app: Arc::clone(&shared.app), dispatcher: Arc::clone(&shared.dispatcher), caller };
+pub(super) async fn answer(
+    State(shared): State<Shared>,
+    By(caller): By,
+    Shown { hash: shown, key, removed }: Shown,
+    request: Request,
+) -> Response {
+    let (app, dispatcher, closing) = (Arc::clone(&shared.app), Arc::clone(&shared.dispatcher), shared.closing.clone());
+    let desk = Desk { app, dispatcher, caller, key, shown, removed, closing };
     let response = mcp::answer(desk, request).await.map(Body::new);
     let is_json =
         response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
