@@ -119,7 +119,8 @@ mod tests {
         let id = EventId::from_bytes([7; 16]);
         let (source, provider, event, action) = ("acme", "github", "issues", Some("opened"));
         let received_at = Timestamp::from_seconds(1_800_000_000);
-        serde_json::to_value(Occurrence::of(Told { id, source, provider, event, action, received_at, context })).unwrap()
+        serde_json::to_value(Occurrence::of(Told { id, source, provider, event, action, received_at, context }))
+            .unwrap()
     }
 
     #[test]
@@ -130,7 +131,9 @@ mod tests {
         assert!(!said["eventId"].as_str().unwrap().contains('.') && said.get("type").is_none(), "{said}");
         let known = schema();
         assert!(said["data"].as_object().unwrap().keys().all(|key| known["properties"].get(key).is_some()), "{said}");
-        assert!(known["required"].as_array().unwrap().iter().all(|key| said["data"].get(key.as_str().unwrap()).is_some()));
+        assert!(
+            known["required"].as_array().unwrap().iter().all(|key| said["data"].get(key.as_str().unwrap()).is_some())
+        );
     }
 
     #[test]

@@ -98,9 +98,9 @@ pub(super) fn put_in_force(
             }
         });
         let (subscribed, mut secrets) = (&subscription, opened.collect::<Vec<Secret>>().into_iter());
-        let agent = secrets.next().map(|secret| {
-            Arc::new(agent_of(subscribed, secret, secrets.collect(), connections(&subscribed.url)))
-        });
+        let agent = secrets
+            .next()
+            .map(|secret| Arc::new(agent_of(subscribed, secret, secrets.collect(), connections(&subscribed.url))));
         let wanted = serde_json::from_str(&subscription.arguments).unwrap_or_default();
         let trigger = trigger_of(config, &subscription.source, &wanted).ok();
         (id.to_string(), Subscriber { subscription, agent, trigger })

@@ -132,7 +132,9 @@ fn refused(error: Error) -> ErrorData {
             let data = json!({ "limit": "subscriptions", "max": subscriptions::MOST_OF_KEY });
             refuse(RESOURCE_EXHAUSTED, detail, data)
         }
-        Error::Conflict("too_many_challenges", _) => refuse(RESOURCE_EXHAUSTED, detail, json!({ "limit": "challenges" })),
+        Error::Conflict("too_many_challenges", _) => {
+            refuse(RESOURCE_EXHAUSTED, detail, json!({ "limit": "challenges" }))
+        }
         Error::Store(_) | Error::Locked(_) => ErrorData::internal_error(detail, Some(json!({ "code": code }))),
         _ => ErrorData::invalid_params(detail, Some(json!({ "code": code }))),
     }
@@ -223,7 +225,8 @@ async fn subscribe(desk: &Desk, wish: Subscribe) -> Result<Value, ErrorData> {
     });
     if let Some(Status { active, last_delivery_at, last_error }) = subscribed.status {
         let last_delivery_at = last_delivery_at.map(|at| at.to_string());
-        said["deliveryStatus"] = json!({ "active": active, "lastDeliveryAt": last_delivery_at, "lastError": last_error });
+        said["deliveryStatus"] =
+            json!({ "active": active, "lastDeliveryAt": last_delivery_at, "lastError": last_error });
     }
     Ok(said)
 }

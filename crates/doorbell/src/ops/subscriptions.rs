@@ -154,12 +154,7 @@ pub struct Status {
 /// # Errors
 /// If the key may not subscribe or see the source, the wish is not clear, there are too many, or the URL does not prove that it
 /// wants it: then one that was there stays as it was.
-pub async fn subscribe(
-    app: &App,
-    dispatcher: &Arc<Dispatcher>,
-    who: &Who,
-    wish: Wish,
-) -> Result<Subscribed, Error> {
+pub async fn subscribe(app: &App, dispatcher: &Arc<Dispatcher>, who: &Who, wish: Wish) -> Result<Subscribed, Error> {
     let key = key_of(who)?;
     let scope = Scope::of(app, &who.caller, &wish.source, &wish.arguments)?;
     let secret = read_secret(&wish.secret)?;
@@ -257,19 +252,14 @@ async fn keep(app: &App, subscription: &mut Subscription, secret: &Secret) -> Re
 }
 
 /// The subscription that is there already, unless its time is over.
-fn live<'a>(
-    stored: &'a [StoredSubscription],
-    wanted: &Subscription,
-    now: Timestamp,
-) -> Option<&'a StoredSubscription> {
+fn live<'a>(stored: &'a [StoredSubscription], wanted: &Subscription, now: Timestamp) -> Option<&'a StoredSubscription> {
     stored.iter().find(|one| one.subscription.id == wanted.id && now < one.subscription.expires_at)
 }
 
 /// Whether this is its newest secret.
 fn is_secret_of(app: &App, stored: &StoredSubscription, secret: &Secret) -> bool {
     let newest = stored.secrets.first();
-    let opened =
-        newest.and_then(|one| unseal_secret(&app.vault, secrets_of(stored.subscription.id), &one.secret).ok());
+    let opened = newest.and_then(|one| unseal_secret(&app.vault, secrets_of(stored.subscription.id), &one.secret).ok());
     opened.is_some_and(|opened| opened.equals(secret.expose()))
 }
 
@@ -277,7 +267,9 @@ fn is_secret_of(app: &App, stored: &StoredSubscription, secret: &Secret) -> bool
 fn key_of(who: &Who) -> Result<KeyId, Error> {
     match (&who.caller, who.key) {
         (Caller::Owner { .. } | Caller::Agent(_), Some(key)) => Ok(key),
-        (Caller::Viewer, _) => Err(Error::NotAllowed("a key of a viewer may list, poll and stream events, and not subscribe")),
+        (Caller::Viewer, _) => {
+            Err(Error::NotAllowed("a key of a viewer may list, poll and stream events, and not subscribe"))
+        }
         _ => Err(Error::NotAllowed("a subscription outlives a run: it needs an API key of an owner or an agent")),
     }
 }

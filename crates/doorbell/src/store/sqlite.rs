@@ -52,9 +52,9 @@ pub(super) use inspect::inspect;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
-    Finish, Followed, Forgetting, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept,
-    Taken, Tallies, WebhookChange,
+    Finish, Followed, Forgetting, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released, Removed,
+    RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
+    StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, WebhookChange,
 };
 use crate::store::{
     Acceptance, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step, StepKept,

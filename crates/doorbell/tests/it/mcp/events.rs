@@ -400,3 +400,31 @@ async fn a_url_that_does_not_prove_that_it_wants_events_gets_none() {
     ring(&gateway).await;
     assert!(receiver.was_sent(2)[1].is_signed_with(KEY), "{subscribed}");
 }
+
+#[tokio::test]
+async fn the_examples_of_the_documentation_work() {
+    let text = crate::docs::read("docs/mcp.md");
+    let receiver = Receiver::start(&["200"]);
+    let source = ONE_SOURCE.replace("acme]", "acme-github]");
+    let project = Project::new(&format!("private_callbacks = [\"{}\"]\n{source}", receiver.origin));
+    let gateway = project.serve();
+    let receipt = gateway.send("/v1/webhooks/github/acme-github", sample("issues.opened")).await;
+    assert!(matches!(receipt, doorbell_client::Answer::Receipt(_)), "{receipt:?}");
+    let blocks = crate::docs::blocks(&text, "sh");
+    let poll = blocks.iter().find(|block| block.contains("events/poll")).unwrap();
+    let poll = poll.replace(", \"repos\": [\"acme/*\"]", "");
+    let mut shell = project.prepare("sh", &["-c", &poll]);
+    let said = shell.env("DOORBELL_URL", &gateway.url).env("DOORBELL_TOKEN", &gateway.key).output().unwrap();
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
+    let polled = &said["result"]["events"][0];
+    let blocks = crate::docs::blocks(&text, "json");
+    let mut shown = blocks.iter().map(|block| serde_json::from_str::<Value>(block).unwrap());
+    let shown = shown.find(|block| block["eventId"].is_string()).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!((keys(&shown), keys(&shown["data"])), (keys(polled), keys(&polled["data"])), "{polled}");
+    let wish = blocks.iter().find(|block| block.contains("\"delivery\"")).unwrap();
+    let wish = wish.replace("https://agent.example.com/events", &receiver.url);
+    ask(&gateway, "events/subscribe", serde_json::from_str(&wish).unwrap()).await;
+    gateway.send("/v1/webhooks/github/acme-github", sample("issues.opened")).await;
+    assert!(receiver.was_sent(1)[0].is_signed_with(b"01234567890123456789012345678901"));
+}

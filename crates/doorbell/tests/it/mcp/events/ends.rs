@@ -158,7 +158,11 @@ async fn a_subscription_is_its_keys_alone_and_ends_with_it() {
     gateway.ring(sample("push")).await;
     let first = ring(&gateway).await;
     let sent = receiver.was_sent(1);
-    assert_eq!(sent[0].body["eventId"], json!(first.delivery_id), "an agent's key has its agent's events, and no others");
+    assert_eq!(
+        sent[0].body["eventId"],
+        json!(first.delivery_id),
+        "an agent's key has its agent's events, and no others"
+    );
     let polled = ask_as(&gateway, &own.key, "events/poll", json!({ "name": "acme", "cursor": "0" })).await;
     assert_eq!(polled["result"]["events"].as_array().unwrap().len(), 1, "{polled}");
     gateway.client.remove_key(&own.key_id).await.unwrap();

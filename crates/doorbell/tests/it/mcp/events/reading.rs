@@ -109,7 +109,10 @@ async fn a_stream_begins_with_where_it_is_and_brings_what_comes() {
     let before = ring(&gateway).await;
     let mut stream = Listening::begin(&gateway, &gateway.key, json!({ "name": "acme", "cursor": "0" })).await;
     let active = stream.next().await;
-    assert_eq!((&active["method"], &active["params"]["truncated"]), (&json!("notifications/events/active"), &json!(false)));
+    assert_eq!(
+        (&active["method"], &active["params"]["truncated"]),
+        (&json!("notifications/events/active"), &json!(false))
+    );
     assert_eq!(active["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 1, "{active}");
     let first = stream.next().await;
     assert_eq!(first["method"], "notifications/events/event");
