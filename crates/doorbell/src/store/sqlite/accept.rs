@@ -12,6 +12,7 @@ use super::flow::{self, Arrival, Known};
 use super::places;
 use super::replayed;
 use super::rows::{self, HELD, QUEUED, change, kind_number, value};
+use super::tally;
 use super::turns;
 use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Effects, NewEvent, OutcomeKind, Start};
@@ -31,6 +32,7 @@ pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptan
     if !can_be_refused(work, events)? {
         return Ok(Acceptance::Stored(Delivery::store(work, events)?.accepted));
     }
+    tally::settle(work)?;
     change(work.sql, "SAVEPOINT delivery", ())?;
     let stored = Delivery::store(work, events)?;
     let refused = stored.all_refused();
@@ -375,6 +377,7 @@ impl<'a> Decided<'a> {
         let kept = self.place.kept();
         change(work.sql, statement, params![run.seq, id, agent, self.place.seq, QUEUED, created, trace, key, kept])?;
         work.memory.next_run = Some(run.seq + 1);
+        work.memory.count_made(agent);
         if kept.is_none() {
             work.memory.count_fresh(agent);
         }

@@ -96,12 +96,14 @@ SELECT tally.agent, -2, (SELECT count(*) FROM main.runs INDEXED BY runs_by_state
                          WHERE runs.agent = tally.agent AND runs.state = 2 AND runs.lane IS NOT NULL)
 FROM temp.tally WHERE tally.kind = 2;
 
-CREATE TEMP TRIGGER tally_made AFTER INSERT ON main.runs BEGIN
+-- Runs that are queued without flow control, which most are, are counted by `settle`: once for a batch of them.
+CREATE TEMP TRIGGER tally_made AFTER INSERT ON main.runs WHEN new.state <> 2 OR new.lane IS NOT NULL BEGIN
     INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
 END;
 
 CREATE TEMP TRIGGER tally_moved AFTER UPDATE OF state ON main.runs WHEN new.state <> old.state BEGIN
-    UPDATE tally SET count = count - 1 WHERE agent = old.agent AND kind = old.state AND kind < 4;
+    -- It may have been made in this batch, and not be counted yet.
+    INSERT INTO tally SELECT old.agent, old.state, -1 WHERE old.state < 4 ON CONFLICT DO UPDATE SET count = count - 1;
     INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
 END;
 
@@ -129,6 +131,15 @@ pub(super) fn install(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&held.replace("{why new}", &of("new")).replace("{why old}", &of("old")))
 }
 
+/// Adds the runs that were queued without flow control since: before the transaction ends, or something reads the numbers.
+pub(super) fn settle(work: &mut Work<'_>) -> Outcome<()> {
+    let add = "INSERT INTO temp.tally VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET count = count + excluded.count";
+    for (agent, runs) in work.memory.made.drain() {
+        change(work.sql, add, params![agent, QUEUED, runs])?;
+    }
+    Ok(())
+}
+
 /// Counts a new run that is queued under flow control; the others keep count by themselves.
 pub(super) fn count_in_lane(sql: &Connection, agent: &str, throttled: bool) -> Outcome<()> {
     let count = "INSERT INTO temp.tally VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1";
@@ -151,7 +162,8 @@ pub(super) fn any_come_back(sql: &Connection, agent: &str) -> Outcome<bool> {
 }
 
 /// The numbers, without what [`complete`] adds.
-pub(super) fn read(work: &Work<'_>) -> Outcome<Tallies> {
+pub(super) fn read(work: &mut Work<'_>) -> Outcome<Tallies> {
+    settle(work)?;
     let all_of_them = "SELECT agent, kind, count FROM temp.tally WHERE count > 0";
     let counted = all(work.sql, all_of_them, (), |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, u64>(2)?))

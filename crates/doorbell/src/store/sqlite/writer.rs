@@ -31,13 +31,16 @@ pub(super) struct Work<'a> {
     pub(super) memory: &'a mut Memory,
 }
 
-/// What follows from the tables and would be slow to ask them each time. Everything in it can be forgotten.
+/// What follows from the tables and would be slow to ask them each time. Everything in it can be forgotten when the transaction
+/// is undone.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Per agent that has a bound: runs that take a place in its queue.
     pub(super) fresh: HashMap<String, u64>,
     /// Per agent: no run before this sequence that is outside lanes takes a place.
     pub(super) first: HashMap<String, i64>,
+    /// Per agent: runs queued without flow control that the tally does not have yet.
+    pub(super) made: HashMap<String, u64>,
     /// The sequence of the next event.
     pub(super) next_event: Option<i64>,
     /// The sequence of the next run.
@@ -45,6 +48,14 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// Counts a further run that is queued without flow control.
+    pub(super) fn count_made(&mut self, agent: &str) {
+        match self.made.get_mut(agent) {
+            Some(count) => *count += 1,
+            None => drop(self.made.insert(agent.to_owned(), 1)),
+        }
+    }
+
     /// Counts a further run that takes a place in its agent's queue.
     pub(super) fn count_fresh(&mut self, agent: &str) {
         if let Some(count) = self.fresh.get_mut(agent) {
@@ -323,6 +334,7 @@ fn transact(
         let ran = std::panic::catch_unwind(AssertUnwindSafe(|| operation.run(&mut work)));
         ran.unwrap_or_else(|_| Err(Fault::Corrupt("the operation panicked".to_owned()))).map_err(Failure::Operation)?;
     }
+    tally::settle(&mut work).map_err(Failure::Operation)?;
     let begin = Instant::now();
     run("COMMIT").map_err(Failure::Transaction)?;
     // One that changed nothing has nothing to bring to the disk.
