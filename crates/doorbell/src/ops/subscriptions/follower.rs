@@ -4,7 +4,7 @@
 //! transaction that makes the runs. So nothing is missed and nothing delivered twice by a restart, and ingest does nothing but look
 //! at a flag.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,13 +34,16 @@ const STEP: usize = 200;
 /// A place that moved so far, or so long ago, is kept although nothing is delivered: so that it is not behind what is removed.
 const FAR: i64 = 1000;
 const LONG: Duration = Duration::from_secs(60);
+/// How often it is looked for what is on its way to subscriptions that are gone.
+const LOOKS: u8 = 3;
 /// Runs that are read at once.
 const PAGE: usize = 200;
 
 /// Begins to follow, until `closing`.
 pub fn start(app: Arc<App>, dispatcher: Arc<Dispatcher>, closing: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut follower = Follower { app, dispatcher, places: HashMap::new(), before: None };
+        // Some may have ended while no gateway ran.
+        let mut follower = Follower { app, dispatcher, places: HashMap::new(), before: None, looks_left: LOOKS };
         closing.run_until_cancelled(follower.go_on()).await;
     })
 }
@@ -51,6 +54,8 @@ struct Follower {
     places: HashMap<SubscriptionId, Place>,
     /// The subscriptions that were followed until now.
     before: Option<Arc<Snapshot>>,
+    /// How often it is still looked for what is on its way to subscriptions that are gone: until it was not found a few times.
+    looks_left: u8,
 }
 
 /// How far a subscription is.
@@ -73,9 +78,10 @@ impl Follower {
             // Before it is looked: what comes from here on is told.
             self.app.listeners.listen(any);
             let looked = self.look(&in_force).await;
-            let failed = looked.is_err();
+            let again = looked.is_err() || self.looks_left > 0;
             let pause = match looked {
                 Ok(true) => Duration::ZERO,
+                Ok(false) if self.looks_left > 0 => AGAIN,
                 Ok(false) => self.until_next_end(&in_force).min(LOOK),
                 Err(error) => {
                     tracing::error!(error = error.with_causes(), "subscriptions.look_failed");
@@ -86,8 +92,8 @@ impl Follower {
             tokio::select! {
                 // The sender lives as long as the app.
                 _ = configuration.changed() => {}
-                () = self.app.listeners.told(), if any && !failed => {}
-                () = tokio::time::sleep(pause), if any || failed => {}
+                () = self.app.listeners.told(), if any && !again => {}
+                () = tokio::time::sleep(pause), if any || again => {}
             }
         }
     }
@@ -101,7 +107,11 @@ impl Follower {
     async fn look(&mut self, in_force: &Arc<Snapshot>) -> Result<bool, Error> {
         self.end_those_that_are_over(in_force).await?;
         if !self.before.as_ref().is_some_and(|before| Arc::ptr_eq(before, in_force)) {
-            self.take_over(in_force).await?;
+            self.take_over(in_force);
+        }
+        if self.looks_left > 0 {
+            let found = self.cancel_left(in_force).await?;
+            self.looks_left = if found { LOOKS } else { self.looks_left - 1 };
         }
         if in_force.subscribers.is_empty() {
             return Ok(false);
@@ -134,59 +144,63 @@ impl Follower {
         Ok(())
     }
 
-    /// Goes by the subscriptions that are in force now. Of those that are gone, nothing more is delivered.
-    async fn take_over(&mut self, in_force: &Arc<Snapshot>) -> Result<(), Error> {
+    /// Goes by the subscriptions that are in force now.
+    fn take_over(&mut self, in_force: &Arc<Snapshot>) {
         let now = clock::now();
         let mut before = std::mem::take(&mut self.places);
         for Subscriber { subscription, .. } in in_force.subscribers.all() {
             let (created_at, seq) = (subscription.created_at, subscription.position);
-            let same = before.remove(&subscription.id).filter(|place| place.created_at == created_at);
+            let was = before.remove(&subscription.id);
+            let same = was.filter(|place| place.created_at == created_at);
+            if was.is_some() && same.is_none() {
+                self.looks_left = LOOKS;
+            }
             let place = same.unwrap_or(Place { created_at, seq, kept: seq, kept_at: now });
             self.places.insert(subscription.id, place);
         }
         let earlier = self.before.replace(Arc::clone(in_force));
         let gone = |one: &&Subscriber| in_force.subscribers.get(&one.subscription.id.to_string()).is_none();
         let ended = earlier.iter().flat_map(|earlier| earlier.subscribers.all()).filter(gone);
-        let mut any_ended = earlier.is_none();
         for one in ended {
-            any_ended = true;
+            self.looks_left = LOOKS;
             if let Some(agent) = one.agent.as_ref().filter(|_| !self.app.access.has(one.subscription.key)) {
                 let error = json!({ "code": FORBIDDEN, "message": "the key of this subscription was removed" });
                 self.dispatcher.tell_subscriber(agent, "terminated", &json!({ "type": "terminated", "error": error }));
             }
         }
-        if any_ended && let Err(error) = self.cancel_left(in_force).await {
-            // It is tried again.
-            self.before = None;
-            return Err(error);
-        }
-        Ok(())
     }
 
-    /// Cancels what is on its way to subscriptions that are gone.
-    async fn cancel_left(&self, in_force: &Snapshot) -> Result<(), Error> {
+    /// Cancels what is on its way to subscriptions that are gone, or were made anew. Whether there was something: then it is
+    /// looked again.
+    async fn cancel_left(&self, in_force: &Snapshot) -> Result<bool, Error> {
         let runs = self.app.store.tallies().await?.runs;
-        let left = runs.into_iter().filter(|(agent, state, _)| {
-            !state.is_final() && is_subscriber(agent) && in_force.subscribers.get(agent).is_none()
-        });
-        for (agent, state, _) in left {
-            self.cancel_all(&agent, state).await?;
+        let open = runs.into_iter().filter(|(agent, state, _)| !state.is_final() && is_subscriber(agent));
+        let agents: BTreeSet<String> = open.map(|(agent, _, _)| agent).collect();
+        let mut any = false;
+        for agent in agents {
+            let since = in_force.subscribers.get(&agent).map(|one| one.subscription.created_at);
+            // What waits may be held a moment later, and go on: so that is looked at on both sides.
+            for state in [State::Held, State::Waiting, State::Queued, State::Running, State::Held] {
+                any |= self.cancel_all(&agent, state, since).await?;
+            }
         }
-        Ok(())
+        Ok(any)
     }
 
-    async fn cancel_all(&self, agent: &str, state: State) -> Result<(), Error> {
-        let mut before = None;
+    /// Cancels an agent's runs in a state that were made before it; all of them if it is gone. Whether there were any.
+    async fn cancel_all(&self, agent: &str, state: State, since: Option<Timestamp>) -> Result<bool, Error> {
+        let (mut before, mut any) = (None, false);
         loop {
             let (agent, state) = (Some(agent.to_owned()), Some(state));
             let query = RunQuery { agent, state, before, limit: PAGE, ..RunQuery::default() };
             let runs = self.app.store.runs(query).await?;
-            for run in &runs {
+            for run in runs.iter().filter(|run| since.is_none_or(|since| run.created_at < since)) {
+                any = true;
                 self.dispatcher.cancel(run.id, "the end of its subscription").await?;
             }
             before = runs.last().map(|run| run.seq);
             if runs.len() < PAGE {
-                return Ok(());
+                return Ok(any);
             }
         }
     }

@@ -103,6 +103,8 @@ async fn what_a_subscription_wants_is_run_in_the_transaction_that_moves_it_on(st
     assert_eq!(store.pending(id(1).to_string()).await.unwrap(), Pending::default());
     assert!(store.follow(followed(1, 2, &[(1, 11), (2, 12)])).await.unwrap());
     assert_eq!(store.pending(id(1).to_string()).await.unwrap(), Pending { runs: 2, oldest: Some(1) });
+    let tallied = store.tallies().await.unwrap().runs;
+    assert!(tallied.contains(&(id(1).to_string(), State::Queued, 2)), "{tallied:?}");
     let silent = crate::store::EventQuery { outcome: Some("none".to_owned()), limit: 9, ..Default::default() };
     assert!(store.events(silent).await.unwrap().is_empty(), "the first event has an outcome now");
     let outcomes = store.outcomes(event_id(2)).await.unwrap();

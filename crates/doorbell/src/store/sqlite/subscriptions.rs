@@ -103,6 +103,7 @@ pub(super) fn follow(work: &mut Work<'_>, followed: &Followed) -> Outcome<bool> 
             "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         change(work.sql, queue, params![seq, run.to_bytes(), agent, event, QUEUED, now])?;
         work.memory.next_run = Some(seq + 1);
+        work.memory.count_made(&agent);
         work.memory.count_fresh(&agent);
         change(work.sql, "UPDATE events SET silent = 0 WHERE seq = ?1 AND silent = 1", [event])?;
     }

@@ -145,6 +145,29 @@ async fn a_subscription_that_is_not_refreshed_ends_and_what_was_on_its_way_with_
 }
 
 #[tokio::test]
+async fn who_comes_back_at_once_is_not_sent_what_was_on_its_way_before() {
+    let receiver = Receiver::start(&["503 retry-after: 600", "200"]);
+    let project = receiver.project("");
+    let gateway = project.serve();
+    let first = ask(&gateway, "events/subscribe", receiver.wish()).await;
+    ring(&gateway).await;
+    receiver.was_sent(1);
+    let gone = json!({ "name": "acme", "delivery": { "url": receiver.url } });
+    ask(&gateway, "events/unsubscribe", gone).await;
+    let second = ask(&gateway, "events/subscribe", receiver.wish()).await;
+    assert_eq!(first["id"], second["id"]);
+    let next = ring(&gateway).await;
+    assert_eq!(receiver.was_sent(2)[1].body["eventId"], json!(next.delivery_id));
+    let runs = wait_until("both to be over", async || {
+        let runs = deliveries(&gateway, &second).await;
+        (runs.len() == 2 && runs.iter().all(|run| run.finished_at.is_some())).then_some(runs)
+    })
+    .await;
+    let states: Vec<&str> = runs.iter().map(|run| run.state.as_str()).collect();
+    assert_eq!(states, ["succeeded", "cancelled"]);
+}
+
+#[tokio::test]
 async fn a_subscription_is_its_keys_alone_and_ends_with_it() {
     let receiver = Receiver::start(&["200"]);
     let project = receiver.project("");
