@@ -107,8 +107,7 @@ impl Gateway {
             let _ = app.admin_url.set(local_url(admin.local_addr()?));
         }
         let reaper = runtime::adopt();
-        let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
-        let guard = Arc::new(guard);
+        let guard = Arc::new(Guard::start(program).context("cannot start the process that watches over the agents")?);
         let dispatcher = Dispatcher::new(Arc::clone(&app), Arc::clone(&guard), state.join("runs"), inherited.clone());
         dispatcher.start();
         let notifier = Notifier::new(Arc::clone(&app), Arc::clone(&dispatcher), guard, inherited);
