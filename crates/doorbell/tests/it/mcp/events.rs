@@ -289,6 +289,8 @@ async fn who_subscribes_is_asked_and_then_sent_what_comes_signed_and_each_once()
     assert!(verdict.matched && verdict.reason.contains("subscription"), "{verdict:?}");
     let agents = gateway.client.agents().await.unwrap().agents;
     assert_eq!(agents.len(), 1, "{agents:?}");
+    let metrics = reqwest::get(format!("{}/metrics", gateway.url)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("agent=\"sub_*\"") && !metrics.contains(subscribed["id"].as_str().unwrap()), "{metrics}");
 
     // A poll says the same, and what was there before.
     let polled = ask(&gateway, "events/poll", json!({ "name": "acme", "cursor": "0" })).await;
