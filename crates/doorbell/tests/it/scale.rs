@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use doorbell_client::{RunQuery, api};
 use futures_util::{StreamExt, stream};
 
-use crate::crash::all_ended;
 use crate::support::{Gateway, ONE_SOURCE, Project, environment_of, pids, sample, wait_for, wait_until};
 
 /// Runs that every test run plays, and of how many of them a lost try is not made up for.
@@ -122,6 +121,19 @@ async fn finished(gateway: &Gateway) -> usize {
     agents.iter().map(|agent| (agent.succeeded + agent.failed) as usize).sum()
 }
 
+async fn unfinished(gateway: &Gateway) -> usize {
+    let agents = gateway.client.stats().await.unwrap().agents;
+    agents.iter().map(|agent| (agent.queued + agent.waiting + agent.running) as usize).sum()
+}
+
+/// Waits until nothing is left, for each further step as long as for anything else: however many there are.
+async fn go_on_until(what: &str, left: impl AsyncFn() -> usize) {
+    let mut before = left().await;
+    while before > 0 {
+        before = wait_until(what, async || Some(left().await).filter(|now| *now < before)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_no_more_than_what_ran() {
     #[expect(clippy::disallowed_methods, reason = "whoever starts the tests says how many")]
@@ -147,8 +159,8 @@ async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_
                 });
                 // In the middle: some are done, as many as may be run, most of them wait.
                 let middle = async {
-                    let done = async || (finished(&gateway).await >= count / 3).then_some(());
-                    wait_until("a third to be done", done).await;
+                    go_on_until("a third to be done", async || (count / 3).saturating_sub(finished(&gateway).await))
+                        .await;
                     project.write("hold", "");
                 };
                 let (receipts, ()) = tokio::join!(deliveries.buffer_unordered(SENDERS).collect::<Vec<_>>(), middle);
@@ -159,7 +171,7 @@ async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_
                 wait_for("the guard to end what runs", || (left() == 0).then_some(()));
                 project.write("journal", &format!("{}{OVER} all 0 0\n", project.read("journal")));
                 let gateway = project.serve();
-                all_ended(&gateway).await;
+                go_on_until("all to end", async || unfinished(&gateway).await).await;
                 (receipts, gateway)
             })
         });
