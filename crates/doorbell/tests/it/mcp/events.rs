@@ -289,6 +289,15 @@ async fn who_subscribes_is_asked_and_then_sent_what_comes_signed_and_each_once()
     assert!(verdict.matched && verdict.reason.contains("subscription"), "{verdict:?}");
     let agents = gateway.client.agents().await.unwrap().agents;
     assert_eq!(agents.len(), 1, "{agents:?}");
+    let sources = gateway.client.sources().await.unwrap().sources;
+    let seen = &sources[0].subscriptions[0];
+    assert_eq!((&json!(seen.id), seen.arguments.as_str()), (&subscribed["id"], "{}"));
+    assert_eq!(seen.to, receiver.origin, "the rest of a URL may be a secret");
+    let shown = String::from_utf8(project.run(&["sources", "show", "acme"]).stdout).unwrap();
+    assert!(shown.contains(&seen.id) && shown.contains(&receiver.origin), "{shown}");
+    let own = key(&gateway, "agent", Some("triage")).await;
+    let of_agent = doorbell_client::Client::new(&gateway.url, Some(&own)).unwrap().sources().await.unwrap();
+    assert!(of_agent.sources[0].subscriptions.is_empty(), "{of_agent:?}");
     let metrics = reqwest::get(format!("{}/metrics", gateway.url)).await.unwrap().text().await.unwrap();
     assert!(metrics.contains("agent=\"sub_*\"") && !metrics.contains(subscribed["id"].as_str().unwrap()), "{metrics}");
 
