@@ -9,7 +9,8 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE};
 
 use super::Shared;
-use super::auth::{By, Shown};
+use super::audit::Asks;
+use super::auth::{KeyRemoved, shown_hash};
 use super::error::Failure;
 use crate::mcp::{self, Desk};
 
@@ -18,12 +19,13 @@ const LONGEST_LINE: usize = 4096;
 
 pub(super) async fn answer(
     State(shared): State<Shared>,
-    By(caller): By,
-    Shown { hash: shown, key, removed }: Shown,
+    Asks(author): Asks,
+    KeyRemoved(removed): KeyRemoved,
     request: Request,
 ) -> Response {
+    let (caller, shown) = (author.known.caller.clone(), shown_hash(request.headers()).unwrap_or_default());
     let (app, dispatcher, closing) = (Arc::clone(&shared.app), Arc::clone(&shared.dispatcher), shared.closing.clone());
-    let desk = Desk { app, dispatcher, caller, key, shown, removed, closing };
+    let desk = Desk { app, dispatcher, caller, author, shown, removed, closing };
     let response = mcp::answer(desk, request).await.map(Body::new);
     let is_json =
         response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
@@ -39,11 +41,9 @@ async fn refuse(response: Response) -> Response {
     let line = to_bytes(body, LONGEST_LINE).await.unwrap_or_default();
     let line = String::from_utf8_lossy(&line).into_owned();
     let (code, detail) = match parts.status {
-        StatusCode::FORBIDDEN => (
-            "not_from_here",
-            "no web page may ask, and `Host` must be this machine, an address, or the host of `[gateway] public_url`"
-                .to_owned(),
-        ),
+        StatusCode::FORBIDDEN => {
+            ("not_from_here", "no web page may ask, but those of `[gateway] public_url`".to_owned())
+        }
         StatusCode::METHOD_NOT_ALLOWED => {
             ("method_not_allowed", "there are no sessions and no streams here: POST each message".to_owned())
         }

@@ -24,7 +24,7 @@ use super::tool::told;
 use crate::app::subscriptions::{FORBIDDEN, occurrence_of};
 use crate::ops::subscriptions::reading::Scope;
 use crate::ops::subscriptions::{self, Status, Who, Wish};
-use crate::ops::{self, Error};
+use crate::ops::{self, Error, audit};
 
 mod stream;
 
@@ -88,13 +88,35 @@ pub(super) async fn answer(
     let params = request.params.unwrap_or_default();
     let said = match request.method.as_str() {
         "events/list" => list(desk, read(params)?),
-        "events/subscribe" => subscribe(desk, read(params)?).await?,
-        "events/unsubscribe" => unsubscribe(desk, read(params)?).await?,
+        "events/subscribe" => {
+            let wish: Subscribe = read(params)?;
+            noted(desk, "MCP events/subscribe", wish.name.clone(), subscribe(desk, wish)).await?
+        }
+        "events/unsubscribe" => {
+            let wish: Unsubscribe = read(params)?;
+            noted(desk, "MCP events/unsubscribe", wish.name.clone(), unsubscribe(desk, wish)).await?
+        }
         "events/poll" => poll(desk, read(params)?).await?,
         "events/stream" => stream::stream(desk, read(params)?, context).await?,
         method => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, brief(method).into_owned(), None)),
     };
     Ok(CustomResult::new(complete(said)))
+}
+
+/// Does it, and notes it in the audit log, before it is done: of which source, and then which subscription.
+async fn noted(
+    desk: &Desk,
+    operation: &str,
+    source: String,
+    done: impl Future<Output = Result<Value, ErrorData>>,
+) -> Result<Value, ErrorData> {
+    let (store, change) = (desk.app.store.as_ref(), desk.author.change(operation.to_owned(), source.clone()));
+    let seq = audit::begin(store, change).await.map_err(|error| refused(error.into()))?;
+    let done = done.await;
+    let code = done.as_ref().err().map(|error| error.code.0.to_string());
+    let made = done.as_ref().ok().and_then(|said| Some(format!("{source}/{}", said["id"].as_str()?)));
+    audit::end_of_tool(store, seq, code.as_deref(), made).await;
+    done
 }
 
 /// A result, with what each result has.
@@ -141,7 +163,7 @@ fn refused(error: Error) -> ErrorData {
 }
 
 fn who(desk: &Desk) -> Who {
-    Who { caller: desk.caller.clone(), key: desk.key }
+    Who { caller: desk.caller.clone(), key: desk.author.known.id.parse().ok() }
 }
 
 #[derive(Deserialize)]

@@ -171,7 +171,7 @@ pub async fn subscribe(app: &App, dispatcher: &Arc<Dispatcher>, who: &Who, wish:
         url: wish.url,
         created_at: now,
         verified_at: now,
-        expires_at: now.after(wish.ttl.unwrap_or(TTL).clamp(SHORTEST_TTL, LONGEST_TTL)),
+        expires_at: end_of(app, key, wish.ttl, now),
         position: place.seq,
     };
     let stored = app.store.subscriptions().await?;
@@ -195,6 +195,17 @@ pub async fn subscribe(app: &App, dispatcher: &Arc<Dispatcher>, who: &Who, wish:
         truncated: is_new && place.truncated,
         status,
     })
+}
+
+/// When it ends: with its key at the latest.
+fn end_of(app: &App, key: KeyId, ttl: Option<Duration>, now: Timestamp) -> Timestamp {
+    let end = now.after(ttl.unwrap_or(TTL).clamp(SHORTEST_TTL, LONGEST_TTL));
+    app.access.end_of(key).map_or(end, |of_key| of_key.min(end))
+}
+
+/// Whether a key or token, of which this is the hash, is known still.
+pub fn is_known(app: &App, shown: &[u8]) -> bool {
+    app.access.knows(shown, clock::now())
 }
 
 /// Ends a subscription of the key. Whether there was one.

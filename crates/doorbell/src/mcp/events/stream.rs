@@ -12,6 +12,7 @@ use super::{Behind, FORBIDDEN, RESOURCE_EXHAUSTED, millis, occurrence_of, refuse
 use crate::app::Notice;
 use crate::app::subscriptions::MOST_STREAMS;
 use crate::mcp::Desk;
+use crate::ops::subscriptions::is_known;
 use crate::ops::subscriptions::reading::Scope;
 
 /// How often a client is told that the stream goes on.
@@ -108,7 +109,7 @@ impl Stream<'_> {
                 self.send("active", json!({ "cursor": pruned.to_string(), "truncated": true })).await?;
             }
             let page = self.scope.page(&self.desk.app, self.seq, STEP).await.map_err(|e| Over::Failed(refused(e)))?;
-            if !self.desk.app.access.knows(&self.desk.shown) {
+            if !is_known(&self.desk.app, &self.desk.shown) {
                 return Err(Over::Revoked);
             }
             for event in &page.events {
@@ -130,7 +131,7 @@ impl Stream<'_> {
 
     /// A run's token dies with its try, and nobody tells.
     async fn beat(&self) -> Result<(), Over> {
-        if !self.desk.app.access.knows(&self.desk.shown) {
+        if !is_known(&self.desk.app, &self.desk.shown) {
             return Err(Over::Revoked);
         }
         self.send("heartbeat", json!({ "cursor": self.seq.to_string() })).await
