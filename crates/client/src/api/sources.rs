@@ -35,7 +35,9 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<SourceWebhook>,
     /// Who has its events posted by MCP Events. For owners and viewers.
+    // Agents are told of it without a schema: the list of tools is long enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(skip)]
     pub subscriptions: Vec<SourceSubscription>,
 }
 
