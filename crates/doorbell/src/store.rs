@@ -29,7 +29,7 @@ mod waits;
 mod webhooks;
 
 pub use figures::{Figures, HeldBy, Space, Tallies};
-pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use history::{Copied, Expired, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
@@ -269,6 +269,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// attempts, results and logs. One short transaction: it does the first of them, and as many more as it has time
     /// for.
     fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed>;
+
+    /// The runs that were removed and whose folders are not known to be gone: each is there from its removal on.
+    fn runs_with_folders_left(&self) -> Answer<'_, Vec<RunId>>;
+
+    /// The folders of these removed runs are gone.
+    fn note_folders_gone(&self, runs: Vec<RunId>) -> Answer<'_, ()>;
 
     /// Removes rejections from before `before`, and trigger sets that were last in force before it and that no event
     /// names. `in_force` is in force at `now`, and stays. Several transactions.

@@ -534,6 +534,14 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| history::remove(work, &events, before)))
     }
 
+    fn runs_with_folders_left(&self) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.readers.read(history::runs_with_folders_left))
+    }
+
+    fn note_folders_gone(&self, runs: Vec<RunId>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| history::note_folders_gone(work, &runs)))
+    }
+
     fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords> {
         Box::pin(self.remove_old_records(before, in_force, now))
     }
