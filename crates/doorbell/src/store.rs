@@ -464,6 +464,9 @@ pub enum OutcomeKind {
 }
 
 impl OutcomeKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Started, Self::Absorbed, Self::Skipped, Self::Dropped, Self::FilterError];
+
     /// As the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -63,7 +63,7 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let variables = trace.variables();
+        let variables = trace.variable().into_iter().collect();
         let carried = async {
             match (self.envelope(&run, event, body).await, &agent.runtime) {
                 (Ok(envelope), Runtime::Command(command)) => {

@@ -163,7 +163,10 @@ impl SqliteStore {
         let packed = Arc::new(packed);
         let stored = Arc::clone(&packed);
         let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
-        packed.iter().for_each(|(event, _)| self.learner.stored(&event.source));
+        if let Acceptance::Stored(accepted) = &acceptance {
+            let new = packed.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
+            new.for_each(|((event, _), _)| self.learner.stored(&event.source));
+        }
         Ok(acceptance)
     }
 
@@ -478,7 +481,12 @@ impl Store for SqliteStore {
     }
 
     fn put_webhook(&self, change: WebhookChange) -> Answer<'_, ()> {
-        Box::pin(self.writer.write(move |work| webhooks::put(work, &change)))
+        Box::pin(async move {
+            let gone = change.instead_of.clone();
+            self.writer.write(move |work| webhooks::put(work, &change)).await?;
+            gone.iter().for_each(|webhook| self.dictionaries.forget(&webhook.to_string()));
+            Ok(())
+        })
     }
 
     fn reseal_secrets(&self, secrets: Vec<Resealed>) -> Answer<'_, usize> {
