@@ -20,6 +20,9 @@ const LONGEST_LIST: usize = 1000;
 /// Instructions a template may spend on rendering, in minijinja's fuel.
 const FUEL: u64 = 200_000;
 
+/// What a template has.
+const VARIABLES: [&str; 4] = ["event", "run", "agent", "params"];
+
 const FENCE: &str = "event";
 
 /// A template over `event`, `run`, `agent` and `params`.
@@ -59,10 +62,22 @@ impl Template {
     /// Checks a template.
     ///
     /// # Errors
-    /// If its syntax is wrong.
+    /// If its syntax is wrong, or it begins at a name that there is not.
     pub fn new(text: impl Into<String>) -> Result<Self, TemplateError> {
         let text = text.into();
-        environment().template_from_str(&text)?;
+        let environment = environment();
+        let template = environment.template_from_str(&text)?;
+        let named = template.undeclared_variables(false);
+        let is_known = |name: &String| {
+            VARIABLES.contains(&name.as_str()) || environment.globals().any(|(global, _)| global == name)
+        };
+        if let Some(unknown) = named.iter().filter(|name| !is_known(name)).min() {
+            let message = format!(
+                "there is no `{unknown}`: a template has {}",
+                VARIABLES.map(|name| format!("`{name}`")).join(", ")
+            );
+            return Err(TemplateError { message, line: None });
+        }
         Ok(Self(text))
     }
 

@@ -43,6 +43,9 @@ pub struct Address {
     pub ingest: Option<String>,
     /// Its process.
     pub pid: u32,
+    /// Its database, as `store.url` names it.
+    #[serde(default)]
+    pub store: String,
     /// What its `/healthz` says in the header [`http::INSTANCE`].
     #[serde(default)]
     pub instance: String,
@@ -285,6 +288,7 @@ fn found_at(app: &App) -> Address {
         url: app.api_url().to_owned(),
         ingest: app.admin_url.get().map(|_| app.local_url().to_owned()),
         pid: std::process::id(),
+        store: app.current().config.store_url.clone(),
         instance: app.instance.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }

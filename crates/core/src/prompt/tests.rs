@@ -134,6 +134,18 @@ fn a_syntax_error_tells_its_line() {
 }
 
 #[test]
+fn a_name_that_there_is_not_is_told_when_it_is_read() {
+    let error = Template::new("{{ evnt.context.title }}").unwrap_err();
+    assert_eq!(error.message, "there is no `evnt`: a template has `event`, `run`, `agent`, `params`");
+    for fine in [
+        "{% set all = namespace(n=0) %}{% for label in event.context.labels %}{{ loop.index }}{{ label }}{{ all.n }}{% endfor %}",
+        "{% macro say(what) %}{{ what }}{% endmacro %}{{ say(params.team) }}{{ range(3)|list }}{{ dict(a=1) }}{{ run.id }}{{ agent.name }}",
+    ] {
+        assert_eq!(Template::new(fine).unwrap().as_str(), fine);
+    }
+}
+
+#[test]
 fn a_loop_that_does_not_end_is_stopped() {
     let template = "{% for a in range(90000) %}{% for b in range(90000) %}{{ a }}{% endfor %}{% endfor %}";
     let error = Template::new(template).unwrap().render(&envelope("x", &json!({})), &Value::Null).unwrap_err();

@@ -11,7 +11,7 @@ use doorbell_client::api::NewCopy;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::context::Context;
+use super::context::{Context, running};
 use super::failure::{Exit, Failure};
 use super::output::{self, escape_terminal};
 use super::time::Clock;
@@ -47,7 +47,12 @@ pub(super) async fn run(context: &Context, args: BackupArgs) -> anyhow::Result<(
         return Err(Failure::usage(message).hint("run it there, in the project's folder, without --url").into());
     }
     let root = context.root()?;
-    let database = store::database_file(&context.config()?.store_url, &root)?;
+    // A mistake in the configuration, which the gateway does not take over, must not keep anybody from a copy.
+    let store = match running(&root) {
+        Ok(address) if !address.store.is_empty() => address.store,
+        _ => context.config()?.store_url,
+    };
+    let database = store::database_file(&store, &root)?;
     let file = target(&root, &args)?;
     check(&file, &database, args.force)?;
     let part = Part::make(&file)?;

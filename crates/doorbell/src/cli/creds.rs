@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use doorbell_core::provider::Provider;
 use doorbell_core::secret::Secret;
+use doorbell_core::source::{NamedKey, Source};
 
 use super::completions;
 use super::context::{self, Context};
@@ -142,11 +143,15 @@ fn add(context: &Context, args: &AddArgs) -> anyhow::Result<()> {
     Ok(output::line(format!("kept {} ({field}) in {}", args.name, escape_terminal(&path.to_string_lossy())))?)
 }
 
+/// Types that neither a provider nor a preset has, and who uses them.
+const OTHERS: [(&str, &str); 2] =
+    [("github_token", "agents that check out a repository"), ("notification_secret", "notifications")];
+
 /// The type that was probably meant. Agents may be given credentials of any type, so that none is wrong.
 fn misspelled(all: &[Arc<dyn Provider>], kind: &str) -> Option<String> {
     let mut known: Vec<String> = all.iter().map(|provider| provider.credential().name.into_owned()).collect();
     known.extend(presets().iter().filter_map(|preset| preset.credential.clone()));
-    known.extend(["github_token", "notification_secret"].map(str::to_owned));
+    known.extend(OTHERS.map(|(kind, _)| kind.to_owned()));
     // Another provider's secret may differ in few letters: gitlab, github.
     let is_known = known.iter().any(|name| name == kind);
     let close = |name: &str| strsim::damerau_levenshtein(name, kind) <= 3;
@@ -224,6 +229,11 @@ fn remove(context: &Context, args: &RmArgs) -> anyhow::Result<()> {
         Some(field) => format!("{} ({field})", args.name),
         None => args.name.to_string(),
     };
+    if let Some(source) = in_use(context, &args.name) {
+        let message = format!("the source `{source}` verifies with {}", args.name);
+        let hint = "take it out of config.toml first: a running gateway refuses a configuration whose secret is missing, and goes on with what it has";
+        return Err(Failure::new(Exit::Failed, message).hint(hint).into());
+    }
     if !args.yes && !is_sure(&what)? {
         return Err(Failure::new(Exit::Failed, "nothing was changed").into());
     }
@@ -236,6 +246,16 @@ fn remove(context: &Context, args: &RmArgs) -> anyhow::Result<()> {
         return output::json(&serde_json::json!({"removed": removed}));
     }
     Ok(output::line(escape_terminal(&format!("removed {what}")))?)
+}
+
+/// A source of this project that verifies with the credential. None is known where there is no project, or it cannot be read.
+fn in_use(context: &Context, name: &Name) -> Option<String> {
+    let config = context.config().ok()?;
+    let uses = |source: &Source| {
+        let is_named = |key: &NamedKey| key.instance == name.instance;
+        source.provider().credential().name == name.kind && source.keys().iter().any(is_named)
+    };
+    config.sources.values().find(|source| uses(source)).map(|source| source.name().to_owned())
 }
 
 /// The fields that were there, and are removed.
@@ -268,7 +288,7 @@ fn is_sure(what: &str) -> anyhow::Result<bool> {
         let message = format!("there is no terminal to ask on whether to remove {what}");
         return Err(Failure::usage(message).hint("say --yes").into());
     }
-    let question = format!("Remove {}? What verifies with it will refuse its deliveries.", escape_terminal(what));
+    let question = format!("Remove {}? Whoever uses it has it no more.", escape_terminal(what));
     inquire::Confirm::new(&question).with_default(false).prompt().map_err(failure::given_up)
 }
 
@@ -297,6 +317,14 @@ fn types_of(all: &[Arc<dyn Provider>]) -> Vec<(String, String, Vec<String>)> {
         if let Some(field) = provider.signing_field() {
             add(field, format!("ring {}", provider.name()));
         }
+    }
+    for preset in presets() {
+        if let Some(kind) = &preset.credential {
+            used.entry((kind.clone(), "secret".to_owned())).or_default().push(format!("preset {}", preset.name));
+        }
+    }
+    for (kind, by) in OTHERS {
+        used.entry((kind.to_owned(), "secret".to_owned())).or_default().push(by.to_owned());
     }
     used.into_iter().map(|((kind, field), by)| (kind, field, by)).collect()
 }

@@ -194,7 +194,7 @@ async fn examine(subject: &Subject) -> Vec<Finding> {
 }
 
 fn print(findings: &[Finding]) -> std::io::Result<()> {
-    let mut table = Table::new(&[]).wrapping_last();
+    let mut table = Table::new(&[]).keeping_lines();
     for finding in findings {
         let word = match finding.status {
             Status::Ok => "ok",

@@ -180,7 +180,10 @@ fn free_instance(credentials: &Credentials, name: &str) -> anyhow::Result<String
 /// Keeps a new secret; answers where.
 fn keep_secret(credentials: &Credentials, instance: &str) -> anyhow::Result<String> {
     let secret = Secret::new(random::secret());
-    let path = credentials.add(SECRET_TYPE, instance, SECRET_FIELD, &secret).context("cannot keep a new secret")?;
+    let path = credentials.add(SECRET_TYPE, instance, SECRET_FIELD, &secret).with_context(|| {
+        let place = credentials.places(SECRET_TYPE, instance, SECRET_FIELD).pop().unwrap_or_default();
+        format!("cannot keep a new secret in {place}")
+    })?;
     Ok(path.display().to_string())
 }
 

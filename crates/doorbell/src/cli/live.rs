@@ -48,7 +48,7 @@ impl Live {
             Activity::Duplicate { event } => say(
                 "again",
                 &event.received_at,
-                &format!("{} {}: delivered {} more times", event.event_type, event.id, event.duplicates),
+                &format!("{} {}: delivered again, {} in all", event.event_type, event.id, event.duplicates),
             ),
             Activity::Rejected { delivery } => {
                 let code = delivery.code.as_deref().unwrap_or_default();
@@ -123,7 +123,7 @@ const MOST_ENDED: usize = 1000;
 
 fn say_reload(reload: &api::Reload) -> io::Result<()> {
     match &reload.error {
-        None if reload.changes.is_empty() => say("config", &reload.at, "read again: nothing changed"),
+        None if reload.changes.is_empty() => say("config", &reload.at, "read again: it says what is in force"),
         None => reload.changes.iter().try_for_each(|change| say("config", &reload.at, change)),
         Some(error) => {
             say("config", &reload.at, "what is saved now cannot be used, so the earlier configuration stays:")?;

@@ -67,6 +67,7 @@ const NARROWEST: u16 = 24;
 pub(super) struct Table {
     grid: Grid,
     wraps: bool,
+    keeps_lines: bool,
 }
 
 impl Table {
@@ -77,7 +78,7 @@ impl Table {
         if !titles.is_empty() {
             grid.set_header(titles);
         }
-        Self { grid, wraps: false }
+        Self { grid, wraps: false, keeps_lines: false }
     }
 
     /// The same with free text in the last column.
@@ -86,11 +87,22 @@ impl Table {
         Self { wraps: true, ..self }
     }
 
+    /// The same, and texts of the last column may have several lines: for texts that no sender has a word in.
+    #[must_use]
+    pub(super) fn keeping_lines(self) -> Self {
+        Self { keeps_lines: true, ..self.wrapping_last() }
+    }
+
     /// Adds a row. What is not text is shown escaped, line ends too: what a sender chose must not look like a row of its own. A
     /// text that is longer than anything to be read in a table is cut: laying it out takes the square of its length.
     pub(super) fn row<I: IntoIterator<Item: AsRef<str>>>(&mut self, cells: I) {
-        let cells = cells.into_iter().map(|cell| escape_terminal(&cut(cell.as_ref())).into_owned());
-        self.grid.add_row(cells.collect::<Vec<_>>());
+        let cells: Vec<String> = cells.into_iter().map(|cell| cut(cell.as_ref()).into_owned()).collect();
+        let last = cells.len().saturating_sub(1);
+        let escape = |(n, cell): (usize, &String)| match n == last && self.keeps_lines {
+            true => escape_text(cell).into_owned(),
+            false => escape_terminal(cell).into_owned(),
+        };
+        self.grid.add_row(cells.iter().enumerate().map(escape).collect::<Vec<_>>());
     }
 
     /// The lines, without white space at their ends.
@@ -260,6 +272,13 @@ mod tests {
         let shown = table.render();
         assert_eq!(shown.lines().count(), 2, "{shown}");
         assert!(shown.ends_with("a\\u{a}b        succeeded\\u{d}\\u{a}\\u{2028}c  failed"), "{shown}");
+    }
+
+    #[test]
+    fn a_text_that_no_sender_has_a_word_in_may_have_lines() {
+        let mut table = Table::new(&[]).keeping_lines();
+        table.row(["WARN\n", "none is set\n→ set \u{1b}one"]);
+        assert_eq!(table.render(), "WARN\\u{a}  none is set\n           → set \\u{1b}one");
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn pick(name: &str, text: &str, number: u32) -> anyhow::Result<Map<String, Value
         _ if list.is_empty() => Err(Failure::usage(format!("{name} has no trigger"))
             .hint("a trigger is a `source` with filters, by itself or in [[webhooks]]")
             .into()),
-        _ => Err(Failure::usage(format!("{name} has {} triggers, and no #{number}", list.len())).into()),
+        _ => Err(Failure::usage(format!("{name} has no trigger #{number}, only {}", list.len())).into()),
     }
 }
 

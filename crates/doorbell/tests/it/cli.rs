@@ -326,3 +326,15 @@ fn ring_explains_what_may_surprise() {
     assert!(many.status.success(), "{}", text(&many));
     assert!(text(&many).contains("runs of `triage` were dropped"), "{}", text(&many));
 }
+
+#[test]
+fn a_secret_that_a_source_verifies_with_is_not_removed() {
+    let project = Project::new(ONE_SOURCE);
+    let output = project.run(&["creds", "rm", "github_webhook_secret:acme", "--yes"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("`acme`") && said.contains("config.toml"), "{said}");
+    assert!(project.run(&["config"]).status.success(), "it is still there");
+    project.write("config.toml", "[gateway]\nlisten = \"127.0.0.1:0\"\n");
+    let output = project.run(&["creds", "rm", "github_webhook_secret:acme", "--yes"]);
+    assert_ne!(String::from_utf8_lossy(&output.stderr).contains("verifies with"), true, "{output:?}");
+}

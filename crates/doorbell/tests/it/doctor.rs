@@ -488,3 +488,10 @@ fn processes_that_outlived_their_run_are_found() {
     let _gateway = project.serve();
     examine(&project).says("processes", "warn", "run_1");
 }
+
+#[test]
+fn what_to_do_stands_on_a_line_of_its_own() {
+    let output = project().run(&["doctor"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.lines().any(|line| line.trim_start().starts_with("→ ")) && !said.contains("u{a}"), "{said}");
+}

@@ -396,3 +396,15 @@ async fn a_backup_needs_no_gateway_and_writes_over_nothing() {
     let gateway = project.serve();
     assert!(is_there(&gateway, &event).await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mistake_in_the_configuration_keeps_nobody_from_a_backup() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    let broken = format!("{}x=\n", project.read("config.toml"));
+    project.write("config.toml", &broken);
+    let copy = project.path("copy.db");
+    let output = project.run(&["backup", copy.to_str().unwrap()]);
+    assert!(output.status.success() && copy.is_file(), "{output:?}");
+    drop(gateway);
+}

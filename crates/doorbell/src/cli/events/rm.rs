@@ -21,7 +21,7 @@ use crate::clock;
 /// Headers, body and context of the event go, logs, results and folders of its runs too. What stays is that there was
 /// such an event, and what it started: so the same delivery, sent again, starts nothing.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, override_usage = "doorbell events rm <IDS>... [OPTIONS]\n       doorbell events rm [--source NAME] [--before TIME] [OPTIONS]")]
 pub(super) struct RmArgs {
     /// The events' ids
     #[arg(
