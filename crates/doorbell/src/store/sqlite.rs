@@ -203,7 +203,7 @@ impl SqliteStore {
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
-        let tallies = self.writer.write(|work| tally::read(work)).await?;
+        let tallies = self.writer.write(tally::read).await?;
         let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
         let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
         self.readers.read(move |sql| tally::complete(sql, tallies, &agents)).await
