@@ -239,8 +239,8 @@ fn what_starts_nothing_is_found() {
     found.says("agents", "warn", "skipped for them");
 }
 
-#[tokio::test]
-async fn an_agent_that_a_webhook_made_at_run_time_starts_is_not_idle() {
+#[test]
+fn an_agent_that_a_webhook_made_at_run_time_starts_is_not_idle() {
     let project = Project::new("");
     project.agent("triage", "", "true");
     let said = |found: &Diagnosis| {
