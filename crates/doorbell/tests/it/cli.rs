@@ -336,5 +336,5 @@ fn a_secret_that_a_source_verifies_with_is_not_removed() {
     assert!(project.run(&["config"]).status.success(), "it is still there");
     project.write("config.toml", "[gateway]\nlisten = \"127.0.0.1:0\"\n");
     let output = project.run(&["creds", "rm", "github_webhook_secret:acme", "--yes"]);
-    assert_ne!(String::from_utf8_lossy(&output.stderr).contains("verifies with"), true, "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("verifies with"), "{output:?}");
 }
