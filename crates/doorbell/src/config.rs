@@ -54,6 +54,7 @@ mod triggers;
 mod types;
 mod values;
 
+pub use agents::idle_warning;
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use declared::{Declaration, Declared};
 pub use environment::Environment;
@@ -66,8 +67,9 @@ pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::{Flaw, Problems};
-pub use quantity::parse_duration;
+pub use quantity::{parse_duration, write_duration};
 pub use runtime::{Runtime, script_of};
+pub use sources::open_warning;
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};

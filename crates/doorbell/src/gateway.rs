@@ -244,11 +244,22 @@ const KEPT_EVERY: Duration = Duration::from_secs(1);
 /// The same of what may be a little older.
 const KEPT_RARELY: Duration = Duration::from_secs(60);
 
-/// Keeps which secrets and keys are in use, until the gateway accepts no more.
+/// Rounds of keeping from one look at what is gone to the next.
+const FORGOTTEN_EVERY: u64 = 10;
+
+/// Keeps which secrets and keys are in use, until the gateway accepts no more, and forgets now and then what there is no
+/// source or agent for any more.
 async fn keep_uses(app: Arc<App>, accepting: CancellationToken) {
     let mut keys_kept = Instant::now();
-    while accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_some() {
+    for round in 1u64.. {
+        if accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none() {
+            return;
+        }
         keep_secret_uses_now(&app).await;
+        if round.is_multiple_of(FORGOTTEN_EVERY) {
+            let config = &app.current().config;
+            app.metrics.forget_gone(|name| config.sources.contains_key(name), |name| config.agents.contains_key(name));
+        }
         if keys_kept.elapsed() >= KEPT_RARELY {
             keys_kept = Instant::now();
             keep_key_uses_now(&app).await;
@@ -306,6 +317,11 @@ const FILES_KEPT: u64 = 512;
 /// Connections to `admin_listen` at once: some of the files that are kept.
 const ADMIN_CONNECTIONS: usize = 256;
 
+/// Another gateway uses the project.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Taken(pub String);
+
 /// Takes the project for this process: the files in its folder are one gateway's.
 /// Before anything in the folder is written: another one with a database of its own is in the way, too.
 async fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
@@ -318,7 +334,8 @@ async fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
         }
         if begun.elapsed() > GRACE {
             let (state, lock) = (state.display(), path.display());
-            anyhow::bail!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)");
+            let message = format!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)");
+            return Err(Taken(message).into());
         }
         tokio::time::sleep(LOOK).await;
     }

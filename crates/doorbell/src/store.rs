@@ -33,7 +33,7 @@ mod webhooks;
 
 pub use audit::{Change, ChangeEnd, ChangeQuery, StoredChange, note_done};
 pub use figures::{Figures, HeldBy, Space, Tallies};
-pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use history::{Copied, Expired, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
@@ -308,6 +308,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// for.
     fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed>;
 
+    /// The runs that were removed and whose folders are not known to be gone: each is there from its removal on.
+    fn runs_with_folders_left(&self) -> Answer<'_, Vec<RunId>>;
+
+    /// The folders of these removed runs are gone.
+    fn note_folders_gone(&self, runs: Vec<RunId>) -> Answer<'_, ()>;
+
     /// Removes rejections from before `before`, and trigger sets that were last in force before it and that no event
     /// names. `in_force` is in force at `now`, and stays. Several transactions.
     fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords>;
@@ -496,6 +502,9 @@ pub enum OutcomeKind {
 }
 
 impl OutcomeKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Started, Self::Absorbed, Self::Skipped, Self::Dropped, Self::FilterError];
+
     /// As the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -43,7 +43,7 @@ enum AgentsCommand {
 #[command(after_help = "Example:\n  doorbell agents show triage --json")]
 struct ShowArgs {
     /// The agent
-    #[arg(add = completions::declared_agents())]
+    #[arg(add = completions::agents())]
     name: String,
 }
 
@@ -53,7 +53,7 @@ struct ShowArgs {
     ./describe-agent | doorbell agents declare triage --file -")]
 struct DeclareArgs {
     /// The agent
-    #[arg(add = completions::declared_agents())]
+    #[arg(add = completions::agents())]
     name: String,
     /// The JSON that declares it; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -65,7 +65,7 @@ struct DeclareArgs {
 #[command(after_help = "Example:\n  doorbell agents rm triage")]
 struct RmArgs {
     /// The agent
-    #[arg(add = completions::declared_agents())]
+    #[arg(add = completions::agents())]
     name: String,
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use doorbell_client::{Client, probe};
+use doorbell_client::{Client, api, probe};
 use doorbell_core::time::Timestamp;
 use serde::Serialize;
 
@@ -96,6 +96,25 @@ struct Subject {
 struct Running {
     address: Address,
     client: Client,
+    /// What it has in force, which may be more than the files say; none if it does not tell.
+    sources: Option<Vec<api::Source>>,
+    /// See `sources`.
+    agents: Option<Vec<api::Agent>>,
+}
+
+impl Running {
+    async fn ask(address: Address, client: Client) -> Option<Self> {
+        if !answers(&address).await {
+            return None;
+        }
+        let asked = async { tokio::join!(client.sources(), client.agents()) };
+        let (sources, agents) = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok((sources, agents)) => (sources.ok(), agents.ok()),
+            Err(_) => (None, None),
+        };
+        let (sources, agents) = (sources.map(|list| list.sources), agents.map(|list| list.agents));
+        Some(Self { address, client, sources, agents })
+    }
 }
 
 impl Subject {
@@ -104,7 +123,7 @@ impl Subject {
         let environment = Environment::read();
         let config = config::load(&root, &environment, &[]);
         let gateway = match (running(&root), context.client()) {
-            (Ok(address), Ok(client)) => answers(&address).await.then_some(Running { address, client }),
+            (Ok(address), Ok(client)) => Running::ask(address, client).await,
             _ => None,
         };
         Ok(Self { root, environment, config, gateway, now: clock::now(), clock: args.clock })
@@ -113,6 +132,16 @@ impl Subject {
     /// The configuration, if it can be used.
     fn config(&self) -> Option<&Config> {
         self.config.as_ref().ok()
+    }
+
+    /// The sources that the gateway has in force.
+    fn running_sources(&self) -> &[api::Source] {
+        self.gateway.as_ref().and_then(|gateway| gateway.sources.as_deref()).unwrap_or_default()
+    }
+
+    /// The agents that the gateway has in force.
+    fn running_agents(&self) -> &[api::Agent] {
+        self.gateway.as_ref().and_then(|gateway| gateway.agents.as_deref()).unwrap_or_default()
     }
 
     /// The gateway's process.

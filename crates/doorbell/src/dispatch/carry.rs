@@ -65,7 +65,7 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let variables = trace.variables();
+        let variables = trace.variable().into_iter().collect();
         let carried = async {
             if let Some(subscriber) = subscriber {
                 return self.deliver(&agent, subscriber, &event, stopped).await;

@@ -282,9 +282,9 @@ async fn explain_by(
     let mut triggers = triggers;
     triggers.extend(of_webhook(app, stored).await?);
     let judge = |trigger: &Trigger| (trigger.explain(candidate), trigger.conditions.clone());
-    let judged = triggers.iter().filter(|trigger| of_agent(&trigger.agent)).map(judge).collect();
-    let verdicts = complete(app, stored, &context, judged).await?;
-    Ok(verdicts.into_iter().map(view_verdict).collect())
+    // All of them, because they share what the conditions of an event may take.
+    let verdicts = complete(app, stored, &context, triggers.iter().map(judge).collect()).await?;
+    Ok(verdicts.into_iter().filter(|verdict| of_agent(&verdict.agent)).map(view_verdict).collect())
 }
 
 fn view_verdict(verdict: Verdict) -> api::Verdict {

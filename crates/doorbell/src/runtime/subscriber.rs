@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::remote::Answered;
-use super::{Ended, Stop, in_words};
+use super::{Ended, Stop};
 use crate::clock;
-use crate::config::HttpRuntime;
+use crate::config::{HttpRuntime, write_duration};
 
 /// Bytes of an answer that are read.
 const LARGEST_ANSWER: usize = 16 * 1024;
@@ -51,7 +51,7 @@ pub async fn deliver(delivery: Delivery, outbound: &Outbound, mut stop: watch::R
         stop = super::stopped(&mut stop) => Ended::without_process(stop.into()).into(),
         posted = post(&delivery, outbound) => judge(posted),
         () = tokio::time::sleep(patience) => {
-            let outcome = Outcome::Failed(format!("timed out after {}", in_words(patience)));
+            let outcome = Outcome::Failed(format!("timed out after {}", write_duration(patience)));
             Ended { ended: "timed_out", ..Ended::without_process(outcome) }.into()
         }
     }

@@ -165,7 +165,10 @@ impl SqliteStore {
         let packed = Arc::new(packed);
         let stored = Arc::clone(&packed);
         let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
-        packed.iter().for_each(|(event, _)| self.learner.stored(&event.source));
+        if let Acceptance::Stored(accepted) = &acceptance {
+            let new = packed.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
+            new.for_each(|((event, _), _)| self.learner.stored(&event.source));
+        }
         Ok(acceptance)
     }
 
@@ -503,7 +506,12 @@ impl Store for SqliteStore {
     }
 
     fn put_webhook(&self, change: WebhookChange) -> Answer<'_, ()> {
-        Box::pin(self.writer.write(move |work| webhooks::put(work, &change)))
+        Box::pin(async move {
+            let gone = change.instead_of.clone();
+            self.writer.write(move |work| webhooks::put(work, &change)).await?;
+            gone.iter().for_each(|webhook| self.dictionaries.forget(&webhook.to_string()));
+            Ok(())
+        })
     }
 
     fn reseal_secrets(&self, secrets: Vec<Resealed>) -> Answer<'_, usize> {
@@ -577,6 +585,14 @@ impl Store for SqliteStore {
 
     fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed> {
         Box::pin(self.writer.write(move |work| history::remove(work, &events, before)))
+    }
+
+    fn runs_with_folders_left(&self) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.readers.read(history::runs_with_folders_left))
+    }
+
+    fn note_folders_gone(&self, runs: Vec<RunId>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| history::note_folders_gone(work, &runs)))
     }
 
     fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords> {

@@ -181,11 +181,14 @@ fn open_permissions_are_found() {
     chmod(&project, "home/.doorbell/credentials/deploy_token/acme/secret", 0o604);
     chmod(&project, ".doorbell", 0o755);
     chmod(&project, ".doorbell/key", 0o640);
+    project.write(".doorbell/master.key", "x");
+    chmod(&project, ".doorbell/master.key", 0o644);
     chmod(&project, "config.toml", 0o666);
     let found = examine(&project);
     found.says("permissions", "fail", "→ chmod 700");
     found.says("permissions", "fail", ".doorbell/key is open to other users (mode 640)");
     found.says("permissions", "fail", "deploy_token/acme/secret is open");
+    found.says("permissions", "fail", ".doorbell/master.key is open to other users (mode 644)");
     found.says("permissions", "fail", "anybody on this machine may change");
 }
 
@@ -234,6 +237,27 @@ fn what_starts_nothing_is_found() {
     found.says("agents", "warn", "disabled by `scale = 0`: idle, triage");
     found.says("agents", "warn", "nothing starts idle");
     found.says("agents", "warn", "skipped for them");
+}
+
+#[test]
+fn an_agent_that_a_webhook_made_at_run_time_starts_is_not_idle() {
+    let project = Project::new("");
+    project.agent("triage", "", "true");
+    let said = |found: &Diagnosis| {
+        let texts = found.findings.iter().map(|finding| finding.2.as_str());
+        texts.filter(|text| text.contains("starts") && text.contains("triage")).count()
+    };
+    let bare = examine(&project);
+    bare.says("sources", "warn", "nothing can be delivered");
+    bare.says("agents", "warn", "nothing starts triage");
+    assert_eq!(said(&bare), 1, "once: {bare:#?}");
+    let _gateway = project.serve();
+    let made = project.run(&["webhooks", "create", "triage", "--name", "pushes", "--provider", "github"]);
+    assert!(made.status.success(), "{made:?}");
+    let found = examine(&project);
+    found.says("sources", "ok", "each of the 1 starts an agent");
+    found.says("agents", "ok", "each of the 1 can be started");
+    assert_eq!(said(&found), 0, "{found:#?}");
 }
 
 #[test]

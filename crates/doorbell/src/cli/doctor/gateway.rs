@@ -14,7 +14,7 @@ const CHECK: &str = "gateway";
 const MOST_RUNS: u32 = 500;
 
 pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
-    let Some(Running { address, client }) = &subject.gateway else {
+    let Some(Running { address, client, .. }) = &subject.gateway else {
         let known = address_file(&subject.root).exists();
         let what = match known {
             true => "does not answer, and did not end in order (it was killed, or hangs)",

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Receiver;
+use crate::notify::flight::{InFlight, Sent};
 use crate::notify::message::State;
 
 fn at(seconds: i64) -> Timestamp {
@@ -138,4 +139,24 @@ fn filters_and_loops_decide_who_is_told() {
     let own = Report { of_notification: true, ..letter };
     assert!(own.is_for(&receiver("a")));
     assert!(!own.is_for(&Notification { receiver: Receiver::Agent("ops".to_owned()), ..receiver("a") }));
+}
+
+#[tokio::test]
+async fn a_message_whose_sending_panics_is_tried_again_later_and_holds_up_no_other() {
+    let (mut ledger, all) = (Ledger::default(), [receiver("a"), receiver("b")]);
+    ledger.add(&report(Topic::DeadLetter, false, "one", 0), &all);
+    let mut flight = InFlight::default();
+    for (n, (key, message)) in due(&mut ledger, 0).into_iter().enumerate() {
+        let notification = all.iter().find(|one| one.id == key.receiver).unwrap().clone();
+        let sending = async move { if n == 0 { panic!("for the test") } else { std::future::pending().await } };
+        flight.send(Sent { key, message, notification }, sending);
+    }
+    assert_eq!(flight.busy().len(), 2);
+    let (sent, said) = flight.next().await.unwrap();
+    assert!(said.is_err());
+    ledger.failed(&sent.key, at(0), 1);
+    assert_eq!(flight.busy(), BTreeSet::from(["b".to_owned()]), "the other one is still on its way");
+    assert!(ledger.next_due(&flight.busy()).unwrap() > at(0), "not at once");
+    assert_eq!(due(&mut ledger, 0).len(), 1, "the one that was not tried");
+    assert_eq!(due(&mut ledger, 5).len(), 2, "and in time that one again");
 }

@@ -30,7 +30,7 @@ const STEP: i32 = 128;
 /// The pause between two steps: so a copy has 130 MB/s of the disk at most.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Steps after which the copy is brought to the disk.
-const FLUSH: u32 = 16;
+const FLUSH: u64 = 16;
 /// Pages copied in one go when nobody else wants the database.
 const LARGE_STEP: i32 = 1024;
 
@@ -86,11 +86,13 @@ pub(super) async fn copy(writer: &Writer, file: PathBuf) -> Result<(), Error> {
     let due = Arc::new(AtomicBool::new(false));
     let (answer, mut answered) = oneshot::channel();
     writer.order(Order { file: file.clone(), due: Arc::clone(&due), answer });
-    for step in 1u32.. {
+    let mut step = 0_u64;
+    loop {
+        step += 1;
         due.store(true, Ordering::Relaxed);
         // Whatever is written has the thread look whether a step is due.
         writer.write(|_| Ok(())).await?;
-        if step % FLUSH == 0 {
+        if step.is_multiple_of(FLUSH) {
             let file = file.clone();
             // If it cannot be done, those who seal the copy learn of it.
             let _ = tokio::task::spawn_blocking(move || File::open(file)?.sync_data()).await;
@@ -99,7 +101,6 @@ pub(super) async fn copy(writer: &Writer, file: PathBuf) -> Result<(), Error> {
             return answer.unwrap_or_else(|_| Err(Error::Unavailable("the copy was given up".into())));
         }
     }
-    Ok(())
 }
 
 /// Whoever asked makes the copy durable, or throws it away.

@@ -47,7 +47,9 @@ pub(super) fn list(sql: &Connection) -> Outcome<Vec<StoredWebhook>> {
 pub(super) fn put(work: &Work<'_>, wanted: &WebhookChange) -> Outcome<()> {
     for other in &wanted.instead_of {
         change(work.sql, "DELETE FROM webhook_secrets WHERE webhook = ?1", params![other.to_bytes()])?;
-        change(work.sql, "DELETE FROM webhooks WHERE id = ?1 AND active = 0", params![other.to_bytes()])?;
+        if change(work.sql, "DELETE FROM webhooks WHERE id = ?1 AND active = 0", params![other.to_bytes()])? > 0 {
+            change(work.sql, "DELETE FROM secret_uses WHERE source = ?1", params![other.to_string()])?;
+        }
     }
     let Webhook { id, agent, name, provider, own, active, created_by, created_at, updated_at } = &wanted.webhook;
     let put = "INSERT INTO webhooks (id, agent, name, provider, own, active, created_by, created_at, updated_at) \

@@ -85,7 +85,7 @@ async fn what_is_forgotten_after_its_neighbours_were_removed_is_in_no_byte_eithe
     let store = place.open_with(Options { log_pages: 16, ..Options::default() }).await;
     live(&store, 60).await;
     let found = store.expired(Expiry { before: at(900), after: 0 }).await.unwrap().events;
-    let mut left: Vec<i64> = found.iter().map(|event| event.seq).filter(|seq| seq % 10 != 1).collect();
+    let mut left: Vec<i64> = found.into_iter().filter(|seq| seq % 10 != 1).collect();
     while !left.is_empty() {
         let step = store.remove(left.clone(), at(900)).await.unwrap();
         left.drain(..step.looked_at);
@@ -306,12 +306,12 @@ async fn an_old_event_that_cannot_be_read_does_not_keep_the_others() {
     }
     meddle(&store, "UPDATE runs SET id = x'0102' WHERE seq = 1").await;
     let found = store.expired(Expiry { before: at(900), after: 0 }).await.unwrap();
-    assert_eq!(found.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(found.events, [2, 3]);
     // On a slow machine one step does only the first of them.
     let mut left = vec![2, 3];
     while !left.is_empty() {
         let removed = store.remove(left.clone(), at(900)).await.unwrap();
-        assert_eq!((removed.events, removed.runs), (removed.looked_at as u64, removed.looked_at as u64));
+        assert_eq!((removed.events, removed.runs.len()), (removed.looked_at as u64, removed.looked_at));
         left.drain(..removed.looked_at);
     }
 }
