@@ -127,12 +127,12 @@ fn is_state(file: &Path, root: &Path, database: &Path) -> bool {
     }
     // It may have been put elsewhere.
     let database = database.canonicalize().unwrap_or_else(|_| database.to_owned());
-    let beside = |end: &&str| {
+    let beside = |end: &str| {
         let mut path = database.clone().into_os_string();
         path.push(end);
         file.file_name().is_some_and(|name| folder.join(name) == Path::new(&path))
     };
-    ["-wal", "-shm", "-journal", ".lock"].iter().any(|end| beside(end))
+    ["-wal", "-shm", "-journal", ".lock"].into_iter().any(beside)
 }
 
 /// The file while it is being written; removed when dropped.

@@ -118,7 +118,7 @@ fn a_source_or_a_provider_of_the_project_is_not_named_as_what_doorbell_makes_its
         let source = gateway(&format!("[webhooks.{name}]\ntype = \"generic\"\nallow_unsigned = true\n")).problems();
         assert!(source.contains(&format!("{name:?} cannot be the name of a source")), "{source}");
         assert!(source.contains("could not be told from those that came"), "{source}");
-        let provider = Project::new().file(&format!("providers/{name}.toml"), "").problems();
+        let provider = gateway(GATEWAY).file(&format!("providers/{name}.toml"), "").problems();
         assert!(provider.contains(&format!("{name:?} cannot be the name of a provider")), "{provider}");
     }
 }
