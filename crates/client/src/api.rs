@@ -32,7 +32,8 @@ pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
 pub use sources::{
-    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceWebhook,
+    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceSubscription,
+    SourceWebhook,
 };
 pub use starts::{
     ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
