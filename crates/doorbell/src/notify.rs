@@ -176,7 +176,7 @@ impl Looker {
     async fn load(&mut self) -> Result<(), Error> {
         let notes = self.post.app.store.notes("").await?;
         let receivers = self.post.receivers();
-        self.ledger = Ledger::load(&notes, &receivers);
+        self.ledger = Ledger::load(&notes, &receivers, clock::now());
         self.watch = Watch::load(&notes);
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Looker {
     /// Takes what happened into the ledger.
     async fn look(&mut self) {
         let receivers = self.post.receivers();
-        self.ledger.keep_only(&receivers);
+        self.ledger.keep_only(&receivers, clock::now());
         let now = clock::now();
         let store = self.watch.ask_the_store(&self.post.app, now).await;
         if store.is_ok()

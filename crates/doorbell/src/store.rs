@@ -56,6 +56,9 @@ pub enum Error {
     /// The database does not hold what it should.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
+    /// A copy cannot be written to where it is to be: where, and why. Nothing is wrong with the store.
+    #[error("{0}")]
+    Target(String),
 }
 
 impl Error {

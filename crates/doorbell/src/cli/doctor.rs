@@ -13,7 +13,7 @@ use doorbell_core::time::Timestamp;
 use serde::Serialize;
 
 use super::context::{Context, running};
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::output::{self, Table};
 use crate::clock;
 use crate::config::{self, Config, Environment, Problems};
@@ -46,6 +46,9 @@ pub(super) struct DoctorArgs {
 
 /// How long a gateway on this machine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to do where not everything may be read.
+const AS_ITS_USER: &str = "run `doorbell doctor` as the user that runs the gateway";
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,6 +90,8 @@ struct Subject {
     config: Result<Config, Problems>,
     /// The gateway that runs for the project.
     gateway: Option<Running>,
+    /// Why a gateway that may well run cannot be asked.
+    unseen: Option<String>,
     now: Timestamp,
     /// What `--clock` names.
     clock: Option<String>,
@@ -122,11 +127,21 @@ impl Subject {
         let root = context.root()?;
         let environment = Environment::read();
         let config = config::load(&root, &environment, &[]);
-        let gateway = match (running(&root), context.client()) {
-            (Ok(address), Ok(client)) => Running::ask(address, client).await,
-            _ => None,
-        };
-        Ok(Self { root, environment, config, gateway, now: clock::now(), clock: args.clock })
+        let (mut gateway, mut unseen) = (None, None);
+        match (running(&root), context.client()) {
+            (Ok(address), Ok(client)) => gateway = Running::ask(address, client).await,
+            (Ok(address), Err(error)) if is_forbidden(&error) && answers(&address).await => {
+                unseen = Some(format!("runs ({}, pid {}), and cannot be asked: {error}", address.url, address.pid));
+            }
+            (Err(error), _) if is_forbidden(&error) => unseen = Some(format!("may run, and cannot be asked: {error}")),
+            _ => {}
+        }
+        Ok(Self { root, environment, config, gateway, unseen, now: clock::now(), clock: args.clock })
+    }
+
+    /// Whether no gateway runs, as far as can be told.
+    fn is_stopped(&self) -> bool {
+        self.gateway.is_none() && self.unseen.is_none()
     }
 
     /// The configuration, if it can be used.
@@ -148,6 +163,10 @@ impl Subject {
     fn pid(&self) -> Option<i32> {
         i32::try_from(self.gateway.as_ref()?.address.pid).ok()
     }
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.exit == Exit::NotAllowed)
 }
 
 /// Whether it is this gateway that answers at its address: it may be gone, and another have the address since.

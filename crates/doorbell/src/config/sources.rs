@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::event::is_own;
 use doorbell_core::provider::Provider;
 use doorbell_core::provider::generic::{Algorithm, Encoding, Generic, GenericOptions, Scheme};
 use doorbell_core::source::{Dedup, NamedKey, Source};
@@ -12,7 +13,7 @@ use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
 use super::flow::rate;
 use super::layers::ALIASES;
-use super::names::{NAME_RULE, is_name};
+use super::names::{NAME_RULE, OWN_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
 use super::quantity::write_duration;
 use super::types::{Type, Types};
@@ -69,6 +70,10 @@ fn read_one(
 ) -> Option<Arc<dyn Provider>> {
     if !is_name(name) {
         findings.problem(Problem::at(place, format!("{name:?} cannot be the name of a source")).help(NAME_RULE));
+    }
+    if is_own(name) {
+        let problem = Problem::at(place, format!("{name:?} cannot be the name of a source"));
+        findings.problem(problem.help(OWN_RULE));
     }
     let example = format!("[webhooks.{name}]\ntype = \"github\"\ncredential = \"{name}\"");
     let mut table = findings.take(node.into_table(&example))?;

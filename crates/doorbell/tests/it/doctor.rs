@@ -495,3 +495,28 @@ fn what_to_do_stands_on_a_line_of_its_own() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.lines().any(|line| line.trim_start().starts_with("→ ")) && !said.contains("u{a}"), "{said}");
 }
+
+/// The other user is nobody; where the tests are not root's, its own file is hidden from it.
+#[test]
+fn a_healthy_gateway_is_not_taken_for_one_that_hangs_where_its_key_cannot_be_read() {
+    let project = project();
+    let _gateway = project.serve();
+    for (path, mode) in [("", 0o755), (".doorbell", 0o755), ("config.toml", 0o644), (".doorbell/gateway.json", 0o644)] {
+        chmod(&project, path, mode);
+    }
+    for file in ["doorbell.db", "doorbell.db-wal", "doorbell.db-shm", "doorbell.db.lock"] {
+        chmod(&project, &format!(".doorbell/{file}"), 0o644);
+    }
+    chmod(&project, ".doorbell/key", 0);
+    let mut command = project.doorbell(&["doctor", "--json"]);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    }
+    let found = Diagnosis::of(&command.output().unwrap());
+    found.says("gateway", "warn", "cannot be asked: cannot read");
+    found.says("gateway", "warn", "as the user that runs the gateway");
+    for misjudged in ["does not answer", "end it", "start it", "start the gateway"] {
+        let said = found.findings.iter().any(|(_, _, what)| what.contains(misjudged));
+        assert!(!said, "{misjudged}: {:#?}", found.findings);
+    }
+}

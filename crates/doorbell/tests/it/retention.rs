@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use doorbell_client::{Client, Error, EventQuery, api};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, issue, processes_of, sample, sample_as, wait_until};
+use crate::support::{
+    Gateway, ONE_SOURCE, Project, fresh_id, issue, processes_of, sample, sample_as, wait_for, wait_until,
+};
 
 const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
 
@@ -412,4 +416,85 @@ async fn a_mistake_in_the_configuration_keeps_nobody_from_a_backup() {
     let output = project.run(&["backup", copy.to_str().unwrap()]);
     assert!(output.status.success() && copy.is_file(), "{output:?}");
     drop(gateway);
+}
+
+#[test]
+fn a_forced_backup_does_not_replace_what_the_gateway_lives_on() {
+    let project = Project::new(ONE_SOURCE);
+    project.write("elsewhere/kept", "");
+    let elsewhere = format!("[store]\nurl = \"sqlite:elsewhere/d\"\n{ONE_SOURCE}");
+    for (config, files) in [
+        (
+            ONE_SOURCE,
+            ["doorbell.db-wal", "doorbell.db-shm", "doorbell.db.lock", "key", "gateway.json"]
+                .map(|file| format!(".doorbell/{file}")),
+        ),
+        (
+            &elsewhere,
+            ["elsewhere/d", "elsewhere/d-wal", "elsewhere/d-shm", "elsewhere/d.lock", ".doorbell/master.key"]
+                .map(str::to_owned),
+        ),
+    ] {
+        project.write("config.toml", config);
+        let gateway = project.serve();
+        for file in files {
+            let before =
+                std::fs::metadata(project.path(&file)).ok().map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+            let refused = project.run(&["backup", &file, "--force"]);
+            assert_eq!(refused.status.code(), Some(2), "{file}: {refused:?}");
+            let after =
+                std::fs::metadata(project.path(&file)).ok().map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+            assert_eq!(before, after, "{file}");
+        }
+        for file in [".doorbell/backups/named.db", "elsewhere/other.db"] {
+            std::fs::create_dir_all(project.path(".doorbell/backups")).unwrap();
+            let output = project.run(&["backup", file, "--force"]);
+            assert!(output.status.success(), "{output:?}");
+        }
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+/// What ends with `.part` in the project's folder.
+fn parts(project: &Project) -> Vec<String> {
+    let names = std::fs::read_dir(project.root()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".part")).collect()
+}
+
+#[test]
+fn a_backup_that_is_ended_leaves_nothing_and_one_that_was_killed_is_cleared_away_by_the_next() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    // It would take for ever.
+    gateway.signal(Signal::SIGSTOP);
+    for (signal, left) in [(Signal::SIGTERM, 0), (Signal::SIGKILL, 1)] {
+        let mut backup = project.doorbell(&["backup", "copy.db"]).spawn().unwrap();
+        wait_for("the copy to begin", || (!parts(&project).is_empty()).then_some(()));
+        nix::sys::signal::kill(Pid::from_raw(i32::try_from(backup.id()).unwrap()), signal).unwrap();
+        assert!(!backup.wait().unwrap().success());
+        assert_eq!(parts(&project).len(), left, "{signal}");
+    }
+    gateway.signal(Signal::SIGCONT);
+    let alive = format!(".copy.db.{}.part", std::process::id());
+    for of_others in [&alive, ".notes.2147483647.part", ".notes.part"] {
+        project.write(of_others, if of_others == alive { "" } else { "something else" });
+        std::fs::set_permissions(project.path(of_others), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let output = project.run(&["backup", "other.db"]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("removed"), "{output:?}");
+    let mut stay = parts(&project);
+    stay.sort();
+    assert_eq!(stay, [alive.as_str(), ".notes.2147483647.part", ".notes.part"]);
+}
+
+#[test]
+fn a_backup_does_not_wait_for_ever_for_a_gateway_that_hangs() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    gateway.signal(Signal::SIGSTOP);
+    let output = project.run(&["backup", "copy.db"]);
+    gateway.signal(Signal::SIGCONT);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the gateway hangs"), "{output:?}");
+    assert_eq!(parts(&project), [""; 0]);
 }

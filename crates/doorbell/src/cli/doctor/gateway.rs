@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use doorbell_client::{Client, RunQuery};
 
-use super::{Finding, Running, Subject, fail, ok, some, warn};
+use super::{AS_ITS_USER, Finding, Running, Subject, fail, ok, some, warn};
 use crate::gateway::{STATE_FOLDER, address_file};
 use crate::runtime::find_marked;
 
@@ -14,6 +14,9 @@ const CHECK: &str = "gateway";
 const MOST_RUNS: u32 = 500;
 
 pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
+    if let Some(unseen) = &subject.unseen {
+        return vec![warn(CHECK, unseen, AS_ITS_USER)];
+    }
     let Some(Running { address, client, .. }) = &subject.gateway else {
         let known = address_file(&subject.root).exists();
         let what = match known {
@@ -87,6 +90,8 @@ pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
     let runs = subject.root.join(STATE_FOLDER).join("runs");
     let marked = find_marked(&runs);
     let alive: BTreeSet<String> = match &subject.gateway {
+        // Which runs are running is not known.
+        None if !subject.is_stopped() => return Vec::new(),
         None => BTreeSet::new(),
         Some(Running { client, .. }) => {
             let state = Some("running".to_owned());

@@ -113,6 +113,17 @@ fn an_agent_that_may_call_itself_is_refused_where_it_says_so() {
 }
 
 #[test]
+fn a_source_or_a_provider_of_the_project_is_not_named_as_what_doorbell_makes_itself() {
+    for name in ["doorbell", "schedule", "manual", "agent"] {
+        let source = gateway(&format!("[webhooks.{name}]\ntype = \"generic\"\nallow_unsigned = true\n")).problems();
+        assert!(source.contains(&format!("{name:?} cannot be the name of a source")), "{source}");
+        assert!(source.contains("could not be told from those that came"), "{source}");
+        let provider = gateway(GATEWAY).file(&format!("providers/{name}.toml"), "").problems();
+        assert!(provider.contains(&format!("{name:?} cannot be the name of a provider")), "{provider}");
+    }
+}
+
+#[test]
 fn flow_control_that_cannot_be_is_refused_with_an_example() {
     for (line, message) in [
         ("when_busy = \"wait\"", "expected \"queue\" or \"skip\" or \"replace\" or \"attach\", found \"wait\""),

@@ -247,7 +247,9 @@ async fn a_copy_that_fails_or_that_nobody_waits_for_leaves_the_store_at_work() {
         accept(&store, bulky(n, 20_000)).await;
     }
     let nowhere = place.path.with_file_name("missing").join("file.part");
-    assert!(matches!(store.copy(nowhere).await, Err(Error::Unavailable(_))));
+    assert!(matches!(store.copy(nowhere).await, Err(Error::Target(_))));
+    let Err(Error::Target(why)) = store.copy("/dev/full".into()).await else { panic!("the disk is not full") };
+    assert!(why.contains("/dev/full") && why.contains("full"), "it names what is full: {why}");
     let file = part(&place);
     drop(store.copy(file.clone()));
     tokio::select! {
