@@ -60,7 +60,7 @@ pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::{Flaw, Problems};
-pub use quantity::parse_duration;
+pub use quantity::{parse_duration, write_duration};
 pub use runtime::{Runtime, script_of};
 pub use types::{is_named, providers};
 

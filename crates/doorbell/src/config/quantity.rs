@@ -21,6 +21,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
 
+/// A duration as it is written: in its largest unit that has no rest.
+pub fn write_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    match units.into_iter().find(|(_, size)| millis > 0 && millis.is_multiple_of(*size)) {
+        Some((unit, size)) => format!("{}{unit}", millis / size),
+        None => format!("{millis}ms"),
+    }
+}
+
 /// A size in bytes such as `512`, `1MB`, `25MiB`.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let form = || format!("{text:?} is not a size: write a whole number and B, kB, MB, GB, KiB, MiB or GiB");
@@ -60,6 +70,9 @@ mod tests {
             ("1w", 604_800_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
+        }
+        for text in ["250ms", "30s", "90s", "15m", "1h", "2d", "0ms"] {
+            assert_eq!(parse_duration(text).map(write_duration).as_deref(), Ok(text));
         }
         for text in ["", "15", "m", "1h30m", "-1s", "1.5h", "15 m", "1S", "1µs", "99999999999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
