@@ -289,6 +289,9 @@ pub struct Run {
     /// What its last wait was over by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_by: Option<ResumedBy>,
+    /// Who had it go on last, if somebody did: a release, or another try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_on: Option<MovedOn>,
     /// Why nobody is told, although its event names a place for it. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up_refused: Option<String>,
@@ -307,6 +310,30 @@ pub struct FollowUp {
     pub error: Option<String>,
 }
 
+/// That somebody had a run go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MovedOn {
+    /// `released` or `retried`.
+    pub how: String,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: String,
+}
+
+/// A run that called an agent, or that was started by a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkedRun {
+    /// `run_…`.
+    pub run_id: String,
+    /// Its agent.
+    pub agent: String,
+    /// Its state now; none if it is not kept any more.
+    pub state: Option<String>,
+}
+
 /// A run with its tries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -322,6 +349,12 @@ pub struct RunDetail {
     /// The events that it has beside its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Companion>,
+    /// The run that started it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<LinkedRun>,
+    /// The runs of other agents that it started, oldest first: up to 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<LinkedRun>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -539,13 +572,19 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
+    /// That no worker asks for its runs, and since when, if some are queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
     /// That its runs fail one after the other; none: the last one that ended by itself succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<FailingStreak>,
     /// When the next of its runs may start, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<String>,
-    /// Which of its running runs have which key.
+    /// Which of its runs that run, or wait for something, have which key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
 }

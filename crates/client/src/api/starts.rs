@@ -65,6 +65,9 @@ pub struct Pause {
     pub why: Option<String>,
     /// Whether it is over, and what was held goes on little by little.
     pub resuming: bool,
+    /// How fast, e.g. `10/1m`, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
 }
 
 /// A source that is paused, or for which runs are held.
@@ -156,6 +159,9 @@ pub struct ManyDone {
     pub matched: u64,
     /// Those to which it was done.
     pub done: u64,
+    /// Of these, those that ran and were asked to end, and may not have ended yet.
+    #[serde(default)]
+    pub asked: u64,
     /// Those to which it could not be done.
     pub refused: Vec<Refused>,
     /// Whether there may be more: ask again, from `nextCursor`.

@@ -367,13 +367,16 @@ async fn a_held_run_is_released(store: Arc<dyn Store>) {
     store.finish(finish(run_id(1), lease(1), State::Waiting)).await.unwrap();
     store.settle_agents(vec![], at(210)).await.unwrap();
     for n in [1, 2] {
-        assert_eq!(store.release(run_id(n), at(220)).await.unwrap(), Release::Released("gone".to_owned()));
+        assert_eq!(
+            store.release(run_id(n), "ann".to_owned(), at(220)).await.unwrap(),
+            Release::Released("gone".to_owned())
+        );
     }
     let waiting = run(&*store, 1).await;
     let expected = (State::Waiting, Some(at(300)), Some("exit 1".to_owned()));
     assert_eq!((waiting.state, waiting.due, waiting.reason), expected);
     assert_eq!(state(&*store, 2).await, State::Queued);
-    assert_eq!(store.release(run_id(2), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
-    assert_eq!(store.release(run_id(9), at(220)).await.unwrap(), Release::Unknown);
+    assert_eq!(store.release(run_id(2), "ann".to_owned(), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
+    assert_eq!(store.release(run_id(9), "ann".to_owned(), at(220)).await.unwrap(), Release::Unknown);
     assert_eq!(claim(&*store, "gone", &[lease(2)]).await.len(), 1);
 }

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0014_paused_sources.sql"),
     include_str!("../../../migrations/sqlite/0015_put_back.sql"),
     include_str!("../../../migrations/sqlite/0016_webhooks.sql"),
+    include_str!("../../../migrations/sqlite/0021_moved.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
