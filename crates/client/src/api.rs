@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod agents;
+mod audit;
 mod backup;
 mod dead_letters;
 mod flow;
@@ -18,6 +19,7 @@ mod waits;
 mod webhooks;
 
 pub use agents::{Agent, AgentDetail, AgentList, Declaration, FieldError, RemovedAgent};
+pub use audit::{AuditEntry, AuditPage};
 pub use backup::{Copied, NewCopy};
 pub use dead_letters::{DeadLetterGroup, DeadLetterGroups};
 pub use flow::{Companion, FailingStreak, Holder};

@@ -14,7 +14,7 @@ use crate::dialing;
 use crate::error::{Error, excerpt, refusal};
 use crate::outbound::Tls;
 use crate::public;
-use crate::query::{EventQuery, RunQuery, append};
+use crate::query::{AuditQuery, EventQuery, RunQuery, append};
 use crate::sse::{SseEvent, SseParser};
 
 mod declared;
@@ -299,6 +299,16 @@ impl Client {
     pub async fn test_trigger(&self, test: &api::TriggerTest) -> Result<api::TriggerTestResult, Error> {
         let body = encode(test)?;
         self.post(self.url(&["v1", "triggers", "test"])?, Some(body)).await
+    }
+
+    /// A page of the audit log, newest first.
+    ///
+    /// # Errors
+    /// 403 if the own key may not.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<api::AuditPage, Error> {
+        let mut url = self.url(&["v1", "audit"])?;
+        query.append_to(&mut url);
+        self.get(url).await
     }
 
     /// Makes an API key.

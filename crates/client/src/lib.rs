@@ -19,5 +19,5 @@ pub use error::Error;
 pub use outbound::{Outbound, Posted, Reply, Tls, Unanswered};
 pub use probe::{Obstacle, Seen, probe};
 pub use public::refuse_private;
-pub use query::{EventQuery, RunQuery};
+pub use query::{AuditQuery, EventQuery, RunQuery};
 pub use sender::{Answer, Sender, Sent};

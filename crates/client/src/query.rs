@@ -42,6 +42,31 @@ pub struct RunQuery {
     pub limit: Option<u32>,
 }
 
+/// Which entries of the audit log to list; what is `None` does not narrow the list down.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Whose: a key's or run's id, or its label or agent.
+    pub who: Option<String>,
+    /// Asked for at this time or later, RFC 3339.
+    pub since: Option<String>,
+    /// Asked for before this time, RFC 3339.
+    pub until: Option<String>,
+    /// The `nextCursor` of the page before.
+    pub cursor: Option<String>,
+    /// How many, at most.
+    pub limit: Option<u32>,
+}
+
+impl AuditQuery {
+    pub(crate) fn append_to(&self, url: &mut Url) {
+        append(url, "who", self.who.as_deref());
+        append(url, "since", self.since.as_deref());
+        append(url, "until", self.until.as_deref());
+        append(url, "cursor", self.cursor.as_deref());
+        append(url, "limit", self.limit);
+    }
+}
+
 impl EventQuery {
     pub(crate) fn append_to(&self, url: &mut Url) {
         append(url, "source", self.source.as_deref());

@@ -19,6 +19,7 @@ mod facts;
 mod fence;
 mod functions;
 mod meter;
+mod pattern;
 mod places;
 mod program;
 mod ruling;
@@ -29,8 +30,8 @@ mod value;
 
 pub use facts::{Body, Facts, LARGEST_BODY};
 pub use fence::{DEEPEST, LONGEST_SOURCE, MOST_PARTS};
-pub use functions::{LONGEST_PATTERN, LONGEST_SUBJECT};
 pub use meter::{Meter, PER_EVENT, PER_EXPRESSION};
+pub use pattern::{LONGEST_PATTERN, LONGEST_SUBJECT};
 pub use ruling::{Choice, Conditions, Ruling, choose};
 
 use program::Program;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::{Context, Value};
+use crate::flow::Rate;
 use crate::provider::{Key, Provider};
 use crate::time::Timestamp;
 
@@ -39,6 +40,7 @@ pub struct Source {
     ignored: Vec<String>,
     /// Until when some of the keys verify, by instance.
     retiring: BTreeMap<String, Timestamp>,
+    rate_limit: Option<Rate>,
 }
 
 /// The fields of a context that say who caused an event.
@@ -74,7 +76,15 @@ impl Source {
         match (keys.is_empty(), allow_unsigned) {
             (true, false) => Err(InvalidSource::Unsigned),
             (false, true) => Err(InvalidSource::Contradiction),
-            _ => Ok(Self { name: name.into(), provider, keys, dedup, ignored: Vec::new(), retiring: BTreeMap::new() }),
+            _ => Ok(Self {
+                name: name.into(),
+                provider,
+                keys,
+                dedup,
+                ignored: Vec::new(),
+                retiring: BTreeMap::new(),
+                rate_limit: None,
+            }),
         }
     }
 
@@ -90,6 +100,18 @@ impl Source {
     pub fn retiring(mut self, until: BTreeMap<String, Timestamp>) -> Self {
         self.retiring = until;
         self
+    }
+
+    /// The same source, that takes no more verified deliveries than this.
+    #[must_use]
+    pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
+        self.rate_limit = rate;
+        self
+    }
+
+    /// How many verified deliveries it takes; none: any number.
+    pub fn rate_limit(&self) -> Option<Rate> {
+        self.rate_limit
     }
 
     /// Whose events start nothing.

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::routing::post;
-use doorbell::http::{Limits, serve};
+use doorbell::http::{Limits, Service, serve};
 use doorbell_core::delivery::Delivery;
 use doorbell_core::provider::github::Github;
 use doorbell_core::provider::{Provider, Unsent, find_sample};
@@ -74,7 +74,7 @@ async fn serve_yardstick(kind: &str, port_file: &Path) {
         terminate.recv().await;
         told.cancel();
     });
-    serve(listener, router, Limits::default(), Default::default(), closing).await;
+    serve(listener, Service::plain(router, Limits::default()), closing).await;
 }
 
 fn start_yardstick(kind: &str, folder: &Path) -> Server {

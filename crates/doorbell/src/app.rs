@@ -1,26 +1,25 @@
 //! What the parts of a running gateway share.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use aws_lc_rs::digest;
-use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::id::{EventId, RunId};
 use doorbell_core::provider::encode_hex;
-use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::conditions::Pool;
 use crate::config::Config;
-use crate::store::{ApiKey, Rejection, Store, StoredRun};
+use crate::store::{self, Change, Rejection, Store, StoredRun};
 use crate::telemetry::{Metrics, Traces};
 use crate::vault::Vault;
 
+mod access;
+mod challenges;
 mod declared;
 mod pauses;
 mod replays;
@@ -31,6 +30,8 @@ mod untold;
 mod waits;
 pub mod webhooks;
 
+pub use access::{Access, Known, RunToken, Unknown};
+pub use challenges::{Challenges, PROOF};
 pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
@@ -60,6 +61,8 @@ pub struct App {
     pub vault: Vault,
     /// API keys and run tokens.
     pub access: Access,
+    /// Proofs for an authority that issues certificates.
+    pub challenges: Challenges,
     /// Which secrets verify deliveries.
     pub secret_uses: SecretUses,
     /// What somebody paused.
@@ -124,6 +127,7 @@ impl App {
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
             vault,
             access,
+            challenges: Challenges::default(),
             secret_uses,
             pauses,
             replays: Replays::default(),
@@ -144,6 +148,14 @@ impl App {
     /// What is in force now. A request or step takes it once, and uses it throughout.
     pub fn current(&self) -> Arc<Snapshot> {
         self.in_force.current()
+    }
+
+    /// Notes in the audit log what saved files changed; they are in force whether that can be kept or not.
+    pub async fn note_saved(&self, changes: String) {
+        let change = Change::local(clock::now(), "saved files", "config reload", changes);
+        if let Err(error) = store::note_done(self.store.as_ref(), change).await {
+            tracing::error!(error = error.with_causes(), "audit.reload_not_kept");
+        }
     }
 
     /// The URL that senders use by this snapshot: the public one, else the local one.
@@ -277,96 +289,6 @@ impl Caller {
             Self::Agent(agent) => format!("agent {agent}"),
             Self::Run { run, .. } => run.to_string(),
         }
-    }
-}
-
-/// API keys and run tokens, by their SHA-256; the keys themselves are kept nowhere.
-#[derive(Debug, Default)]
-pub struct Access {
-    /// With what is cancelled when the key is removed.
-    keys: RwLock<HashMap<Vec<u8>, (ApiKey, CancellationToken)>>,
-    tokens: Mutex<HashMap<Vec<u8>, (RunId, String)>>,
-}
-
-impl Access {
-    /// With these keys.
-    pub fn new(keys: Vec<ApiKey>) -> Self {
-        let keys = keys.into_iter().map(|key| (key.hash.clone(), (key, CancellationToken::new()))).collect();
-        Self { keys: RwLock::new(keys), tokens: Mutex::default() }
-    }
-
-    /// Lets a key in.
-    pub fn admit(&self, key: ApiKey) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(key.hash.clone(), (key, CancellationToken::new()));
-    }
-
-    /// Lets a key in no more, and ends what it has open.
-    pub fn expel(&self, id: KeyId) {
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.retain(|_, (key, removed)| {
-            if key.id == id {
-                removed.cancel();
-            }
-            key.id != id
-        });
-    }
-
-    /// Is cancelled when this key is removed; none if it is no API key, or is removed already.
-    pub fn removal(&self, presented: &str) -> Option<CancellationToken> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&hash_key(presented)).map(|(_, removed)| removed.clone())
-    }
-
-    /// Who has this key or token.
-    pub fn identify(&self, presented: &str) -> Option<Caller> {
-        let hash = hash_key(presented);
-        if let Some((key, _)) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
-            return match (key.role.as_str(), &key.agent) {
-                ("owner", _) => Some(Caller::Owner { name: key.name.clone() }),
-                ("viewer", _) => Some(Caller::Viewer),
-                ("agent", Some(agent)) => Some(Caller::Agent(agent.clone())),
-                _ => None,
-            };
-        }
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&hash).map(|(run, agent)| Caller::Run { run: *run, agent: agent.clone() })
-    }
-
-    /// Whether a key or token of this hash is known: tokens die with their attempt.
-    pub fn knows(&self, hash: &[u8]) -> bool {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
-            || self.tokens.lock().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
-    }
-
-    /// A token for one attempt; it is dead when the returned value is dropped.
-    pub fn issue_token<'a>(&'a self, run: RunId, agent: &str) -> RunToken<'a> {
-        let text = make_key("dbr");
-        let hash = hash_key(&text);
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(hash.clone(), (run, agent.to_owned()));
-        RunToken { access: self, hash, secret: Secret::new(text) }
-    }
-}
-
-/// A token for one attempt.
-#[derive(Debug)]
-pub struct RunToken<'a> {
-    access: &'a Access,
-    hash: Vec<u8>,
-    secret: Secret,
-}
-
-impl RunToken<'_> {
-    /// The token.
-    pub fn secret(&self) -> &Secret {
-        &self.secret
-    }
-}
-
-impl Drop for RunToken<'_> {
-    fn drop(&mut self) {
-        self.access.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
     }
 }
 

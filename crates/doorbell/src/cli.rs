@@ -12,6 +12,7 @@ use doorbell_core::secret::Secret;
 use self::context::Context;
 
 mod agents;
+mod audit;
 mod backup;
 mod completions;
 mod context;
@@ -118,6 +119,7 @@ enum Command {
     Creds(creds::CredsArgs),
     Keys(keys::KeysArgs),
     Secrets(secrets::SecretsArgs),
+    Audit(audit::AuditArgs),
     Notify(notify::NotifyArgs),
     Backup(backup::BackupArgs),
     Mcp(mcp::McpArgs),
@@ -219,6 +221,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Creds(args) => creds::run(context, args)?,
         Command::Keys(args) => keys::run(context, args).await?,
         Command::Secrets(args) => secrets::run(context, args).await?,
+        Command::Audit(args) => audit::run(context, args).await?,
         Command::Notify(args) => return notify::run(context, args).await,
         Command::Backup(args) => backup::run(context, args).await?,
         Command::Mcp(args) => mcp::run(context, args).await?,

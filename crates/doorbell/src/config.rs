@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell_core::flow::Flow;
+use doorbell_core::flow::{Flow, Rate};
 use doorbell_core::pattern::Pattern;
 use doorbell_core::prompt::Template;
 use doorbell_core::provider::Provider;
@@ -18,6 +18,7 @@ use doorbell_core::schedule::Schedule;
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Trigger;
+use ipnet::IpNet;
 
 mod agents;
 mod conditions;
@@ -28,6 +29,8 @@ mod environment;
 mod files;
 mod flow;
 mod gateway;
+mod gateway_acme;
+mod gateway_tls;
 mod http_runtime;
 mod layers;
 mod names;
@@ -54,6 +57,8 @@ mod values;
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use declared::{Declaration, Declared};
 pub use environment::Environment;
+pub use gateway_acme::{Acme, Validity};
+pub use gateway_tls::{Shown, Tls};
 pub use http_runtime::HttpRuntime;
 pub use names::nearest;
 pub use origin::{Origin, Survey};
@@ -86,6 +91,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// `[store] retention`: how long events and their runs are kept; none: for ever.
     pub retention: Option<Duration>,
+    /// `[store] audit_retention`: how long the audit log is kept; none: for ever.
+    pub audit_retention: Option<Duration>,
     /// `[webhooks.*]`, by name.
     pub sources: BTreeMap<String, Arc<Source>>,
     /// `providers/*.toml`, by name.
@@ -124,6 +131,22 @@ pub struct Gateway {
     pub admin_listen: Option<SocketAddr>,
     /// The URL that senders use, without a slash at the end.
     pub public_url: Option<String>,
+    /// The certificate that is shown on `listen`, and on `admin_listen`; none: plain HTTP is spoken.
+    pub tls: Option<Tls>,
+    /// Whose `X-Forwarded-*` headers count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Names that management answers to, beside those that are known.
+    pub allowed_hosts: Vec<String>,
+    /// Connections to `listen` at once.
+    pub max_connections: usize,
+    /// Connections of one address at once.
+    pub max_connections_per_address: usize,
+    /// Requests with one API key or run token; none: any number.
+    pub key_rate_limit: Option<Rate>,
+    /// Verified deliveries of one webhook that was made at run time; none: any number.
+    pub hook_rate_limit: Option<Rate>,
+    /// Refused signatures and keys of one address; none: any number.
+    pub failure_limit: Option<Rate>,
     /// The largest body, in bytes.
     pub max_body: u64,
     /// How long running agents may go on after SIGTERM.
@@ -327,7 +350,8 @@ impl Topic {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(root: &Path, environment: &Environment, flags: &[(String, String)]) -> Result<Config, Problems> {
-    Origin { root: root.to_owned(), environment: environment.clone(), flags: flags.to_vec() }.load()
+    let (environment, flags) = (environment.clone(), flags.to_vec());
+    Origin { root: root.to_owned(), environment, flags, named: Vec::new() }.load()
 }
 
 fn load_from(origin: &Origin) -> Result<Config, Problems> {
@@ -341,8 +365,8 @@ fn load_from(origin: &Origin) -> Result<Config, Problems> {
 }
 
 fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
-    let Origin { root, environment, flags } = origin;
-    let survey = origin.survey();
+    let Origin { root, environment, flags, .. } = origin;
+    let mut survey = origin.survey();
     let absolute = std::path::absolute(root);
     let root = findings.take(absolute.map_err(|error| Problem::anywhere(format!("no project folder: {error}"))))?;
     if !root.join("config.toml").exists() {
@@ -353,7 +377,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     let project = layers::read(&root, environment, flags, findings)?;
     let credentials = Credentials::new(environment);
     let around = runtime::Surroundings { root: &root, credentials: &credentials, is_declared: false };
-    let gateway = gateway::read(&project.gateway, findings);
+    let gateway = gateway::read(&root, &project.gateway, &mut survey, findings);
     let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
     agents::check_defaults(&project.defaults, around, findings);
@@ -365,11 +389,14 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     let reader = agents::Reader { around, defaults: &project.defaults, sources: sources.as_ref(), told };
     let agents = agents::read(reader, findings);
     notifications.check_agents(&files::names_in(&root, "agents").unwrap_or_default(), findings);
-    let (store_url, retention) = store?;
+    let gateway::Kept { store_url, retention, audit_retention } = store?;
+    let gateway = gateway?;
+    let named = gateway.tls.iter().flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     Some(Config {
-        gateway: gateway?,
+        gateway,
         store_url,
         retention,
+        audit_retention,
         telemetry,
         sources: sources?.good,
         providers: own.providers,
@@ -380,7 +407,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
         warnings: Vec::new(),
         settings: Vec::new(),
         root,
-        origin: origin.clone(),
+        origin: Origin { named, ..origin.clone() },
         survey,
     })
 }

@@ -18,8 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::acme;
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
@@ -80,6 +81,7 @@ pub struct Gateway {
     _project: Flock<File>,
     keeper: JoinHandle<()>,
     reloading: JoinHandle<()>,
+    _acme: Option<AbortOnDropHandle<()>>,
     sweeping: CancellationToken,
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
@@ -99,15 +101,11 @@ impl Gateway {
         let state = root.join(STATE_FOLDER);
         let project = take_project(&state).await?;
         let store = store::open(&config.store_url, &root).await?;
-        let listener = listen(config.gateway.listen, "`--listen` or `[gateway] listen`")?;
-        let address = listener.local_addr()?;
-        let admin = config.gateway.admin_listen.map(|wanted| listen(wanted, "`[gateway] admin_listen`")).transpose()?;
+        let listeners = Listeners::open(&config.gateway)?;
+        let address = listeners.senders.local_addr()?;
         ensure_local_key(store.as_ref(), &root).await?;
         let app = Arc::new(App::new(config, store).await?);
-        let _ = app.local_url.set(local_url(address));
-        if let Some(admin) = &admin {
-            let _ = app.admin_url.set(local_url(admin.local_addr()?));
-        }
+        listeners.tell(&app)?;
         let reaper = runtime::adopt();
         let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
         let guard = Arc::new(guard);
@@ -122,14 +120,8 @@ impl Gateway {
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
-        let gauge = || app.metrics.connections();
-        let mut servers =
-            vec![tokio::spawn(http::serve(listener, routers.senders, limits(), gauge(), accepting.clone()))];
-        if let (Some(listener), Some(router)) = (admin, routers.admin) {
-            let limits = Limits { connections: ADMIN_CONNECTIONS, ..Limits::default() };
-            servers.push(tokio::spawn(http::serve(listener, router, limits, gauge(), accepting.clone())));
-        }
-        let keeper = tokio::spawn(keep_secret_uses(Arc::clone(&app), accepting.clone()));
+        let servers = listeners.serve(&app, routers, &accepting);
+        let keeper = tokio::spawn(keep_uses(Arc::clone(&app), accepting.clone()));
         files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
         ops::replays::resume(&app, &dispatcher).await?;
         let reloading = Reloader::start(Arc::clone(&app))?;
@@ -137,7 +129,6 @@ impl Gateway {
         tracing::info!(%address, project = %root.display(), sources = in_force.config.sources.len(),
             agents = in_force.config.agents.len(), "gateway.started");
         Ok(Self {
-            app,
             address,
             dispatcher,
             notifier,
@@ -145,6 +136,8 @@ impl Gateway {
             servers,
             keeper,
             reloading,
+            _acme: acme::start(&app),
+            app,
             sweeping,
             sweeper,
             scheduler,
@@ -175,21 +168,94 @@ impl Gateway {
         let _ = self.keeper.await;
         // Deliveries that were still under way when it ended.
         keep_secret_uses_now(&self.app).await;
+        keep_key_uses_now(&self.app).await;
         self.app.traces.close().await;
         tracing::info!("gateway.closed");
+    }
+}
+
+/// Where a gateway listens.
+#[derive(Debug)]
+struct Listeners {
+    /// `listen`.
+    senders: TcpListener,
+    /// `admin_listen`.
+    admin: Option<TcpListener>,
+    /// Connections to `listen`.
+    most: usize,
+    /// Where plain HTTP is spoken on this machine in place of `listen`, if that speaks TLS: its certificate is for another
+    /// name, and commands and agents of this machine need none.
+    plain_senders: Option<TcpListener>,
+    /// The same for `admin_listen`, which speaks plain HTTP itself if only this machine reaches it.
+    plain_admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn open(gateway: &config::Gateway) -> anyhow::Result<Self> {
+        let senders = listen(gateway.listen, "`--listen` or `[gateway] listen`")?;
+        let admin = match gateway.admin_listen {
+            Some(wanted) => Some(listen(wanted, "`[gateway] admin_listen`")?),
+            None => None,
+        };
+        let (mut plain_senders, mut plain_admin) = (None, None);
+        if gateway.tls.is_some() {
+            let any = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
+            plain_senders = Some(listen(any, "")?);
+            if gateway.admin_listen.is_some_and(|address| !address.ip().is_loopback()) {
+                plain_admin = Some(listen(any, "")?);
+            }
+        }
+        Ok(Self { senders, admin, most: gateway.max_connections, plain_senders, plain_admin })
+    }
+
+    /// Tells the other parts where this machine reaches it.
+    fn tell(&self, app: &App) -> anyhow::Result<()> {
+        let url = |listener: &TcpListener| anyhow::Ok(local_url(listener.local_addr()?));
+        let _ = app.local_url.set(url(self.plain_senders.as_ref().unwrap_or(&self.senders))?);
+        if let Some(admin) = &self.admin {
+            let _ = app.admin_url.set(url(self.plain_admin.as_ref().unwrap_or(admin))?);
+        }
+        Ok(())
+    }
+
+    fn serve(self, app: &Arc<App>, routers: http::Routers, accepting: &CancellationToken) -> Vec<JoinHandle<()>> {
+        let serve = |listener: TcpListener, router, limits: Limits, speaks_tls: bool| {
+            let service = http::service(app, router, limits, speaks_tls);
+            tokio::spawn(http::serve(listener, service, accepting.clone()))
+        };
+        let few = Limits { connections: ADMIN_CONNECTIONS, ..Limits::default() };
+        let mut servers =
+            vec![serve(self.senders, routers.senders.clone(), limits(self.most), self.plain_senders.is_some())];
+        servers.extend(self.plain_senders.map(|plain| serve(plain, routers.senders, few, false)));
+        if let (Some(listener), Some(router)) = (self.admin, routers.admin) {
+            servers.push(serve(listener, router.clone(), few, self.plain_admin.is_some()));
+            servers.extend(self.plain_admin.map(|plain| serve(plain, router, few, false)));
+        }
+        servers
     }
 }
 
 /// How long what was counted may wait to be kept.
 const KEPT_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps which secrets are in use, until the gateway accepts no more.
-async fn keep_secret_uses(app: Arc<App>, accepting: CancellationToken) {
-    loop {
-        if accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none() {
-            return;
-        }
+/// The same of what may be a little older.
+const KEPT_RARELY: Duration = Duration::from_secs(60);
+
+/// Keeps which secrets and keys are in use, until the gateway accepts no more.
+async fn keep_uses(app: Arc<App>, accepting: CancellationToken) {
+    let mut keys_kept = Instant::now();
+    while accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_some() {
         keep_secret_uses_now(&app).await;
+        if keys_kept.elapsed() >= KEPT_RARELY {
+            keys_kept = Instant::now();
+            keep_key_uses_now(&app).await;
+        }
+    }
+}
+
+async fn keep_key_uses_now(app: &App) {
+    if let Err(error) = app.access.keep_uses(app.store.as_ref()).await {
+        tracing::debug!(error = error.with_causes(), "key_uses.not_kept");
     }
 }
 
@@ -211,7 +277,7 @@ async fn ensure_local_key(store: &dyn Store, root: &Path) -> anyhow::Result<()> 
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     };
     if !known {
-        let wish = NewKey { name: "local".to_owned(), role: "owner".to_owned(), agent: None };
+        let wish = NewKey { name: "local".to_owned(), role: "owner".to_owned(), agent: None, expires: None };
         let (_, created) = ops::keys::make(store, wish, &[]).await?;
         files::write_private(&file, created.key.as_bytes())
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -220,8 +286,8 @@ async fn ensure_local_key(store: &dyn Store, root: &Path) -> anyhow::Result<()> 
 }
 
 /// As many connections as there can be files, less those that the store and the agents' pipes need.
-fn limits() -> Limits {
-    let mut limits = Limits::default();
+fn limits(connections: usize) -> Limits {
+    let mut limits = Limits { connections, ..Limits::default() };
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let wanted = (limits.connections as u64 + FILES_KEPT).min(hard).max(soft);
         let files = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };

@@ -1,26 +1,35 @@
 //! HTTP: the accept loop, the routes, and who may come in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, delete, get, patch, post};
+use tokio_rustls::rustls::server::ClientHello;
 
-use crate::app::App;
+use crate::app::{App, PROOF};
 use crate::dispatch::Dispatcher;
 use crate::notify::Notifier;
 
 mod api;
+mod audit;
 mod auth;
 mod body;
+mod bounds;
+mod crowd;
 mod error;
+mod guard;
 mod ingest;
 mod leases;
 mod mcp;
+mod peer;
 mod server;
 mod stream;
 mod waits;
 
-pub use server::{Limits, serve};
+pub use crowd::Allowance;
+pub use server::{Certificates, Introduction, Limits, Service, serve};
 
 /// The header in which `/healthz` says which start of which gateway answers.
 pub const INSTANCE: &str = "x-doorbell-instance";
@@ -32,6 +41,7 @@ pub struct Shared {
     dispatcher: Arc<Dispatcher>,
     notifier: Arc<Notifier>,
     budget: Arc<body::Budget>,
+    door: Arc<bounds::Door>,
     rejections: Arc<ingest::RejectionCap>,
     /// Answers to handshakes that anybody can ask for, of which only so many are logged.
     greetings: Arc<ingest::RejectionCap>,
@@ -53,9 +63,41 @@ pub struct Routers {
     pub admin: Option<Router>,
 }
 
+/// What those who connect to one address of a gateway are served.
+pub fn service(app: &Arc<App>, router: Router, limits: Limits, speaks_tls: bool) -> Service {
+    let allowing = Arc::clone(app);
+    // This machine and proxies speak for many.
+    let allowance = move |address: IpAddr| {
+        let in_force = allowing.current();
+        let gateway = &in_force.config.gateway;
+        let speaks_for_many =
+            address.to_canonical().is_loopback() || peer::is_trusted(&gateway.trusted_proxies, address);
+        (!speaks_for_many).then_some(gateway.max_connections_per_address)
+    };
+    let looking = Arc::clone(app);
+    let introduce = move |request: &mut http::Request<hyper::body::Incoming>| {
+        peer::note_sender(&looking.current().config.gateway.trusted_proxies, request);
+    };
+    let showing = Arc::clone(app);
+    let certificates = move |hello: &ClientHello<'_>| {
+        if hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == PROOF)) {
+            return showing.challenges.get(hello.server_name()?);
+        }
+        Some(Arc::clone(&showing.current().config.gateway.tls.as_ref()?.shown.as_ref()?.server))
+    };
+    Service {
+        router,
+        introduce: Arc::new(introduce),
+        limits,
+        open: app.metrics.connections(),
+        allowance: Arc::new(allowance),
+        refused: app.metrics.connections_refused(),
+        tls: speaks_tls.then(|| Arc::new(certificates) as Certificates),
+    }
+}
+
 /// What is done with agents and their runs.
 fn run_routes() -> Router<Shared> {
-    let agent = get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent);
     Router::new()
         .route("/v1/runs", get(api::list_runs))
         .route("/v1/runs/{id}", get(api::show_run))
@@ -69,7 +111,10 @@ fn run_routes() -> Router<Shared> {
         .route("/v1/runs/{id}/retry", post(api::retry_run))
         .route("/v1/runs/{id}/answer", post(waits::answer))
         .route("/v1/agents", get(api::list_agents))
-        .route("/v1/agents/{name}", agent)
+        .route(
+            "/v1/agents/{name}",
+            get(api::show_agent).put(api::declare_agent).patch(api::amend_agent).delete(api::remove_agent),
+        )
         .route("/v1/agents/{name}/run", post(api::run_agent))
         .route("/v1/agents/{name}/pause", post(api::pause_agent))
         .route("/v1/agents/{name}/resume", post(api::resume_agent))
@@ -97,6 +142,16 @@ fn webhook_routes() -> Router<Shared> {
         .route("/agents/{name}/executions/{id}", get(api::show_execution))
 }
 
+/// What is known of events.
+fn event_routes() -> Router<Shared> {
+    Router::new()
+        .route("/v1/events", get(api::list_events))
+        .route("/v1/events/stream", get(stream::stream_activity))
+        .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
+        .route("/v1/events/{id}/body", get(api::event_body))
+        .route("/v1/events/{id}/explain", get(api::explain_event))
+}
+
 /// All routes of a gateway. Streams end when `closing` is cancelled.
 pub fn routers(
     app: Arc<App>,
@@ -110,6 +165,7 @@ pub fn routers(
         dispatcher,
         notifier,
         budget: Arc::new(body::Budget::default()),
+        door: Arc::new(bounds::Door::default()),
         rejections: Arc::new(ingest::RejectionCap::default()),
         greetings: Arc::new(ingest::RejectionCap::default()),
         captures: Arc::new(ingest::RejectionCap::default()),
@@ -119,11 +175,6 @@ pub fn routers(
         closing,
     };
     let management = Router::new()
-        .route("/v1/events", get(api::list_events))
-        .route("/v1/events/stream", get(stream::stream_activity))
-        .route("/v1/events/{id}", get(api::show_event).delete(api::forget_event))
-        .route("/v1/events/{id}/body", get(api::event_body))
-        .route("/v1/events/{id}/explain", get(api::explain_event))
         .route("/v1/backup", post(api::copy_store))
         .route("/v1/sources", get(api::list_sources))
         .route("/v1/sources/{name}/deliveries", get(api::list_deliveries))
@@ -131,29 +182,36 @@ pub fn routers(
         .route("/v1/stats", get(api::stats))
         .route("/v1/notifications/test", post(api::test_notifications))
         .route("/v1/triggers/test", post(api::test_trigger))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/export", get(audit::export))
         .route("/mcp", any(mcp::answer))
         .route("/v1/keys", get(api::list_keys).post(api::create_key))
         .route("/v1/keys/{id}", delete(api::remove_key));
-    let management = management
-        .merge(run_routes())
-        .merge(webhook_routes())
-        .route("/readyz", get(api::readyz))
-        .merge(leases::routes());
+    let management =
+        management.merge(event_routes()).merge(run_routes()).merge(webhook_routes()).merge(leases::routes());
     let senders = Router::new()
         .route("/webhooks/{provider}", any(ingest::by_provider))
         .route("/v1/webhooks/{provider}/{source}", any(ingest::by_source))
         .route("/v1/hooks/{id}", any(ingest::by_hook))
         .route("/agents/{name}/webhook", any(ingest::by_agent))
         .route("/healthz", get(api::healthz));
-    let finish = |router: Router<Shared>| {
+    // Whoever looks whether the gateway is well may do so under any name.
+    let managed = |router: Router<Shared>| {
         let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);
-        router.with_state(shared.clone())
+        let router = router.layer(from_fn_with_state(shared.clone(), audit::note));
+        let router = router.layer(from_fn_with_state(Arc::clone(&shared.app), guard::guard));
+        router.route("/readyz", get(api::readyz))
+    };
+    let finish = |router: Router<Shared>| {
+        router.method_not_allowed_fallback(error::method_not_allowed).with_state(shared.clone())
     };
     if is_split {
-        let admin = management.route("/healthz", get(api::healthz)).route("/metrics", get(api::metrics_for_all));
+        let admin = managed(management.route("/metrics", get(api::metrics_for_all)));
+        let admin = admin.route("/healthz", get(api::healthz));
         // Agents behind a URL tell there how a run ended.
-        return Routers { senders: finish(senders.merge(leases::by_token())), admin: Some(finish(admin)) };
+        let senders = senders.merge(leases::by_token(&shared)).fallback(error::not_found);
+        return Routers { senders: finish(senders), admin: Some(finish(admin)) };
     }
-    let all = senders.merge(management).route("/metrics", get(api::metrics));
+    let all = senders.merge(managed(management.route("/metrics", get(api::metrics))));
     Routers { senders: finish(all), admin: None }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything that touches the world; what decides is in `doorbell-core`. ARCHITECTURE.md has the map.
 
+pub mod acme;
 pub mod app;
 pub mod cli;
 pub mod clock;

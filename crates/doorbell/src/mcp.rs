@@ -5,11 +5,10 @@
 
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::uri::{Authority, Uri};
+use http::uri::Uri;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use rmcp::model::{
@@ -23,6 +22,7 @@ use rmcp::{ErrorData as Refused, ServerHandler};
 
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
+use crate::ops::audit::Author;
 
 mod bounds;
 mod reference;
@@ -44,19 +44,21 @@ pub struct Desk {
     pub dispatcher: Arc<Dispatcher>,
     /// With whose authority.
     pub caller: Caller,
+    /// The same, with what the audit log says of it.
+    pub author: Author,
 }
 
 /// Answers a request.
 ///
-/// What a page in a browser might send is refused with 403: a `Host` that is no address of this gateway (DNS rebinding), or an
-/// `Origin`.
+/// What a page in a browser might send, which names its `Origin`, is refused with 403. Which names of hosts the gateway goes by is
+/// checked before, for everything that is no delivery.
 pub async fn answer<B>(desk: Desk, request: Request<B>) -> Response<BoxBody<Bytes, Infallible>>
 where
     B: http_body::Body + Send + 'static,
     B::Error: Display,
 {
     let mut config = StreamableHttpServerConfig::default()
-        .with_allowed_hosts(hosts(&desk.app, &request))
+        .disable_allowed_hosts()
         .with_allowed_origins(origin(&desk.app))
         .enforce_origin_validation()
         .with_legacy_session_mode(false)
@@ -66,18 +68,6 @@ where
     let service =
         StreamableHttpService::new(move || Ok(server.clone()), Arc::new(NeverSessionManager::default()), config);
     service.handle(request).await
-}
-
-/// The names that this gateway goes by: this machine's, and the host of its public URL. Of addresses, the one that was asked for:
-/// a page that has a name lead here is known by that name.
-fn hosts<B>(app: &App, request: &Request<B>) -> Vec<String> {
-    let mut hosts = vec!["localhost".to_owned()];
-    hosts.extend(public(app).and_then(|url| Some(url.host()?.to_owned())));
-    let header = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
-    let asked = header.and_then(|host| host.parse::<Authority>().ok()).or_else(|| request.uri().authority().cloned());
-    let address = asked.filter(|asked| asked.host().trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
-    hosts.extend(address.map(|address| address.host().to_owned()));
-    hosts
 }
 
 /// The pages that may ask: those of the public URL.

@@ -8,6 +8,7 @@ use crate::config::Flaw;
 use crate::store;
 
 pub mod agents;
+pub mod audit;
 pub mod backup;
 pub mod bulk;
 mod calls;

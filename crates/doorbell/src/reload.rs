@@ -140,6 +140,9 @@ impl Reloader {
                 let said = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
                 tracing::info!(generation = snapshot.generation, changed = %said, "config.reloaded");
                 kept.iter().for_each(|sentence| tracing::warn!("config.needs_restart: {sentence}"));
+                if !changes.is_empty() {
+                    self.app.note_saved(said).await;
+                }
                 changes.extend(kept);
                 self.tell(&snapshot, changes, None);
             }

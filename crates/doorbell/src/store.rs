@@ -16,6 +16,7 @@ use doorbell_core::time::Timestamp;
 use doorbell_core::wait::{Resumed, Wait};
 use serde::{Deserialize, Serialize};
 
+mod audit;
 #[cfg(test)]
 mod conformance;
 mod figures;
@@ -28,6 +29,7 @@ mod sqlite;
 mod waits;
 mod webhooks;
 
+pub use audit::{Change, ChangeEnd, ChangeQuery, StoredChange, note_done};
 pub use figures::{Figures, HeldBy, Space, Tallies};
 pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use inspection::{Growth, Inspection, Soundness, inspect};
@@ -215,6 +217,21 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// All API keys, oldest first.
     fn keys(&self) -> Answer<'_, Vec<ApiKey>>;
+
+    /// Notes when API keys were used last, unless something later is noted already.
+    fn mark_keys_used(&self, uses: Vec<(KeyId, Timestamp)>) -> Answer<'_, ()>;
+
+    /// Notes a change that is about to be made, and answers its sequence.
+    fn begin_change(&self, change: Change) -> Answer<'_, i64>;
+
+    /// Notes how a change ended.
+    fn end_change(&self, seq: i64, end: ChangeEnd) -> Answer<'_, ()>;
+
+    /// Changes, newest first.
+    fn changes(&self, query: ChangeQuery) -> Answer<'_, Vec<StoredChange>>;
+
+    /// Removes changes from before `before`. Several transactions.
+    fn remove_changes(&self, before: Timestamp) -> Answer<'_, ()>;
 
     /// Adds to what credentials of sources verified; the later of the last times holds.
     fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()>;
@@ -808,6 +825,10 @@ pub struct ApiKey {
     pub hash: Vec<u8>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+    /// When it was used last, as far as that was kept.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What one credential of a source verified.

@@ -44,23 +44,31 @@ impl Sweeper {
     async fn serve(&self) {
         let mut configuration = self.app.in_force.follow();
         loop {
-            let kept = configuration.borrow_and_update().config.retention;
-            if let Err(error) = self.sweep(kept).await {
+            let (kept, audit) = {
+                let config = &configuration.borrow_and_update().config;
+                (config.retention, config.audit_retention)
+            };
+            if let Err(error) = self.sweep(kept, audit).await {
                 tracing::error!(error = error.with_causes(), "sweep.failed: it goes on later");
             }
-            let pause = kept.map_or(RAREST, |kept| (kept / 20).clamp(MOST_OFTEN, RAREST));
+            let shortest = kept.into_iter().chain(audit).min();
+            let pause = shortest.map_or(RAREST, |kept| (kept / 20).clamp(MOST_OFTEN, RAREST));
             // Whoever keeps less from now on need not wait for the end of the earlier pause.
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                Ok(_) = configuration.wait_for(|now| now.config.retention != kept) => {}
+                Ok(_) = configuration.wait_for(|now| (now.config.retention, now.config.audit_retention) != (kept, audit)) => {}
             }
         }
     }
 
-    /// Removes what is older than `kept`; without it, only notes which trigger set is in force.
-    async fn sweep(&self, kept: Option<Duration>) -> Result<(), Error> {
+    /// Removes what is older than `kept`, and of the audit log what is older than `audit`; without `kept`, it only notes
+    /// which trigger set is in force.
+    async fn sweep(&self, kept: Option<Duration>, audit: Option<Duration>) -> Result<(), Error> {
         let started_at = clock::now();
         let store = &self.app.store;
+        if let Some(audit) = audit {
+            store.remove_changes(started_at.before(audit)).await?;
+        }
         let Some(kept) = kept else {
             let never = Timestamp::from_millis(i64::MIN);
             return store.remove_records(never, self.app.current().trigger_set, started_at).await.map(drop);

@@ -12,6 +12,7 @@ const ALL: &[&str] = &["*"];
 
 /// Module of the gateway → the modules it may name (itself always). Edit here, and the map in ARCHITECTURE.md with it.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("acme", &["app", "clock", "config", "files"]),
     ("app", &["clock", "conditions", "config", "store", "telemetry", "vault"]),
     ("cli", ALL),
     ("clock", &[]),
@@ -22,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "gateway",
         &[
+            "acme",
             "app",
             "clock",
             "conditions",
@@ -75,6 +77,12 @@ const RESERVED: &[Reserved] = &[
         within: "crates/",
         only_in: &["crates/doorbell/src/mcp"],
         why: "only `mcp` names the library of the protocol, which changes often",
+    },
+    Reserved {
+        names: &["instant_acme"],
+        within: "crates/",
+        only_in: &["crates/doorbell/src/acme"],
+        why: "only `acme` names the library of the protocol",
     },
     Reserved {
         names: &["rusqlite"],

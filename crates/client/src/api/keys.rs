@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A wish for an API key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewKey {
     /// A label.
@@ -13,6 +13,9 @@ pub struct NewKey {
     /// The agent, for role `agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// After how long it ends by itself, e.g. `30d`; none: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 /// A new API key: the only time that the key itself is shown.
@@ -31,6 +34,9 @@ pub struct CreatedKey {
     pub agent: Option<String>,
     /// When it was made.
     pub created_at: String,
+    /// When it ends by itself.
+    #[serde(default)]
+    pub expires_at: Option<String>,
 }
 
 /// All API keys.
@@ -55,6 +61,12 @@ pub struct Key {
     pub agent: Option<String>,
     /// When it was made.
     pub created_at: String,
+    /// When it ends by itself, or ended.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// When it was used last; none, if it never was.
+    #[serde(default)]
+    pub last_used_at: Option<String>,
 }
 
 /// An API key that was removed.

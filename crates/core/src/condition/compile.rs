@@ -5,7 +5,8 @@ use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, Source
 use super::Flaw;
 use super::facts::Field;
 use super::fence::{self, MOST_PARTS};
-use super::functions::{self, Form, SIGNATURES, Signature};
+use super::functions::{Form, SIGNATURES, Signature};
+use super::pattern::Pattern;
 use super::places::Places;
 use super::program::{Loop, LoopParts, Node, Path, Program, Step};
 use super::types::{Arithmetic, Order, Type};
@@ -340,10 +341,10 @@ impl Lowering<'_> {
             let flaw = self.flaw(pattern, "the pattern of `matches` must be written out");
             return Err(flaw.help("a sender must not choose what is searched for; `contains` takes any text"));
         };
-        let regex = functions::pattern(text.inner()).map_err(|message| self.flaw(pattern, message))?;
+        let compiled = Pattern::new(text.inner()).map_err(|message| self.flaw(pattern, message))?;
         let (node, kind) = self.lower(subject)?;
         self.want(subject, kind, &[Type::Text], "`matches` wants")?;
-        Ok((Node::Matches(Box::new(node), regex), Type::Flag))
+        Ok((Node::Matches(Box::new(node), Box::new(compiled)), Type::Flag))
     }
 
     fn unknown_function(&self, e: &IdedExpr, name: &str) -> Flaw {

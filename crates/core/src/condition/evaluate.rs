@@ -92,9 +92,9 @@ impl<'a> Walk<'a, '_, '_> {
             Node::Equal(both) => Value::Flag(self.equal(both)?),
             Node::Unequal(both) => Value::Flag(!self.equal(both)?),
             Node::In(both) => Value::Flag(self.is_in(both)?),
-            Node::Matches(of, regex) => {
+            Node::Matches(of, pattern) => {
                 let subject = self.value(of)?;
-                Value::Flag(functions::matches(regex, &subject, self.meter)?)
+                Value::Flag(pattern.is_in(&subject, self.meter)?)
             }
             Node::Call(function, arguments) => {
                 let arguments = arguments.iter().map(|node| self.value(node)).collect::<Result<Vec<_>, _>>()?;

@@ -5,20 +5,10 @@ use std::borrow::Cow;
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use regex::{Regex, RegexBuilder};
 
 use super::types::Type;
 use super::value::Value;
 use super::{Failure, Meter};
-
-/// The longest pattern of `matches`, in bytes.
-pub const LONGEST_PATTERN: usize = 256;
-
-/// The longest text that `matches` searches, in bytes.
-pub const LONGEST_SUBJECT: usize = 64 << 10;
-
-/// The largest compiled pattern, in bytes: what a pattern with counted repetitions may grow to.
-const LARGEST_PATTERN: usize = 256 << 10;
 
 /// A function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,29 +133,6 @@ impl Signature {
     }
 }
 
-/// Compiles the pattern of `matches`.
-pub(super) fn pattern(text: &str) -> Result<Regex, String> {
-    if text.len() > LONGEST_PATTERN {
-        return Err(format!("the pattern has {} bytes, and {LONGEST_PATTERN} are the most", text.len()));
-    }
-    let built = RegexBuilder::new(text).size_limit(LARGEST_PATTERN).dfa_size_limit(LARGEST_PATTERN).build();
-    built.map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => "the pattern is too large: it repeats too much too often".to_owned(),
-        other => format!("not a regular expression: {}", other.to_string().lines().last().unwrap_or_default().trim()),
-    })
-}
-
-/// Searches a text.
-pub(super) fn matches(regex: &Regex, subject: &Value<'_>, meter: &mut Meter<'_>) -> Result<bool, Failure> {
-    let Value::Text(text) = subject else { return Err(unsuited("matches", subject)) };
-    if text.len() > LONGEST_SUBJECT {
-        let message = format!("`matches` searches {LONGEST_SUBJECT} bytes at most, and the text has {}", text.len());
-        return Err(Failure::Failed(message));
-    }
-    meter.spend(text.len() as u64)?;
-    Ok(regex.is_match(text))
-}
-
 /// Calls a function with the arguments that its signature says.
 pub(super) fn call<'a>(
     function: Function,
@@ -203,7 +170,7 @@ pub(super) fn call<'a>(
     }
 }
 
-fn unsuited(name: &str, value: &Value<'_>) -> Failure {
+pub(super) fn unsuited(name: &str, value: &Value<'_>) -> Failure {
     Failure::Failed(format!("`{name}` cannot be used on {}: {value}", value.kind().name()))
 }
 

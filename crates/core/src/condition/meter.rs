@@ -59,6 +59,12 @@ impl<'a> Meter<'a> {
         own.map(|_| ()).ok_or(Failure::Costly)
     }
 
+    /// Looks whether to stop, however little was paid since.
+    pub(super) fn look(&mut self) -> Result<(), Failure> {
+        self.patience = 0;
+        self.spend(0)
+    }
+
     /// Pays for looking at a text of so many bytes.
     pub(super) fn spend_on_text(&mut self, bytes: usize) -> Result<(), Failure> {
         self.spend((bytes / BYTES) as u64)

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use regex::Regex;
-
 use super::facts::Field;
 use super::functions::Function;
+use super::pattern::Pattern;
 use super::types::{Arithmetic, Order, Type};
 
 /// A checked expression.
@@ -104,7 +103,7 @@ pub(super) enum Node {
     Equal(Box<[Node; 2]>),
     Unequal(Box<[Node; 2]>),
     In(Box<[Node; 2]>),
-    Matches(Box<Node>, Regex),
+    Matches(Box<Node>, Box<Pattern>),
     Call(Function, Box<[Node]>),
     Loop(Loop, Box<LoopParts>),
 }

@@ -117,12 +117,15 @@ pub(super) fn lay_over(config: &mut Config, stored: Vec<StoredWebhook>, vault: &
     let positions: BTreeMap<String, usize> =
         config.agents.iter().map(|(name, agent)| (name.clone(), agent.triggers.len())).collect();
     let providers = config.all_providers();
+    let limit = config.gateway.hook_rate_limit;
     for StoredWebhook { webhook, secrets } in stored {
         let Some(position) = positions.get(&webhook.agent).filter(|_| webhook.active) else { continue };
         let name = webhook.id.to_string();
         let (source, locked) = source_of(&webhook, &secrets, &providers, vault, now);
         if let Some(source) = source {
-            config.sources.insert(name.clone(), Arc::new(source));
+            // An agent's own webhook has limits of its own.
+            let limit = limit.filter(|_| webhook.own.is_none());
+            config.sources.insert(name.clone(), Arc::new(source.limited_to(limit)));
         }
         if let Some(agent) = config.agents.get_mut(&webhook.agent) {
             Arc::make_mut(agent).triggers.push(trigger(&webhook.agent, &name, *position));

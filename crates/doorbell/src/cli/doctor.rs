@@ -28,6 +28,7 @@ mod permissions;
 mod project;
 mod public;
 mod secrets;
+mod tls;
 
 pub(super) use secrets::looks_cut;
 
@@ -149,6 +150,7 @@ async fn examine(subject: &Subject) -> Vec<Finding> {
     findings.extend(commands::check(subject));
     findings.extend(secrets::check(subject));
     findings.extend(permissions::check(subject));
+    findings.extend(tls::check(subject));
     findings.extend(gateway::check(subject).await);
     findings.extend(gateway::check_webhooks(subject).await);
     findings.extend(gateway::check_leftovers(subject).await);

@@ -12,7 +12,7 @@ use super::failure::{Exit, Failure};
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 use crate::app::load_declared;
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, parse_duration};
 use crate::gateway::STATE_FOLDER;
 use crate::store::Store;
 use crate::{files, ops, store};
@@ -51,6 +51,13 @@ struct CreateArgs {
     /// The agent that the key belongs to, for role `agent`
     #[arg(long, required_if_eq("role", "agent"), add = completions::agents())]
     agent: Option<String>,
+    /// After how long it ends by itself, e.g. `30d` [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse_life)]
+    expires: Option<String>,
+}
+
+fn parse_life(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
 }
 
 /// List the API keys, oldest first, without their secrets
@@ -69,7 +76,7 @@ struct RmArgs {
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
-  doorbell keys create --name ci --role viewer
+  doorbell keys create --name ci --role viewer --expires 30d
   doorbell keys create --name triage --role agent --agent triage --json";
 
 pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()> {
@@ -80,11 +87,11 @@ pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()>
     }
 }
 
-async fn show_new(context: &Context, CreateArgs { name, role, agent }: CreateArgs) -> anyhow::Result<()> {
+async fn show_new(context: &Context, CreateArgs { name, role, agent, expires }: CreateArgs) -> anyhow::Result<()> {
     if agent.is_some() && role != "agent" {
         return Err(Failure::usage("--agent goes with --role agent only").into());
     }
-    let created = create(context, NewKey { name, role, agent }).await?;
+    let created = create(context, NewKey { name, role, agent, expires }).await?;
     if context.json {
         return output::json(&created);
     }
@@ -102,14 +109,23 @@ async fn show_all(context: &Context) -> anyhow::Result<()> {
         return output::json(&list);
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["ID", "NAME", "ROLE", "AGENT", "MADE"]);
+    let mut table = Table::new(&["ID", "NAME", "ROLE", "AGENT", "MADE", "LAST USED", "EXPIRES"]);
     list.keys.iter().for_each(|key| table.row(row(key, &clock)));
     Ok(table.print()?)
 }
 
-fn row(key: &Key, clock: &Clock) -> [String; 5] {
+fn row(key: &Key, clock: &Clock) -> [String; 7] {
     let agent = key.agent.clone().unwrap_or_else(|| "-".to_owned());
-    [key.key_id.clone(), key.name.clone(), key.role.clone(), agent, clock.show(&key.created_at)]
+    let when = |at: &Option<String>, otherwise: &str| at.as_ref().map_or(otherwise.to_owned(), |at| clock.show(at));
+    [
+        key.key_id.clone(),
+        key.name.clone(),
+        key.role.clone(),
+        agent,
+        clock.show(&key.created_at),
+        when(&key.last_used_at, "never"),
+        when(&key.expires_at, "-"),
+    ]
 }
 
 async fn remove(context: &Context, id: &str) -> anyhow::Result<()> {
@@ -129,7 +145,10 @@ async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
             let declared = load_declared(&store.notes("").await?);
             let agents: Vec<&str> = config.agents.keys().chain(declared.keys()).map(String::as_str).collect();
             match ops::keys::make(store.as_ref(), wish, &agents).await {
-                Ok((_, created)) => Ok(created),
+                Ok((_, created)) => {
+                    ops::audit::note_offline(store.as_ref(), "POST /v1/keys", &created.key_id).await?;
+                    Ok(created)
+                }
                 Err(ops::Error::Invalid(detail)) => Err(Failure::usage(detail).into()),
                 Err(error) => Err(error.into()),
             }
@@ -150,14 +169,20 @@ async fn remove_one(context: &Context, id: &str) -> anyhow::Result<RemovedKey> {
     let asked = async { context.client()?.remove_key(id).await.map_err(missing()) }.await;
     match nobody_there(context, asked)? {
         Ok(removed) => Ok(removed),
-        Err(NobodyThere) => match ops::keys::remove_from(open(&context.root()?).await?.1.as_ref(), id).await {
-            Ok((_, removed)) => Ok(removed),
-            Err(ops::Error::NotFound(_)) => {
-                let message = format!("there is no key {id} (`doorbell keys ls` lists them)");
-                Err(Failure::new(Exit::NotFound, message).into())
+        Err(NobodyThere) => {
+            let (_, store) = open(&context.root()?).await?;
+            match ops::keys::remove_from(store.as_ref(), id).await {
+                Ok((_, removed)) => {
+                    ops::audit::note_offline(store.as_ref(), "DELETE /v1/keys/{id}", id).await?;
+                    Ok(removed)
+                }
+                Err(ops::Error::NotFound(_)) => {
+                    let message = format!("there is no key {id} (`doorbell keys ls` lists them)");
+                    Err(Failure::new(Exit::NotFound, message).into())
+                }
+                Err(error) => Err(error.into()),
             }
-            Err(error) => Err(error.into()),
-        },
+        }
     }
 }
 

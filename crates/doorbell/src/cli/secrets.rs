@@ -55,7 +55,10 @@ async fn offline(context: &Context, lost: bool) -> anyhow::Result<Rekeyed> {
     let (config, store) = open(&root).await?;
     let vault = Vault::open(&root.join(STATE_FOLDER), config.origin.master_key().as_deref())?;
     match ops::secrets::rekey_stored(store.as_ref(), &vault, lost).await {
-        Ok(done) => Ok(done),
+        Ok(done) => {
+            ops::audit::note_offline(store.as_ref(), "POST /v1/secrets/rekey", "").await?;
+            Ok(done)
+        }
         Err(ops::Error::Locked(detail)) => Err(Failure::usage(detail).into()),
         Err(error) => Err(error.into()),
     }

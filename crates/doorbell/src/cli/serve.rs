@@ -63,7 +63,11 @@ fn warn(warning: &str) {
 pub(super) fn whereabouts(gateway: &Gateway) -> String {
     let every = if gateway.address.ip().is_unspecified() { " and every other address of this machine" } else { "" };
     let api = gateway.app.admin_url.get().map(|url| format!("; its API on {url}")).unwrap_or_default();
-    format!("{}{every}{api}", gateway.app.local_url())
+    let local = gateway.app.local_url();
+    match gateway.app.current().config.gateway.tls {
+        None => format!("{local}{every}{api}"),
+        Some(_) => format!("https on {}{every}, {local} for this machine{api}", gateway.address),
+    }
 }
 
 /// Starts a gateway of this program.

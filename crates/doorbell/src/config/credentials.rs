@@ -267,7 +267,7 @@ fn ids_in(folder: &Path) -> io::Result<Vec<(String, String, String)>> {
     Ok(ids)
 }
 
-fn is_too_open(path: &Path) -> bool {
+pub(super) fn is_too_open(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 

@@ -76,7 +76,7 @@ fn debounce(table: &Table, findings: &mut Findings) -> Option<Debounce> {
 }
 
 /// So many in such a time, as in `10/1h`.
-fn rate(node: &Node, example: &str) -> Result<Rate, Problem> {
+pub(super) fn rate(node: &Node, example: &str) -> Result<Rate, Problem> {
     let text = node.text(&format!("a rate such as \"{example}\""))?;
     let refuse = |message: String| Problem::at(&node.place, message).help(format!("for example \"{example}\""));
     let (count, window) = text

@@ -22,6 +22,8 @@ pub struct Origin {
     pub(super) root: PathBuf,
     pub(super) environment: Environment,
     pub(super) flags: Vec<(String, String)>,
+    /// Further files that the configuration names.
+    pub(super) named: Vec<PathBuf>,
 }
 
 /// How the files stand that a configuration is read from. Two that are equal: nothing was saved in between, as far as
@@ -65,6 +67,7 @@ impl Origin {
         for folder in Credentials::new(&self.environment).folders() {
             survey.secrets(folder);
         }
+        self.named.iter().for_each(|path| survey.named(path));
         survey
     }
 }
@@ -85,6 +88,12 @@ impl Survey {
         let all: BTreeSet<&String> = self.credentials.keys().chain(earlier.credentials.keys()).collect();
         let changed = all.into_iter().filter(|name| self.credentials.get(*name) != earlier.credentials.get(*name));
         changed.cloned().collect()
+    }
+
+    /// A file that the configuration names, wherever it is.
+    pub(super) fn named(&mut self, path: &Path) {
+        self.folders.extend(path.parent().filter(|folder| folder.is_dir()).map(Path::to_owned));
+        self.file(path.to_owned());
     }
 
     fn file(&mut self, path: PathBuf) {
@@ -163,7 +172,7 @@ mod tests {
             write(folder.path(), file, text);
         }
         let environment = [("HOME", home)].into_iter().collect();
-        let origin = Origin { root: folder.path().to_owned(), environment, flags: Vec::new() };
+        let origin = Origin { root: folder.path().to_owned(), environment, flags: Vec::new(), named: Vec::new() };
         (folder, origin)
     }
 

@@ -10,6 +10,7 @@ use doorbell_core::source::{Dedup, NamedKey, Source};
 
 use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
+use super::flow::rate;
 use super::layers::ALIASES;
 use super::names::{NAME_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
@@ -18,10 +19,9 @@ use super::types::{Type, Types};
 /// Sources of one provider that may share `/webhooks/<provider>`: each delivery is tried on all of them.
 const MOST_OF_A_TYPE: usize = 16;
 
-const COMMON: [&str; 5] = ["type", "credential", "allow_unsigned", "dedup", "ignore_senders"];
+const COMMON: [&str; 6] = ["type", "credential", "allow_unsigned", "dedup", "ignore_senders", "rate_limit"];
 const GENERIC: [&str; 7] = ["scheme", "header", "prefix", "encoding", "algorithm", "delivery_header", "event_header"];
 const TIMED: [&str; 1] = ["tolerance"];
-const PLANNED: [&str; 1] = ["rate_limit"];
 
 /// The sources of a project.
 #[derive(Debug, Default)]
@@ -84,6 +84,7 @@ fn read_one(
         }
     };
     let ignored = ignored_senders(&table, findings);
+    let rate_limit = table.read(findings, "rate_limit", |node| rate(node, "100/1m"));
     let allow_unsigned = table.read(findings, "allow_unsigned", Node::flag).unwrap_or(false);
     let found_before = findings.problems.len();
     let keys = keys(&table, provider.as_ref(), around.credentials, findings);
@@ -92,7 +93,7 @@ fn read_one(
     }
     match Source::new(name, Arc::clone(&provider), keys, allow_unsigned, dedup) {
         Ok(source) => {
-            good.insert(name.to_owned(), Arc::new(source.ignoring(ignored)));
+            good.insert(name.to_owned(), Arc::new(source.ignoring(ignored).limited_to(rate_limit)));
         }
         Err(error) => {
             let place = table.entry("allow_unsigned").map_or(&table.place, |entry| &entry.place);
@@ -139,7 +140,7 @@ fn provider(table: &Table, path: &str, types: &Types, findings: &mut Findings) -
 }
 
 fn check(table: &Table, known: &[&str], hints: &[(&str, &str)], findings: &mut Findings) {
-    table.check(findings, Keys { known, planned: &PLANNED, hints });
+    table.check(findings, Keys { known, planned: &[], hints });
 }
 
 fn unknown_type(node: &Node, text: &str, types: &Types) -> Problem {

@@ -49,6 +49,12 @@ impl Project {
         self
     }
 
+    /// A certificate and its key.
+    pub(super) fn certificate(self, certificate: &str, key: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed(["hooks.example.com".to_owned()]).unwrap();
+        self.file(certificate, made.cert.pem()).file(key, made.signing_key.serialize_pem())
+    }
+
     pub(super) fn credential(self, name: &str, secret: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let path = self.folder.path().join("home/.doorbell/credentials").join(name);

@@ -1,9 +1,9 @@
 //! The management API: each handler is one operation.
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use doorbell_client::api;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -11,6 +11,7 @@ use http::request::Parts;
 use serde::Deserialize;
 
 use super::Shared;
+use super::audit::Target;
 use super::auth::{By, LocalOrKnown};
 use super::error::Failure;
 use crate::ops;
@@ -205,9 +206,9 @@ pub(super) async fn create_key(
     State(shared): State<Shared>,
     By(caller): By,
     Sent(wish): Sent<api::NewKey>,
-) -> Result<(StatusCode, Json<api::CreatedKey>), Failure> {
+) -> Result<(StatusCode, Extension<Target>, Json<api::CreatedKey>), Failure> {
     let created = ops::keys::create(&shared.app, &caller, wish).await?;
-    Ok((StatusCode::CREATED, Json(created)))
+    Ok((StatusCode::CREATED, Extension(Target(created.key_id.clone())), Json(created)))
 }
 
 pub(super) async fn list_keys(State(shared): State<Shared>, By(caller): By) -> Answer<api::KeyList> {

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::error::Failure;
-use crate::app::{Caller, hash_key};
+use crate::app::{Caller, Known, Unknown, hash_key};
+use crate::clock;
 use crate::ops::leases;
 use crate::store::Lease;
 
@@ -23,20 +24,49 @@ impl FromRequestParts<Shared> for By {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
-        let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| {
-            let detail = "send `Authorization: Bearer dbk_…`; `doorbell keys create` makes a key";
-            Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
-        })?;
-        let presented = header.to_str().ok().and_then(bearer_token);
-        if let Some(lease) = presented.and_then(Lease::from_token) {
-            // What it reaches has no characters that are written otherwise in a path.
-            let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
-            // In a box: each request has room for whatever it may ever wait for, and most show a key.
-            let caller = Box::pin(leases::reach(&shared.app, lease, parts.method == Method::GET, &path)).await?;
-            return Ok(Self(caller));
-        }
-        presented.and_then(|key| shared.app.access.identify(key)).map(Self).ok_or_else(invalid)
+        identify(parts, shared).await.map(|known| Self(known.caller))
     }
+}
+
+/// Who asks. A request counts once for its key, however often this is asked.
+pub(super) async fn identify(parts: &mut Parts, shared: &Shared) -> Result<Known, Failure> {
+    if let Some(known) = parts.extensions.get::<Known>() {
+        return Ok(known.clone());
+    }
+    let known = look_up(parts, shared).await;
+    let known = known.inspect_err(|failure| shared.app.metrics.count_api_refused(failure.code()))?;
+    parts.extensions.insert(known.clone());
+    Ok(known)
+}
+
+async fn look_up(parts: &Parts, shared: &Shared) -> Result<Known, Failure> {
+    let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| {
+        let detail = "send `Authorization: Bearer dbk_…`; `doorbell keys create` makes a key";
+        Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
+    })?;
+    let presented = header.to_str().ok().and_then(bearer_token);
+    let in_force = shared.app.current();
+    let gateway = &in_force.config.gateway;
+    let admit = |key: &str| shared.door.admit_request(hash_key(key), gateway);
+    if let Some((token, lease)) = presented.and_then(|token| Some((token, Lease::from_token(token)?))) {
+        // What it reaches has no characters that are written otherwise in a path.
+        let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
+        // In a box: each request has room for whatever it may ever wait for, and most show a key.
+        let known = Box::pin(leases::reach(&shared.app, lease, parts.method == Method::GET, &path)).await?;
+        return admit(token).map(|()| known);
+    }
+    let refusal = match presented.map(|key| (key, shared.app.access.identify(key, clock::now()))) {
+        Some((key, Ok(known))) => return admit(key).map(|()| known),
+        Some((_, Err(Unknown::Expired(at)))) => {
+            let detail = format!("this key ended on {at}: an owner makes another one (`doorbell keys create`)");
+            Failure::new(StatusCode::UNAUTHORIZED, "key_expired", detail)
+        }
+        Some((_, Err(Unknown::Nobody))) | None => invalid(),
+    };
+    Err(match parts.extensions.get::<ConnectInfo<SocketAddr>>() {
+        Some(ConnectInfo(remote)) => shared.door.refuse(remote.ip(), gateway, refusal),
+        None => refusal,
+    })
 }
 
 fn invalid() -> Failure {
@@ -56,7 +86,7 @@ impl FromRequestParts<Shared> for KeyRemoved {
         match shared.app.access.removal(presented) {
             Some(removed) => Ok(Self(removed)),
             // A run's token cannot be removed; a key that was a moment ago is nobody's.
-            None if shared.app.access.identify(presented).is_some() => Ok(Self(CancellationToken::new())),
+            None if shared.app.access.identify(presented, clock::now()).is_ok() => Ok(Self(CancellationToken::new())),
             None => Err(invalid()),
         }
     }

@@ -2,6 +2,7 @@
 //! statuses.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -24,6 +25,10 @@ pub(super) struct Failure {
     retry_after: Option<u32>,
     errors: Vec<FieldError>,
 }
+
+/// The code of an answer that is an error, for whoever passes it on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
 
 /// Seconds after which a sender may try again.
 const RETRY_SOON: u32 = 5;
@@ -64,9 +69,10 @@ impl Failure {
         self
     }
 
-    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after = Some(seconds);
-        self
+    /// Something came too often.
+    pub(super) fn too_many(code: &'static str, detail: impl Into<String>, retry_after: Duration) -> Self {
+        let seconds = u32::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1);
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -82,6 +88,10 @@ impl Failure {
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
 }
 
 impl IntoResponse for Failure {
@@ -94,12 +104,13 @@ impl IntoResponse for Failure {
             errors: self.errors,
         };
         let mut response = (self.status, Json(problem)).into_response();
+        response.extensions_mut().insert(Code(self.code));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED && self.code == "key_missing" {
+        if self.status == StatusCode::UNAUTHORIZED && matches!(self.code, "key_missing" | "key_expired") {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

@@ -24,10 +24,12 @@ use doorbell_core::verify::Verified;
 use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 
+use self::proof::Unproved;
 use self::rejections::refuse;
 use super::Shared;
 use super::body::Share;
 use super::error::{Failure, method_not_allowed};
+use super::peer;
 use crate::app::{App, Snapshot};
 use crate::clock;
 use crate::conditions;
@@ -183,13 +185,15 @@ async fn take(
     let verified = match verified {
         Ok(verified) => verified,
         Err(unproved) => {
-            let (failure, detail) = hooks::excuse(&in_force, sources).unwrap_or_else(|| unproved.said());
+            let (failure, detail) =
+                hooks::excuse(&in_force, sources).unwrap_or_else(|| unanswered(shared, &in_force, remote, unproved));
             return Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await);
         }
     };
     for (proved, key) in verified.iter().filter_map(|proved| Some((proved, proved.key()?))) {
         shared.app.secret_uses.count(proved.source().name(), &key.instance, delivery.received_at);
     }
+    admit(shared, &in_force, &verified, remote, &delivery).await?;
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
     let (events, _turn) = match let_in(shared, &in_force, &verified).await {
@@ -224,6 +228,41 @@ async fn let_in(
     verified: &[Verified],
 ) -> Result<(Vec<Event>, Option<hooks::Turn>), (Failure, String)> {
     Ok((read(verified)?, hooks::admit(shared, in_force, verified).await?))
+}
+
+/// What the sender of a delivery that nobody proved hears, and what exactly was wrong.
+fn unanswered(shared: &Shared, in_force: &Snapshot, remote: SocketAddr, unproved: Unproved) -> (Failure, String) {
+    let refused = matches!(unproved, Unproved::Refused(_));
+    let (failure, detail) = unproved.said();
+    if !refused {
+        return (failure, detail);
+    }
+    let code = failure.code();
+    let failure = shared.door.refuse(remote.ip(), &in_force.config.gateway, failure);
+    match failure.code() == code {
+        true => (failure, detail),
+        false => (failure, format!("too many from this address were refused; this one for {code}: {detail}")),
+    }
+}
+
+/// Lets a delivery through, unless it is one too many for one of the sources that would take it. All or none: its sender
+/// comes again only if none took it.
+async fn admit(
+    shared: &Shared,
+    in_force: &Snapshot,
+    verified: &[Verified],
+    remote: SocketAddr,
+    delivery: &Delivery,
+) -> Result<(), Failure> {
+    for proved in verified {
+        let is_hook = || in_force.hooks.get(proved.source().name()).is_some();
+        let key = || if is_hook() { "hook_rate_limit" } else { "rate_limit" };
+        if let Err(failure) = shared.door.admit_delivery(proved.source(), key) {
+            let (source, detail) = (Arc::clone(proved.source()), failure.detail().to_owned());
+            return Err(refuse(shared, &[source], remote, delivery, failure, &detail, false).await);
+        }
+    }
+    Ok(())
 }
 
 /// What a delivery says: for each source that took it at least one event.
@@ -261,9 +300,10 @@ async fn collect(
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let in_force = shared.app.current();
+    let url = peer::url_of(&shared.app, &in_force, &parts.extensions);
     let mut delivery = Delivery {
         method: parts.method,
-        url: format!("{}{path}", shared.app.public_url(&in_force)),
+        url: format!("{url}{path}"),
         headers: parts.headers,
         body: Bytes::new(),
         received_at: clock::now(),

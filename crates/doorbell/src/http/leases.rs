@@ -1,7 +1,7 @@
 //! Runs that are carried out elsewhere: what whoever has their lease tells of them.
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -14,6 +14,7 @@ use http::request::Parts;
 
 use super::Shared;
 use super::api::{self as handlers, Answer, Named, Sent};
+use super::audit;
 use super::auth::{By, KeyRemoved};
 use super::error::Failure;
 use super::waits;
@@ -62,13 +63,14 @@ pub(super) fn routes() -> Router<Shared> {
 
 /// The same for agents behind a URL alone, with what else their token reaches, on the address for senders, because such an
 /// agent may be anywhere.
-pub(super) fn by_token() -> Router<Shared> {
+pub(super) fn by_token(shared: &Shared) -> Router<Shared> {
     let reached = Router::new()
         .route("/v1/runs/{id}", get(handlers::show_run))
         .route("/v1/events/{id}", get(handlers::show_event))
         .route("/v1/events/{id}/body", get(handlers::event_body))
         .route("/v1/agents/{name}/run", post(handlers::run_agent));
-    told().merge(reached).route_layer(axum::middleware::from_fn(tokens_only))
+    let noted = from_fn_with_state(shared.clone(), audit::note);
+    told().merge(reached).route_layer(noted).route_layer(from_fn(tokens_only))
 }
 
 fn told() -> Router<Shared> {

@@ -9,15 +9,16 @@ use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE};
 
 use super::Shared;
-use super::auth::By;
+use super::audit::Asks;
 use super::error::Failure;
 use crate::mcp::{self, Desk};
 
 /// Bytes of a refusal, which is one line.
 const LONGEST_LINE: usize = 4096;
 
-pub(super) async fn answer(State(shared): State<Shared>, By(caller): By, request: Request) -> Response {
-    let desk = Desk { app: Arc::clone(&shared.app), dispatcher: Arc::clone(&shared.dispatcher), caller };
+pub(super) async fn answer(State(shared): State<Shared>, Asks(author): Asks, request: Request) -> Response {
+    let caller = author.known.caller.clone();
+    let desk = Desk { app: Arc::clone(&shared.app), dispatcher: Arc::clone(&shared.dispatcher), caller, author };
     let response = mcp::answer(desk, request).await.map(Body::new);
     let is_json =
         response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
@@ -33,11 +34,9 @@ async fn refuse(response: Response) -> Response {
     let line = to_bytes(body, LONGEST_LINE).await.unwrap_or_default();
     let line = String::from_utf8_lossy(&line).into_owned();
     let (code, detail) = match parts.status {
-        StatusCode::FORBIDDEN => (
-            "not_from_here",
-            "no web page may ask, and `Host` must be this machine, an address, or the host of `[gateway] public_url`"
-                .to_owned(),
-        ),
+        StatusCode::FORBIDDEN => {
+            ("not_from_here", "no web page may ask, but those of `[gateway] public_url`".to_owned())
+        }
         StatusCode::METHOD_NOT_ALLOWED => {
             ("method_not_allowed", "there are no sessions and no streams here: POST each message".to_owned())
         }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -17,14 +17,22 @@ use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::server::{Acceptor, ClientHello};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// What a connection may cost.
+use super::crowd::{Allowance, Crowd, ask_for_tls};
+use crate::app::PROOF;
+
+/// What connections may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// How long a request's headers may take, and a connection may be idle (at most twice as long).
@@ -149,7 +157,6 @@ impl Drop for Open {
 struct Builders {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    limits: Limits,
 }
 
 impl Builders {
@@ -163,19 +170,78 @@ impl Builders {
             .timer(TokioTimer::new())
             .keep_alive_interval(limits.header_timeout)
             .max_header_list_size(u32::try_from(LARGEST_HEADERS).unwrap_or(u32::MAX));
-        Self { http1, http2, limits }
+        Self { http1, http2 }
     }
 }
 
-/// Serves until `closing` is cancelled, then lets the answers under way end. `open` counts the connections.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: Gauge, closing: CancellationToken) {
+/// Notes in a request what the connection alone does not say of who sends it.
+pub type Introduction = Arc<dyn Fn(&mut hyper::Request<Incoming>) + Send + Sync>;
+
+/// What those who connect to one address are served.
+#[derive(Clone)]
+pub struct Service {
+    /// The routes.
+    pub router: Router,
+    /// What every request goes through before: a call, since a layer of the router would cost each of them three places on the
+    /// heap.
+    pub introduce: Introduction,
+    /// What connections may cost.
+    pub limits: Limits,
+    /// Counts the open connections.
+    pub open: Gauge,
+    /// How many connections one address may have; none: any number.
+    pub allowance: Allowance,
+    /// Counts the connections that were refused, because their address had too many.
+    pub refused: Counter,
+    /// The certificate in force, asked for each connection; none: plain HTTP is spoken.
+    pub tls: Option<Certificates>,
+}
+
+impl Service {
+    /// Over plain HTTP, and without a limit of each address.
+    pub fn plain(router: Router, limits: Limits) -> Self {
+        let (open, refused) = (Gauge::default(), Counter::default());
+        let (introduce, allowance): (Introduction, Allowance) = (Arc::new(|_| ()), Arc::new(|_| None));
+        Self { router, introduce, limits, open, allowance, refused, tls: None }
+    }
+}
+
+/// Answers the certificate for whoever says hello; none if there is none.
+pub type Certificates = Arc<dyn Fn(&ClientHello<'_>) -> Option<Arc<ServerConfig>> + Send + Sync>;
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// How often it is said that there is no room for further connections.
+const SAY_FULL: Duration = Duration::from_secs(60);
+
+/// Gives a connection its slot, when there is one: those that wait stay with the system, which accepts some more.
+async fn slot(slots: &Arc<Semaphore>, said: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    if said.is_none_or(|at| at.elapsed() >= SAY_FULL) {
+        *said = Some(Instant::now());
+        tracing::warn!("connections.full: further ones wait until others end (`[gateway] max_connections`)");
+    }
+    // The semaphore is never closed.
+    Arc::clone(slots).acquire_owned().await.ok()
+}
+
+/// Serves until `closing` is cancelled, then lets the answers under way end.
+pub async fn serve(listener: TcpListener, service: Service, closing: CancellationToken) {
+    let limits = service.limits;
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut said_full = None;
     let connections = TaskTracker::new();
-    let builders = Arc::new(Builders::new(limits));
+    let crowd = Crowd::new(Arc::clone(&service.allowance), service.refused.clone());
+    let server = Arc::new(Server { builders: Builders::new(limits), service, closing: closing.clone() });
     loop {
         let accepted = async {
-            // The semaphore is never closed.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok();
+            let slot = slot(&slots, &mut said_full).await;
             (listener.accept().await, slot)
         };
         let (accepted, slot) = tokio::select! {
@@ -190,17 +256,16 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
                 continue;
             }
         };
+        let Some(place) = crowd.enter(address.ip()) else {
+            crowd.turn_away(stream);
+            continue;
+        };
         // Answers are small and wanted now.
         let _ = stream.set_nodelay(true);
-        let router = router.clone();
-        let (builders, closing, open) = (Arc::clone(&builders), closing.clone(), Open::count(&open));
+        let (server, open) = (Arc::clone(&server), Open::count(&server.service.open));
         connections.spawn(async move {
-            // Which version of HTTP it is shows in the first bytes. Hyper waits for those without a limit, and what it has
-            // read of them makes its buffer twice as large for as long as the connection lives.
-            if let Ok(Some(is_http2)) = tokio::time::timeout(limits.header_timeout, speaks_http2(&stream)).await {
-                serve_connection(&builders, is_http2, stream, address, router, closing).await;
-            }
-            drop((slot, open));
+            server.greet(stream, address).await;
+            drop((slot, place, open));
         });
     }
     drop(listener);
@@ -210,35 +275,74 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, open: 
     }
 }
 
-/// Serves a connection until it is over.
-async fn serve_connection(
-    builders: &Builders,
-    is_http2: bool,
-    stream: TcpStream,
-    address: SocketAddr,
-    router: Router,
+/// What serves the connections of one listener.
+struct Server {
+    builders: Builders,
+    service: Service,
     closing: CancellationToken,
-) {
-    let requests = Arc::new(Requests::default());
-    let counted = Arc::clone(&requests);
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        let under_way = UnderWay::begin(&counted);
-        request.extensions_mut().insert(ConnectInfo(address));
-        let answered = router.clone().oneshot(request);
-        async move {
-            let answer = answered.await?;
-            Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
+}
+
+impl Server {
+    /// Serves a connection, once it says in time what it speaks.
+    async fn greet(&self, stream: TcpStream, address: SocketAddr) {
+        let patience = self.service.limits.header_timeout;
+        let Some(certificates) = &self.service.tls else {
+            // Which version of HTTP it is shows in the first bytes. Hyper waits for those without a limit, and what it has
+            // read of them makes its buffer twice as large for as long as the connection lives.
+            if let Ok(Some(is_http2)) = tokio::time::timeout(patience, speaks_http2(&stream)).await {
+                self.serve_connection(is_http2, stream, address).await;
+            }
+            return;
+        };
+        let handshake = async {
+            if begins_as_text(&stream).await? {
+                ask_for_tls(stream).await;
+                return None;
+            }
+            let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await.ok()?;
+            let certificate = certificates(&begun.client_hello())?;
+            begun.into_stream(certificate).await.ok()
+        };
+        // In a box each: connections that speak plain HTTP need no room for it.
+        let Ok(Some(stream)) = Box::pin(tokio::time::timeout(patience, handshake)).await else { return };
+        let is_http2 = match stream.get_ref().1.alpn_protocol() {
+            // It has seen what it came for.
+            Some(PROOF) => return,
+            protocol => protocol == Some(b"h2"),
+        };
+        Box::pin(self.serve_connection(is_http2, stream, address)).await;
+    }
+
+    /// Serves a connection until it is over.
+    async fn serve_connection(
+        &self,
+        is_http2: bool,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: SocketAddr,
+    ) {
+        let requests = Arc::new(Requests::default());
+        let counted = Arc::clone(&requests);
+        let (router, introduce) = (self.service.router.clone(), Arc::clone(&self.service.introduce));
+        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            let under_way = UnderWay::begin(&counted);
+            request.extensions_mut().insert(ConnectInfo(address));
+            introduce(&mut request);
+            let answered = router.clone().oneshot(request);
+            async move {
+                let answer = answered.await?;
+                Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
+            }
+        });
+        let (stream, idle, closing) = (TokioIo::new(stream), self.service.limits.header_timeout, &self.closing);
+        // In a box each: a task has room for the largest thing that it may ever hold, and twice for what is handed on. Many
+        // connections only wait, and most of them speak HTTP/1, whose state is the smaller one.
+        if is_http2 {
+            let connection = Box::pin(self.builders.http2.serve_connection(stream, service));
+            end_in_time(connection, http2::Connection::graceful_shutdown, &requests, idle, closing).await;
+        } else {
+            let connection = Box::pin(self.builders.http1.serve_connection(stream, service));
+            end_in_time(connection, http1::Connection::graceful_shutdown, &requests, idle, closing).await;
         }
-    });
-    let (stream, idle) = (TokioIo::new(stream), builders.limits.header_timeout);
-    // In a box each: a task has room for the largest thing that it may ever hold, and twice for what is handed on. Many
-    // connections only wait, and most of them speak HTTP/1, whose state is the smaller one.
-    if is_http2 {
-        let connection = Box::pin(builders.http2.serve_connection(stream, service));
-        end_in_time(connection, http2::Connection::graceful_shutdown, &requests, idle, closing).await;
-    } else {
-        let connection = Box::pin(builders.http1.serve_connection(stream, service));
-        end_in_time(connection, http1::Connection::graceful_shutdown, &requests, idle, closing).await;
     }
 }
 
@@ -249,7 +353,7 @@ async fn end_in_time<C: Future>(
     shut: fn(Pin<&mut C>),
     requests: &Requests,
     idle: Duration,
-    closing: CancellationToken,
+    closing: &CancellationToken,
 ) {
     tokio::select! {
         // Senders break connections all the time; nothing of it is ours to report.
@@ -260,6 +364,15 @@ async fn end_in_time<C: Future>(
     }
     shut(connection.as_mut());
     let _ = connection.await;
+}
+
+/// Whether a connection begins with a letter, as every request of HTTP does and no handshake of TLS. None if it ends before.
+async fn begins_as_text(stream: &TcpStream) -> Option<bool> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) => Some(first[0].is_ascii_alphabetic()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -277,10 +390,14 @@ mod tests {
     const ACKNOWLEDGED: u8 = 1;
 
     async fn start(router: Router) -> SocketAddr {
+        let limits = Limits { header_timeout: Duration::from_millis(50), ..Limits::default() };
+        start_with(Service::plain(router, limits)).await
+    }
+
+    async fn start_with(service: Service) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let limits = Limits { header_timeout: Duration::from_millis(50), ..Limits::default() };
-        tokio::spawn(serve(listener, router, limits, Gauge::default(), CancellationToken::new()));
+        tokio::spawn(serve(listener, service, CancellationToken::new()));
         address
     }
 
@@ -313,6 +430,43 @@ mod tests {
     async fn an_http2_connection_that_only_answers_pings_is_closed() {
         let address = start(Router::new()).await;
         tokio::time::timeout(LONG, keep_open(address)).await.expect("it was kept open");
+    }
+
+    #[tokio::test]
+    async fn an_address_with_too_many_connections_is_told_so_until_it_has_fewer() {
+        let allowance: Allowance = Arc::new(|_| Some(2));
+        let service = Service { allowance, ..Service::plain(Router::new(), Limits::default()) };
+        let refused = service.refused.clone();
+        let address = start_with(service).await;
+        let ask = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.unwrap();
+            (stream, String::from_utf8(head.to_vec()).unwrap())
+        };
+        let (first, second, third) = (ask().await, ask().await, ask().await);
+        assert_eq!([&first.1, &second.1, &third.1], ["HTTP/1.1 404", "HTTP/1.1 404", "HTTP/1.1 429"]);
+        assert_eq!(refused.get(), 1);
+        drop(first);
+        // The place is free once the gateway has seen the end.
+        tokio::time::timeout(LONG, async { while ask().await.1 != "HTTP/1.1 404" {} }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn when_there_is_no_room_a_connection_waits_and_is_then_served() {
+        let limits = Limits { connections: 1, ..Limits::default() };
+        let address = start_with(Service::plain(Router::new(), limits)).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        second.write_all(request).await.unwrap();
+        let mut head = [0; 12];
+        first.write_all(request).await.unwrap();
+        first.read_exact(&mut head).await.unwrap();
+        drop(first);
+        tokio::time::timeout(LONG, second.read_exact(&mut head)).await.unwrap().unwrap();
+        assert_eq!(&head, b"HTTP/1.1 404");
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use super::api::{Named, read_query};
 use super::auth::{By, KeyRemoved, shown_hash};
 use super::error::Failure;
 use crate::app::{App, Caller, Notice};
+use crate::clock;
 use crate::ops;
 
 /// Messages on their way to one watcher.
@@ -44,7 +45,7 @@ struct Messages {
 
 impl Messages {
     async fn send(&self, message: Event) -> Result<(), Over> {
-        if !self.app.access.knows(&self.shown) {
+        if !self.app.access.knows(&self.shown, clock::now()) {
             return Err(Over);
         }
         self.sender.send(message).await.map_err(|_| Over)

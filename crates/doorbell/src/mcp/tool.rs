@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use super::bounds::{brief, shorten};
-use crate::ops::Error;
+use crate::ops::{Error, audit};
 
 /// What a tool does to the world, so that people know what to let it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,10 +112,27 @@ impl Tool {
             .with_annotations(self.effect.annotations(self.title))
     }
 
+    /// Calls it, and notes that in the audit log, before it is done, if it could change something.
+    async fn noted(&self, desk: Desk, arguments: JsonObject) -> Result<Value, Error> {
+        if self.effect == Effect::Reads {
+            return (self.call)(desk, arguments).await;
+        }
+        let app = Arc::clone(&desk.app);
+        let target = target(&arguments);
+        let change = desk.author.change(format!("MCP {}", self.name), target.clone());
+        let seq = audit::begin(app.store.as_ref(), change).await?;
+        let done = (self.call)(desk, arguments).await;
+        match &done {
+            Ok(answer) => audit::end_of_tool(app.store.as_ref(), seq, None, made(&target, answer)).await,
+            Err(error) => audit::end_of_tool(app.store.as_ref(), seq, Some(error.tell().0), None).await,
+        }
+        done
+    }
+
     /// What it answers; what it refuses is an answer, too, so that the agent reads why.
     pub(super) async fn call(&self, desk: Desk, arguments: JsonObject) -> CallToolResult {
         let by = desk.caller.name();
-        match (self.call)(desk, arguments).await {
+        match self.noted(desk, arguments).await {
             Ok(answer) => CallToolResult::structured(answer),
             Err(error) => {
                 let (code, detail) = told(&error);
@@ -125,6 +142,19 @@ impl Tool {
             }
         }
     }
+}
+
+/// What a call is about, as its arguments say: for the audit log, which has it as the path of the API's call has it.
+fn target(arguments: &JsonObject) -> String {
+    let named = ["agent", "id"].into_iter().filter_map(|key| arguments.get(key)?.as_str());
+    named.collect::<Vec<_>>().join("/")
+}
+
+/// The same with what the call made, as its answer says.
+fn made(target: &str, answer: &Value) -> Option<String> {
+    let new = |key: &str| answer.get(key)?.as_str().filter(|id| !target.ends_with(id));
+    let webhook = new("webhookId").map(|id| format!("{target}/{id}"));
+    webhook.or_else(|| new("runId").map(|id| format!("{target}: {id}")))
 }
 
 /// What an agent is told of a refusal: the stable code, what happened and what to do.

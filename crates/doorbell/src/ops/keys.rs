@@ -1,15 +1,22 @@
 //! API keys: made, listed, removed.
 
+use std::time::Duration;
+
 use doorbell_client::api;
 use doorbell_core::id::KeyId;
+use doorbell_core::time::Timestamp;
 
 use super::{Error, require_owner};
 use crate::app::{App, Caller, hash_key, make_key};
 use crate::clock;
+use crate::config::parse_duration;
 use crate::store::{ApiKey, Store};
 
 /// The longest label, in characters.
 const LONGEST_NAME: usize = 100;
+
+/// The longest life of a key that ends by itself.
+const LONGEST_LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// Makes a key, and shows it this once.
 ///
@@ -31,6 +38,8 @@ pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api
 /// If the wish is not clear or the store is unavailable.
 pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Result<(ApiKey, api::CreatedKey), Error> {
     check(&wish, agents)?;
+    let now = clock::now();
+    let expires_at = wish.expires.as_deref().map(|after| expiry(after, now)).transpose()?;
     let text = make_key("dbk");
     let key = ApiKey {
         id: clock::new_id(),
@@ -38,7 +47,9 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
         role: wish.role,
         agent: wish.agent,
         hash: hash_key(&text),
-        created_at: clock::now(),
+        created_at: now,
+        expires_at,
+        last_used_at: None,
     };
     store.put_key(key.clone()).await?;
     let created = api::CreatedKey {
@@ -48,6 +59,7 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
         role: key.role.clone(),
         agent: key.agent.clone(),
         created_at: key.created_at.to_string(),
+        expires_at: key.expires_at.map(|at| at.to_string()),
     };
     Ok((key, created))
 }
@@ -58,7 +70,10 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
 /// If the caller is no owner, or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller) -> Result<api::KeyList, Error> {
     require_owner(caller)?;
-    all(app.store.as_ref()).await
+    let keys = app.store.keys().await?.into_iter();
+    // What is kept lags behind.
+    let used = |key: ApiKey| ApiKey { last_used_at: app.access.last_used(key.id).max(key.last_used_at), ..key };
+    Ok(api::KeyList { keys: keys.map(|key| view(used(key))).collect() })
 }
 
 /// All keys of a store: for projects whose gateway does not run, too.
@@ -66,14 +81,28 @@ pub async fn list(app: &App, caller: &Caller) -> Result<api::KeyList, Error> {
 /// # Errors
 /// If the store is unavailable.
 pub async fn all(store: &dyn Store) -> Result<api::KeyList, Error> {
-    let view = |key: ApiKey| api::Key {
+    Ok(api::KeyList { keys: store.keys().await?.into_iter().map(view).collect() })
+}
+
+fn view(key: ApiKey) -> api::Key {
+    api::Key {
         key_id: key.id.to_string(),
         name: key.name,
         role: key.role,
         agent: key.agent,
         created_at: key.created_at.to_string(),
-    };
-    Ok(api::KeyList { keys: store.keys().await?.into_iter().map(view).collect() })
+        expires_at: key.expires_at.map(|at| at.to_string()),
+        last_used_at: key.last_used_at.map(|at| at.to_string()),
+    }
+}
+
+/// When a key ends that is to live for so long.
+fn expiry(after: &str, now: Timestamp) -> Result<Timestamp, Error> {
+    let after = parse_duration(after).map_err(|error| Error::Invalid(format!("`expires`: {error}")))?;
+    if after.is_zero() || after > LONGEST_LIFE {
+        return Err(Error::Invalid("`expires` is up to 3650d; without it, a key does not end by itself".to_owned()));
+    }
+    Ok(now.after(after))
 }
 
 /// Removes a key: nothing is answered to it any more, and the streams that it has open end.

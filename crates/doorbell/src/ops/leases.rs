@@ -8,7 +8,7 @@ use doorbell_core::wait::Resumed;
 use serde_json::Value;
 
 use super::{Error, calls};
-use crate::app::{App, Caller};
+use crate::app::{App, Caller, Known};
 use crate::clock;
 use crate::dispatch::{Dispatcher, Told};
 use crate::store::{Holder, Lease, Running, StoredRun};
@@ -121,7 +121,7 @@ fn under(lease: Option<Lease>, running: Option<Running>) -> Result<Running, Erro
 ///
 /// # Errors
 /// If the lease is over, or reaches no such thing.
-pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Caller, Error> {
+pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Result<Known, Error> {
     let run = under(Some(lease), app.store.running_by_lease(lease).await?)?.run;
     let caller = Caller::Run { run: run.id, agent: run.agent.clone() };
     let reaches = match (is_get, path) {
@@ -140,7 +140,8 @@ pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Resu
         },
         _ => false,
     };
-    if reaches { Ok(caller) } else { Err(Error::NotFound("path")) }
+    let known = Known { caller, id: run.id.to_string(), name: run.agent };
+    if reaches { Ok(known) } else { Err(Error::NotFound("path")) }
 }
 
 /// Whether its lease has not ended. A gateway that is late does not lose its own: it is told by nobody when that ends.

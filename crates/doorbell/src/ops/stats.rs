@@ -142,6 +142,7 @@ pub async fn metrics(app: &App, door: Door) -> String {
         figures: app.store.figures(),
         store_up,
         door,
+        certificate_expires: in_force.config.gateway.tls.as_ref().and_then(crate::config::Tls::expires_at),
         config_generation: in_force.generation,
         config_is_saved_one: refused.is_none(),
         last_sweep,

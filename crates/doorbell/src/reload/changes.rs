@@ -12,6 +12,12 @@ const MOST_NAMED: usize = 6;
 pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> Vec<String> {
     new.gateway.listen = running.gateway.listen;
     new.gateway.admin_listen = running.gateway.admin_listen;
+    new.gateway.max_connections = running.gateway.max_connections;
+    // Renewed files are taken over, others are not.
+    if !is_of_the_same(new, running) {
+        new.gateway.tls.clone_from(&running.gateway.tls);
+        new.origin.clone_from(&running.origin);
+    }
     new.store_url.clone_from(&running.store_url);
     new.telemetry.clone_from(&running.telemetry);
     let earlier = running.settings.iter().filter(|setting| is_read_at_start(&setting.path));
@@ -41,9 +47,18 @@ pub(super) fn keep_what_needs_a_restart(new: &mut Config, running: &Config) -> V
 }
 
 fn is_read_at_start(path: &str) -> bool {
-    matches!(path, "gateway.listen" | "gateway.admin_listen")
+    matches!(path, "gateway.listen" | "gateway.admin_listen" | "gateway.max_connections")
+        || path.starts_with("gateway.tls.")
         || path.starts_with("telemetry.")
-        || (path.starts_with("store.") && path != "store.retention")
+        || (path.starts_with("store.") && !matches!(path, "store.retention" | "store.audit_retention"))
+}
+
+/// Whether certificates come from the same place.
+fn is_of_the_same(new: &Config, running: &Config) -> bool {
+    match (&new.gateway.tls, &running.gateway.tls) {
+        (Some(new), Some(running)) => new.is_of_the_same(running),
+        (new, running) => new.is_none() && running.is_none(),
+    }
 }
 
 /// What is different, one sentence each.
@@ -79,6 +94,11 @@ pub(super) fn list(old: &Config, new: &Config) -> Vec<String> {
     let named = |owner: &str| ["agents.", "webhooks.", "providers."].iter().any(|section| owner.starts_with(section));
     let others = keys.into_iter().filter(|(owner, _)| !named(owner));
     changes.extend(others.map(|(path, _)| format!("{path} changed")));
+    if let (Some(before), Some(now)) = (&old.gateway.tls, &new.gateway.tls)
+        && !before.shows_the_same(now)
+    {
+        changes.push("the certificate of [gateway.tls] was renewed".to_owned());
+    }
     let credentials = new.survey.changed_credentials(&old.survey).into_iter();
     changes.extend(credentials.map(|name| format!("credential {name} changed")));
     changes

@@ -14,6 +14,7 @@ use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
 mod accept;
+mod audit;
 mod body;
 mod checkpoint;
 mod copy;
@@ -57,8 +58,8 @@ use super::{
     Taken, Tallies, WebhookChange,
 };
 use crate::store::{
-    Acceptance, Called, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume, Retry, Standing, Step,
-    StepKept, Waiting, Whose,
+    Acceptance, Called, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes,
+    Resume, Retry, Standing, Step, StepKept, StoredChange, Waiting, Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -201,7 +202,7 @@ impl SqliteStore {
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
-        let tallies = self.writer.write(|work| tally::read(work)).await?;
+        let tallies = self.writer.write(tally::read).await?;
         let queued = tallies.runs.iter().filter(|(_, state, _)| *state == State::Queued);
         let agents: Vec<String> = queued.map(|(agent, _, _)| agent.clone()).collect();
         self.readers.read(move |sql| tally::complete(sql, tallies, &agents)).await
@@ -464,6 +465,29 @@ impl Store for SqliteStore {
 
     fn keys(&self) -> Answer<'_, Vec<ApiKey>> {
         Box::pin(self.readers.read(records::keys))
+    }
+
+    fn mark_keys_used(&self, uses: Vec<(KeyId, Timestamp)>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| records::mark_keys_used(work, &uses)))
+    }
+
+    fn begin_change(&self, change: Change) -> Answer<'_, i64> {
+        Box::pin(self.writer.write(move |work| audit::begin(work, &change)))
+    }
+
+    fn end_change(&self, seq: i64, end: ChangeEnd) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| audit::end(work, seq, &end)))
+    }
+
+    fn changes(&self, query: ChangeQuery) -> Answer<'_, Vec<StoredChange>> {
+        Box::pin(self.readers.read(move |sql| audit::list(sql, &query)))
+    }
+
+    fn remove_changes(&self, before: Timestamp) -> Answer<'_, ()> {
+        Box::pin(async move {
+            while self.writer.write(move |work| audit::remove(work, before)).await? {}
+            Ok(())
+        })
     }
 
     fn add_secret_uses(&self, uses: Vec<SecretUse>) -> Answer<'_, ()> {

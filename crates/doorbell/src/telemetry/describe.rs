@@ -73,6 +73,7 @@ fn render_all() -> String {
         ..Tallies::default()
     };
     metrics.render(&Snapshot {
+        certificate_expires: None,
         sources: vec!["source".to_owned()],
         paused_sources: Vec::new(),
         agents: vec![(agent, 1)],

@@ -70,6 +70,11 @@ struct NotificationLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabels {
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -91,6 +96,8 @@ pub struct Metrics {
     attempts: Counts<AttemptLabels>,
     attempt_seconds: Histograms<AgentLabels>,
     connections: Gauge,
+    connections_refused: Counter,
+    api_refused: Counts<CodeLabels>,
     spans: Counts<SpanLabels>,
     notifications: Counts<NotificationLabels>,
     totals: Totals,
@@ -126,6 +133,8 @@ pub struct Snapshot {
     pub store_up: bool,
     /// The HTTP door.
     pub door: Door,
+    /// When the certificate expires that is shown; none if none is.
+    pub certificate_expires: Option<Timestamp>,
     /// Generation of the configuration in force.
     pub config_generation: u64,
     /// Whether what is saved now is in force.
@@ -144,6 +153,10 @@ pub struct Door {
     /// How many there may be.
     pub body_bytes_limit: u64,
 }
+
+/// Why requests to the API are refused at the door.
+const API_REFUSALS: [&str; 6] =
+    ["key_missing", "key_invalid", "key_expired", "too_many_failures", "rate_limited", "host_not_allowed"];
 
 fn accept_histogram() -> Histogram {
     Histogram::new([0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0])
@@ -171,6 +184,8 @@ impl Metrics {
             attempts: Family::default(),
             attempt_seconds: Family::new_with_constructor(attempt_histogram),
             connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            api_refused: Family::default(),
             spans: Family::default(),
             notifications: Family::default(),
             totals: Totals::default(),
@@ -224,6 +239,16 @@ impl Metrics {
         self.connections.clone()
     }
 
+    /// Connections that were refused because their address had too many, counted by whoever refuses them.
+    pub fn connections_refused(&self) -> Counter {
+        self.connections_refused.clone()
+    }
+
+    /// A request to the API was refused at the door: for its key, or its host's name.
+    pub fn count_api_refused(&self, code: &'static str) {
+        self.api_refused.get_or_create(&CodeLabels { code }).inc();
+    }
+
     /// Spans that were handed over to the collector of traces, and that it did not take.
     pub fn spans(&self) -> (Counter, Counter) {
         let of = |outcome| self.spans.get_or_create_owned(&SpanLabels { outcome });
@@ -251,7 +276,7 @@ impl Metrics {
         register_runs(&mut registry, snapshot);
         obstacles::register(&mut registry, snapshot);
         register_store(&mut registry, snapshot);
-        register_door(&mut registry, snapshot.door);
+        register_door(&mut registry, snapshot);
         register_config(&mut registry, snapshot);
         register_sweep(&mut registry, snapshot.last_sweep.as_ref());
         let mut whole = Registry::default();
@@ -281,6 +306,9 @@ impl Metrics {
             let _ = self.wait_seconds.get_or_create(&labels);
             let _ = self.attempt_seconds.get_or_create(&labels);
             let _ = self.outcomes.get_or_create(&OutcomeLabels { agent: agent.clone(), outcome: "started" });
+        }
+        for code in API_REFUSALS {
+            let _ = self.api_refused.get_or_create(&CodeLabels { code });
         }
         let _ = self.spans();
         for on in Topic::ALL.map(Topic::as_str) {
@@ -328,6 +356,16 @@ impl Metrics {
         );
         to.register("attempt_seconds", "Duration of tries", self.attempt_seconds.clone());
         to.register("http_connections", "Open HTTP connections", self.connections.clone());
+        to.register(
+            "http_connections_refused",
+            "Connections that were refused, because their address had too many",
+            self.connections_refused.clone(),
+        );
+        to.register(
+            "api_requests_refused",
+            "Requests to the API that were refused for their key or their host's name; code says why",
+            self.api_refused.clone(),
+        );
         to.register(
             "trace_spans",
             "Spans of traces: exported, or failed to be; none while tracing is off",
@@ -401,7 +439,15 @@ fn register_store(to: &mut Registry, snapshot: &Snapshot) {
     to.register("store_available_bytes", "What the database's file system has left", bytes(space.available));
 }
 
-fn register_door(to: &mut Registry, door: Door) {
+fn register_door(to: &mut Registry, snapshot: &Snapshot) {
+    let expires = Gauge::<i64>::default();
+    expires.set(snapshot.certificate_expires.map_or(0, Timestamp::as_seconds));
+    to.register(
+        "tls_certificate_expires_timestamp_seconds",
+        "When the certificate expires that the gateway shows; 0 if it shows none",
+        expires,
+    );
+    let door = snapshot.door;
     to.register("http_body_bytes", "Bytes of bodies in flight", bytes(door.body_bytes));
     to.register(
         "http_body_limit_bytes",

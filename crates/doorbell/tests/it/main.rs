@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
+mod acme;
 mod addresses;
 mod agents;
 mod answers;
 mod api;
+mod audit;
 mod checkout;
 mod cli;
 mod collector;
@@ -15,6 +17,7 @@ mod dead_letters;
 mod declared;
 mod docs;
 mod doctor;
+mod edges;
 mod flow;
 mod hostile;
 mod http_agents;
@@ -48,6 +51,7 @@ mod sources_paused;
 mod standard;
 mod starts;
 mod support;
+mod tls;
 mod traces;
 mod waits;
 mod webhooks;

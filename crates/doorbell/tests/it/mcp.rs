@@ -68,7 +68,7 @@ fn code_of(result: &Value) -> String {
 }
 
 async fn key(gateway: &Gateway, role: &str, agent: Option<&str>) -> String {
-    let wish = NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned) };
+    let wish = NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
     gateway.client.create_key(&wish).await.unwrap().key
 }
 

@@ -258,7 +258,12 @@ async fn only_owners_forget_and_back_up() {
     let wish = |file: &std::path::Path| api::NewCopy { file: file.display().to_string() };
     for (role, agent, status) in [("viewer", None, 403), ("agent", Some("triage"), 403), ("agent", Some("other"), 404)]
     {
-        let key = api::NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned) };
+        let key = api::NewKey {
+            name: role.to_owned(),
+            role: role.to_owned(),
+            agent: agent.map(str::to_owned),
+            expires: None,
+        };
         let key = gateway.client.create_key(&key).await.unwrap().key;
         let client = Client::new(&gateway.url, Some(&key)).unwrap();
         assert_eq!(client.forget_event(&receipt.delivery_id, true).await.unwrap_err().status(), Some(status), "{role}");

@@ -231,7 +231,8 @@ async fn a_key_fetches_the_runs_of_its_own_agent_only() {
     project.agent("other", "[[webhooks]]\nsource = \"acme\"\nevents = [\"push\"]", "true");
     let gateway = project.serve();
     let key = |role: &str, agent: Option<&str>| {
-        let wish = api::NewKey { name: "w".to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned) };
+        let wish =
+            api::NewKey { name: "w".to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
         let (client, url) = (gateway.client.clone(), gateway.url.clone());
         async move { Client::new(&url, Some(&client.create_key(&wish).await.unwrap().key)).unwrap() }
     };
@@ -344,7 +345,12 @@ async fn a_thousand_workers_wait_for_little_memory_and_each_run_wakes_one_of_the
 async fn the_worker_of_the_documentation_works_as_it_is_written() {
     let project = project("");
     let gateway = project.serve();
-    let wish = api::NewKey { name: "worker".to_owned(), role: "agent".to_owned(), agent: Some("triage".to_owned()) };
+    let wish = api::NewKey {
+        name: "worker".to_owned(),
+        role: "agent".to_owned(),
+        agent: Some("triage".to_owned()),
+        expires: None,
+    };
     let key = gateway.client.create_key(&wish).await.unwrap().key;
     project.write("worker.py", &blocks(&read("docs/workers.md"), "python")[0]);
     let mut command = project.prepare("python3", &["worker.py"]);

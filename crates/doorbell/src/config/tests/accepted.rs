@@ -59,6 +59,7 @@ fn the_reference_loads_with_all_its_examples() {
         .credential("github_token/acme/token", "ghp")
         .credential("notification_secret/ops/secret", "s")
         .credential("standard_webhook_secret/billing/secret", "whsec_c2VjcmV0")
+        .certificate("tls/fullchain.pem", "tls/privkey.pem")
         .file("config.toml", project)
         .file("agents/triage/config.toml", uncommented(&format!("# {agent}")))
         .load()

@@ -10,11 +10,98 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
         let problems = project.problems();
         assert!(problems.contains(&format!("`{key}` is not supported yet")), "{key}: {problems}");
     };
-    check("trusted_proxies", gateway("[gateway]\ntrusted_proxies = 1"));
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
-    check("rate_limit", gateway(&format!("{GATEWAY}rate_limit = 1")));
     for key in ["run_as", "session"] {
         check(key, agent(&format!("{AGENT}{key} = 1")));
+    }
+}
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    for (value, message, help) in [
+        ("1", "expected a list of addresses", ""),
+        ("[\"nginx\"]", "\"nginx\" is not an IP address or network", "names of hosts are not looked up"),
+        ("[\"10.0.0.0/33\"]", "is not an IP address or network", "10.0.0.0/8"),
+        ("[\"10.1.2.3/8\"]", "is an address inside of a network", "the network is \"10.0.0.0/8\""),
+    ] {
+        let problems = gateway(&format!("[gateway]\ntrusted_proxies = {value}")).problems();
+        assert!(problems.contains(message) && problems.contains(help), "{value}: {problems}");
+    }
+}
+
+#[test]
+fn tls_needs_two_files_that_fit_together() {
+    let with = |text: &str| gateway(&format!("[gateway.tls]\n{text}")).certificate("a.pem", "a.key");
+    for (project, message, help) in [
+        (with("certificate = \"a.pem\""), "[gateway.tls] needs a `key`", "key = "),
+        (with("certificate = \"none.pem\"\nkey = \"a.key\""), "No such file", "both files are PEM"),
+        (with("certificate = \"a.key\"\nkey = \"a.key\""), "BEGIN CERTIFICATE", "fullchain.pem"),
+        (with("certificate = \"a.pem\"\nkey = \"a.pem\""), "BEGIN PRIVATE KEY", "privkey.pem"),
+        (with("cert = \"a.pem\"\nkey = \"a.key\""), "unknown key `cert`", "did you mean `certificate`?"),
+        (
+            with("certificate = \"a.pem\"\nkey = \"b.key\"").certificate("b.pem", "b.key"),
+            "b.key cannot be used",
+            "the key that the certificate was made for",
+        ),
+        (gateway("[gateway]\ntls = true"), "expected a table", "[gateway.tls]"),
+    ] {
+        let problems = project.problems();
+        assert!(problems.contains(message) && problems.contains(help), "{message}: {problems}");
+        assert!(!problems.contains("KEY-----\n"), "{problems}");
+    }
+}
+
+#[test]
+fn a_certificate_is_issued_for_public_names_to_those_who_agree() {
+    let with = |text: &str| gateway(&format!("[gateway.tls.acme]\n{text}"));
+    let agreed = |text: &str| with(&format!("agree_to_terms = true\n{text}"));
+    for (project, message, help) in [
+        (with("names = [\"a.example\"]"), "are to be agreed to", "agree_to_terms = true"),
+        (with("names = [\"a.example\"]\nagree_to_terms = false"), "letsencrypt.org", "agree_to_terms = true"),
+        (agreed(""), "needs `names`", "names = "),
+        (agreed("names = []"), "needs `names`", "names = "),
+        (agreed("names = [\"*.example.com\"]"), "no authority issues", "without a `*`"),
+        (agreed("names = [\"10.0.0.1\"]"), "no authority issues", "a public name"),
+        (agreed("names = [\"a.example\"]\ncontact = \"me\""), "is not an address", "ops@example.com"),
+        (agreed("names = [\"a.example\"]\ndirectory = \"http://a\""), "https://", "directory"),
+        (agreed("domains = [\"a.example\"]"), "unknown key `domains`", "did you mean `names`?"),
+        (
+            gateway(
+                "[gateway]\nhot_reload = false\n[gateway.tls.acme]\nnames = [\"a.example\"]\nagree_to_terms = true",
+            ),
+            "put in force like a saved file",
+            "hot_reload",
+        ),
+        (
+            gateway("[gateway.tls]\nkey = \"a\"\n[gateway.tls.acme]\nnames = [\"a.example\"]\nagree_to_terms = true"),
+            "do not go together",
+            "either files",
+        ),
+    ] {
+        let problems = project.problems();
+        assert!(problems.contains(message) && problems.contains(help), "{message}: {problems}");
+    }
+}
+
+#[test]
+fn names_of_hosts_have_neither_port_nor_pattern() {
+    for host in ["a:80", "https://a", "*.example.com", "", "a/b", "u@a"] {
+        let problems = gateway(&format!("[gateway]\nallowed_hosts = [{host:?}]")).problems();
+        assert!(problems.contains("is not the name of a host"), "{host}: {problems}");
+    }
+}
+
+#[test]
+fn limits_are_rates_or_off() {
+    for (project, message, help) in [
+        (gateway(&format!("{GATEWAY}rate_limit = 100")), "expected a rate such as \"100/1m\"", ""),
+        (gateway(&format!("{GATEWAY}rate_limit = \"100/m\"")), "is not a duration", "for example \"100/1m\""),
+        (gateway("[gateway]\nkey_rate_limit = \"0/1m\""), "how many is 1 to 10000", "\"off\" sets no limit"),
+        (gateway("[gateway]\nhook_rate_limit = \"5\""), "is not a rate", "\"off\" sets no limit"),
+        (gateway("[gateway]\nfailure_limit = \"none\""), "is not a rate", "\"off\" sets no limit"),
+    ] {
+        let problems = project.problems();
+        assert!(problems.contains(message) && problems.contains(help), "{message}: {problems}");
     }
 }
 

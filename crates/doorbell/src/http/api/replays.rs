@@ -1,14 +1,15 @@
 //! Stored events that are carried out once more.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use doorbell_client::api;
 use http::StatusCode;
 
 use super::body::{Object, Sent, Wish};
 use super::{Answer, Named};
 use crate::http::Shared;
+use crate::http::audit::Target;
 use crate::http::auth::By;
 use crate::http::error::Failure;
 use crate::ops;
@@ -31,7 +32,8 @@ pub(in crate::http) async fn replay_events(
         return Ok(Json(ops::replays::preview(&shared.app, &caller, &wish).await?).into_response());
     }
     let begun = ops::replays::begin(&shared.app, &shared.dispatcher, &caller, wish).await?;
-    Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
+    let target = Target(begun.id.clone());
+    Ok((StatusCode::ACCEPTED, Extension(target), Json(begun)).into_response())
 }
 
 pub(in crate::http) async fn list_replays(State(shared): State<Shared>, By(caller): By) -> Answer<api::ReplayList> {

@@ -1,8 +1,8 @@
 //! Agents started by hand, paused and resumed; sources paused and resumed.
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::{Extension, Json};
 use doorbell_client::api;
 use http::{HeaderMap, StatusCode};
 
@@ -10,6 +10,7 @@ use super::body::Wish;
 use super::{Answer, Named, read_query};
 use crate::app::Paused;
 use crate::http::Shared;
+use crate::http::audit::Target;
 use crate::http::auth::By;
 use crate::http::error::Failure;
 use crate::ops;
@@ -21,10 +22,11 @@ pub(in crate::http) async fn run_agent(
     Named(agent): Named,
     headers: HeaderMap,
     Wish(wish): Wish<api::NewRun>,
-) -> Result<(StatusCode, Json<api::StartedRun>), Failure> {
+) -> Result<(StatusCode, Extension<Target>, Json<api::StartedRun>), Failure> {
     let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default());
     let started = ops::starts::run(&shared.app, &shared.dispatcher, &caller, &agent, wish, key).await?;
-    Ok((StatusCode::ACCEPTED, Json(started)))
+    let target = Target(format!("{agent}: {}", started.run_id));
+    Ok((StatusCode::ACCEPTED, Extension(target), Json(started)))
 }
 
 pub(in crate::http) async fn pause_agent(

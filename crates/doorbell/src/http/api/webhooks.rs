@@ -1,8 +1,8 @@
 //! Webhooks that are made at run time, agents' own webhooks, and the master key of their secrets.
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
 use doorbell_client::api;
 use http::header::CACHE_CONTROL;
 use http::{HeaderName, StatusCode};
@@ -10,6 +10,7 @@ use http::{HeaderName, StatusCode};
 use super::body::{Object, Sent, Wish};
 use super::{Answer, DeliveriesQuery, Named, read_query};
 use crate::http::Shared;
+use crate::http::audit::Target;
 use crate::http::auth::By;
 use crate::http::error::Failure;
 use crate::ops;
@@ -29,9 +30,10 @@ pub(in crate::http) async fn create_webhook(
     By(caller): By,
     Named(agent): Named,
     Sent(Object(wish)): Sent<Object<api::NewWebhook>>,
-) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Json<api::CreatedWebhook>), Failure> {
+) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Extension<Target>, Json<api::CreatedWebhook>), Failure> {
     let created = ops::webhooks::create(&shared.app, &caller, &agent, wish).await?;
-    Ok((StatusCode::CREATED, NOT_KEPT, Json(created)))
+    let target = Target(format!("{agent}/{}", created.webhook_id));
+    Ok((StatusCode::CREATED, NOT_KEPT, Extension(target), Json(created)))
 }
 
 pub(in crate::http) async fn list_webhooks(

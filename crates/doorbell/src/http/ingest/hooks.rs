@@ -141,19 +141,14 @@ pub(super) async fn admit(
     if let Some(first) = turn.front().filter(|_| turn.len() >= MOST_REQUESTS) {
         let detail = format!("more than {MOST_REQUESTS} requests a minute");
         let wait = WINDOW.saturating_sub(now.duration_since(*first));
-        return Err((too_many("rate_limited", &detail, wait), detail));
+        return Err((Failure::too_many("rate_limited", detail.clone(), wait), detail));
     }
     turn.push_back(now);
     let unfinished = shared.app.store.unfinished(agent.clone(), source.to_owned(), MOST_UNFINISHED).await;
     let unfinished = unfinished.map_err(|error| (Failure::from(error), "the store is unavailable".to_owned()))?;
     if unfinished >= MOST_UNFINISHED {
         let detail = format!("{MOST_UNFINISHED} executions are not over");
-        return Err((too_many("too_many_executions", &detail, RETRY_UNFINISHED), detail));
+        return Err((Failure::too_many("too_many_executions", detail.clone(), RETRY_UNFINISHED), detail));
     }
     Ok(Some(turn))
-}
-
-fn too_many(code: &'static str, detail: &str, wait: Duration) -> Failure {
-    let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
-    Failure::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(seconds)
 }

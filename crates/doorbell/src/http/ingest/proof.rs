@@ -57,7 +57,7 @@ pub(super) async fn greet(
             Ok(Some(Greeting::Answer(answer))) => {
                 // As many lines as rejections have: strangers ask, too.
                 if let Some(suppressed) = shared.greetings.admit(source.name(), Instant::now()) {
-                    tracing::info!(source = source.name(), %remote, suppressed, "source.greeted");
+                    tracing::info!(source = source.name(), remote = %remote.ip(), suppressed, "source.greeted");
                 }
                 answered.get_or_insert(answer);
             }
@@ -86,7 +86,7 @@ async fn capture(
     if ops::captured::is_set_up(&shared.app, source) {
         // Whoever shows one now is not setting it up. As many lines as greetings have.
         if let Some(suppressed) = shared.greetings.admit(source.name(), Instant::now()) {
-            tracing::warn!(source = source.name(), %remote, suppressed,
+            tracing::warn!(source = source.name(), remote = %remote.ip(), suppressed,
                 "source.secret_not_kept: its credential has verified deliveries already; for another subscription, \
                  give the source a credential of another name first");
         }

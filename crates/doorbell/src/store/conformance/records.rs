@@ -4,7 +4,8 @@ use doorbell_core::id::KeyId;
 
 use super::*;
 use crate::store::{
-    ApiKey, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery, SecretUse, Stream, Tallies,
+    ApiKey, Change, ChangeEnd, ChangeQuery, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery,
+    SecretUse, StoredChange, Stream, Tallies,
 };
 
 every_store_keeps! {
@@ -25,6 +26,7 @@ every_store_keeps! {
     a_rejection_reads_back,
     a_trigger_set_has_one_version_for_good,
     keys_read_back_oldest_first,
+    changes_are_noted_before_they_are_made_and_read_back_newest_first,
     uses_of_secrets_add_up,
     stats_count_runs_and_tell_the_oldest_queued,
     tallies_follow_runs_through_their_life,
@@ -338,13 +340,63 @@ async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
         agent: agent.map(str::to_owned),
         hash: vec![n; 32],
         created_at: at(i64::from(n)),
+        expires_at: agent.map(|_| at(100)),
+        last_used_at: None,
     };
     store.put_key(key(2, Some("triage"))).await.unwrap();
     store.put_key(key(1, None)).await.unwrap();
     assert_eq!(store.keys().await.unwrap(), [key(1, None), key(2, Some("triage"))]);
+    let unknown = KeyId::new(at(9), [9; 10]);
+    for second in [7, 5] {
+        store.mark_keys_used(vec![(key(1, None).id, at(second)), (unknown, at(7))]).await.unwrap();
+    }
+    assert_eq!(store.keys().await.unwrap()[0], ApiKey { last_used_at: Some(at(7)), ..key(1, None) });
     assert!(store.remove_key(key(1, None).id).await.unwrap());
     assert!(!store.remove_key(key(1, None).id).await.unwrap(), "it is gone");
     assert_eq!(store.keys().await.unwrap(), [key(2, Some("triage"))]);
+}
+
+async fn changes_are_noted_before_they_are_made_and_read_back_newest_first(store: Arc<dyn Store>) {
+    let change = |n: i64| Change {
+        at: at(n),
+        who: format!("key_{n}"),
+        name: if n > 2 { "ci" } else { "ops" }.to_owned(),
+        role: "owner".to_owned(),
+        operation: "POST /v1/pause".to_owned(),
+        target: "all".to_owned(),
+        remote: "192.0.2.1".to_owned(),
+    };
+    let mut seqs = Vec::new();
+    for n in 1..=4 {
+        seqs.push(store.begin_change(change(n)).await.unwrap());
+    }
+    let refused = ChangeEnd { status: 403, code: Some("not_allowed".to_owned()), target: None };
+    store.end_change(seqs[1], refused).await.unwrap();
+    let target = Some("run_1".to_owned());
+    store.end_change(seqs[2], ChangeEnd { status: 202, code: None, target }).await.unwrap();
+    let find = async |query: ChangeQuery| store.changes(ChangeQuery { limit: 10, ..query }).await.unwrap();
+    let of = async |query| find(query).await.iter().map(|found| found.change.at).collect::<Vec<_>>();
+    let all = find(ChangeQuery::default()).await;
+    let stored = |seq, n, status, code: Option<&str>| StoredChange {
+        seq,
+        change: change(n),
+        status,
+        code: code.map(str::to_owned),
+    };
+    assert_eq!(all[0], stored(seqs[3], 4, None, None), "its end is not known");
+    let named = Change { target: "run_1".to_owned(), ..change(3) };
+    assert_eq!(all[1], StoredChange { change: named, ..stored(seqs[2], 3, Some(202), None) });
+    assert_eq!(all[2], stored(seqs[1], 2, Some(403), Some("not_allowed")));
+    let who = |who: &str| ChangeQuery { who: Some(who.to_owned()), ..ChangeQuery::default() };
+    assert_eq!(of(who("ci")).await, [at(4), at(3)]);
+    assert_eq!(of(who("key_2")).await, [at(2)]);
+    let between = ChangeQuery { since: Some(at(2)), until: Some(at(4)), ..ChangeQuery::default() };
+    assert_eq!(of(between).await, [at(3), at(2)]);
+    assert_eq!(of(ChangeQuery { before: Some(seqs[2]), ..ChangeQuery::default() }).await, [at(2), at(1)]);
+    store.remove_changes(at(4)).await.unwrap();
+    assert_eq!(of(ChangeQuery::default()).await, [at(4)]);
+    store.remove_changes(at(5)).await.unwrap();
+    assert!(store.begin_change(change(5)).await.unwrap() > seqs[3], "a sequence is never given again");
 }
 
 async fn uses_of_secrets_add_up(store: Arc<dyn Store>) {

@@ -55,7 +55,8 @@ impl Checkpointer {
             due: AtomicI64::new(log_pages),
             log_pages,
             took,
-            scrub: AtomicBool::new(false),
+            // Whoever had the database before may have been killed before the log was emptied of what is forgotten.
+            scrub: AtomicBool::new(true),
         }
     }
 

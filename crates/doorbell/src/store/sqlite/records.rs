@@ -83,10 +83,29 @@ pub(super) fn trigger_set(sql: &Connection, version: i64) -> Outcome<Option<Stri
 
 /// Keeps an API key, in place of one with the same id.
 pub(super) fn put_key(work: &Work<'_>, key: &ApiKey) -> Outcome<()> {
-    let put = "INSERT OR REPLACE INTO api_keys (id, name, role, agent, hash, created_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let params = params![key.id.to_bytes(), key.name, key.role, key.agent, key.hash, key.created_at.as_millis()];
+    let put = "INSERT OR REPLACE INTO api_keys (id, name, role, agent, hash, created_at, expires_at, last_used_at) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let millis = |at: Option<Timestamp>| at.map(Timestamp::as_millis);
+    let params = params![
+        key.id.to_bytes(),
+        key.name,
+        key.role,
+        key.agent,
+        key.hash,
+        key.created_at.as_millis(),
+        millis(key.expires_at),
+        millis(key.last_used_at),
+    ];
     change(work.sql, put, params).map(drop)
+}
+
+/// Moves on when API keys were used last.
+pub(super) fn mark_keys_used(work: &Work<'_>, uses: &[(KeyId, Timestamp)]) -> Outcome<()> {
+    let mark = "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1 AND coalesce(last_used_at, ?2) <= ?2";
+    for (key, at) in uses {
+        change(work.sql, mark, params![key.to_bytes(), at.as_millis()])?;
+    }
+    Ok(())
 }
 
 /// Removes an API key; whether there was one.
@@ -96,7 +115,8 @@ pub(super) fn remove_key(work: &Work<'_>, key: KeyId) -> Outcome<bool> {
 
 /// All API keys, oldest first.
 pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
-    let keys = "SELECT id, name, role, agent, hash, created_at FROM api_keys ORDER BY created_at, id";
+    let keys = "SELECT id, name, role, agent, hash, created_at, expires_at, last_used_at FROM api_keys \
+                ORDER BY created_at, id";
     all(sql, keys, (), |row| {
         Ok(ApiKey {
             id: rows::id(row, 0)?,
@@ -105,6 +125,8 @@ pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
             agent: row.get(3)?,
             hash: row.get(4)?,
             created_at: rows::time(row, 5)?,
+            expires_at: rows::time_if_any(row, 6)?,
+            last_used_at: rows::time_if_any(row, 7)?,
         })
     })
 }

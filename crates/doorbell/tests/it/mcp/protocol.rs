@@ -232,7 +232,7 @@ async fn a_page_in_a_browser_is_refused_whatever_name_it_lead_here_by() {
         ["evil.example", "hooks.example.com.evil.example", "127.0.0.1.evil.example:8080", "localhost.evil.example"]
     {
         let (code, answer) = status(&[("host", host)]).await;
-        assert_eq!((code, &answer["code"]), (403, &json!("not_from_here")), "{host}");
+        assert_eq!((code, &answer["code"]), (421, &json!("host_not_allowed")), "{host}");
         assert!(answer["detail"].as_str().unwrap().contains("public_url"), "{answer}");
     }
     assert_eq!(status(&[("origin", "https://hooks.example.com")]).await.0, 200);
@@ -254,7 +254,7 @@ async fn a_public_url_that_is_saved_counts_at_once() {
     let project = Project::new("");
     let gateway = project.serve();
     let list = message("tools/list", json!({}));
-    assert_eq!(post(&gateway, &gateway.key, &list, &[("host", "hooks.example.com")]).await.0, 403);
+    assert_eq!(post(&gateway, &gateway.key, &list, &[("host", "hooks.example.com")]).await.0, 421);
     project.write("config.toml", "[gateway]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://hooks.example.com\"\n");
     wait_until("the public URL to be in force", async || {
         (post(&gateway, &gateway.key, &list, &[("host", "hooks.example.com")]).await.0 == 200).then_some(())

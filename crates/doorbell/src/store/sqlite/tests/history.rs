@@ -115,6 +115,34 @@ async fn a_reader_puts_the_emptying_of_the_log_off_and_no_more() {
     wait_for_empty_log(&place).await;
 }
 
+#[tokio::test]
+async fn what_was_forgotten_before_an_end_that_could_not_empty_the_log_is_gone_after_the_next_start() {
+    let place = Place::new();
+    let store = place.open().await;
+    live(&store, 60).await;
+    let reader = Connection::open(&place.path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM events;").unwrap();
+    store.forget(event_id(7), at(900)).await.unwrap();
+    drop(store);
+    // Only what is in the files counts, as after a kill: SQLite empties the log when the last connection is closed.
+    let kept = place.path.with_file_name("kept");
+    std::fs::create_dir(&kept).unwrap();
+    for file in [place.path.clone(), place.log()] {
+        std::fs::copy(&file, kept.join(file.file_name().unwrap())).unwrap();
+    }
+    reader.execute_batch("ROLLBACK").unwrap();
+    drop(reader);
+    for file in [place.path.clone(), place.log()] {
+        std::fs::copy(kept.join(file.file_name().unwrap()), &file).unwrap();
+    }
+    assert!([place.path.clone(), place.log()].iter().any(|file| is_in(file, &marker(7, "body"))));
+    let _store = place.open().await;
+    wait_for_empty_log(&place).await;
+    for what in PLACES {
+        assert!(!is_in(&place.path, &marker(7, what)), "{what} is still there");
+    }
+}
+
 /// A file to copy to.
 fn part(place: &Place) -> PathBuf {
     let file = place.path.with_extension("part");

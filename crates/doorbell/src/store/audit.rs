@@ -1,0 +1,94 @@
+//! What the store keeps of changes that were asked for through the API.
+
+use doorbell_core::time::Timestamp;
+
+use super::{Error, Store};
+
+/// A change that somebody asked for. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// Whose key (`key_…`), or which run's token (`run_…`).
+    pub who: String,
+    /// The key's label, or the run's agent.
+    pub name: String,
+    /// `owner`, `viewer`, `agent` or `run`.
+    pub role: String,
+    /// The operation: the call of the API, e.g. `POST /v1/agents/{name}/pause`.
+    pub operation: String,
+    /// What it was about, e.g. the agent's name; empty, if that is said by the operation.
+    pub target: String,
+    /// The address that it came from.
+    pub remote: String,
+}
+
+/// The longest target that is kept, in bytes.
+const LONGEST_TARGET: usize = 200;
+
+impl Change {
+    /// A change that somebody made on this machine, past the API: they may whatever the gateway's user may.
+    pub fn local(at: Timestamp, name: &str, operation: &str, target: String) -> Self {
+        let (name, operation) = (name.to_owned(), operation.to_owned());
+        let (who, role, remote) = ("local".to_owned(), "owner".to_owned(), "local".to_owned());
+        Self { at, who, name, role, operation, target, remote }.shortened()
+    }
+
+    /// The same, with as much of its target as is kept.
+    #[must_use]
+    pub fn shortened(mut self) -> Self {
+        if self.target.len() > LONGEST_TARGET {
+            self.target.truncate(self.target.floor_char_boundary(LONGEST_TARGET));
+            self.target.push('…');
+        }
+        self
+    }
+}
+
+/// Notes a change that is made already.
+///
+/// # Errors
+/// If the store is unavailable.
+pub async fn note_done(store: &dyn Store, change: Change) -> Result<(), Error> {
+    let seq = store.begin_change(change).await?;
+    store.end_change(seq, ChangeEnd { status: 200, code: None, target: None }).await
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeEnd {
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// The stable code of a refusal.
+    pub code: Option<String>,
+    /// What it turned out to be about, if that is known only now.
+    pub target: Option<String>,
+}
+
+/// A change as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredChange {
+    /// Its place in the order in which they were asked for.
+    pub seq: i64,
+    /// The change.
+    pub change: Change,
+    /// The HTTP status of the answer; none, if the gateway ended before.
+    pub status: Option<u16>,
+    /// The stable code of a refusal.
+    pub code: Option<String>,
+}
+
+/// Which changes.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeQuery {
+    /// By this key or run, or by this label or agent.
+    pub who: Option<String>,
+    /// Asked for at or after.
+    pub since: Option<Timestamp>,
+    /// Asked for before.
+    pub until: Option<Timestamp>,
+    /// With a smaller sequence: the next page.
+    pub before: Option<i64>,
+    /// At most.
+    pub limit: usize,
+}
