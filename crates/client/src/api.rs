@@ -35,8 +35,8 @@ pub use sources::{
     CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceWebhook,
 };
 pub use starts::{
-    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
-    StartedRun,
+    Cancelled, LinkedRun, ManyDone, ManyRuns, MovedOn, NewPause, NewResume, NewRun, Pause, PausedSource, Refused,
+    Released, Resumed, Retried, Schedule, StartedRun,
 };
 pub use waits::{Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor};
 pub use webhooks::{
@@ -312,30 +312,6 @@ pub struct FollowUp {
     pub error: Option<String>,
 }
 
-/// That somebody had a run go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MovedOn {
-    /// `released` or `retried`.
-    pub how: String,
-    /// Who.
-    pub by: String,
-    /// When.
-    pub at: String,
-}
-
-/// A run that called an agent, or that was started by a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LinkedRun {
-    /// `run_…`.
-    pub run_id: String,
-    /// Its agent.
-    pub agent: String,
-    /// Its state now; none if it is not kept any more.
-    pub state: Option<String>,
-}
-
 /// A run with its tries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -419,26 +395,6 @@ pub struct LogLine {
 pub struct Log {
     /// The lines.
     pub lines: Vec<LogLine>,
-}
-
-/// What a cancel did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Cancelled {
-    /// The run.
-    pub id: String,
-    /// Its state now; `running` if it was asked to end and has not yet.
-    pub state: String,
-}
-
-/// What a release did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Released {
-    /// The run.
-    pub id: String,
-    /// Its state now: `queued`, or `waiting` if its time has not come.
-    pub state: String,
 }
 
 /// What is going on.

@@ -33,7 +33,7 @@ pub struct Holder {
     pub key: String,
     /// `run_…`.
     pub run_id: String,
-    /// `running` or `waiting`.
+    /// `running`, `waiting`, or `held` while it waits.
     #[serde(default)]
     pub state: String,
 }

@@ -81,7 +81,12 @@ async fn an_agent_whose_runs_no_worker_fetches_says_so_until_one_asks() {
     let told = |answer: Result<api::Polled, Error>| answer.unwrap_err().to_string();
     let owner = told(gateway.client.poll(&misspelt).await);
     assert!(owner.contains("there is no agent `traige`") && owner.contains("404"), "{owner}");
-    let wish = api::NewKey { name: "one".to_owned(), role: "agent".to_owned(), agent: Some("triage".to_owned()) };
+    let wish = api::NewKey {
+        name: "one".to_owned(),
+        role: "agent".to_owned(),
+        agent: Some("triage".to_owned()),
+        expires: None,
+    };
     let key = gateway.client.create_key(&wish).await.unwrap().key;
     let own = Client::new(&gateway.url, Some(&key)).unwrap();
     project.agent("other", "", "true");
