@@ -32,7 +32,8 @@ pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
 pub use sources::{
-    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceWebhook,
+    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceSubscription,
+    SourceWebhook,
 };
 pub use starts::{
     Cancelled, LinkedRun, ManyDone, ManyRuns, MovedOn, NewPause, NewResume, NewRun, Pause, PausedSource, Refused,

@@ -33,6 +33,7 @@ mod outside;
 mod own;
 mod recovery;
 mod resume;
+mod subscribers;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -45,6 +46,7 @@ use follow_up::FollowUps;
 use workers::Bells;
 
 pub use outside::Told;
+pub use subscribers::fault_of;
 pub use waits::Waited;
 pub use workers::{HandedOut, Wish};
 

@@ -86,6 +86,7 @@ pub struct Gateway {
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
     watcher: JoinHandle<()>,
+    follower: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -107,8 +108,7 @@ impl Gateway {
         let app = Arc::new(App::new(config, store).await?);
         listeners.tell(&app)?;
         let reaper = runtime::adopt();
-        let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
-        let guard = Arc::new(guard);
+        let guard = Arc::new(Guard::start(program).context("cannot start the process that watches over the agents")?);
         let dispatcher = Dispatcher::new(Arc::clone(&app), Arc::clone(&guard), state.join("runs"), inherited.clone());
         dispatcher.start();
         let notifier = Notifier::new(Arc::clone(&app), Arc::clone(&dispatcher), guard, inherited);
@@ -117,6 +117,7 @@ impl Gateway {
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let follower = ops::subscriptions::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -142,6 +143,7 @@ impl Gateway {
             sweeper,
             scheduler,
             watcher,
+            follower,
             _reaper: reaper,
             _project: project,
         })
@@ -158,6 +160,7 @@ impl Gateway {
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
         let _ = self.watcher.await;
+        let _ = self.follower.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);

@@ -29,6 +29,7 @@ pub mod secrets;
 pub mod starts;
 pub mod stats;
 pub mod steps;
+pub mod subscriptions;
 pub mod triggers;
 mod view;
 pub mod waits;

@@ -36,6 +36,7 @@ mod orphans;
 mod processes;
 mod redaction;
 mod remote;
+mod subscriber;
 
 pub use errand::{Errand, run_errand};
 pub use guard::{Guard, watch};
@@ -44,6 +45,7 @@ pub use lookup::find_program;
 pub use orphans::adopt;
 pub use processes::{end_run, identify};
 pub use remote::{Answered, Call, Callback, call};
+pub use subscriber::{Delivery, challenge, deliver, fault_of, tell};
 
 use answer::{Answer, Collector};
 use command::Prepared;

@@ -2,6 +2,7 @@
 //!
 //! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
 //! Every store passes the suite in `conformance`.
+// tidy: allow long file: a table, one entry for each verb of the store
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use doorbell_core::flow::Flow;
-use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
+use doorbell_core::id::{EventId, KeyId, ReplayId, RunId, SubscriptionId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
 use doorbell_core::wait::{Resumed, Wait};
@@ -26,6 +27,7 @@ mod lease;
 mod notes;
 mod queues;
 mod sqlite;
+mod subscriptions;
 mod waits;
 mod webhooks;
 
@@ -40,6 +42,7 @@ pub use queues::{
     Whose,
 };
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
+pub use subscriptions::{Followed, Pending, StoredSubscription, Subscription, SubscriptionChange};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 pub use webhooks::{Resealed, SealedSecret, StoredSecret, StoredWebhook, Webhook, WebhookChange};
 
@@ -212,7 +215,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps an API key, in place of one with the same id.
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
 
-    /// Removes an API key; whether there was one.
+    /// Removes an API key, and the subscriptions that it made; whether there was one.
     fn remove_key(&self, key: KeyId) -> Answer<'_, bool>;
 
     /// All API keys, oldest first.
@@ -252,6 +255,24 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// How many runs of an agent that deliveries to a source started are not over, counted up to `most`.
     fn unfinished(&self, agent: String, source: String, most: usize) -> Answer<'_, usize>;
+
+    /// All subscriptions, oldest first, each with its secrets: also those whose time is over and that nobody removed yet.
+    fn subscriptions(&self) -> Answer<'_, Vec<StoredSubscription>>;
+
+    /// Makes a subscription, or brings it to how it is to stand, with a new secret if there is one: all or nothing. False, and
+    /// nothing changed, if its key is gone.
+    fn put_subscription(&self, change: SubscriptionChange) -> Answer<'_, bool>;
+
+    /// Removes subscriptions with their secrets. Answers how many there were.
+    fn remove_subscriptions(&self, ids: Vec<SubscriptionId>) -> Answer<'_, usize>;
+
+    /// Moves a subscription on behind events that were held against it, and makes the runs of those that it wants: all or
+    /// nothing. An event that has an outcome for it since it was made makes none, nor does one that is gone or forgotten. False, and nothing
+    /// changed, if the subscription is gone or another one, or as far already.
+    fn follow(&self, followed: Followed) -> Answer<'_, bool>;
+
+    /// The runs of an agent that are not over.
+    fn pending(&self, agent: String) -> Answer<'_, Pending>;
 
     /// Counts for people and metrics.
     fn stats(&self) -> Answer<'_, Stats>;

@@ -67,7 +67,7 @@ impl Breakers {
 
     /// Forgets those that no agent is behind any more.
     pub(super) fn keep_configured(&self, in_force: &Snapshot) {
-        let asked: BTreeSet<&str> = in_force.config.agents.values().filter_map(|agent| endpoint(agent)).collect();
+        let asked: BTreeSet<&str> = in_force.all_agents().filter_map(|agent| endpoint(agent)).collect();
         self.all().retain(|endpoint, _| asked.contains(endpoint.as_str()));
     }
 
@@ -86,7 +86,7 @@ fn endpoint(agent: &Agent) -> Option<&str> {
 
 /// The agents that are behind the same endpoint, this one among them.
 pub(super) fn beside<'a>(in_force: &'a Snapshot, agent: &'a Agent) -> BTreeSet<&'a str> {
-    let all = in_force.config.agents.values().map(AsRef::as_ref);
+    let all = in_force.all_agents().map(AsRef::as_ref);
     let same = all.filter(|other| endpoint(other).is_some() && endpoint(other) == endpoint(agent));
     same.chain([agent]).map(|agent| agent.name.as_str()).collect()
 }

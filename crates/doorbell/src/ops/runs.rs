@@ -254,7 +254,7 @@ fn may_act(app: &App, caller: &Caller, run: &api::Run) -> Result<(), Error> {
         return Err(Error::NotAllowed("this key may not release or retry runs"));
     }
     let agent = &run.agent;
-    if !app.current().config.agents.contains_key(agent) {
+    if app.current().agent(agent).is_none() {
         let detail = format!("its agent `{agent}` is not in the configuration: the run goes on when it is");
         return Err(Error::Conflict("agent_missing", detail));
     }

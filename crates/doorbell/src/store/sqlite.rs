@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::id::{EventId, KeyId, RunId, SubscriptionId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
@@ -39,6 +39,7 @@ mod rows;
 mod runs;
 mod schema;
 mod secret_uses;
+mod subscriptions;
 mod tally;
 mod turns;
 mod waits;
@@ -53,9 +54,9 @@ pub(super) use inspect::inspect;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
-    Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, StoredWebhook, Sweep, Swept,
-    Taken, Tallies, WebhookChange,
+    Finish, Followed, Forgetting, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released, Removed,
+    RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
+    StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, WebhookChange,
 };
 use crate::store::{
     Acceptance, Called, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes,
@@ -512,6 +513,26 @@ impl Store for SqliteStore {
 
     fn unfinished(&self, agent: String, source: String, most: usize) -> Answer<'_, usize> {
         Box::pin(self.readers.read(move |sql| webhooks::unfinished(sql, &agent, &source, most)))
+    }
+
+    fn subscriptions(&self) -> Answer<'_, Vec<StoredSubscription>> {
+        Box::pin(self.readers.read(subscriptions::list))
+    }
+
+    fn put_subscription(&self, change: SubscriptionChange) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| subscriptions::put(work, &change)))
+    }
+
+    fn remove_subscriptions(&self, ids: Vec<SubscriptionId>) -> Answer<'_, usize> {
+        Box::pin(self.writer.write(move |work| subscriptions::remove(work, &ids)))
+    }
+
+    fn follow(&self, followed: Followed) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| subscriptions::follow(work, &followed)))
+    }
+
+    fn pending(&self, agent: String) -> Answer<'_, Pending> {
+        Box::pin(self.readers.read(move |sql| subscriptions::pending(sql, &agent)))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use doorbell_core::id::SubscriptionId;
 use doorbell_core::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -21,6 +22,11 @@ mod obstacles;
 use super::process;
 use crate::config::Topic;
 use crate::store::{Figures, OutcomeKind, Space, Sweep, Tallies};
+
+/// All subscriptions are one: they come and go, and each would leave series.
+fn label_of(agent: &str) -> String {
+    if agent.parse::<SubscriptionId>().is_ok() { "sub_*".to_owned() } else { agent.to_owned() }
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -224,14 +230,14 @@ impl Metrics {
 
     /// A run's first try started, so long after its event was received.
     pub fn count_first_start(&self, agent: &str, waited: Duration) {
-        self.wait_seconds.get_or_create(&AgentLabels { agent: agent.to_owned() }).observe(waited.as_secs_f64());
+        self.wait_seconds.get_or_create(&AgentLabels { agent: label_of(agent) }).observe(waited.as_secs_f64());
     }
 
     /// A try ended so and left its run in this state.
     pub fn count_attempt(&self, agent: &str, ended: &str, state: &'static str, took: Duration) {
-        let labels = AttemptLabels { agent: agent.to_owned(), ended: ended.to_owned(), state };
+        let labels = AttemptLabels { agent: label_of(agent), ended: ended.to_owned(), state };
         self.attempts.get_or_create(&labels).inc();
-        self.attempt_seconds.get_or_create(&AgentLabels { agent: agent.to_owned() }).observe(took.as_secs_f64());
+        self.attempt_seconds.get_or_create(&AgentLabels { agent: label_of(agent) }).observe(took.as_secs_f64());
     }
 
     /// Open HTTP connections, counted by whoever opens and closes them.
@@ -401,17 +407,18 @@ fn register_runs(to: &mut Registry, snapshot: &Snapshot) {
     }
     for (agent, state, count) in &tallies.runs {
         let count = i64::try_from(*count).unwrap_or(i64::MAX);
-        runs.get_or_create(&StateLabels { agent: agent.clone(), state: state.as_str() }).set(count);
+        runs.get_or_create(&StateLabels { agent: label_of(agent), state: state.as_str() }).inc_by(count);
     }
     for (agent, state, count) in &tallies.ended {
-        ended.get_or_create(&StateLabels { agent: agent.clone(), state: state.as_str() }).inc_by(*count);
+        ended.get_or_create(&StateLabels { agent: label_of(agent), state: state.as_str() }).inc_by(*count);
     }
     for (agent, count) in &tallies.dead_letters {
-        dead_letters.get_or_create(&AgentLabels { agent: agent.clone() }).inc_by(*count);
+        dead_letters.get_or_create(&AgentLabels { agent: label_of(agent) }).inc_by(*count);
     }
     for (agent, since) in &tallies.oldest_queued {
         let age = snapshot.now.since(*since).as_secs_f64();
-        oldest.get_or_create(&AgentLabels { agent: agent.clone() }).set(age);
+        let oldest = oldest.get_or_create(&AgentLabels { agent: label_of(agent) });
+        oldest.set(age.max(oldest.get()));
     }
     to.register("runs", "Runs that are not over: queued, running, waiting or held", runs);
     to.register("runs_ended", "Runs that came to a final state, and to which", ended);

@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::fault::{Fault, Outcome};
 use super::rows::{self, all, change, state_of, value};
 use super::writer::Work;
-use super::{queue, tally, turns};
+use super::{queue, subscriptions, tally, turns};
 use crate::store::{ApiKey, MOST_REJECTIONS, Rejection, Stats};
 
 /// Keeps a rejection and drops the oldest of its source beyond the bound.
@@ -108,8 +108,9 @@ pub(super) fn mark_keys_used(work: &Work<'_>, uses: &[(KeyId, Timestamp)]) -> Ou
     Ok(())
 }
 
-/// Removes an API key; whether there was one.
+/// Removes an API key and its subscriptions; whether there was one.
 pub(super) fn remove_key(work: &Work<'_>, key: KeyId) -> Outcome<bool> {
+    subscriptions::remove_of_key(work, key.to_bytes())?;
     change(work.sql, "DELETE FROM api_keys WHERE id = ?1", params![key.to_bytes()]).map(|removed| removed > 0)
 }
 

@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0015_put_back.sql"),
     include_str!("../../../migrations/sqlite/0016_webhooks.sql"),
     include_str!("../../../migrations/sqlite/0017_audit.sql"),
+    include_str!("../../../migrations/sqlite/0018_subscriptions.sql"),
     include_str!("../../../migrations/sqlite/0021_moved.sql"),
 ];
 
