@@ -37,7 +37,10 @@ pub use history::{Copied, Expired, Expiry, Forgetting, Release, Removed, Removed
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
-pub use queues::{BY_REPLAY, Cancel, CauseKind, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
+pub use queues::{
+    BY_REPLAY, Called, Cancel, CauseKind, Delay, Effects, GivenBack, How, MOST_CALLS, Moved, PAUSED, Retry, Standing,
+    Whose,
+};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use subscriptions::{Followed, Pending, StoredSubscription, Subscription, SubscriptionChange};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
@@ -337,10 +340,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Lets a held run go on: queues it, or has it wait for its time. One that waits for its next try, or gathers events, is
     /// queued now.
-    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
+    fn release(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Release>;
 
     /// Queues a run that failed, was cancelled, superseded or dropped once more, as the same run with all its tries.
-    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry>;
+    fn retry(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Retry>;
+
+    /// The runs of other agents that a run started by calls, oldest first, up to [`MOST_CALLS`].
+    fn calls_of(&self, run: RunId) -> Answer<'_, Vec<Called>>;
 
     /// Copies everything, as it is when the copy is finished, to a file that is there and empty. Events are stored
     /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
@@ -801,6 +807,8 @@ pub struct StoredRun {
     pub wait: Option<Wait>,
     /// What its last wait was over by.
     pub resumed: Option<Resumed>,
+    /// Who had it go on last, if somebody did.
+    pub moved: Option<Moved>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
@@ -884,8 +892,8 @@ pub struct Stats {
     pub held_with_source: Vec<(String, u64)>,
     /// Agents whose runs failed one after the other since one succeeded: how many, and when the first of them ended.
     pub streaks: Vec<(String, u64, Timestamp)>,
-    /// Running runs that have a key: agent, key and run.
-    pub holders: Vec<(String, String, RunId)>,
+    /// Runs that have a key, and run or wait for something: agent, key, run and state.
+    pub holders: Vec<(String, String, RunId, State)>,
 }
 
 /// Opens the store of a URL: `sqlite:PATH`, relative to `root`.

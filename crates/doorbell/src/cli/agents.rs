@@ -11,6 +11,7 @@ use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
+use super::sources::describe_pause;
 use super::time::{Clock, short};
 use super::webhooks;
 
@@ -100,7 +101,11 @@ async fn show(context: &Context, name: &str) -> anyhow::Result<()> {
             declaration.warnings.iter().for_each(|warning| table.row(["Warning", warning]));
         }
     }
-    [("Held", &agent.problem), ("Waits", &agent.breaker)]
+    if let Some(pause) = &agent.pause {
+        let whose = if pause.agent.is_none() { "with all agents, " } else { "" };
+        table.row(["Paused", &format!("{whose}{}", describe_pause(pause, &clock))]);
+    }
+    [("Held", &agent.problem), ("Waits", &agent.breaker), ("Workers", &agent.unasked)]
         .into_iter()
         .filter_map(|(title, why)| Some((title, why.as_ref()?)))
         .for_each(|(title, why)| table.row([title, why]));
@@ -204,6 +209,7 @@ mod tests {
             schedules: Vec::new(),
             pause: None,
             breaker: None,
+            unasked: None,
             own_webhook: None,
             managed_by: "file".to_owned(),
             problem: None,

@@ -202,7 +202,7 @@ fn read_table(
     let limits = limits(&table, findings);
     let params = params(&table, findings);
     let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
-    let schedules = schedules::read(&table, findings);
+    let schedules = schedules::read(name, &table, findings);
     let may_call = may_call(name, &table, calls, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);

@@ -80,6 +80,9 @@ mod tests {
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
         }
+        for text in ["250ms", "30s", "90s", "15m", "1h", "48h", "0s"] {
+            assert_eq!(parse_duration(text).map(write_duration).as_deref(), Ok(text));
+        }
         for text in ["", "15", "m", "1h30m", "-1s", "1.5h", "15 m", "1S", "1µs", "99999999999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }

@@ -66,8 +66,13 @@ impl Desks {
     }
 
     /// Why an agent's URL is not asked, if it is not.
-    pub(super) fn breaker(&self, in_force: &Snapshot, agent: &str) -> Option<String> {
-        self.breakers.of(in_force.agent(agent)?)?.reason()
+    pub(super) fn breaker(
+        &self,
+        in_force: &Snapshot,
+        agent: &str,
+        now: doorbell_core::time::Timestamp,
+    ) -> Option<String> {
+        self.breakers.of(in_force.agent(agent)?)?.reason(now)
     }
 
     /// The open desk of an agent.
@@ -208,14 +213,15 @@ impl Dispatcher {
     /// Notes how a request to an agent's endpoint ended, and what is to be told of that to all who are behind it.
     fn heed_breaker(&self, agent: &Agent, breaker: &Breaker, sign: Sign) {
         let reached = sign == Sign::Reached;
-        let change = breaker.note(sign, clock::now());
+        let now = clock::now();
+        let change = breaker.note(sign, now);
         let in_force = self.app.current();
         match change {
             Change::None if reached => self.tell_reached(&agent.name),
             Change::None => {}
             Change::Closed => beside(&in_force, agent).into_iter().for_each(|name| self.tell_reached(name)),
             Change::Opened | Change::Lengthened => {
-                let why = breaker.reason();
+                let why = breaker.reason(now);
                 tracing::warn!(agent = agent.name, why, "breaker.opened");
                 for name in beside(&in_force, agent).into_iter().filter(|_| change == Change::Opened) {
                     if let Some(desk) = self.desks.desk(name) {
@@ -227,7 +233,9 @@ impl Dispatcher {
         }
         // Others may wait for what one run finds out.
         for name in beside(&in_force, agent) {
-            if let Some(desk) = self.desks.desk(name).filter(|_| breaker.reason().is_some() || change != Change::None) {
+            if let Some(desk) =
+                self.desks.desk(name).filter(|_| breaker.reason(now).is_some() || change != Change::None)
+            {
                 desk.bell.notify_one();
             }
         }

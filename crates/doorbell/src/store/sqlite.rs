@@ -28,6 +28,7 @@ mod inspect;
 mod lists;
 mod lock;
 mod logs;
+mod moved;
 mod notes;
 mod places;
 mod queue;
@@ -58,8 +59,8 @@ use super::{
     StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, WebhookChange,
 };
 use crate::store::{
-    Acceptance, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes, Resume,
-    Retry, Standing, Step, StepKept, StoredChange, Waiting, Whose,
+    Acceptance, Called, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes,
+    Resume, Retry, Standing, Step, StepKept, StoredChange, Waiting, Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -611,16 +612,20 @@ impl Store for SqliteStore {
         Box::pin(self.forget_event(event, now))
     }
 
-    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release> {
-        Box::pin(self.writer.write(move |work| queue::release(work, run, now)))
+    fn release(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Release> {
+        Box::pin(self.writer.write(move |work| queue::release(work, run, &by, now)))
     }
 
     fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>> {
         Box::pin(self.readers.read(move |sql| rows::replays_of(sql, event)))
     }
 
-    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry> {
-        Box::pin(self.writer.write(move |work| runs::retry(work, run, &by)))
+    fn retry(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Retry> {
+        Box::pin(self.writer.write(move |work| runs::retry(work, run, &by, now)))
+    }
+
+    fn calls_of(&self, run: RunId) -> Answer<'_, Vec<Called>> {
+        Box::pin(self.readers.read(move |sql| moved::calls_of(sql, run)))
     }
 
     fn copy(&self, file: PathBuf) -> Answer<'_, ()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use doorbell_client::api::Stats;
 use doorbell_client::{Client, RunQuery};
 
 use super::{AS_ITS_USER, Finding, Running, Subject, fail, ok, some, warn};
@@ -36,9 +37,12 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
         let advice = "look at the database and the disk below, and at the gateway's log";
         findings.push(fail(CHECK, format!("runs, and cannot store: senders get 503 ({error})"), advice));
     }
-    if let Err(error) = client.stats().await {
-        let advice = "stop the gateway, remove .doorbell/key and start it again: it makes a new key";
-        findings.push(fail(CHECK, format!("does not take the project's key: {error}"), advice));
+    match client.stats().await {
+        Ok(stats) => findings.extend(check_workers(stats)),
+        Err(error) => {
+            let advice = "stop the gateway, remove .doorbell/key and start it again: it makes a new key";
+            findings.push(fail(CHECK, format!("does not take the project's key: {error}"), advice));
+        }
     }
     findings.extend(check_agents(client).await);
     if findings.is_empty() {
@@ -82,6 +86,13 @@ async fn check_agents(client: &Client) -> Vec<Finding> {
     let advice =
         "look at what answers at its `url`, and at `doorbell runs --agent NAME`; its runs wait, and use up no tries";
     open.map(|(name, why)| warn("agents", format!("the URL of `{name}` {why}"), advice)).collect()
+}
+
+/// Agents whose runs nobody fetches.
+fn check_workers(stats: Stats) -> impl Iterator<Item = Finding> {
+    let advice = "start its worker, and look whether that asks this gateway (docs/workers.md); its runs wait meanwhile";
+    let unasked = stats.agents.into_iter().filter_map(|agent| Some((agent.name, agent.queued, agent.unasked?)));
+    unasked.map(move |(name, queued, why)| warn("agents", format!("{queued} runs of `{name}` wait: {why}"), advice))
 }
 
 /// Processes of runs that are not running.

@@ -152,7 +152,7 @@ async fn the_folder_of_a_run_that_is_tried_again_while_it_is_swept_stays(store: 
     }
     let mut left = expired(&*store, 1000).await;
     assert_eq!(left.len(), 2);
-    store.retry(run_id(1), "ann".to_owned()).await.unwrap();
+    store.retry(run_id(1), "ann".to_owned(), at(1_000)).await.unwrap();
     let mut removed = Vec::new();
     while !left.is_empty() {
         let step = store.remove(left.clone(), at(1000)).await.unwrap();
@@ -388,13 +388,16 @@ async fn a_held_run_is_released(store: Arc<dyn Store>) {
     store.finish(finish(run_id(1), lease(1), State::Waiting)).await.unwrap();
     store.settle_agents(vec![], at(210)).await.unwrap();
     for n in [1, 2] {
-        assert_eq!(store.release(run_id(n), at(220)).await.unwrap(), Release::Released("gone".to_owned()));
+        assert_eq!(
+            store.release(run_id(n), "ann".to_owned(), at(220)).await.unwrap(),
+            Release::Released("gone".to_owned())
+        );
     }
     let waiting = run(&*store, 1).await;
     let expected = (State::Waiting, Some(at(300)), Some("exit 1".to_owned()));
     assert_eq!((waiting.state, waiting.due, waiting.reason), expected);
     assert_eq!(state(&*store, 2).await, State::Queued);
-    assert_eq!(store.release(run_id(2), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
-    assert_eq!(store.release(run_id(9), at(220)).await.unwrap(), Release::Unknown);
+    assert_eq!(store.release(run_id(2), "ann".to_owned(), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
+    assert_eq!(store.release(run_id(9), "ann".to_owned(), at(220)).await.unwrap(), Release::Unknown);
     assert_eq!(claim(&*store, "gone", &[lease(2)]).await.len(), 1);
 }

@@ -1,5 +1,7 @@
 //! What stands by itself: rejections, trigger sets, keys, counts.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use doorbell_core::id::{KeyId, RunId};
@@ -157,12 +159,21 @@ pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
     })
 }
 
-/// Running runs that have a key.
-fn holders(sql: &Connection, counts: &[(String, State, u64)]) -> Outcome<Vec<(String, String, RunId)>> {
-    let running = "SELECT key, id FROM runs WHERE agent = ?1 AND state = 3 AND key IS NOT NULL ORDER BY seq";
+/// Runs that have a key and run, or gave their lease back to wait: they keep it meanwhile.
+fn holders(sql: &Connection, counts: &[(String, State, u64)]) -> Outcome<Vec<(String, String, RunId, State)>> {
+    let running = "SELECT key, id, state FROM runs WHERE agent = ?1 AND state = 3 AND key IS NOT NULL ORDER BY seq";
+    let waiting = "SELECT key, id, state FROM runs INDEXED BY runs_that_wait \
+                   WHERE agent = ?1 AND wait IS NOT NULL AND key IS NOT NULL ORDER BY seq";
+    let of = |wanted: &[State]| -> BTreeSet<String> {
+        counts.iter().filter(|(_, state, _)| wanted.contains(state)).map(|(agent, ..)| agent.clone()).collect()
+    };
     let mut found = Vec::new();
-    for (agent, ..) in counts.iter().filter(|(_, state, _)| *state == State::Running) {
-        found.append(&mut all(sql, running, [agent], |row| Ok((agent.clone(), row.get(0)?, rows::id(row, 1)?)))?);
+    for (select, agents) in [(running, of(&[State::Running])), (waiting, of(&[State::Waiting, State::Held]))] {
+        for agent in agents {
+            let view =
+                |row: &rusqlite::Row<'_>| Ok((agent.clone(), row.get(0)?, rows::id(row, 1)?, state_of(row.get(2)?)?));
+            found.append(&mut all(sql, select, [&agent], view)?);
+        }
     }
     Ok(found)
 }

@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0017_audit.sql"),
     include_str!("../../../migrations/sqlite/0018_subscriptions.sql"),
     include_str!("../../../migrations/sqlite/0019_gone_runs.sql"),
+    include_str!("../../../migrations/sqlite/0020_moved.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,

@@ -220,7 +220,7 @@ async fn runs_that_are_not_over_are_held_in_a_copy() {
     assert!(lost.reason.unwrap().contains("runs release"));
     assert_eq!((attempts[0].ended.as_deref(), attempts[0].ended_at), (Some("lost"), Some(at(250))));
     assert!(!found.finish(finish(run_id(3), lease(3), State::Succeeded)).await.unwrap(), "no lease goes with it");
-    found.release(run_id(3), at(300)).await.unwrap();
+    found.release(run_id(3), "ann".to_owned(), at(300)).await.unwrap();
     assert_eq!(claim(&found, "triage", &[lease(9)]).await[0].run.attempt, 2);
 }
 
