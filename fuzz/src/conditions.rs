@@ -3,11 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
+use doorbell::conditions::STACK;
 use doorbell_core::condition::{Body, Expression, Facts, LONGEST_KEY, Meter};
 use serde_json::json;
-
-/// As much stack as the gateway gives to whoever evaluates.
-const STACK: usize = 8 << 20;
 
 /// Any expression is refused with its place, or has a value or a reason for any body, in bounded time.
 pub(crate) fn conditions(data: &[u8]) {

@@ -4,7 +4,10 @@
 //! what it asserts must hold. `cargo xtask fuzz` runs targets under libFuzzer; an ordinary test replays `corpus/`, in which
 //! every input stays that ever broke something.
 
+mod agents;
+mod answers;
 mod api;
+mod bodies;
 mod causes;
 mod conditions;
 mod declared;
@@ -18,8 +21,11 @@ mod workers;
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 15] = [
+    ("agents", agents::agents),
+    ("answers", answers::answers),
     ("api", api::calls),
+    ("bodies", bodies::bodies),
     ("causes", causes::causes),
     ("conditions", conditions::conditions),
     ("config", project::config),

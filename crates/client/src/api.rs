@@ -32,11 +32,12 @@ pub use replays::{
     NewReplay, Replay, ReplayFilter, ReplayList, ReplayMode, ReplayOf, ReplayPreview, ReplayWish, Replayed,
 };
 pub use sources::{
-    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceWebhook,
+    CapturedSecret, CredentialUse, Delivery, DeliveryList, LaterSecret, Source, SourceList, SourceSubscription,
+    SourceWebhook,
 };
 pub use starts::{
-    ManyDone, ManyRuns, NewPause, NewResume, NewRun, Pause, PausedSource, Refused, Resumed, Retried, Schedule,
-    StartedRun,
+    Cancelled, LinkedRun, ManyDone, ManyRuns, MovedOn, NewPause, NewResume, NewRun, Pause, PausedSource, Refused,
+    Released, Resumed, Retried, Schedule, StartedRun,
 };
 pub use waits::{Answered, GivenBack, NewAnswer, NewQuestion, NewSleep, NewWait, Patience, ResumedBy, Step, WaitsFor};
 pub use webhooks::{
@@ -294,6 +295,9 @@ pub struct Run {
     /// What its last wait was over by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_by: Option<ResumedBy>,
+    /// Who had it go on last, if somebody did: a release, or another try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_on: Option<MovedOn>,
     /// Why nobody is told, although its event names a place for it. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up_refused: Option<String>,
@@ -327,6 +331,12 @@ pub struct RunDetail {
     /// The events that it has beside its own, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Companion>,
+    /// The run that started it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<LinkedRun>,
+    /// The runs of other agents that it started, oldest first: up to 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<LinkedRun>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -389,26 +399,6 @@ pub struct LogLine {
 pub struct Log {
     /// The lines.
     pub lines: Vec<LogLine>,
-}
-
-/// What a cancel did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Cancelled {
-    /// The run.
-    pub id: String,
-    /// Its state now; `running` if it was asked to end and has not yet.
-    pub state: String,
-}
-
-/// What a release did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Released {
-    /// The run.
-    pub id: String,
-    /// Its state now: `queued`, or `waiting` if its time has not come.
-    pub state: String,
 }
 
 /// What is going on.
@@ -544,13 +534,19 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
+    /// That no worker asks for its runs, and since when, if some are queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
     /// That its runs fail one after the other; none: the last one that ended by itself succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<FailingStreak>,
     /// When the next of its runs may start, if they are throttled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_until: Option<String>,
-    /// Which of its running runs have which key.
+    /// Which of its runs that run, or wait for something, have which key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
 }

@@ -37,6 +37,9 @@ pub enum Obstacle {
     Other,
 }
 
+/// Bytes of a body that are read: whoever answers may send without end.
+const MOST_READ: usize = 16 * 1024;
+
 /// Asks for a URL once, without a key and without following redirects, and answers what came back within `limit`;
 /// `header` is the header of it that is wanted.
 ///
@@ -47,11 +50,17 @@ pub async fn probe(url: &str, header: &str, limit: Duration) -> Result<Seen, (Ob
     let parsed = parse_url(url).map_err(wrong)?;
     let http = connect(&parsed).map_err(wrong)?;
     let asked = async {
-        let response = http.get(parsed).timeout(limit).send().await?;
+        let mut response = http.get(parsed).timeout(limit).send().await?;
         let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         let (date, header, location) = (text("date"), text(header), text("location"));
         let status = response.status().as_u16();
-        Ok(Seen { status, date, header, location, body: excerpt(&response.bytes().await?) })
+        let mut body = Vec::new();
+        while body.len() < MOST_READ
+            && let Some(piece) = response.chunk().await?
+        {
+            body.extend_from_slice(&piece[..piece.len().min(MOST_READ - body.len())]);
+        }
+        Ok(Seen { status, date, header, location, body: excerpt(&body) })
     };
     asked.await.map_err(|error: reqwest::Error| explain(error.without_url()))
 }

@@ -36,6 +36,9 @@ pub enum OfReplay {}
 /// Marker of [`WebhookId`].
 #[derive(Debug)]
 pub enum OfWebhook {}
+/// Marker of [`SubscriptionId`].
+#[derive(Debug)]
+pub enum OfSubscription {}
 
 impl Kind for OfEvent {
     const PREFIX: &'static str = "evt";
@@ -55,6 +58,9 @@ impl Kind for OfReplay {
 impl Kind for OfWebhook {
     const PREFIX: &'static str = "whk";
 }
+impl Kind for OfSubscription {
+    const PREFIX: &'static str = "sub";
+}
 
 /// `evt_…`: a stored event.
 pub type EventId = Id<OfEvent>;
@@ -66,6 +72,8 @@ pub type KeyId = Id<OfKey>;
 pub type ReplayId = Id<OfReplay>;
 /// `whk_…`: a webhook that was made at run time.
 pub type WebhookId = Id<OfWebhook>;
+/// `sub_…`: a subscription of MCP Events. It is no time-ordered one: the same wish has the same id.
+pub type SubscriptionId = Id<OfSubscription>;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const LENGTH: usize = 26;

@@ -10,7 +10,7 @@
 //! 5. [`event`]: what a verified delivery says, named, keyed and described;
 //! 6. [`pattern`], [`condition`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
 //! 7. [`flow`], [`run`], [`retry`], [`wait`], [`cause`]: what becomes of a piece of work;
-//! 8. [`envelope`], [`prompt`]: what the agent is handed.
+//! 8. [`envelope`], [`prompt`], [`occurrence`]: what the agent is handed, or who subscribed.
 
 pub mod cause;
 pub mod condition;
@@ -20,6 +20,7 @@ pub mod event;
 pub mod flow;
 pub mod id;
 pub mod matcher;
+pub mod occurrence;
 pub mod pattern;
 pub mod prompt;
 pub mod provider;

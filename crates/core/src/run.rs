@@ -225,7 +225,8 @@ fn fail(policy: &Policy, tries: u32, behind: Progress, reason: String, now: Time
         return Transition { state: State::Failed, due: None, dead_letter: true, progress, reason, wait: None };
     }
     let due = now.after(policy.backoff.wait(progress.failures, seed));
-    let reason = format!("{reason}; try {} of {tries} follows", progress.failures + 1);
+    let uncounted = if progress.losses > 0 { ", lost ones not counted" } else { "" };
+    let reason = format!("{reason}; try {} of {tries} follows{uncounted}", progress.failures + 1);
     Transition { state: State::Waiting, due: Some(due), dead_letter: false, progress, reason, wait: None }
 }
 

@@ -151,7 +151,8 @@ impl Schedule {
         tick.after(Duration::from_millis((mixed ^ (mixed >> 32)).checked_rem(most.saturating_add(1)).unwrap_or(0)))
     }
 
-    /// What is due at `now` of the ticks after `since`. One that should have started more than `grace` ago was missed.
+    /// What is due at `now` of the ticks after `since`. If one of them should have started more than `grace` ago, nobody looked for
+    /// that long, and all of them were missed; else those that passed are only a little late, and none was.
     pub fn ticks(&self, since: Timestamp, now: Timestamp, grace: Duration, seed: u64) -> Ticks {
         let mut passed = Vec::new();
         let mut dropped = 0;
@@ -169,8 +170,7 @@ impl Schedule {
             }
         }
         let is_missed = |tick: &Timestamp| self.start_of(*tick, seed).after(grace) < now;
-        let first_in_time = passed.iter().position(|tick| !is_missed(tick)).unwrap_or(passed.len());
-        let (missed, in_time) = passed.split_at(first_in_time);
+        let (missed, in_time) = passed.split_at(if passed.iter().any(is_missed) { passed.len() } else { 0 });
         let made_up: Vec<Timestamp> = match self.missed {
             Missed::Skip => Vec::new(),
             Missed::Once => missed.last().copied().into_iter().collect(),
@@ -367,14 +367,28 @@ mod tests {
     }
 
     #[test]
+    fn ticks_of_the_last_minute_of_a_longer_downtime_were_missed_like_the_others() {
+        let (since, now) = (at("2026-05-01T00:00:00Z"), at("2026-05-01T00:03:27Z"));
+        let of = |missed, now| schedule("*/20 * * * * *", "UTC", missed).ticks(since, now, GRACE, 0);
+        let last = at("2026-05-01T00:03:20Z");
+        assert_eq!(of(Missed::Skip, now), Ticks { due: vec![], skipped: 10, through: Some(last) });
+        assert_eq!(of(Missed::Once, now).due, [(last, 9)]);
+        assert_eq!(of(Missed::All, now).due.len(), 10);
+        // A short one: each tick is late, and none was missed.
+        for missed in [Missed::Skip, Missed::Once, Missed::All] {
+            assert_eq!(of(missed, at("2026-05-01T00:01:19Z")).due.len(), 3, "{missed:?}");
+        }
+    }
+
+    #[test]
     fn a_month_of_missed_seconds_is_bounded() {
         let all = schedule("* * * * * *", "UTC", Missed::All);
         let (since, now) = (at("2026-05-01T00:00:00Z"), at("2026-05-01T05:00:00Z"));
         let found = all.ticks(since, now, Duration::ZERO, 0);
-        assert_eq!(found.due.len(), MOST_MISSED + 1);
-        assert_eq!(found.skipped, 5 * 3600 - 101);
+        assert_eq!(found.due.len(), MOST_MISSED);
+        assert_eq!(found.skipped, 5 * 3600 - 100);
         let years = all.ticks(at("2020-05-01T00:00:00Z"), now, Duration::ZERO, 0);
-        assert_eq!((years.due.len(), years.through), (MOST_MISSED + 1, Some(now)));
+        assert_eq!((years.due.len(), years.through), (MOST_MISSED, Some(now)));
         assert_eq!(found.due.last().unwrap().0, now);
     }
 

@@ -26,6 +26,7 @@ mod replays;
 mod secret_uses;
 mod signs;
 mod snapshot;
+pub mod subscriptions;
 mod untold;
 mod waits;
 pub mod webhooks;
@@ -38,6 +39,7 @@ pub use replays::Replays;
 pub use secret_uses::SecretUses;
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot, Turn};
+pub use subscriptions::Listeners;
 pub use untold::Untold;
 pub use waits::Waits;
 
@@ -71,6 +73,8 @@ pub struct App {
     pub replays: Replays,
     /// Whether runs wait for something.
     pub waits: Waits,
+    /// Whether anybody subscribes to events.
+    pub listeners: Listeners,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -132,6 +136,7 @@ impl App {
             pauses,
             replays: Replays::default(),
             waits: Waits::default(),
+            listeners: Listeners::default(),
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),

@@ -12,7 +12,7 @@ use doorbell_core::trigger::{Trigger, Verdict};
 
 mod pool;
 
-pub use pool::{Pool, Unanswered};
+pub use pool::{Pool, STACK, Unanswered};
 
 /// How long a person waits for an explanation.
 const EXPLAINING: Duration = Duration::from_secs(5);
@@ -89,11 +89,41 @@ fn judge(asked: &[(String, Conditions)], facts: &Facts, rulings: &Mutex<Vec<Opti
     }
 }
 
-/// Completes the verdicts of triggers whose filters passed.
+/// Completes the verdicts of the triggers of an event whose filters passed: all of them, in file order, so that together
+/// they may take what they may take in [`decide`].
 ///
 /// # Errors
-/// If there was no answer in time; with the verdicts as they were.
+/// If there was no answer in time.
 pub async fn explain(
+    pool: &Pool,
+    line: &str,
+    mut verdicts: Vec<(Verdict, Conditions)>,
+    facts: Facts,
+) -> Result<Vec<Verdict>, Unanswered> {
+    let work = move |stop: &AtomicBool| {
+        let mut meter = Meter::new(stop);
+        let mut matched: Vec<String> = Vec::new();
+        for (verdict, conditions) in verdicts.iter_mut().filter(|(verdict, _)| verdict.matched) {
+            if matched.contains(&verdict.agent) {
+                // It is not asked when an event decides, and takes nothing from the others.
+                conditions.explain(verdict, &facts, &mut Meter::new(stop));
+                continue;
+            }
+            conditions.explain(verdict, &facts, &mut meter);
+            if verdict.matched {
+                matched.push(verdict.agent.clone());
+            }
+        }
+        verdicts.into_iter().map(|(verdict, _)| verdict).collect()
+    };
+    pool.run(line, EXPLAINING, work).await
+}
+
+/// The same for triggers that have nothing to do with each other: each may take what an event may.
+///
+/// # Errors
+/// If there was no answer in time.
+pub async fn explain_apart(
     pool: &Pool,
     line: &str,
     mut verdicts: Vec<(Verdict, Conditions)>,
@@ -106,4 +136,64 @@ pub async fn explain(
         verdicts.into_iter().map(|(verdict, _)| verdict).collect()
     };
     pool.run(line, EXPLAINING, work).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+    use doorbell_core::condition::Expression;
+    use doorbell_core::event::Context;
+    use doorbell_core::trigger::Candidate;
+
+    use super::*;
+
+    /// A text of 64 KiB and as many numbers as make a search of it for each of them too much work.
+    fn facts() -> Facts {
+        let body = serde_json::json!({"text": "x".repeat(64 << 10), "numbers": vec![1; 2000]}).to_string();
+        Facts {
+            source: "generic".to_owned(),
+            integration_id: "acme".to_owned(),
+            event_type: "generic.event".to_owned(),
+            idempotency_key: None,
+            timestamp: 1,
+            body: Body::new(Bytes::from(body), Some("application/json")),
+            headers: serde_json::Value::Null,
+            context: serde_json::Value::Null,
+        }
+    }
+
+    fn trigger(agent: &str, position: usize, condition: &str) -> Trigger {
+        let condition = Some(Expression::condition(condition).unwrap());
+        Trigger {
+            agent: agent.to_owned(),
+            position,
+            source: "acme".to_owned(),
+            clauses: Vec::new(),
+            conditions: Conditions { condition, key: None },
+            flow: doorbell_core::flow::Flow::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn why_says_too_much_work_of_what_was_too_much_work_on_delivery() {
+        const COSTLY: &str = "event.body.numbers.all(n, !event.body.text.contains('zzzz'))";
+        let mut triggers: Vec<_> = (0..4).map(|n| trigger(&format!("costly-{n}"), 0, COSTLY)).collect();
+        triggers.push(trigger("cheap", 0, "event.body.numbers[0] == 1"));
+        let cheap_first = [trigger("cheap", 0, "true"), trigger("cheap", 1, COSTLY)];
+        let pool = Pool::start().unwrap();
+        for triggers in [triggers.as_slice(), &cheap_first] {
+            let found: Vec<_> = triggers.iter().collect();
+            let chosen = decide(&pool, "acme", &found, facts, Duration::from_secs(60)).await;
+            let context = Context::default();
+            let candidate = Candidate { source: "acme", handshake: false, context: &context };
+            let verdicts = triggers.iter().map(|one| (one.explain(candidate), one.conditions.clone())).collect();
+            let verdicts = explain(&pool, "a person", verdicts, facts()).await.unwrap();
+            for choice in chosen {
+                let verdict =
+                    verdicts.iter().find(|one| (&one.agent, one.trigger) == (&choice.agent, choice.trigger)).unwrap();
+                assert_eq!(verdict.matched, choice.result.is_ok(), "{choice:?}: {verdict:?}");
+            }
+        }
+    }
 }

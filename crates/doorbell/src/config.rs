@@ -54,19 +54,22 @@ mod triggers;
 mod types;
 mod values;
 
+pub use agents::idle_warning;
 pub use credentials::{Credentials, Stored, without_line_end};
 pub use declared::{Declaration, Declared};
 pub use environment::Environment;
+pub use gateway::origin_of;
 pub use gateway_acme::{Acme, Validity};
 pub use gateway_tls::{Shown, Tls};
-pub use http_runtime::HttpRuntime;
+pub use http_runtime::{HttpRuntime, Subscriber};
 pub use names::nearest;
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
 pub use problem::{Flaw, Problems};
-pub use quantity::parse_duration;
+pub use quantity::{parse_duration, write_duration};
 pub use runtime::{Runtime, script_of};
+pub use sources::open_warning;
 pub use types::{is_named, providers};
 
 use problem::{Findings, Problem};
@@ -131,6 +134,8 @@ pub struct Gateway {
     pub admin_listen: Option<SocketAddr>,
     /// The URL that senders use, without a slash at the end.
     pub public_url: Option<String>,
+    /// Where subscriptions of MCP Events may lead although that is not https or not public: scheme, host and port.
+    pub private_callbacks: Vec<String>,
     /// The certificate that is shown on `listen`, and on `admin_listen`; none: plain HTTP is spoken.
     pub tls: Option<Tls>,
     /// Whose `X-Forwarded-*` headers count.

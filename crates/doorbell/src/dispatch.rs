@@ -33,6 +33,7 @@ mod outside;
 mod own;
 mod recovery;
 mod resume;
+mod subscribers;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -45,6 +46,7 @@ use follow_up::FollowUps;
 use workers::Bells;
 
 pub use outside::Told;
+pub use subscribers::fault_of;
 pub use waits::Waited;
 pub use workers::{HandedOut, Wish};
 
@@ -177,7 +179,14 @@ impl Dispatcher {
 
     /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while.
     pub fn breaker(&self, agent: &str) -> Option<String> {
-        self.desks.breaker(&self.app.current(), agent)
+        self.desks.breaker(&self.app.current(), agent, clock::now())
+    }
+
+    /// That no worker asks for an agent's runs, if it is one that workers carry out.
+    pub fn unasked(&self, agent: &str) -> Option<String> {
+        let in_force = self.app.current();
+        in_force.config.agents.get(agent).filter(|agent| agent.runtime.is_worker())?;
+        self.bells.unasked(agent, clock::now())
     }
 
     /// Cancels a run: at once if it does not run, else by ending its processes.
@@ -211,8 +220,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// If the store is unavailable.
-    pub async fn release(&self, run: RunId) -> Result<Release, Error> {
-        let done = self.app.store.release(run, clock::now()).await?;
+    pub async fn release(&self, run: RunId, by: &str) -> Result<Release, Error> {
+        let done = self.app.store.release(run, by.to_owned(), clock::now()).await?;
         if let Release::Released(agent) = &done {
             self.wake(agent);
             self.due.notify_one();
@@ -226,7 +235,7 @@ impl Dispatcher {
     /// # Errors
     /// If the store is unavailable.
     pub async fn retry(&self, run: RunId, by: &str) -> Result<Retry, Error> {
-        let done = self.app.store.retry(run, by.to_owned()).await?;
+        let done = self.app.store.retry(run, by.to_owned(), clock::now()).await?;
         if let Retry::Queued(agent) = &done {
             tracing::info!(%run, by, "run.retried");
             self.wake(agent);

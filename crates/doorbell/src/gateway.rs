@@ -86,6 +86,7 @@ pub struct Gateway {
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
     watcher: JoinHandle<()>,
+    follower: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -107,8 +108,7 @@ impl Gateway {
         let app = Arc::new(App::new(config, store).await?);
         listeners.tell(&app)?;
         let reaper = runtime::adopt();
-        let guard = Guard::start(program).context("cannot start the process that watches over the agents")?;
-        let guard = Arc::new(guard);
+        let guard = Arc::new(Guard::start(program).context("cannot start the process that watches over the agents")?);
         let dispatcher = Dispatcher::new(Arc::clone(&app), Arc::clone(&guard), state.join("runs"), inherited.clone());
         dispatcher.start();
         let notifier = Notifier::new(Arc::clone(&app), Arc::clone(&dispatcher), guard, inherited);
@@ -117,6 +117,7 @@ impl Gateway {
         let sweeper = sweep::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let follower = ops::subscriptions::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -142,6 +143,7 @@ impl Gateway {
             sweeper,
             scheduler,
             watcher,
+            follower,
             _reaper: reaper,
             _project: project,
         })
@@ -158,6 +160,7 @@ impl Gateway {
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
         let _ = self.watcher.await;
+        let _ = self.follower.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);
@@ -241,11 +244,22 @@ const KEPT_EVERY: Duration = Duration::from_secs(1);
 /// The same of what may be a little older.
 const KEPT_RARELY: Duration = Duration::from_secs(60);
 
-/// Keeps which secrets and keys are in use, until the gateway accepts no more.
+/// Rounds of keeping from one look at what is gone to the next.
+const FORGOTTEN_EVERY: u64 = 10;
+
+/// Keeps which secrets and keys are in use, until the gateway accepts no more, and forgets now and then what there is no
+/// source or agent for any more.
 async fn keep_uses(app: Arc<App>, accepting: CancellationToken) {
     let mut keys_kept = Instant::now();
-    while accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_some() {
+    for round in 1u64.. {
+        if accepting.run_until_cancelled(tokio::time::sleep(KEPT_EVERY)).await.is_none() {
+            return;
+        }
         keep_secret_uses_now(&app).await;
+        if round.is_multiple_of(FORGOTTEN_EVERY) {
+            let config = &app.current().config;
+            app.metrics.forget_gone(|name| config.sources.contains_key(name), |name| config.agents.contains_key(name));
+        }
         if keys_kept.elapsed() >= KEPT_RARELY {
             keys_kept = Instant::now();
             keep_key_uses_now(&app).await;
@@ -303,6 +317,11 @@ const FILES_KEPT: u64 = 512;
 /// Connections to `admin_listen` at once: some of the files that are kept.
 const ADMIN_CONNECTIONS: usize = 256;
 
+/// Another gateway uses the project.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Taken(pub String);
+
 /// Takes the project for this process: the files in its folder are one gateway's.
 /// Before anything in the folder is written: another one with a database of its own is in the way, too.
 async fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
@@ -315,7 +334,8 @@ async fn take_project(state: &Path) -> anyhow::Result<Flock<File>> {
         }
         if begun.elapsed() > GRACE {
             let (state, lock) = (state.display(), path.display());
-            anyhow::bail!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)");
+            let message = format!("another gateway uses {state}: stop it first (`fuser {lock}` shows its process)");
+            return Err(Taken(message).into());
         }
         tokio::time::sleep(LOOK).await;
     }

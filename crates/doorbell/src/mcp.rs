@@ -12,19 +12,22 @@ use http::uri::Uri;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ErrorData, Implementation, ListResourceTemplatesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorData, Implementation,
+    ListResourceTemplatesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData as Refused, ServerHandler};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
 use crate::ops::audit::Author;
 
 mod bounds;
+mod events;
 mod reference;
 mod resources;
 mod tool;
@@ -48,6 +51,12 @@ pub struct Desk {
     pub whose: String,
     /// The same, with what the audit log says of it.
     pub author: Author,
+    /// The hash of what was shown: a run's token may die while it is answered.
+    pub shown: Vec<u8>,
+    /// Is cancelled when the key is removed.
+    pub removed: CancellationToken,
+    /// Is cancelled when the gateway ends.
+    pub closing: CancellationToken,
 }
 
 /// Answers a request.
@@ -69,7 +78,9 @@ where
     let server = Server(desk);
     let service =
         StreamableHttpService::new(move || Ok(server.clone()), Arc::new(NeverSessionManager::default()), config);
-    service.handle(request).await
+    let may_greet = events::may_greet(&request);
+    let response = service.handle(request).await;
+    if may_greet { events::greet(response).await } else { response }
 }
 
 /// The pages that may ask: those of the public URL.
@@ -95,7 +106,8 @@ struct Server(Desk);
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources();
+        let capabilities = capabilities.enable_extensions_with(events::capabilities()).build();
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("doorbell", env!("CARGO_PKG_VERSION")))
             .with_instructions(INSTRUCTIONS)
@@ -121,6 +133,14 @@ impl ServerHandler for Server {
         let unknown = || ErrorData::invalid_params(format!("there is no tool `{}`", bounds::brief(&call.name)), None);
         let tool = tools::find(&call.name).ok_or_else(unknown)?;
         Ok(tool.call(self.0.clone(), call.arguments.unwrap_or_default()).await.into())
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, Refused> {
+        events::answer(&self.0, request, context).await
     }
 
     async fn list_resource_templates(

@@ -8,12 +8,12 @@
 //!
 //! A further topic is a variant of `config::Topic`, and a `Report` from whoever notices it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,13 +24,15 @@ use crate::dispatch::Dispatcher;
 use crate::runtime::Guard;
 use crate::store::{Error, Notes};
 
+mod flight;
 mod habit;
 mod ledger;
 mod message;
 mod sending;
 mod watch;
 
-use ledger::{Key, Ledger};
+use flight::{InFlight, Sent};
+use ledger::Ledger;
 use message::Message;
 use sending::Post;
 use watch::Watch;
@@ -116,17 +118,12 @@ impl Post {
     }
 }
 
-/// What a receiver said, when a message has been tried.
-type Tried = (Key, Message, Notification, Result<String, String>);
-
 /// The task that looks and tells.
 struct Looker {
     post: Arc<Post>,
     ledger: Ledger,
     watch: Watch,
-    on_the_way: JoinSet<Tried>,
-    /// Receivers that have a message on its way.
-    busy: BTreeSet<String>,
+    on_the_way: InFlight,
     /// How telling goes, by the receivers' ids.
     telling: BTreeMap<String, Telling>,
 }
@@ -137,8 +134,7 @@ impl Looker {
             post,
             ledger: Ledger::default(),
             watch: Watch::default(),
-            on_the_way: JoinSet::new(),
-            busy: BTreeSet::new(),
+            on_the_way: InFlight::default(),
             telling: BTreeMap::new(),
         }
     }
@@ -162,17 +158,17 @@ impl Looker {
             }
             self.send_due().await;
             let until_look = pause.saturating_sub(looked.map(|looked| looked.elapsed()).unwrap_or_default());
-            let until_due = self.ledger.next_due(&self.busy).map(|due| due.since(clock::now()));
+            let until_due = self.ledger.next_due(&self.on_the_way.busy()).map(|due| due.since(clock::now()));
             let wait = until_due.map_or(until_look, |due| due.min(until_look)).max(SHORTEST_PAUSE);
             tokio::select! {
                 () = closing.cancelled() => break,
                 () = self.post.app.signs.rung(), if !rung => rung = true,
-                Some(tried) = self.on_the_way.join_next() => self.settle(tried).await,
+                Some((sent, said)) = self.on_the_way.next() => self.settle(sent, said).await,
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        while let Some(tried) = self.on_the_way.join_next().await {
-            self.settle(tried).await;
+        while let Some((sent, said)) = self.on_the_way.next().await {
+            self.settle(sent, said).await;
         }
         self.keep(None, true).await;
     }
@@ -180,7 +176,7 @@ impl Looker {
     async fn load(&mut self) -> Result<(), Error> {
         let notes = self.post.app.store.notes("").await?;
         let receivers = self.post.receivers();
-        self.ledger = Ledger::load(&notes, &receivers);
+        self.ledger = Ledger::load(&notes, &receivers, clock::now());
         self.watch = Watch::load(&notes);
         Ok(())
     }
@@ -188,7 +184,7 @@ impl Looker {
     /// Takes what happened into the ledger.
     async fn look(&mut self) {
         let receivers = self.post.receivers();
-        self.ledger.keep_only(&receivers);
+        self.ledger.keep_only(&receivers, clock::now());
         let now = clock::now();
         let store = self.watch.ask_the_store(&self.post.app, now).await;
         if store.is_ok()
@@ -229,11 +225,12 @@ impl Looker {
 
     /// Stores what changed, and takes off the dead letters up to `told`. `all`: habits too, which else may wait a while.
     async fn keep(&mut self, told: Option<i64>, all: bool) -> bool {
-        let (mut kept, dropped) = self.ledger.changes();
+        let (mut kept, mut dropped) = self.ledger.changes();
         let receivers = !self.post.app.current().config.notifications.is_empty();
-        let habits = if receivers { self.watch.changes(clock::now(), all) } else { Vec::new() };
+        let (habits, gone) = if receivers { self.watch.changes(clock::now(), all) } else { Default::default() };
         let with_habits = !habits.is_empty();
         kept.extend(habits);
+        dropped.extend(gone);
         if kept.is_empty() && dropped.is_empty() && told.is_none() {
             return true;
         }
@@ -255,7 +252,7 @@ impl Looker {
     /// Sends what is due, after it was stored: unless it is that nothing can be.
     async fn send_due(&mut self) {
         let in_force = self.post.app.current();
-        let due = self.ledger.due(clock::now(), &self.busy, self.post.app.public_url(&in_force));
+        let due = self.ledger.due(clock::now(), &self.on_the_way.busy(), self.post.app.public_url(&in_force));
         if due.is_empty() {
             return;
         }
@@ -267,26 +264,14 @@ impl Looker {
                 self.ledger.postpone(&key, clock::now().after(LOOK));
                 continue;
             };
-            self.busy.insert(key.receiver.clone());
-            let post = Arc::clone(&self.post);
-            self.on_the_way.spawn(async move {
-                let said = post.send(&message, &notification.receiver, PATIENCE).await;
-                (key, message, notification, said)
-            });
+            let (post, told, receiver) = (Arc::clone(&self.post), message.clone(), notification.receiver.clone());
+            let sending = async move { post.send(&told, &receiver, PATIENCE).await };
+            self.on_the_way.send(Sent { key, message, notification }, sending);
         }
     }
 
-    async fn settle(&mut self, tried: Result<Tried, tokio::task::JoinError>) {
-        let (key, message, notification, said) = match tried {
-            Ok(tried) => tried,
-            Err(error) => {
-                // A sender that panicked is not known; whoever is busy is asked again.
-                tracing::error!(%error, "notification.send_failed");
-                self.busy.clear();
-                return;
-            }
-        };
-        self.busy.remove(&key.receiver);
+    async fn settle(&mut self, sent: Sent, said: Result<String, String>) {
+        let Sent { key, message, notification } = sent;
         if self.post.closing.is_cancelled() && said.is_err() {
             return;
         }

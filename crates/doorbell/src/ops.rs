@@ -29,6 +29,7 @@ pub mod secrets;
 pub mod starts;
 pub mod stats;
 pub mod steps;
+pub mod subscriptions;
 pub mod triggers;
 mod view;
 pub mod waits;
@@ -44,6 +45,10 @@ pub enum Error {
     /// There is no such thing, or it is not the caller's.
     #[error("there is no such {0}")]
     NotFound(&'static str),
+    /// The same, where it is one of several that were named, or there is more to say: the same for what there is not and what is not
+    /// the caller's.
+    #[error("{0}")]
+    Absent(String),
     /// The request cannot be understood; with what to do.
     #[error("{0}")]
     Invalid(String),
@@ -86,7 +91,7 @@ impl Error {
     /// What the caller is told: a stable code, and what happened. What went wrong inside is for the log.
     pub fn tell(&self) -> (&'static str, String) {
         match self {
-            Self::NotFound(_) => ("not_found", self.to_string()),
+            Self::NotFound(_) | Self::Absent(_) => ("not_found", self.to_string()),
             Self::Invalid(detail) => ("invalid_request", detail.clone()),
             Self::NotAllowed(detail) => ("not_allowed", (*detail).to_owned()),
             Self::Conflict(code, detail) | Self::Gone(code, detail) => (code, detail.clone()),

@@ -90,6 +90,9 @@ impl Reloader {
             }
             let before = std::mem::replace(&mut seen, self.survey().await);
             if before == seen && !self.watcher.is_being_written(&seen) {
+                // Of a folder that was removed and made again, what was still on its way from the old one may have ended the watch
+                // over the new one.
+                self.watcher.watch(seen.folders());
                 return true;
             }
         }

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Agent, CommandRuntime, ResultPlace};
+use crate::config::{Agent, CommandRuntime, ResultPlace, write_duration};
 use crate::store::{LogLine, Process, Stream};
 
 mod answer;
@@ -36,7 +36,9 @@ mod orphans;
 mod processes;
 mod redaction;
 mod remote;
+mod subscriber;
 
+pub use answer::{Answer, Collector};
 pub use errand::{Errand, run_errand};
 pub use guard::{Guard, watch};
 pub use leftovers::{Marked, find_marked, variable};
@@ -44,8 +46,8 @@ pub use lookup::find_program;
 pub use orphans::adopt;
 pub use processes::{end_run, identify};
 pub use remote::{Answered, Call, Callback, call};
+pub use subscriber::{Delivery, challenge, deliver, fault_of, tell};
 
-use answer::{Answer, Collector};
 use command::Prepared;
 use log::Log;
 use orphans::Own;
@@ -317,7 +319,7 @@ impl Attempt {
         let exit_code = status.as_ref().ok().and_then(ExitStatus::code);
         let (outcome, ended) = match turn {
             Turn::Timeout => {
-                let reason = format!("timed out after {}", in_words(self.brief.agent.timeout));
+                let reason = format!("timed out after {}", write_duration(self.brief.agent.timeout));
                 self.log.tell(format!("{reason}: its processes were ended")).await;
                 (Outcome::Failed(reason), "timed_out")
             }
@@ -408,16 +410,6 @@ fn judge(status: ExitStatus) -> Outcome {
             Outcome::Failed(format!("killed by {name}{hint}"))
         }
         (None, None) => Outcome::Failed(format!("ended with {status}")),
-    }
-}
-
-/// A duration as configuration spells it.
-fn in_words(duration: Duration) -> String {
-    match duration.as_millis() {
-        millis if millis % 1000 != 0 => format!("{millis}ms"),
-        millis if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
-        millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
-        millis => format!("{}s", millis / 1000),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Each verb is one transaction and says what it guarantees; callers never see a transaction, SQL or a connection.
 //! Every store passes the suite in `conformance`.
+// tidy: allow long file: a table, one entry for each verb of the store
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use doorbell_core::flow::Flow;
-use doorbell_core::id::{EventId, KeyId, ReplayId, RunId};
+use doorbell_core::id::{EventId, KeyId, ReplayId, RunId, SubscriptionId};
 use doorbell_core::run::{Progress, State, Transition};
 use doorbell_core::time::Timestamp;
 use doorbell_core::wait::{Resumed, Wait};
@@ -27,18 +28,23 @@ mod notes;
 mod once;
 mod queues;
 mod sqlite;
+mod subscriptions;
 mod waits;
 mod webhooks;
 
 pub use audit::{Change, ChangeEnd, ChangeQuery, StoredChange, note_done};
 pub use figures::{Figures, HeldBy, Space, Tallies};
-pub use history::{Copied, Expired, ExpiredEvent, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
+pub use history::{Copied, Expired, Expiry, Forgetting, Release, Removed, RemovedRecords, Sweep, Swept};
 pub use inspection::{Growth, Inspection, Soundness, inspect};
 pub use lease::{Holder, Lease, WorkerLease};
 pub use notes::{DeadLetter, Notes};
 pub use once::{Begun, OnceAnswer, OnceEnd, OnceRequest};
-pub use queues::{BY_REPLAY, Cancel, CauseKind, Delay, Effects, GivenBack, PAUSED, Retry, Standing, Whose};
+pub use queues::{
+    BY_REPLAY, Called, Cancel, CauseKind, Delay, Effects, GivenBack, How, MOST_CALLS, Moved, PAUSED, Retry, Standing,
+    Whose,
+};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
+pub use subscriptions::{Followed, Pending, StoredSubscription, Subscription, SubscriptionChange};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
 pub use webhooks::{Resealed, SealedSecret, StoredSecret, StoredWebhook, Webhook, WebhookChange};
 
@@ -55,6 +61,9 @@ pub enum Error {
     /// The database does not hold what it should.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
+    /// A copy cannot be written to where it is to be: where, and why. Nothing is wrong with the store.
+    #[error("{0}")]
+    Target(String),
 }
 
 impl Error {
@@ -211,7 +220,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps an API key, in place of one with the same id.
     fn put_key(&self, key: ApiKey) -> Answer<'_, ()>;
 
-    /// Removes an API key; whether there was one.
+    /// Removes an API key, and the subscriptions that it made; whether there was one.
     fn remove_key(&self, key: KeyId) -> Answer<'_, bool>;
 
     /// All API keys, oldest first.
@@ -258,6 +267,24 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Keeps what became of a request that was begun.
     fn end_once(&self, end: OnceEnd) -> Answer<'_, ()>;
 
+    /// All subscriptions, oldest first, each with its secrets: also those whose time is over and that nobody removed yet.
+    fn subscriptions(&self) -> Answer<'_, Vec<StoredSubscription>>;
+
+    /// Makes a subscription, or brings it to how it is to stand, with a new secret if there is one: all or nothing. False, and
+    /// nothing changed, if its key is gone.
+    fn put_subscription(&self, change: SubscriptionChange) -> Answer<'_, bool>;
+
+    /// Removes subscriptions with their secrets. Answers how many there were.
+    fn remove_subscriptions(&self, ids: Vec<SubscriptionId>) -> Answer<'_, usize>;
+
+    /// Moves a subscription on behind events that were held against it, and makes the runs of those that it wants: all or
+    /// nothing. An event that has an outcome for it since it was made makes none, nor does one that is gone or forgotten. False, and nothing
+    /// changed, if the subscription is gone or another one, or as far already.
+    fn follow(&self, followed: Followed) -> Answer<'_, bool>;
+
+    /// The runs of an agent that are not over.
+    fn pending(&self, agent: String) -> Answer<'_, Pending>;
+
     /// Counts for people and metrics.
     fn stats(&self) -> Answer<'_, Stats>;
 
@@ -295,6 +322,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// for.
     fn remove(&self, events: Vec<i64>, before: Timestamp) -> Answer<'_, Removed>;
 
+    /// The runs that were removed and whose folders are not known to be gone: each is there from its removal on.
+    fn runs_with_folders_left(&self) -> Answer<'_, Vec<RunId>>;
+
+    /// The folders of these removed runs are gone.
+    fn note_folders_gone(&self, runs: Vec<RunId>) -> Answer<'_, ()>;
+
     /// Removes rejections and requests that were to be carried out once from before `before`, and trigger sets that were last in force before it and that no event
     /// names. `in_force` is in force at `now`, and stays. Several transactions.
     fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords>;
@@ -315,10 +348,13 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Lets a held run go on: queues it, or has it wait for its time. One that waits for its next try, or gathers events, is
     /// queued now.
-    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release>;
+    fn release(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Release>;
 
     /// Queues a run that failed, was cancelled, superseded or dropped once more, as the same run with all its tries.
-    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry>;
+    fn retry(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Retry>;
+
+    /// The runs of other agents that a run started by calls, oldest first, up to [`MOST_CALLS`].
+    fn calls_of(&self, run: RunId) -> Answer<'_, Vec<Called>>;
 
     /// Copies everything, as it is when the copy is finished, to a file that is there and empty. Events are stored
     /// meanwhile. The copy is not durable before [`seal_copy`]. It ends early when the answer is dropped.
@@ -483,6 +519,9 @@ pub enum OutcomeKind {
 }
 
 impl OutcomeKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Started, Self::Absorbed, Self::Skipped, Self::Dropped, Self::FilterError];
+
     /// As the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -776,6 +815,8 @@ pub struct StoredRun {
     pub wait: Option<Wait>,
     /// What its last wait was over by.
     pub resumed: Option<Resumed>,
+    /// Who had it go on last, if somebody did.
+    pub moved: Option<Moved>,
     /// Its result as JSON. It may be large, so only [`Store::run`] reads it.
     pub result: Option<String>,
 }
@@ -859,8 +900,8 @@ pub struct Stats {
     pub held_with_source: Vec<(String, u64)>,
     /// Agents whose runs failed one after the other since one succeeded: how many, and when the first of them ended.
     pub streaks: Vec<(String, u64, Timestamp)>,
-    /// Running runs that have a key: agent, key and run.
-    pub holders: Vec<(String, String, RunId)>,
+    /// Runs that have a key, and run or wait for something: agent, key, run and state.
+    pub holders: Vec<(String, String, RunId, State)>,
 }
 
 /// Opens the store of a URL: `sqlite:PATH`, relative to `root`.

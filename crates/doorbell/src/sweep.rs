@@ -1,9 +1,10 @@
 //! The sweep: removes what is older than the project keeps, beside everything else.
 //!
-//! It takes small steps with pauses between them, so that deliveries never wait for it. A run's folder goes before its
-//! rows: whenever the gateway dies between the two, the rows still name the folder, and the next sweep goes on where
-//! this one was. The other way round, a folder without rows would stay for good, unseen.
+//! It takes small steps with pauses between them, so that deliveries never wait for it. A run's rows go before its folder,
+//! because only the writer knows whether the run has come to life again. With the rows it notes that the folder is left:
+//! whenever the gateway dies between the two, the next sweep goes on where this one was.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::app::App;
 use crate::clock;
 use crate::dispatch::Dispatcher;
 use crate::files;
-use crate::store::{Error, ExpiredEvent, Expiry, Sweep};
+use crate::store::{Error, Expiry, Sweep};
 
 /// The longest and the shortest time from the end of a sweep to the next one; in between, a twentieth of what is kept.
 const RAREST: Duration = Duration::from_secs(60 * 60);
@@ -61,15 +62,18 @@ impl Sweeper {
         }
     }
 
-    /// Removes what is older than `kept`, and of the audit log what is older than `audit`; without `kept`, it only notes
-    /// which trigger set is in force.
+    /// Removes what is older than `kept`, and of the audit log what is older than `audit`; without `kept`, only what an earlier
+    /// sweep left, and notes which trigger set is in force.
     async fn sweep(&self, kept: Option<Duration>, audit: Option<Duration>) -> Result<(), Error> {
         let started_at = clock::now();
         let store = &self.app.store;
         if let Some(audit) = audit {
             store.remove_changes(started_at.before(audit)).await?;
         }
+        let mut stay = Stay::default();
+        self.remove_folders(store.runs_with_folders_left().await?, &mut stay).await?;
         let Some(kept) = kept else {
+            stay.warn();
             let never = Timestamp::from_millis(i64::MIN);
             return store.remove_records(never, self.app.current().trigger_set, started_at).await.map(drop);
         };
@@ -80,9 +84,11 @@ impl Sweeper {
             let begun = Instant::now();
             let found = store.expired(Expiry { before, after: from }).await?;
             tokio::time::sleep(begun.elapsed() * PAUSE).await;
-            self.remove(found.events, before, &mut sweep).await?;
+            let runs = self.remove(found.events, before, &mut sweep).await?;
+            self.remove_folders(runs, &mut stay).await?;
             after = found.next;
         }
+        stay.warn();
         let records = store.remove_records(before, self.app.current().trigger_set, started_at).await?;
         sweep.rejections = records.rejections;
         sweep.trigger_sets = records.trigger_sets;
@@ -96,36 +102,84 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn remove(&self, events: Vec<ExpiredEvent>, before: Timestamp, sweep: &mut Sweep) -> Result<(), Error> {
-        let mut left = self.remove_folders(events).await;
+    /// Removes those of the events that still may go; answers the runs that went with them.
+    async fn remove(&self, events: Vec<i64>, before: Timestamp, sweep: &mut Sweep) -> Result<Vec<RunId>, Error> {
+        let (mut left, mut runs) = (events, Vec::new());
         while !left.is_empty() {
             let begun = Instant::now();
             let removed = self.app.store.remove(left.clone(), before).await?;
             sweep.events += removed.events;
-            sweep.runs += removed.runs;
+            sweep.runs += removed.runs.len() as u64;
+            runs.extend(removed.runs);
             left.drain(..removed.looked_at.min(left.len()));
             tokio::time::sleep(begun.elapsed() * PAUSE).await;
         }
-        Ok(())
+        Ok(runs)
     }
 
-    /// Removes the folders of the events' runs. Answers the events of which no folder is left; the others stay whole,
-    /// and are tried again.
-    async fn remove_folders(&self, events: Vec<ExpiredEvent>) -> Vec<i64> {
+    /// Removes the folders of runs that are gone. Those that cannot be removed are tried again by the next sweep.
+    async fn remove_folders(&self, runs: Vec<RunId>, stay: &mut Stay) -> Result<(), Error> {
+        if runs.is_empty() {
+            return Ok(());
+        }
         let dispatcher = Arc::clone(&self.dispatcher);
-        let gone = |run: &RunId, dispatcher: &Dispatcher| {
-            let folder = dispatcher.run_folder(*run);
-            let removed = files::remove_folder(&folder);
-            if let Err(error) = &removed {
-                tracing::warn!(%run, folder = %folder.display(), %error,
-                    "sweep.folder_stays: what is in it cannot be removed, so its run stays too");
-            }
-            removed.is_ok()
+        let work = move || -> (Vec<RunId>, Stay) {
+            let mut stay = Stay::default();
+            let gone = |run: &RunId| stay.remove(&dispatcher.run_folder(*run));
+            (runs.into_iter().filter(gone).collect(), stay)
         };
-        let work = move || {
-            let removed = |event: &ExpiredEvent| event.runs.iter().all(|run| gone(run, &dispatcher));
-            events.into_iter().filter(removed).map(|event| event.seq).collect()
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or_default()
+        let (gone, stayed) = tokio::task::spawn_blocking(work).await.map_err(|e| Error::Unavailable(Box::new(e)))?;
+        stay.add(stayed);
+        self.app.store.note_folders_gone(gone).await
+    }
+}
+
+/// Folders that could not be removed.
+#[derive(Debug, Default)]
+struct Stay {
+    count: u64,
+    /// The first of them, and why.
+    first: Option<(PathBuf, std::io::Error)>,
+}
+
+impl Stay {
+    /// Removes a folder. Whether it is gone.
+    fn remove(&mut self, folder: &Path) -> bool {
+        let removed = files::remove_folder(folder);
+        let gone = removed.is_ok();
+        if let Err(error) = removed {
+            self.add(Self { count: 1, first: Some((folder.to_owned(), error)) });
+        }
+        gone
+    }
+
+    fn add(&mut self, further: Self) {
+        self.count += further.count;
+        self.first = self.first.take().or(further.first);
+    }
+
+    fn warn(self) {
+        if let Some((folder, error)) = self.first {
+            tracing::warn!(count = self.count, folder = %folder.display(), %error,
+                "sweep.folders_stay: what is in them cannot be removed; each sweep tries again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn folders_that_stay_are_counted_and_one_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let mut stay = Stay::default();
+        assert!(stay.remove(&home.path().join("missing")), "it is gone already");
+        for name in ["a", "b"] {
+            std::fs::write(home.path().join(name), "a file, which is no folder").unwrap();
+            assert!(!stay.remove(&home.path().join(name)));
+        }
+        assert_eq!((stay.count, stay.first.unwrap().0), (2, home.path().join("a")));
     }
 }

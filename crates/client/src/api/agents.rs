@@ -31,6 +31,9 @@ pub struct Agent {
     /// Why its runs wait, if its URL fails so often that it is not asked for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<String>,
+    /// That no worker asks for its runs, and since when, if it is one that workers carry out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
     /// How its own webhook is proved, if it is enabled: `bearer`, `hmac`, `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_webhook: Option<String>,

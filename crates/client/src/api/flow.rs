@@ -25,7 +25,7 @@ pub struct FailingStreak {
     pub since: String,
 }
 
-/// A running run that has a key.
+/// A run that has a key and began: it runs, or waits for something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
@@ -33,4 +33,7 @@ pub struct Holder {
     pub key: String,
     /// `run_…`.
     pub run_id: String,
+    /// `running`, `waiting`, or `held` while it waits.
+    #[serde(default)]
+    pub state: String,
 }

@@ -101,8 +101,11 @@ pub struct ReplayPreview {
     pub events: u64,
     /// Whether all were looked at: some thousands are, for some seconds.
     pub complete: bool,
-    /// Runs it would start, by agent.
+    /// Runs it would start, by agent, as if there were no flow control.
     pub agents: std::collections::BTreeMap<String, u64>,
+    /// What flow control makes of them: that there may be fewer, or one at a time.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
+    pub notes: std::collections::BTreeSet<String>,
     /// Events of which nobody knows whether they would be replayed: what they said is forgotten or cannot be read, or the
     /// condition failed.
     #[serde(default)]
@@ -136,6 +139,9 @@ pub struct Replay {
     pub started: u64,
     /// Events that could not be replayed: what they said is forgotten or cannot be read, or the condition failed.
     pub failed: u64,
+    /// What flow control made of the runs: that there are fewer, or one at a time.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
+    pub notes: std::collections::BTreeSet<String>,
     /// Why it ended, if it failed.
     pub error: Option<String>,
 }

@@ -34,6 +34,27 @@ pub struct Source {
     /// The webhook that it is, if it was made at run time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<SourceWebhook>,
+    /// Who has its events posted by MCP Events. For owners and viewers.
+    // Agents are told of it without a schema: the list of tools is long enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(skip)]
+    pub subscriptions: Vec<SourceSubscription>,
+}
+
+/// That somebody has the events of a source posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceSubscription {
+    /// Its id; the agent of the runs that deliver to it.
+    pub id: String,
+    /// The key that made it: it ends with it.
+    pub key_id: String,
+    /// Scheme, host and port of where they are posted.
+    pub to: String,
+    /// Which events, as JSON: filters as a trigger has them.
+    pub arguments: String,
+    /// When it ends, unless it is refreshed.
+    pub expires_at: String,
 }
 
 /// That a source is a webhook that was made at run time.

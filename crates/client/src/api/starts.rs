@@ -1,4 +1,4 @@
-//! Agents started by hand, paused and resumed.
+//! Agents started by hand, paused and resumed; runs that somebody ended or had go on.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,9 @@ pub struct Pause {
     pub why: Option<String>,
     /// Whether it is over, and what was held goes on little by little.
     pub resuming: bool,
+    /// How fast, e.g. `10/1m`, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
 }
 
 /// A source that is paused, or for which runs are held.
@@ -104,6 +107,50 @@ pub struct Retried {
     pub id: String,
     /// Its state now.
     pub state: String,
+}
+
+/// What a cancel did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancelled {
+    /// The run.
+    pub id: String,
+    /// Its state now; `running` if it was asked to end and has not yet.
+    pub state: String,
+}
+
+/// What a release did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Released {
+    /// The run.
+    pub id: String,
+    /// Its state now: `queued`, or `waiting` if its time has not come.
+    pub state: String,
+}
+
+/// That somebody had a run go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MovedOn {
+    /// `released` or `retried`.
+    pub how: String,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: String,
+}
+
+/// A run that called an agent, or that was started by a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkedRun {
+    /// `run_…`.
+    pub run_id: String,
+    /// Its agent.
+    pub agent: String,
+    /// Its state now; none if it is not kept any more.
+    pub state: Option<String>,
 }
 
 /// When the clock starts an agent.
@@ -156,6 +203,9 @@ pub struct ManyDone {
     pub matched: u64,
     /// Those to which it was done.
     pub done: u64,
+    /// Of these, those that ran and were asked to end, and may not have ended yet.
+    #[serde(default)]
+    pub asked: u64,
     /// Those to which it could not be done.
     pub refused: Vec<Refused>,
     /// Whether there may be more: ask again, from `nextCursor`.

@@ -91,6 +91,15 @@ impl Conditions {
             verdict.key = key.ok();
         }
     }
+
+    /// Completes the verdict of a trigger whose filters passed, and whose conditions nobody could ask: `why` says so.
+    pub fn leave_unanswered(&self, verdict: &mut Verdict, why: &str) {
+        verdict.refuse(format!("its filters passed, and nobody knows about its conditions: {why}"));
+        let named = [("where", &self.condition), ("key", &self.key)];
+        let first = named.into_iter().find_map(|(field, asked)| Some((field, asked.as_ref()?)));
+        let unanswered = || Err(Failure::Failed(why.to_owned()));
+        verdict.clauses.extend(first.map(|(field, asked)| clause(field, asked, Vec::new(), unanswered())));
+    }
 }
 
 fn clause(field: &str, expression: &Expression, operands: Vec<String>, passed: Result<bool, Failure>) -> ClauseVerdict {
@@ -146,5 +155,24 @@ mod tests {
         ]);
         let choice = |agent: &str, trigger, result| Choice { agent: agent.to_owned(), trigger, result };
         assert_eq!(chosen, [choice("a", 2, Ok(Some("2".to_owned()))), choice("b", 0, Err("first".to_owned()))]);
+    }
+
+    #[test]
+    fn conditions_that_nobody_could_ask_in_time_have_failed_and_are_no_refusal() {
+        let expression = |text| Some(Expression::condition(text).unwrap());
+        for (condition, key, field) in [(expression("true"), None, "where"), (None, expression("true"), "key")] {
+            let mut verdict = Verdict {
+                agent: "a".to_owned(),
+                trigger: 0,
+                matched: true,
+                reason: String::new(),
+                clauses: Vec::new(),
+                key: None,
+            };
+            Conditions { condition, key }.leave_unanswered(&mut verdict, "it took too long");
+            assert!(!verdict.matched && verdict.reason.ends_with("it took too long"));
+            let clause = verdict.clauses.last().unwrap();
+            assert_eq!((clause.field.as_str(), clause.error.as_deref()), (field, Some("it took too long")));
+        }
     }
 }

@@ -104,6 +104,17 @@ impl Access {
         keys.get(&hash_key(presented)).map(|admitted| admitted.removed.clone())
     }
 
+    /// Whether there is a key with this id.
+    pub fn has(&self, id: KeyId) -> bool {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).values().any(|admitted| admitted.key.id == id)
+    }
+
+    /// When a key ends by itself.
+    pub fn end_of(&self, id: KeyId) -> Option<Timestamp> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().find(|admitted| admitted.key.id == id)?.key.expires_at
+    }
+
     /// Who has this key or token, and notes that it is used now.
     ///
     /// # Errors

@@ -51,6 +51,11 @@ impl SecretUses {
         all.get(source).and_then(|credentials| credentials.get(credential)).copied().unwrap_or_default()
     }
 
+    /// Forgets a source that is gone for good; the store has forgotten it.
+    pub fn forget(&self, source: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(source);
+    }
+
     /// Keeps what was counted since the last time; without anything, the store is not asked.
     ///
     /// # Errors

@@ -9,9 +9,10 @@ use doorbell_core::trigger::Trigger;
 use tokio::sync::watch;
 
 use super::App;
+use super::subscriptions::{self, Subscribers};
 use super::webhooks::{self, Hooks};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Agent, Config};
 use crate::store::{Error, Store};
 use crate::vault::Vault;
 
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub config: Config,
     /// Those webhooks.
     pub hooks: Hooks,
+    /// The subscriptions of MCP Events.
+    pub subscribers: Subscribers,
     /// Its triggers.
     pub matcher: Matcher,
     /// The version under which the store keeps them.
@@ -50,7 +53,20 @@ impl Snapshot {
         let kept: Vec<&Trigger> = triggers.iter().filter(|trigger| hooks.get(&trigger.source).is_none()).collect();
         let text = serde_json::to_string(&kept).map_err(|error| Error::Unavailable(Box::new(error)))?;
         let trigger_set = store.keep_trigger_set(text, now).await?;
-        Ok(Self { base, config, hooks, matcher: Matcher::new(triggers), trigger_set, generation, loaded_at: now })
+        let subscribers = subscriptions::put_in_force(&config, store.subscriptions().await?, vault, now);
+        let matcher = Matcher::new(triggers);
+        Ok(Self { base, config, hooks, subscribers, matcher, trigger_set, generation, loaded_at: now })
+    }
+
+    /// Whoever carries out the runs of this name: an agent, or a subscription.
+    pub fn agent(&self, name: &str) -> Option<&Arc<Agent>> {
+        let subscriber = || self.subscribers.get(name)?.agent.as_ref();
+        self.config.agents.get(name).or_else(subscriber)
+    }
+
+    /// All of them.
+    pub fn all_agents(&self) -> impl Iterator<Item = &Arc<Agent>> {
+        self.config.agents.values().chain(self.subscribers.agents())
     }
 }
 
@@ -64,7 +80,7 @@ impl App {
         Snapshot::prepare(base, self.store.as_ref(), &self.vault, generation).await
     }
 
-    /// Puts the webhooks in force that are stored now, beside the same configuration.
+    /// Puts the webhooks and subscriptions in force that are stored now, beside the same configuration.
     ///
     /// # Errors
     /// If the store is unavailable; then what was in force stays.

@@ -11,6 +11,7 @@ use super::completions;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
+use super::sources::describe_pause;
 use super::time::{Clock, short};
 use super::webhooks;
 
@@ -43,7 +44,7 @@ enum AgentsCommand {
 #[command(after_help = "Example:\n  doorbell agents show triage --json")]
 struct ShowArgs {
     /// The agent
-    #[arg(add = completions::declared_agents())]
+    #[arg(add = completions::agents())]
     name: String,
 }
 
@@ -53,7 +54,7 @@ struct ShowArgs {
     ./describe-agent | doorbell agents declare triage --file -")]
 struct DeclareArgs {
     /// The agent
-    #[arg(add = completions::declared_agents())]
+    #[arg(add = completions::agents())]
     name: String,
     /// The JSON that declares it; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -65,7 +66,7 @@ struct DeclareArgs {
 #[command(after_help = "Example:\n  doorbell agents rm triage")]
 struct RmArgs {
     /// The agent
-    #[arg(add = completions::declared_agents())]
+    #[arg(add = completions::agents())]
     name: String,
 }
 
@@ -100,7 +101,11 @@ async fn show(context: &Context, name: &str) -> anyhow::Result<()> {
             declaration.warnings.iter().for_each(|warning| table.row(["Warning", warning]));
         }
     }
-    [("Held", &agent.problem), ("Waits", &agent.breaker)]
+    if let Some(pause) = &agent.pause {
+        let whose = if pause.agent.is_none() { "with all agents, " } else { "" };
+        table.row(["Paused", &format!("{whose}{}", describe_pause(pause, &clock))]);
+    }
+    [("Held", &agent.problem), ("Waits", &agent.breaker), ("Workers", &agent.unasked)]
         .into_iter()
         .filter_map(|(title, why)| Some((title, why.as_ref()?)))
         .for_each(|(title, why)| table.row([title, why]));
@@ -204,6 +209,7 @@ mod tests {
             schedules: Vec::new(),
             pause: None,
             breaker: None,
+            unasked: None,
             own_webhook: None,
             managed_by: "file".to_owned(),
             problem: None,

@@ -1,7 +1,7 @@
 //! `doorbell completions`: what a shell needs to complete commands, and the live names that it offers.
 //!
-//! The shell's function asks this program (by the variable [`VARIABLE`]) what could follow. Names come from the project's
-//! files, ids from its gateway, if it answers at once; whatever fails offers nothing, and says nothing.
+//! The shell's function asks this program (by the variable [`VARIABLE`]) what could follow. Names and ids come from the
+//! project's gateway, if it answers at once, names else from its files; whatever fails offers nothing, and says nothing.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -63,20 +63,15 @@ pub(super) fn answer_shell() {
     CompleteEnv::with_factory(super::Args::command).var(VARIABLE).complete();
 }
 
-/// The agents of the project.
+/// The agents: those that the gateway has, also declared ones; if it does not answer, those of the files.
 pub(super) fn agents() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let config = config();
-        config.iter().flat_map(|config| config.agents.values()).map(|a| named(&a.name, a.description.clone())).collect()
-    })
-}
-
-/// The agents that the gateway has, also those that are declared.
-pub(super) fn declared_agents() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let list = ask(async |client| client.agents().await.ok());
-        let agents = list.into_iter().flat_map(|list| list.agents);
-        in_order(agents.map(|agent| named(&agent.name, agent.description)))
+    ArgValueCandidates::new(|| match ask(async |client| client.agents().await.ok()) {
+        Some(list) => in_order(list.agents.into_iter().map(|agent| named(&agent.name, agent.description))),
+        None => {
+            let config = config();
+            let agents = config.iter().flat_map(|config| config.agents.values());
+            agents.map(|agent| named(&agent.name, agent.description.clone())).collect()
+        }
     })
 }
 
@@ -92,12 +87,15 @@ pub(super) fn agents_and_files() -> ArgValueCandidates {
     })
 }
 
-/// The sources of the project.
+/// The sources: those that the gateway has, also webhooks made at run time; if it does not answer, those of the files.
 pub(super) fn sources() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| {
-        let config = config();
-        let sources = config.iter().flat_map(|config| config.sources.values());
-        sources.map(|source| named(source.name(), Some(source.provider().name().to_owned()))).collect()
+    ArgValueCandidates::new(|| match ask(async |client| client.sources().await.ok()) {
+        Some(list) => in_order(list.sources.into_iter().map(|source| named(&source.name, Some(source.provider)))),
+        None => {
+            let config = config();
+            let sources = config.iter().flat_map(|config| config.sources.values());
+            sources.map(|source| named(source.name(), Some(source.provider().name().to_owned()))).collect()
+        }
     })
 }
 

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use doorbell_client::{Client, probe};
+use doorbell_client::{Client, api, probe};
 use doorbell_core::time::Timestamp;
 use serde::Serialize;
 
 use super::context::{Context, running};
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::output::{self, Table};
 use crate::clock;
 use crate::config::{self, Config, Environment, Problems};
@@ -46,6 +46,9 @@ pub(super) struct DoctorArgs {
 
 /// How long a gateway on this machine may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What to do where not everything may be read.
+const AS_ITS_USER: &str = "run `doorbell doctor` as the user that runs the gateway";
 
 /// How something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,6 +90,8 @@ struct Subject {
     config: Result<Config, Problems>,
     /// The gateway that runs for the project.
     gateway: Option<Running>,
+    /// Why a gateway that may well run cannot be asked.
+    unseen: Option<String>,
     now: Timestamp,
     /// What `--clock` names.
     clock: Option<String>,
@@ -96,6 +101,25 @@ struct Subject {
 struct Running {
     address: Address,
     client: Client,
+    /// What it has in force, which may be more than the files say; none if it does not tell.
+    sources: Option<Vec<api::Source>>,
+    /// See `sources`.
+    agents: Option<Vec<api::Agent>>,
+}
+
+impl Running {
+    async fn ask(address: Address, client: Client) -> Option<Self> {
+        if !answers(&address).await {
+            return None;
+        }
+        let asked = async { tokio::join!(client.sources(), client.agents()) };
+        let (sources, agents) = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok((sources, agents)) => (sources.ok(), agents.ok()),
+            Err(_) => (None, None),
+        };
+        let (sources, agents) = (sources.map(|list| list.sources), agents.map(|list| list.agents));
+        Some(Self { address, client, sources, agents })
+    }
 }
 
 impl Subject {
@@ -103,11 +127,21 @@ impl Subject {
         let root = context.root()?;
         let environment = Environment::read();
         let config = config::load(&root, &environment, &[]);
-        let gateway = match (running(&root), context.client()) {
-            (Ok(address), Ok(client)) => answers(&address).await.then_some(Running { address, client }),
-            _ => None,
-        };
-        Ok(Self { root, environment, config, gateway, now: clock::now(), clock: args.clock })
+        let (mut gateway, mut unseen) = (None, None);
+        match (running(&root), context.client()) {
+            (Ok(address), Ok(client)) => gateway = Running::ask(address, client).await,
+            (Ok(address), Err(error)) if is_forbidden(&error) && answers(&address).await => {
+                unseen = Some(format!("runs ({}, pid {}), and cannot be asked: {error}", address.url, address.pid));
+            }
+            (Err(error), _) if is_forbidden(&error) => unseen = Some(format!("may run, and cannot be asked: {error}")),
+            _ => {}
+        }
+        Ok(Self { root, environment, config, gateway, unseen, now: clock::now(), clock: args.clock })
+    }
+
+    /// Whether no gateway runs, as far as can be told.
+    fn is_stopped(&self) -> bool {
+        self.gateway.is_none() && self.unseen.is_none()
     }
 
     /// The configuration, if it can be used.
@@ -115,10 +149,24 @@ impl Subject {
         self.config.as_ref().ok()
     }
 
+    /// The sources that the gateway has in force.
+    fn running_sources(&self) -> &[api::Source] {
+        self.gateway.as_ref().and_then(|gateway| gateway.sources.as_deref()).unwrap_or_default()
+    }
+
+    /// The agents that the gateway has in force.
+    fn running_agents(&self) -> &[api::Agent] {
+        self.gateway.as_ref().and_then(|gateway| gateway.agents.as_deref()).unwrap_or_default()
+    }
+
     /// The gateway's process.
     fn pid(&self) -> Option<i32> {
         i32::try_from(self.gateway.as_ref()?.address.pid).ok()
     }
+}
+
+fn is_forbidden(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.exit == Exit::NotAllowed)
 }
 
 /// Whether it is this gateway that answers at its address: it may be gone, and another have the address since.

@@ -72,9 +72,13 @@ impl Failure {
     /// as they are.
     pub(super) fn missing(what: &str, name: &str, list: &str) -> impl FnOnce(doorbell_client::Error) -> anyhow::Error {
         let message = format!("there is no {what} {name} (`{list}` lists them)");
-        move |error| match error.status() {
-            Some(404) => Self::new(Exit::NotFound, message).into(),
-            _ => error.into(),
+        move |error| match error {
+            // The gateway may know more than that there is nothing.
+            doorbell_client::Error::Api(problem) if problem.status == 404 && problem.detail.contains('`') => {
+                Self::new(Exit::NotFound, problem.detail).into()
+            }
+            error if error.status() == Some(404) => Self::new(Exit::NotFound, message).into(),
+            error => error.into(),
         }
     }
 

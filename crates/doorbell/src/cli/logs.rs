@@ -52,6 +52,7 @@ async fn check_attempt(client: &Client, run: &str, attempt: u32, follow: bool) -
 /// Prints what a run writes, until it ends; of all its tries, or of one.
 pub(super) async fn follow(context: &Context, client: &Client, run: &str, of: Option<u32>) -> anyhow::Result<()> {
     let clock = Clock::here();
+    let mut tries = Tries::default();
     let mut lines = client.follow_log(run, 0).await.map_err(Failure::no_run(run))?;
     while let Some(line) = lines.next().await {
         let line = line?;
@@ -61,7 +62,7 @@ pub(super) async fn follow(context: &Context, client: &Client, run: &str, of: Op
         if context.json {
             output::json_line(&line)?;
         } else {
-            output::line(shown(&line, &clock))?;
+            tries.print(&line, &clock)?;
         }
     }
     Ok(())
@@ -71,7 +72,7 @@ pub(super) async fn follow(context: &Context, client: &Client, run: &str, of: Op
 async fn print_all(context: &Context, client: &Client, run: &str, of: Option<u32>) -> anyhow::Result<()> {
     let clock = Clock::here();
     let mut whole = Log { lines: Vec::new() };
-    let mut last = 0;
+    let (mut last, mut tries) = (0, Tries::default());
     loop {
         let mut page = client.run_log(run, last).await.map_err(Failure::no_run(run))?.lines;
         // A line that was there already would make this go on for ever.
@@ -82,10 +83,31 @@ async fn print_all(context: &Context, client: &Client, run: &str, of: Option<u32
         if context.json {
             whole.lines.extend(page);
         } else {
-            page.iter().try_for_each(|line| output::line(shown(line, &clock)))?;
+            page.iter().try_for_each(|line| tries.print(line, &clock))?;
         }
     }
     if context.json { output::json(&whole) } else { Ok(()) }
+}
+
+/// Which try the lines before were of.
+#[derive(Debug, Default)]
+struct Tries {
+    before: Option<u32>,
+}
+
+impl Tries {
+    fn print(&mut self, line: &LogLine, clock: &Clock) -> anyhow::Result<()> {
+        if let Some(mark) = self.mark(line.attempt) {
+            output::line(mark)?;
+        }
+        Ok(output::line(shown(line, clock))?)
+    }
+
+    /// What stands above the first line of a further try, so that tries do not run together.
+    fn mark(&mut self, attempt: u32) -> Option<String> {
+        let before = self.before.replace(attempt).unwrap_or(1);
+        (before != attempt).then(|| format!("--- try {attempt}"))
+    }
 }
 
 /// A line with when and where it was written.
@@ -101,6 +123,13 @@ fn shown(line: &LogLine, clock: &Clock) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_further_try_is_told_from_the_one_before() {
+        let mut tries = Tries::default();
+        let marks: Vec<Option<String>> = [1, 1, 2, 2, 4].into_iter().map(|attempt| tries.mark(attempt)).collect();
+        assert_eq!(marks, [None, None, Some("--- try 2".to_owned()), None, Some("--- try 4".to_owned())]);
+    }
 
     #[test]
     fn a_line_of_an_agent_cannot_play_with_the_terminal() {

@@ -1,16 +1,19 @@
 //! `doorbell mcp`: the gateway's MCP server for clients that start a program. What they write is handed to the gateway, and
 //! what it answers is printed; nothing else is.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, Read as _};
-use std::sync::{Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::Args;
 use doorbell_client::Client;
 use doorbell_core::provider::encode_base64;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered, SelectAll};
+use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::{failure, output};
@@ -36,6 +39,10 @@ const AT_ONCE: usize = 16;
 /// Where a message of the newest protocol says which one it is.
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
+/// What is answered bit by bit, and how a client ends it.
+const STREAM: &str = "events/stream";
+const CANCELLED: &str = "notifications/cancelled";
+
 /// What JSON-RPC calls what went wrong.
 const NOT_JSON: i64 = -32700;
 const NO_REQUEST: i64 = -32600;
@@ -45,11 +52,16 @@ pub(super) async fn run(context: &Context, _args: McpArgs) -> anyhow::Result<()>
     let bridge = Bridge::new(context)?;
     let mut lines = read_lines();
     let mut asked = FuturesUnordered::new();
+    let mut streams = SelectAll::new();
     loop {
         tokio::select! {
             Some(answer) = asked.next() => print(answer)?,
+            Some(message) = streams.next() => print(Some(message))?,
             line = lines.recv(), if asked.len() < AT_ONCE => match line {
-                Some(line) => asked.push(bridge.ask(line)),
+                Some(line) => match bridge.listen(&line) {
+                    Some(stream) => streams.push(stream),
+                    None => asked.push(bridge.ask(line)),
+                },
                 None => break,
             },
         }
@@ -107,6 +119,8 @@ struct Bridge<'a> {
     named: Option<Client>,
     /// The version of the protocol that was agreed on.
     agreed: Mutex<Option<String>>,
+    /// What ends the streams that go on, by the requests' ids.
+    streams: Mutex<HashMap<String, CancellationToken>>,
 }
 
 impl<'a> Bridge<'a> {
@@ -115,7 +129,7 @@ impl<'a> Bridge<'a> {
             true => context.root().map(|_| None)?,
             false => Some(context.client()?),
         };
-        Ok(Self { context, named, agreed: Mutex::default() })
+        Ok(Self { context, named, agreed: Mutex::default(), streams: Mutex::default() })
     }
 
     /// What the client is answered; nothing to what wants no answer.
@@ -140,6 +154,11 @@ impl<'a> Bridge<'a> {
         if !message.is_object() {
             return Some(refusal(&Value::Null, NO_REQUEST, "a message is one object", "invalid_request"));
         }
+        if message["method"] == CANCELLED
+            && let Some(stream) = self.streams().remove(&message["params"]["requestId"].to_string())
+        {
+            stream.cancel();
+        }
         // The server keeps nothing that a notification could change, and asks nothing that could be answered.
         let (id, method) = (message.get("id")?, message.get("method")?.as_str()?);
         match self.hand_over(&message, method).await {
@@ -151,11 +170,46 @@ impl<'a> Bridge<'a> {
         }
     }
 
-    async fn hand_over(&self, message: &Value, method: &str) -> anyhow::Result<Option<String>> {
-        let client = match &self.named {
-            Some(client) => client.clone(),
-            None => self.context.client()?,
+    /// What a message is answered bit by bit; none if it is not one of those that are.
+    fn listen(&self, line: &Line) -> Option<Pin<Box<dyn Stream<Item = String> + '_>>> {
+        let message: Value = serde_json::from_slice(line.as_ref()?).ok()?;
+        let id = message.get("id").filter(|_| message["method"] == STREAM)?.clone();
+        let ended = CancellationToken::new();
+        self.streams().insert(id.to_string(), ended.clone());
+        let opened = async move {
+            let opened = async {
+                Ok(self.client()?.mcp_stream(message.to_string().into_bytes(), &self.headers(&message, STREAM)).await?)
+            };
+            let opened: anyhow::Result<_> = opened.await;
+            let broken = move |error: &anyhow::Error| {
+                let (code, told) = failure::tell(error, self.context);
+                refusal(&id, NOT_ANSWERED, &told, &code)
+            };
+            let messages: Pin<Box<dyn Stream<Item = String> + '_>> = match opened {
+                Ok(messages) => Box::pin(messages.map(move |message| match message {
+                    Ok(message) => String::from_utf8_lossy(&message).into_owned(),
+                    Err(error) => broken(&error.into()),
+                })),
+                Err(error) => Box::pin(stream::iter([broken(&error)])),
+            };
+            messages
         };
+        Some(Box::pin(stream::once(opened).flatten().take_until(ended.cancelled_owned())))
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        match &self.named {
+            Some(client) => Ok(client.clone()),
+            None => self.context.client(),
+        }
+    }
+
+    async fn hand_over(&self, message: &Value, method: &str) -> anyhow::Result<Option<String>> {
+        let client = self.client()?;
         let headers = self.headers(message, method);
         let Some(answer) = client.mcp(message.to_string().into_bytes(), &headers).await? else { return Ok(None) };
         let answer: Value = serde_json::from_slice(&answer)?;

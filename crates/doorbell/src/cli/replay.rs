@@ -131,6 +131,9 @@ pub(super) async fn run(context: &Context, args: ReplayArgs) -> anyhow::Result<(
             let ended = client.cancel_replay(&id).await;
             tell(context, &ended.map_err(Failure::missing("replay", &id, "doorbell replay ls"))?)
         }
+        None if args.wish.mode == Mode::Agent && args.wish.agents.is_empty() => {
+            Err(Failure::usage("`--mode agent` needs `--agent NAME`: which agents to start").into())
+        }
         None if !args.wish.ids.is_empty() => replay_some(context, &client, args.wish).await,
         None => replay_many(context, &client, args.wish).await,
     }
@@ -214,6 +217,7 @@ fn preview(context: &Context, found: &ReplayPreview) -> anyhow::Result<()> {
     if found.agents.is_empty() {
         return Ok(output::line(format!("{events}; no agent would be started"))?);
     }
+    found.notes.iter().for_each(|note| output::note(escape_terminal(note)));
     output::line(format!("{events} would start"))?;
     let mut table = Table::new(&["AGENT", "RUNS"]);
     found.agents.iter().for_each(|(agent, runs)| table.row([agent.clone(), runs.to_string()]));
@@ -254,6 +258,7 @@ fn tell(context: &Context, replay: &Replay) -> anyhow::Result<()> {
     output::line(format!(
         "{id} {state}: {looked_at} events looked at, {replayed} replayed, {started} runs, {failed} failed"
     ))?;
+    replay.notes.iter().for_each(|note| output::note(escape_terminal(note)));
     if let Some(error) = &replay.error {
         output::line(escape_terminal(error))?;
     }

@@ -91,6 +91,13 @@ struct Bell {
 
 pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<ExitCode> {
     let Some(event) = &args.event else {
+        if let Some(option) = sends(&args) {
+            let message =
+                format!("{option} is about what is sent, and no EVENT says what: without one, samples are listed");
+            let hint =
+                format!("`doorbell ring {}` lists them; with --file, any name of an event will do", args.provider);
+            return Err(Failure::usage(message).hint(hint).into());
+        }
         list(context, &args.provider)?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -119,6 +126,20 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
         report::drops(&before, &after);
     }
     Ok(code)
+}
+
+/// An option that only makes sense where something is sent.
+fn sends(args: &RingArgs) -> Option<&'static str> {
+    let given = [
+        ("--file", args.file.is_some()),
+        ("--to", args.to.is_some()),
+        ("--tamper", args.tamper),
+        ("--unsigned", args.unsigned),
+        ("--stale", args.stale),
+        ("--count", args.count > 1),
+        ("--rate", args.rate.is_some()),
+    ];
+    given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
 }
 
 /// What explains an answer that may surprise.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use doorbell_client::RunQuery;
-use doorbell_client::api::{Attempt, Run, RunDetail, WaitsFor};
+use doorbell_client::api::{Attempt, LinkedRun, Run, RunDetail, WaitsFor};
 use doorbell_core::run::State;
 
 mod answer;
@@ -226,6 +226,12 @@ async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
     }
     let clock = Clock::here();
     let mut facts = facts(&detail.run, &clock);
+    if let Some(parent) = &detail.parent {
+        facts.row(["Called by", &linked(parent)]);
+    }
+    for child in &detail.children {
+        facts.row(["Called", &linked(child)]);
+    }
     if let Some(worker) = detail.attempts.last().and_then(|attempt| attempt.worker.as_deref()) {
         facts.row([if detail.run.state == "running" { "With worker" } else { "Last worker" }, worker]);
     }
@@ -255,6 +261,10 @@ async fn show(context: &Context, id: &str) -> anyhow::Result<()> {
         output::line(output::escape_text(&serde_json::to_string_pretty(result)?))?;
     }
     Ok(())
+}
+
+fn linked(run: &LinkedRun) -> String {
+    format!("{} of {}, {}", run.run_id, run.agent, run.state.as_deref().unwrap_or("not kept any more"))
 }
 
 fn facts(run: &Run, clock: &Clock) -> Table {
@@ -289,6 +299,10 @@ fn facts(run: &Run, clock: &Clock) -> Table {
     }
     if let Some(by) = &run.resumed_by {
         table.row(["Went on by", &by.what]);
+    }
+    if let Some(moved) = &run.moved_on {
+        let how = if moved.how == "retried" { "Tried again by" } else { "Released by" };
+        table.row([how, &format!("{}, {}", moved.by, clock.show(&moved.at))]);
     }
     if let Some(why) = &run.follow_up_fails {
         table.row(["Follow-up", &format!("not sent yet, being tried again: {why}")]);

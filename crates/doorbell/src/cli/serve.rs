@@ -11,7 +11,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::{LogFormatArg, ServeArgs, output};
 use crate::config::{self, Config, Environment};
-use crate::gateway::{Address, Gateway, address_file};
+use crate::gateway::{Address, Gateway, Taken, address_file};
 use crate::telemetry::{self, LogFormat};
 
 pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -78,10 +78,9 @@ pub(super) async fn start(config: Config, environment: &Environment) -> anyhow::
     Gateway::start(config, &program, inherited).await.map_err(|error| tell_the_other(error, &root))
 }
 
-/// Says which gateway runs already, if that is what is wrong: the store is opened before the address is taken, so it is
-/// the store that refuses.
+/// Says which gateway runs already, if that is what is wrong.
 fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
-    let taken = format!("{error:#}").contains("another gateway uses");
+    let taken = error.is::<Taken>();
     let text = std::fs::read(address_file(root)).ok().filter(|_| taken);
     match text.and_then(|text| serde_json::from_slice::<Address>(&text).ok()) {
         Some(Address { url, pid, .. }) => {
@@ -170,13 +169,15 @@ mod tests {
     #[test]
     fn the_gateway_that_runs_already_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let error = |text: &'static str| tell_the_other(anyhow::anyhow!(text), folder.path()).to_string();
-        assert!(error("another gateway uses x").contains("another gateway uses x"), "there is no file");
+        let error = |error: anyhow::Error| tell_the_other(error, folder.path()).to_string();
+        let taken = || anyhow::Error::from(Taken("another gateway uses x".to_owned()));
+        assert!(error(taken()).contains("another gateway uses x"), "there is no file");
         let file = address_file(folder.path());
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, r#"{"url":"http://127.0.0.1:1","pid":7}"#).unwrap();
         let named = "another gateway runs for this project (pid 7, http://127.0.0.1:1)";
-        assert_eq!(error("another gateway uses x"), named);
-        assert_eq!(error("the disk is full"), "the disk is full");
+        assert_eq!(error(taken()), named);
+        let other = "/another gateway uses this/doorbell.db cannot be opened";
+        assert_eq!(error(anyhow::anyhow!(other)), other);
     }
 }

@@ -201,6 +201,10 @@ async fn show(context: &Context, name: &str) -> anyhow::Result<()> {
     if let Some(pause) = &source.pause {
         table.row([if pause.resuming { "Resuming" } else { "Paused" }, &pauses::describe(pause, &clock)]);
     }
+    for one in &source.subscriptions {
+        let until = clock.show(&one.expires_at);
+        table.row(["Subscribed", &format!("{} to {} until {until}: {}", one.id, one.to, one.arguments)]);
+    }
     table.print()?;
     match captured {
         Some(captured) => Ok(output::line(format!("\n{}", in_words(&captured, &clock)))?),

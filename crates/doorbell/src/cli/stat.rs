@@ -28,6 +28,7 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         output::line(swept(sweep, &Clock::here()))?;
     }
     show_agents(&stats)?;
+    show_paused_agents(&stats)?;
     show_paused_sources(&stats)?;
     show_flow(&stats)?;
     show_receivers(&stats)
@@ -57,6 +58,25 @@ fn show_agents(stats: &Stats) -> anyhow::Result<()> {
     Ok(table.print()?)
 }
 
+/// Agents that are paused, or on their way back.
+fn show_paused_agents(stats: &Stats) -> anyhow::Result<()> {
+    let clock = Clock::here();
+    let mut table = Table::new(&["PAUSED AGENT", "HELD", "WHY"]).wrapping_last();
+    let paused: Vec<_> = stats.agents.iter().filter_map(|agent| Some((agent, agent.pause.as_ref()?))).collect();
+    if let Some((_, all)) = paused.iter().find(|(_, pause)| pause.agent.is_none()) {
+        let held: u64 = paused.iter().filter(|(_, pause)| pause.agent.is_none()).map(|(agent, _)| agent.held).sum();
+        table.row(["(all others)".to_owned(), held.to_string(), describe_pause(all, &clock)]);
+    }
+    for (agent, pause) in paused.iter().filter(|(_, pause)| pause.agent.is_some()) {
+        table.row([agent.name.clone(), agent.held.to_string(), describe_pause(pause, &clock)]);
+    }
+    if paused.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    Ok(table.print()?)
+}
+
 /// Sources for which runs are held.
 fn show_paused_sources(stats: &Stats) -> anyhow::Result<()> {
     if stats.paused_sources.is_empty() {
@@ -69,7 +89,6 @@ fn show_paused_sources(stats: &Stats) -> anyhow::Result<()> {
         let name = if source.configured { source.name.clone() } else { format!("{} (removed)", source.name) };
         let why = match &source.pause {
             None => "resumed just now".to_owned(),
-            Some(pause) if pause.resuming => format!("resuming; paused {}", describe_pause(pause, &clock)),
             Some(pause) => describe_pause(pause, &clock),
         };
         table.row([name, source.held.to_string(), why]);
@@ -85,6 +104,12 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
             output::line(escape_terminal(&format!("{} is throttled until {}", agent.name, clock.show(until))))?;
         }
     }
+    for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.breaker.as_ref()?))) {
+        output::line(escape_terminal(&format!("the URL of {agent} {why}")))?;
+    }
+    for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.unasked.as_ref()?))) {
+        output::line(escape_terminal(&format!("{agent} has queued runs, and {why}")))?;
+    }
     for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.failing.as_ref()?))) {
         let runs = if failing.runs == 1 { "run" } else { "runs" };
         let text = format!("{agent} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
@@ -95,8 +120,10 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
         return Ok(());
     }
     output::line("")?;
-    let mut table = Table::new(&["KEY", "AGENT", "RUN"]);
-    holders().for_each(|(agent, holder)| table.row([holder.key.clone(), agent.clone(), holder.run_id.clone()]));
+    let mut table = Table::new(&["KEY", "AGENT", "RUN", "STATE"]);
+    for (agent, holder) in holders() {
+        table.row([holder.key.clone(), agent.clone(), holder.run_id.clone(), holder.state.clone()]);
+    }
     Ok(table.print()?)
 }
 
@@ -150,8 +177,11 @@ fn row(agent: &AgentStats, clock: &Clock) -> [String; 11] {
     let name = match (agent.configured, agent.scale) {
         (false, _) => format!("{} (removed)", agent.name),
         (true, 0) => format!("{} (disabled)", agent.name),
-        (true, _) if agent.pause.is_some() => format!("{} (paused)", agent.name),
-        (true, _) => agent.name.clone(),
+        (true, _) => match &agent.pause {
+            Some(pause) if pause.resuming => format!("{} (resuming)", agent.name),
+            Some(_) => format!("{} (paused)", agent.name),
+            None => agent.name.clone(),
+        },
     };
     [
         name,
@@ -195,7 +225,10 @@ mod tests {
             at: "2026-01-31T12:00:00Z".to_owned(),
             why: None,
             resuming: false,
+            rate: None,
         };
+        let resuming = Pause { resuming: true, rate: Some("1/10s".to_owned()), ..pause.clone() };
+        assert_eq!(row(&AgentStats { pause: Some(resuming), ..agent.clone() }, &clock)[0], "triage (resuming)");
         assert_eq!(row(&AgentStats { pause: Some(pause), ..agent.clone() }, &clock)[0], "triage (paused)");
         assert_eq!(row(&AgentStats { configured: false, ..agent }, &clock)[0], "triage (removed)");
     }

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(source("source = \"a\"\nevents = [\"b\"]", 1).unwrap(), "a");
         let agent = "timeout = \"1m\"\n[[webhooks]]\nsource = \"a\"\n[[webhooks]]\nsource = \"b\"";
         assert_eq!((source(agent, 1).unwrap(), source(agent, 2).unwrap()), ("a".to_owned(), "b".to_owned()));
-        assert_eq!(source(agent, 3).unwrap_err().to_string(), "it has 2 triggers, and no #3");
+        assert_eq!(source(agent, 3).unwrap_err().to_string(), "it has no trigger #3, only 2");
         assert_eq!(source("timeout = \"1m\"", 1).unwrap_err().to_string(), "it has no trigger");
         assert!(source("source =", 1).unwrap_err().to_string().starts_with("it is not TOML"));
     }

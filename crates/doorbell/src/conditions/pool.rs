@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// The stack of a thread, in bytes: expressions recurse as deep as they are nested.
-const STACK: usize = 16 << 20;
+pub const STACK: usize = 16 << 20;
 
 /// Threads at least: one may be held by a source whose conditions are slow.
 const FEWEST: usize = 2;
@@ -255,9 +255,13 @@ mod tests {
                 tokio::spawn(async move { pool.run("slow", LONG, endless).await })
             })
             .collect();
-        tokio::task::yield_now().await;
+        let is_held = || pool.0.lock().held.get("slow") == Some(&1);
+        while !is_held() || pool.waiting("slow") < 9 {
+            tokio::task::yield_now().await;
+        }
         for _ in 0..100 {
             assert_eq!(pool.run("quick", LONG, |_| ()).await, Ok(()));
+            assert!(is_held() && pool.waiting("slow") == 9, "the slow ones still wait for their time to be over");
         }
         slow.iter().for_each(|task| task.abort());
         for task in slow {

@@ -133,12 +133,17 @@ pub(super) fn read(reader: Reader<'_>, findings: &mut Findings) -> BTreeMap<Stri
     let is_called = |name: &String| agents.values().any(|agent: &Arc<Agent>| agent.may_call.contains(name));
     for name in open.idle.iter().filter(|name| !is_called(name)) {
         // No mistake: a webhook may be made for it at run time, and a person may start it.
-        findings.warnings.push(format!(
-            "no file says what starts agent `{name}`: give it [[webhooks]] or a schedule, or make a webhook for it \
-             (`doorbell webhooks create {name}`)"
-        ));
+        findings.warnings.push(idle_warning(name));
     }
     agents
+}
+
+/// Of an agent that nothing in the files starts.
+pub fn idle_warning(name: &str) -> String {
+    format!(
+        "no file says what starts agent `{name}`: give it [[webhooks]] or a schedule, or make a webhook for it \
+         (`doorbell webhooks create {name}`)"
+    )
 }
 
 /// What is in the folder and cannot be looked at: mostly a link. It may have been meant as an agent.
@@ -197,7 +202,7 @@ fn read_table(
     let limits = limits(&table, findings);
     let params = params(&table, findings);
     let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
-    let schedules = schedules::read(&table, findings);
+    let schedules = schedules::read(name, &table, findings);
     let may_call = may_call(name, &table, calls, findings);
     let retries = retries::read(&mut table, findings);
     let runtime = read_runtime(name, &mut table, reader, findings);

@@ -6,7 +6,7 @@ use doorbell_core::flow::{Debounce, Flow, Rate, WhenBusy};
 
 use super::document::{Entry, Keys, Node, Table};
 use super::problem::{Findings, Problem};
-use super::quantity::parse_duration;
+use super::quantity::{parse_duration, write_duration};
 
 /// Its keys; `[defaults]` has them, too, for every trigger that does not say otherwise.
 pub(super) const KEYS: [&str; 5] = ["when_busy", "debounce", "max_per_key", "throttle", "priority"];
@@ -67,7 +67,8 @@ fn debounce(table: &Table, findings: &mut Findings) -> Option<Debounce> {
     let max_wait = max_wait.unwrap_or(window * MOST_WINDOWS);
     if max_wait < window {
         let place = inner.get("max_wait").map_or(&inner.place, |node| &node.place);
-        let message = format!("a burst cannot wait for {window:?} and for {max_wait:?} at most");
+        let message =
+            format!("a burst cannot wait for {} and for {} at most", write_duration(window), write_duration(max_wait));
         findings.problem(Problem::at(place, message).help("raise `max_wait` or lower `window`"));
         return None;
     }

@@ -20,6 +20,7 @@ const KEYS: Keys<'static> = Keys {
         "listen",
         "admin_listen",
         "public_url",
+        "private_callbacks",
         "trusted_proxies",
         "allowed_hosts",
         "max_connections",
@@ -60,6 +61,7 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
         findings.problem(problem.help("give the API an address of its own, such as \"127.0.0.1:8081\""));
     }
     let public_url = table.read(findings, "public_url", public_url);
+    let private_callbacks = table.read(findings, "private_callbacks", private_callbacks);
     let trusted_proxies = trusted_proxies(table, findings);
     let allowed_hosts = allowed_hosts(table, findings);
     let connections = |node: &Node| node.whole(1..=1_000_000).map(|count| usize::try_from(count).unwrap_or(1));
@@ -91,6 +93,7 @@ pub(super) fn read(root: &Path, table: &Table, survey: &mut Survey, findings: &m
         listen: listen?,
         admin_listen,
         public_url,
+        private_callbacks: private_callbacks.unwrap_or_default(),
         tls,
         trusted_proxies,
         allowed_hosts,
@@ -223,6 +226,34 @@ fn public_url(node: &Node) -> Result<String, Problem> {
         None => Err(Problem::at(&node.place, "not the URL of a gateway")
             .help("https:// or http://, a host and perhaps a path, e.g. \"https://hooks.example.com\"")),
     }
+}
+
+fn private_callbacks(node: &Node) -> Result<Vec<String>, Problem> {
+    let read = |(text, place): (String, Place)| {
+        let origin = text.parse().ok().and_then(|url: http::Uri| origin_of(&url).filter(|_| is_bare(&url, &text)));
+        origin.ok_or_else(|| {
+            Problem::at(&place, format!("{text:?} is no scheme, host and port"))
+                .help("nothing more stands in it, e.g. \"http://127.0.0.1:9000\"")
+        })
+    };
+    node.words("a list of strings such as [\"http://127.0.0.1:9000\"]")?.into_iter().map(read).collect()
+}
+
+fn is_bare(url: &http::Uri, text: &str) -> bool {
+    url.path() == "/" && url.query().is_none() && !text.contains('#')
+}
+
+/// Scheme, host and port of a URL of the web, always written the same way; none if it has a user in it.
+pub fn origin_of(url: &http::Uri) -> Option<String> {
+    let (scheme, authority) = (url.scheme_str()?.to_ascii_lowercase(), url.authority()?);
+    let port = match scheme.as_str() {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let host = authority.host().to_ascii_lowercase();
+    let is_plain = !host.is_empty() && !authority.as_str().contains('@');
+    is_plain.then(|| format!("{scheme}://{host}:{}", authority.port_u16().unwrap_or(port)))
 }
 
 fn store_url(node: &Node) -> Result<String, Problem> {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use doorbell_client::Outbound;
+use doorbell_core::id::SubscriptionId;
 use doorbell_core::secret::Secret;
+use doorbell_core::time::Timestamp;
 
 use super::credentials::Credentials;
 use super::document::{Entry, Keys, Kind, Node, Table, is_named_like_a_secret};
@@ -68,6 +70,19 @@ pub struct HttpRuntime {
     /// Connections of its own, where it is not asked as everybody is: with a certificate, by an authority of its own, or in the
     /// public internet only. As old as the configuration, so that a credential that changed is shown from then on.
     pub connections: Option<Arc<Outbound>>,
+    /// Whom it is posted to, if that is no agent but a subscription of MCP Events.
+    pub subscriber: Option<Subscriber>,
+}
+
+/// What is special about a subscription of MCP Events.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// Secrets that it had a moment ago: what is posted is signed with them, too.
+    pub earlier: Vec<Secret>,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }
 
 /// Reads it.
@@ -97,7 +112,7 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
     let connections = url.as_ref().and_then(|url| tls::connections(table, url, around, findings));
     let failed = findings.problems.len() > before || headers.len() < count;
     let (url, secret) = (url?, secret?);
-    (!failed).then_some(HttpRuntime { url, secret, headers, credentials: used, connections })
+    (!failed).then_some(HttpRuntime { url, secret, headers, credentials: used, connections, subscriber: None })
 }
 
 /// Who may declare an agent through the API may not have it ask what only this machine reaches.

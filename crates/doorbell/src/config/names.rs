@@ -7,6 +7,10 @@ const LONGEST: usize = 64;
 pub(super) const NAME_RULE: &str =
     "a name begins with one of a-z and 0-9 and goes on with those, `_` and `-`, 64 characters at most";
 
+/// Which names are Doorbell's own, for messages: those for which [`doorbell_core::event::is_own`].
+pub(super) const OWN_RULE: &str = "events that Doorbell makes itself are stored under `doorbell`, `schedule`, `manual` and \
+                                   `agent`, and could not be told from those that came: choose another name";
+
 /// Whether it matches `[a-z0-9][a-z0-9_-]{0,63}`.
 pub(super) fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

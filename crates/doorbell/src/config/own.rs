@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use doorbell_core::event::is_own;
 use doorbell_core::provider::Provider;
 use doorbell_core::provider::declared::{Declared, Definition};
 
 use super::document::parse;
 use super::files;
-use super::names::{NAME_RULE, is_name};
+use super::names::{NAME_RULE, OWN_RULE, is_name};
 use super::problem::{Findings, Layer, Place, Problem, Problems, Text};
 use super::types::Types;
 
@@ -62,6 +63,10 @@ fn read_one(root: &Path, path: &str, name: &str, types: &mut Types) -> Result<Ow
     if !is_name(name) {
         let message = format!("{name:?} cannot be the name of a provider");
         return Err(vec![Problem::at(&Place::path(path), message).help(NAME_RULE)]);
+    }
+    if is_own(name) {
+        let message = format!("{name:?} cannot be the name of a provider");
+        return Err(vec![Problem::at(&Place::path(path), message).help(OWN_RULE)]);
     }
     let text = files::read(root, path).map_err(|problem| vec![problem])?;
     let provider: Arc<dyn Provider> = Arc::new(Declared::new(definition(&text)?));

@@ -21,6 +21,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
 
+/// A duration as [`parse_duration`] reads it, in the largest unit that goes into it without a rest, up to hours.
+pub fn write_duration(duration: Duration) -> String {
+    match duration.as_millis() {
+        0 => "0s".to_owned(),
+        millis if millis % 1000 != 0 => format!("{millis}ms"),
+        millis if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        millis => format!("{}s", millis / 1000),
+    }
+}
+
 /// A size in bytes such as `512`, `1MB`, `25MiB`.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let form = || format!("{text:?} is not a size: write a whole number and B, kB, MB, GB, KiB, MiB or GiB");
@@ -50,6 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_written_reads_back() {
+        for (text, millis) in [("0s", 0), ("1500ms", 1500), ("90s", 90_000), ("5m", 300_000), ("48h", 172_800_000)] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!((write_duration(duration).as_str(), parse_duration(text)), (text, Ok(duration)));
+        }
+    }
+
+    #[test]
     fn durations_are_a_number_and_a_unit() {
         for (text, millis) in [
             ("250ms", 250),
@@ -60,6 +79,9 @@ mod tests {
             ("1w", 604_800_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)));
+        }
+        for text in ["250ms", "30s", "90s", "15m", "1h", "48h", "0s"] {
+            assert_eq!(parse_duration(text).map(write_duration).as_deref(), Ok(text));
         }
         for text in ["", "15", "m", "1h30m", "-1s", "1.5h", "15 m", "1S", "1µs", "99999999999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");

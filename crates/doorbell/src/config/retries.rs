@@ -7,6 +7,7 @@ use doorbell_core::run::{OnLost, Policy};
 
 use super::document::{Keys, Table};
 use super::problem::{Findings, Problem};
+use super::quantity::write_duration;
 
 const KEYS: Keys<'static> = Keys { known: &["attempts", "on_lost", "backoff"], planned: &[], hints: &[] };
 
@@ -33,7 +34,11 @@ fn read_backoff(table: &Table, findings: &mut Findings) -> Option<Backoff> {
     let (initial, max) = (initial?, max?);
     if initial > max {
         let place = table.get("initial").map_or(&table.place, |node| &node.place);
-        let message = format!("the first wait ({initial:?}) is longer than the longest one ({max:?})");
+        let message = format!(
+            "the first wait ({}) is longer than the longest one ({})",
+            write_duration(initial),
+            write_duration(max)
+        );
         findings.problem(Problem::at(place, message).help("raise `max` or lower `initial`"));
     }
     Some(Backoff { initial, factor: factor?, max, jitter: jitter? })

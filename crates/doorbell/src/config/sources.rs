@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::event::is_own;
 use doorbell_core::provider::Provider;
 use doorbell_core::provider::generic::{Algorithm, Encoding, Generic, GenericOptions, Scheme};
 use doorbell_core::source::{Dedup, NamedKey, Source};
@@ -12,8 +13,9 @@ use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
 use super::flow::rate;
 use super::layers::ALIASES;
-use super::names::{NAME_RULE, is_name};
+use super::names::{NAME_RULE, OWN_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
+use super::quantity::write_duration;
 use super::types::{Type, Types};
 
 /// Sources of one provider that may share `/webhooks/<provider>`: each delivery is tried on all of them.
@@ -68,6 +70,10 @@ fn read_one(
 ) -> Option<Arc<dyn Provider>> {
     if !is_name(name) {
         findings.problem(Problem::at(place, format!("{name:?} cannot be the name of a source")).help(NAME_RULE));
+    }
+    if is_own(name) {
+        let problem = Problem::at(place, format!("{name:?} cannot be the name of a source"));
+        findings.problem(problem.help(OWN_RULE));
     }
     let example = format!("[webhooks.{name}]\ntype = \"github\"\ncredential = \"{name}\"");
     let mut table = findings.take(node.into_table(&example))?;
@@ -163,17 +169,9 @@ fn tolerant(
     findings: &mut Findings,
 ) -> Arc<dyn Provider> {
     // Where the table has one, that one is noted already.
-    findings.setting(format!("{path}.tolerance"), format!("\"{}\"", in_words(usual)), "default".to_owned());
+    findings.setting(format!("{path}.tolerance"), format!("\"{}\"", write_duration(usual)), "default".to_owned());
     let tolerance = table.read(findings, "tolerance", |node| node.duration(Duration::from_secs(1)));
     tolerance.and_then(|tolerance| provider.with_tolerance(tolerance)).unwrap_or(provider)
-}
-
-/// As it would be written.
-fn in_words(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds if seconds > 0 && seconds % 60 == 0 => format!("{}m", seconds / 60),
-        seconds => format!("{seconds}s"),
-    }
 }
 
 /// Those whose events start nothing.
@@ -300,11 +298,16 @@ fn key(
     }
 }
 
+/// Of the file of a secret.
+pub fn open_warning(origin: &str) -> String {
+    format!("{origin} can be read by other users of this machine: `chmod 600` it")
+}
+
 /// Notes where a secret came from, and whether others may read it.
 pub(super) fn note(name: &str, field: &str, origin: &str, credentials: &Credentials, findings: &mut Findings) {
     findings.setting(format!("credentials.{name}.{field}"), "(hidden)".to_owned(), origin.to_owned());
     if credentials.is_too_open(origin) {
-        let warning = format!("{origin} can be read by other users of this machine: `chmod 600` it");
+        let warning = open_warning(origin);
         if !findings.warnings.contains(&warning) {
             findings.warnings.push(warning);
         }

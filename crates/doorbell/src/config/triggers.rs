@@ -64,6 +64,8 @@ fn read_one(
     sources: Option<&Sources>,
     findings: &mut Findings,
 ) -> Option<(String, Vec<Clause>, Conditions, Flow)> {
+    // Read whatever the source is, so that all that is wrong is told at once.
+    let (conditions, flow) = (conditions::read(table, findings), flow::read(table, findings));
     let Some(node) = table.get("source") else {
         let problem = Problem::at(&table.place, "a trigger needs a `source`");
         findings.problem(problem.help(available(sources)));
@@ -88,7 +90,7 @@ fn read_one(
             clauses.push(clause);
         }
     }
-    Some((source, clauses, conditions::read(table, findings), flow::read(table, findings)))
+    Some((source, clauses, conditions, flow))
 }
 
 fn available(sources: Option<&Sources>) -> String {

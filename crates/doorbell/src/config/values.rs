@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::document::{Kind, Node, Table};
 use super::names;
 use super::problem::{Place, Problem};
-use super::quantity::{parse_duration, parse_size};
+use super::quantity::{parse_duration, parse_size, write_duration};
 
 /// The longest duration, so that no sum of times overflows.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -82,7 +82,7 @@ impl Node {
             return Err(Problem::at(&self.place, format!("{text:?} is too long: 365d at most")));
         }
         if duration < least {
-            return Err(Problem::at(&self.place, format!("{text:?} is too short: {least:?} at least")));
+            return Err(Problem::at(&self.place, format!("{text:?} is too short: {} at least", write_duration(least))));
         }
         Ok(duration)
     }

@@ -67,7 +67,7 @@ impl Breakers {
 
     /// Forgets those that no agent is behind any more.
     pub(super) fn keep_configured(&self, in_force: &Snapshot) {
-        let asked: BTreeSet<&str> = in_force.config.agents.values().filter_map(|agent| endpoint(agent)).collect();
+        let asked: BTreeSet<&str> = in_force.all_agents().filter_map(|agent| endpoint(agent)).collect();
         self.all().retain(|endpoint, _| asked.contains(endpoint.as_str()));
     }
 
@@ -86,7 +86,7 @@ fn endpoint(agent: &Agent) -> Option<&str> {
 
 /// The agents that are behind the same endpoint, this one among them.
 pub(super) fn beside<'a>(in_force: &'a Snapshot, agent: &'a Agent) -> BTreeSet<&'a str> {
-    let all = in_force.config.agents.values().map(AsRef::as_ref);
+    let all = in_force.all_agents().map(AsRef::as_ref);
     let same = all.filter(|other| endpoint(other).is_some() && endpoint(other) == endpoint(agent));
     same.chain([agent]).map(|agent| agent.name.as_str()).collect()
 }
@@ -169,12 +169,16 @@ impl Breaker {
         Change::None
     }
 
-    /// Why nothing is asked, if it is open: in one sentence for people.
-    pub(super) fn reason(&self) -> Option<String> {
+    /// Why nothing is asked, or one run only, if it is open: in one sentence for people.
+    pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
         let state = self.state();
         let open = state.open.as_ref()?;
-        let (failures, until, why) = (state.failures, open.until, &open.why);
-        Some(format!("failed {failures} times in a row and is not asked until {until}: {why}"))
+        let next = match open {
+            Open { trying: true, .. } => "and one run is asking it whether it is back".to_owned(),
+            Open { until, .. } if *until > now => format!("and is not asked until {until}"),
+            Open { .. } => "and the next run asks it whether it is back".to_owned(),
+        };
+        Some(format!("failed {} times in a row {next}: {}", state.failures, open.why))
     }
 }
 
@@ -210,10 +214,23 @@ mod tests {
             }
             assert_eq!(breaker.note(Sign::Reached, at(0)), Change::None, "it was not open");
         }
-        assert_eq!((breaker.leave(at(0)), breaker.reason()), (Leave::All, None));
+        assert_eq!((breaker.leave(at(0)), breaker.reason(at(0))), (Leave::All, None));
         let opened = opened();
         assert_eq!(opened.leave(at(4)), Leave::None(Some(Duration::from_secs(6))));
-        assert!(opened.reason().is_some_and(|why| why.starts_with("failed 5 times in a row") && why.ends_with("503")));
+        let why = opened.reason(at(4)).unwrap_or_default();
+        assert!(why.starts_with("failed 5 times in a row and is not asked until") && why.ends_with("503"), "{why}");
+    }
+
+    #[test]
+    fn a_pause_of_the_breaker_that_is_over_is_not_said_to_go_on() {
+        let breaker = opened();
+        let says = |now, what: &str| breaker.reason(at(now)).is_some_and(|why| why.contains(what));
+        assert!(says(9, "is not asked until 1970-01-01T00:00:10"));
+        assert!(says(10, "the next run asks it whether it is back") && !says(10, "until"));
+        breaker.begin();
+        assert!(says(11, "one run is asking it"));
+        breaker.note(failing(), at(12));
+        assert!(says(13, "is not asked until 1970-01-01T00:00:32"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use super::breaker::Sign;
+use super::subscribers::subscriber_of;
 use super::waits::told;
 use super::{Dispatcher, InFlight, delivery_of, journal};
 use crate::app::{Notice, Pause, Paused, Snapshot};
@@ -54,7 +55,8 @@ impl Dispatcher {
         if self.handing_back.is_cancelled() {
             self.stop(run.id, None, Stop::Shutdown);
         }
-        let awaited = self.follow_ups.is_awaited(&event, &body);
+        let subscriber = subscriber_of(&agent);
+        let awaited = subscriber.is_none() && self.follow_ups.is_awaited(&event, &body);
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
         tracing::info!(run = %run.id, agent = agent.name, event = %run.event, event_type = run.event_type,
             attempt = run.attempt, waited_ms = waited(&run).as_millis() as u64, "run.started");
@@ -63,8 +65,11 @@ impl Dispatcher {
         }
         let started = clock::now();
         let trace = self.app.traces.begin_attempt(&run);
-        let variables = trace.variables();
+        let variables = trace.variable().into_iter().collect();
         let carried = async {
+            if let Some(subscriber) = subscriber {
+                return self.deliver(&agent, subscriber, &event, stopped).await;
+            }
             match (self.envelope(&run, event, body).await, &agent.runtime) {
                 (Ok(envelope), Runtime::Command(command)) => {
                     self.attempt((&agent, command), &run, lease, envelope, stopped, variables).await.into()
@@ -314,7 +319,7 @@ impl Dispatcher {
 
     /// What becomes of a run whose try ended so, by what its agent says now.
     pub(super) fn next(&self, run: &StoredRun, outcome: Outcome) -> run::Transition {
-        let policy = self.app.current().config.agents.get(&run.agent).map(|agent| agent.retries).unwrap_or_default();
+        let policy = self.app.current().agent(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, outcome, clock::now(), u64::from_be_bytes(clock::random()))
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::breaker::{Breaker, Breakers, Change, Leave, Sign, beside};
 use super::{Dispatcher, LEASE, POLL};
 use crate::app::Snapshot;
+use crate::app::subscriptions::is_subscriber;
 use crate::clock;
 use crate::config::Agent;
 use crate::store::{Claim, Error, Lease, Taken};
@@ -56,7 +57,7 @@ impl Drop for Place {
 impl Desks {
     /// Tells that an agent has queued runs. Those of an agent that is paused or was removed meanwhile are to be held.
     pub(super) fn ring(&self, in_force: &Snapshot, agent: &str, is_paused: bool) {
-        if !in_force.config.agents.contains_key(agent) || is_paused {
+        if in_force.agent(agent).is_none() || is_paused {
             self.unsettled.notify_one();
         }
         if let Some(desk) = self.open().get(agent) {
@@ -65,13 +66,23 @@ impl Desks {
     }
 
     /// Why an agent's URL is not asked, if it is not.
-    pub(super) fn breaker(&self, in_force: &Snapshot, agent: &str) -> Option<String> {
-        self.breakers.of(in_force.config.agents.get(agent)?)?.reason()
+    pub(super) fn breaker(
+        &self,
+        in_force: &Snapshot,
+        agent: &str,
+        now: doorbell_core::time::Timestamp,
+    ) -> Option<String> {
+        self.breakers.of(in_force.agent(agent)?)?.reason(now)
     }
 
     /// The open desk of an agent.
     fn desk(&self, agent: &str) -> Option<Arc<Desk>> {
         self.open().get(agent).cloned()
+    }
+
+    /// Closes the desk of a subscription that is over: they come and go, and each would leave one.
+    fn close(&self, agent: &str) {
+        self.open().remove(agent);
     }
 
     fn ring_all(&self) {
@@ -100,7 +111,7 @@ impl Dispatcher {
         let mut configuration = self.app.in_force.follow();
         loop {
             let in_force = Arc::clone(&configuration.borrow_and_update());
-            for name in in_force.config.agents.keys() {
+            for name in in_force.all_agents().map(|agent| &agent.name) {
                 if let Some(desk) = self.desks.set_up(name) {
                     let (this, name) = (Arc::clone(&self), name.clone());
                     self.takers.spawn(async move { this.serve_desk(name, desk).await });
@@ -142,8 +153,8 @@ impl Dispatcher {
     /// Answers the runs that ended instead.
     pub(super) async fn settle_agents(&self) -> Result<Vec<RunId>, Error> {
         let in_force = self.app.current();
-        let standing = |agent: &String| (agent.clone(), self.app.pauses.standing(agent));
-        let agents = in_force.config.agents.keys().map(standing).collect();
+        let standing = |agent: &Arc<Agent>| (agent.name.clone(), self.app.pauses.standing(&agent.name));
+        let agents = in_force.all_agents().map(standing).collect();
         self.app.store.settle_agents(agents, clock::now()).await
     }
 
@@ -160,10 +171,20 @@ impl Dispatcher {
     }
 
     /// Takes this agent's runs, never more at once than its scale.
-    async fn serve_desk(self: Arc<Self>, name: String, desk: Arc<Desk>) {
+    async fn serve_desk(self: Arc<Self>, name: String, mut desk: Arc<Desk>) {
         while !self.closing.is_cancelled() {
-            let agent = self.app.current().config.agents.get(&name).cloned();
+            let agent = self.app.current().agent(&name).cloned();
             let running = desk.running.load(Ordering::Relaxed);
+            if agent.is_none() && running == 0 && is_subscriber(&name) {
+                self.desks.close(&name);
+                // It may have come back meanwhile: whoever opened its desk then found this one still open.
+                let back = self.app.current().agent(&name).is_some();
+                match back.then(|| self.desks.set_up(&name)).flatten() {
+                    Some(opened) => desk = opened,
+                    None => return,
+                }
+                continue;
+            }
             let agent = agent.filter(|_| self.app.pauses.holds(&name).is_none());
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
             let breaker = agent.as_ref().and_then(|agent| self.desks.breakers.of(agent));
@@ -192,14 +213,15 @@ impl Dispatcher {
     /// Notes how a request to an agent's endpoint ended, and what is to be told of that to all who are behind it.
     fn heed_breaker(&self, agent: &Agent, breaker: &Breaker, sign: Sign) {
         let reached = sign == Sign::Reached;
-        let change = breaker.note(sign, clock::now());
+        let now = clock::now();
+        let change = breaker.note(sign, now);
         let in_force = self.app.current();
         match change {
             Change::None if reached => self.tell_reached(&agent.name),
             Change::None => {}
             Change::Closed => beside(&in_force, agent).into_iter().for_each(|name| self.tell_reached(name)),
             Change::Opened | Change::Lengthened => {
-                let why = breaker.reason();
+                let why = breaker.reason(now);
                 tracing::warn!(agent = agent.name, why, "breaker.opened");
                 for name in beside(&in_force, agent).into_iter().filter(|_| change == Change::Opened) {
                     if let Some(desk) = self.desks.desk(name) {
@@ -211,7 +233,9 @@ impl Dispatcher {
         }
         // Others may wait for what one run finds out.
         for name in beside(&in_force, agent) {
-            if let Some(desk) = self.desks.desk(name).filter(|_| breaker.reason().is_some() || change != Change::None) {
+            if let Some(desk) =
+                self.desks.desk(name).filter(|_| breaker.reason(now).is_some() || change != Change::None)
+            {
                 desk.bell.notify_one();
             }
         }

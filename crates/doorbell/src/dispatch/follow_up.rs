@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Dispatcher, delivery_of};
 use crate::app::App;
+use crate::app::subscriptions::is_subscriber;
 use crate::clock;
 use crate::store::{Body, Error, FollowedUp, RunQuery, StoredEvent, StoredRun, Stream};
 
@@ -339,7 +340,7 @@ enum Told {
 }
 
 fn is_told_of(run: &StoredRun) -> bool {
-    run.state.is_final() && run.follow_up.is_none()
+    run.state.is_final() && run.follow_up.is_none() && !is_subscriber(&run.agent)
 }
 
 /// A result as people read it.

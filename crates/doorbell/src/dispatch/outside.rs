@@ -197,7 +197,7 @@ impl Dispatcher {
     /// When a try of this run that runs now has taken too long; none if its agent is gone.
     pub(super) fn deadline(&self, run: &StoredRun) -> Option<Timestamp> {
         let in_force = self.app.current();
-        Some(run.started_at?.after(in_force.config.agents.get(&run.agent)?.timeout))
+        Some(run.started_at?.after(in_force.agent(&run.agent)?.timeout))
     }
 
     pub(super) async fn close_try(

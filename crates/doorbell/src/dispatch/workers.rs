@@ -27,36 +27,86 @@ const MOST_CLAIMED: usize = 8;
 /// Bytes of bodies after which no more is handed out at once.
 const ENOUGH: usize = 8 * 1024 * 1024;
 
+/// How long after the last poll somebody is still taken to be there.
+const BETWEEN_POLLS: Duration = Duration::from_secs(60);
+
 /// The bells of pollers, by agent.
 #[derive(Debug, Default)]
 pub(super) struct Bells {
-    bells: Mutex<HashMap<String, Arc<Notify>>>,
+    bells: Mutex<HashMap<String, Bell>>,
     /// Turns of pollers, so that each begins with another one of its agents.
     turns: AtomicUsize,
 }
 
+/// One agent's.
+#[derive(Debug, Default)]
+struct Bell {
+    rung: Arc<Notify>,
+    /// Polls that are open now.
+    waiting: usize,
+    /// When the last one ended.
+    asked: Option<Timestamp>,
+}
+
+/// A poll that is open; dropped when it is over, or its poller hung up.
+struct Asking<'a> {
+    bells: &'a Bells,
+    agents: &'a [String],
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let (mut bells, now) = (self.bells.bells(), clock::now());
+        for agent in self.agents {
+            if let Some(bell) = bells.get_mut(agent) {
+                bell.waiting = bell.waiting.saturating_sub(1);
+                bell.asked = Some(now);
+            }
+        }
+    }
+}
+
 impl Bells {
+    /// Notes who asks, for as long as the answer lives.
+    fn ask<'a>(&'a self, agents: &'a [String]) -> Asking<'a> {
+        let mut bells = self.bells();
+        agents.iter().for_each(|agent| bells.entry(agent.clone()).or_default().waiting += 1);
+        Asking { bells: self, agents }
+    }
+
+    /// That nobody asks for an agent's runs: in one sentence for people.
+    pub(super) fn unasked(&self, agent: &str, now: Timestamp) -> Option<String> {
+        let bells = self.bells();
+        match bells.get(agent).map(|bell| (bell.waiting, bell.asked)) {
+            None | Some((0, None)) => Some("no worker asked for its runs since the gateway started".to_owned()),
+            Some((0, Some(asked))) if now.since(asked) > BETWEEN_POLLS => {
+                Some(format!("no worker asks for its runs; the last one did at {asked}"))
+            }
+            Some(_) => None,
+        }
+    }
+
     /// Wakes one poller, if somebody waits for this agent's runs.
     pub(super) fn ring(&self, agent: &str) {
         if let Some(bell) = self.bells().get(agent) {
-            bell.notify_one();
+            bell.rung.notify_one();
         }
     }
 
     /// The same for all agents.
     pub(super) fn ring_all(&self) {
-        self.bells().values().for_each(|bell| bell.notify_one());
+        self.bells().values().for_each(|bell| bell.rung.notify_one());
     }
 
     /// Comes back when it is rung from now on.
     fn listen(&self, agent: &str) -> Pin<Box<OwnedNotified>> {
-        let bell = Arc::clone(self.bells().entry(agent.to_owned()).or_default());
+        let bell = Arc::clone(&self.bells().entry(agent.to_owned()).or_default().rung);
         let mut rung = Box::pin(bell.notified_owned());
         rung.as_mut().enable();
         rung
     }
 
-    fn bells(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Notify>>> {
+    fn bells(&self) -> std::sync::MutexGuard<'_, HashMap<String, Bell>> {
         self.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,6 +174,7 @@ impl Dispatcher {
     pub async fn poll(self: &Arc<Self>, wish: Wish) -> Result<Vec<HandedOut>, Error> {
         let over = tokio::time::sleep(wish.wait);
         let wish = Arc::new(wish);
+        let _asking = self.bells.ask(&wish.agents);
         tokio::pin!(over);
         loop {
             // Before the look, so that nothing is missed in between.
@@ -250,5 +301,24 @@ impl Dispatcher {
         if let Err(error) = done.await {
             tracing::error!(%run, error = error.with_causes(), "run.not_handed_back");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_whose_runs_no_worker_asks_for_says_so_and_since_when() {
+        let (bells, agents) = (Bells::default(), ["triage".to_owned()]);
+        let now = clock::now();
+        let of = |agent: &str, now| bells.unasked(agent, now);
+        assert!(of("triage", now).is_some_and(|why| why.ends_with("since the gateway started")));
+        let asking = bells.ask(&agents);
+        assert_eq!(of("triage", now.after(BETWEEN_POLLS * 2)), None, "it waits");
+        drop(asking);
+        assert_eq!(of("triage", now), None, "it works on what it got");
+        assert!(of("triage", now.after(BETWEEN_POLLS * 2)).is_some_and(|why| why.contains("the last one did at")));
+        assert!(of("other", now).is_some());
     }
 }

@@ -186,7 +186,7 @@ pub(super) async fn forget_captured_secret(
 }
 
 pub(super) async fn stats(State(shared): State<Shared>, By(caller): By) -> Answer<api::Stats> {
-    Ok(Json(ops::stats::get(&shared.app, &caller).await?))
+    Ok(Json(ops::stats::get(&shared.app, &shared.dispatcher, &caller).await?))
 }
 
 pub(super) async fn test_notifications(

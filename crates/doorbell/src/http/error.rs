@@ -137,6 +137,7 @@ impl From<ops::Error> for Failure {
         let (code, detail) = error.tell();
         match error {
             ops::Error::NotFound(_) => Self::not_found(),
+            ops::Error::Absent(_) => Self::new(StatusCode::NOT_FOUND, code, detail),
             ops::Error::Invalid(_) => Self::new(StatusCode::BAD_REQUEST, code, detail),
             ops::Error::NotAllowed(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
             ops::Error::Conflict(..) => Self::new(StatusCode::CONFLICT, code, detail),

@@ -10,18 +10,23 @@ use http::header::{ALLOW, CONTENT_TYPE};
 
 use super::Shared;
 use super::audit::Asks;
-use super::auth::whose_of;
+use super::auth::{KeyRemoved, shown_hash, whose_of};
 use super::error::Failure;
 use crate::mcp::{self, Desk};
 
 /// Bytes of a refusal, which is one line.
 const LONGEST_LINE: usize = 4096;
 
-pub(super) async fn answer(State(shared): State<Shared>, Asks(author): Asks, request: Request) -> Response {
-    let caller = author.known.caller.clone();
+pub(super) async fn answer(
+    State(shared): State<Shared>,
+    Asks(author): Asks,
+    KeyRemoved(removed): KeyRemoved,
+    request: Request,
+) -> Response {
+    let (caller, shown) = (author.known.caller.clone(), shown_hash(request.headers()).unwrap_or_default());
     let whose = whose_of(&caller, request.headers());
-    let (app, dispatcher) = (Arc::clone(&shared.app), Arc::clone(&shared.dispatcher));
-    let desk = Desk { app, dispatcher, caller, whose, author };
+    let (app, dispatcher, closing) = (Arc::clone(&shared.app), Arc::clone(&shared.dispatcher), shared.closing.clone());
+    let desk = Desk { app, dispatcher, caller, whose, author, shown, removed, closing };
     let response = mcp::answer(desk, request).await.map(Body::new);
     let is_json =
         response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));

@@ -403,7 +403,8 @@ fn gateway() -> Vec<Route> {
                 ("/v1/backup", "copyStore", "Copies the store into a file of the gateway's machine"),
                 api::copy_store,
             )
-            .by(OWNERS),
+            .by(OWNERS)
+            .refuses(&["copy_failed"]),
             Route::any(
                 ("/mcp", "mcp", "The same operations as tools for agents: the Model Context Protocol"),
                 mcp::answer,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use doorbell_core::event::Context;
 use doorbell_core::id::RunId;
+use doorbell_core::pattern::Pattern;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -34,28 +35,30 @@ impl Report {
         self.agent.as_deref().or(self.source.as_deref()).unwrap_or_default()
     }
 
-    /// Whether it is for this receiver. What has no source or agent passes the filters of those.
+    /// Whether it is for this receiver.
     pub(super) fn is_for(&self, notification: &Notification) -> bool {
-        let passes = |patterns: &[doorbell_core::pattern::Pattern], name: &Option<String>| {
-            let Some(name) = name else { return true };
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
-        };
         // An agent that is told of failures, fails, and is told of that, would go on for ever.
         let loops = self.of_notification && matches!(notification.receiver, Receiver::Agent(_));
-        !loops
-            && notification.on.contains(&self.on)
-            && passes(&notification.agents, &self.agent)
-            && passes(&notification.sources, &self.source)
+        !loops && is_told(notification, self.on, self.agent.as_deref(), self.source.as_deref())
     }
+}
+
+/// Whether a receiver is told of this. What has no source or agent passes the filters of those.
+pub(super) fn is_told(notification: &Notification, on: Topic, agent: Option<&str>, source: Option<&str>) -> bool {
+    let passes = |patterns: &[Pattern], name: Option<&str>| {
+        let Some(name) = name else { return true };
+        patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
+    };
+    notification.on.contains(&on) && passes(&notification.agents, agent) && passes(&notification.sources, source)
 }
 
 /// Reports of one cause that were not told yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Gathered {
-    count: u64,
+    pub(super) count: u64,
     pub(super) ended: bool,
-    agent: Option<String>,
-    source: Option<String>,
+    pub(super) agent: Option<String>,
+    pub(super) source: Option<String>,
     runs: Vec<String>,
     text: String,
     since: Timestamp,

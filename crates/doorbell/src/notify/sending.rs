@@ -90,10 +90,10 @@ impl Post {
         let Some(configured) = in_force.config.agents.get(agent) else {
             return Err(format!("there is no agent `{agent}` any more"));
         };
-        let admission = match configured.scale {
-            0 => Admission::Skip("the agent is disabled: `scale = 0`".to_owned()),
-            _ => Admission::Grow,
-        };
+        if configured.scale == 0 {
+            // Stored as skipped it would stay so: later tries find what became of the first.
+            return Err(format!("agent `{agent}` is disabled: `scale = 0`"));
+        }
         let context = message.context();
         let cause = Cause {
             kind: OWN,
@@ -103,7 +103,7 @@ impl Post {
             id: Some(message.id.clone()),
             context,
             body: message.body(),
-            admission,
+            admission: Admission::Grow,
             attach: None,
         };
         let caused = self.dispatcher.start_agent(agent, cause).await.map_err(|error| error.with_causes())?;

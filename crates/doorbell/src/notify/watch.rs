@@ -1,6 +1,6 @@
 //! The watch: what happened since the last look, as reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use doorbell_core::event::OWN;
@@ -37,6 +37,8 @@ const PAGE: usize = 500;
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     habits: BTreeMap<String, Habit>,
+    /// Sources that are not there any more, and whose habits are still stored.
+    gone: BTreeSet<String>,
     /// When it was looked last; [`NEVER`]: that is not known.
     alive: Timestamp,
     /// When habits were stored last.
@@ -64,9 +66,12 @@ impl Watch {
         Self { habits: notes.iter().filter_map(habit).collect(), alive: alive.unwrap_or(NEVER), ..Self::default() }
     }
 
-    /// Learns the habits of sources that are new here from what is stored of them.
+    /// Learns the habits of sources that are new here from what is stored of them. Where nobody is told, nothing is read.
     pub(super) async fn learn(&mut self, app: &App, now: Timestamp) -> Result<(), Error> {
         let in_force = app.current();
+        if in_force.config.notifications.is_empty() {
+            return Ok(());
+        }
         for source in in_force.config.sources.keys() {
             if !self.habits.contains_key(source) {
                 let times = times_of(app, source).await?;
@@ -87,6 +92,8 @@ impl Watch {
         let mut reports = Vec::new();
         let in_force = app.current();
         let sources = &in_force.config.sources;
+        let is_gone = |source: &&String| !sources.contains_key(*source);
+        self.gone.extend(self.habits.keys().filter(is_gone).cloned());
         self.habits.retain(|source, _| sources.contains_key(source));
         for source in sources.keys() {
             let came: Arrivals = taken.arrivals.remove(source).unwrap_or_default();
@@ -143,21 +150,24 @@ impl Watch {
         self.down == 0
     }
 
-    /// Keys and values to store; none if they were stored a moment ago, unless `all`.
-    pub(super) fn changes(&self, now: Timestamp, all: bool) -> Vec<(String, String)> {
+    /// Keys and values to store, and keys to forget; none if they were stored a moment ago, unless `all`.
+    pub(super) fn changes(&self, now: Timestamp, all: bool) -> (Vec<(String, String)>, Vec<String>) {
         if self.alive == NEVER || !(all || now.since(self.kept) >= KEEP) {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let habit = |(source, habit): (&String, &Habit)| {
             serde_json::to_string(habit).ok().map(|text| (format!("{PREFIX}{source}"), text))
         };
         let alive = (ALIVE.to_owned(), self.alive.to_string());
-        self.habits.iter().filter_map(habit).chain([alive]).collect()
+        let gone = self.gone.iter().filter(|source| !self.habits.contains_key(*source));
+        let forgotten = gone.map(|source| format!("{PREFIX}{source}")).collect();
+        (self.habits.iter().filter_map(habit).chain([alive]).collect(), forgotten)
     }
 
     /// The changes are stored.
     pub(super) fn stored(&mut self, now: Timestamp) {
         self.kept = now;
+        self.gone.clear();
     }
 }
 
@@ -224,6 +234,39 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn the_habit_of_a_source_that_is_gone_is_forgotten_in_the_store_too() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.toml"), "").unwrap();
+        let config = load(folder.path(), &Environment::default(), &[]).unwrap();
+        let store = crate::store::open("sqlite:doorbell.db", folder.path()).await.unwrap();
+        let app = App::new(config, store).await.unwrap();
+        let now = Timestamp::from_seconds(1000);
+        let mut watch = Watch { habits: [("gone".to_owned(), Habit::learn(&[], now))].into(), ..Watch::default() };
+        watch.look(&app, now);
+        let (kept, forgotten) = watch.changes(now, true);
+        assert_eq!(forgotten, ["habit/gone"]);
+        assert!(!kept.iter().any(|(key, _)| key == "habit/gone"));
+        watch.stored(now);
+        assert!(watch.changes(now, true).1.is_empty(), "once");
+    }
+
+    #[tokio::test]
+    async fn habits_are_not_learnt_where_nobody_is_told() {
+        const RECEIVER: &str = "[[notifications]]\nto = { command = [\"true\"] }\n";
+        const SOURCE: &str = "[webhooks.acme]\ntype = \"generic\"\nallow_unsigned = true\n";
+        for (text, learnt) in [(SOURCE.to_owned(), 0), (format!("{RECEIVER}{SOURCE}"), 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.toml"), &text).unwrap();
+            let config = load(folder.path(), &Environment::default(), &[]).unwrap();
+            let store = crate::store::open("sqlite:doorbell.db", folder.path()).await.unwrap();
+            let app = App::new(config, store).await.unwrap();
+            let mut watch = Watch::default();
+            watch.learn(&app, Timestamp::from_seconds(1)).await.unwrap();
+            assert_eq!(watch.habits.len(), learnt, "{text}");
+        }
+    }
+
     #[test]
     fn a_refused_configuration_is_reported_and_one_that_is_taken_over_ends_it() {
         let (mut watch, now) = (Watch::default(), Timestamp::from_seconds(1));
@@ -241,7 +284,7 @@ mod tests {
             alive: Timestamp::from_seconds(100),
             ..Watch::default()
         };
-        let mut notes = watch.changes(Timestamp::from_seconds(100), true);
+        let (mut notes, _) = watch.changes(Timestamp::from_seconds(100), true);
         notes.push(("habit/lab".to_owned(), "nonsense".to_owned()));
         let again = Watch::load(&notes);
         assert_eq!((again.habits, again.alive), (watch.habits, watch.alive));

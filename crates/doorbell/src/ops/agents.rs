@@ -11,9 +11,9 @@ use super::{Error, page_size, view_rejection};
 use crate::app::webhooks::Hook;
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
-use crate::config::Declared;
+use crate::config::{Declared, origin_of};
 use crate::dispatch::Dispatcher;
-use crate::store::EventQuery;
+use crate::store::{EventQuery, Subscription};
 
 /// The agents, by name: those in force, and those that were declared and are not.
 pub fn list(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> api::AgentList {
@@ -50,6 +50,7 @@ pub(super) fn find(
         schedules: agent.schedules.iter().map(|schedule| view_schedule(schedule, agent.scale > 0)).collect(),
         pause: super::pauses::of_agent(app, &agent.name),
         breaker: dispatcher.breaker(&agent.name),
+        unasked: dispatcher.unasked(&agent.name),
         own_webhook: in_force.hooks.own(name).and_then(|hook| hook.webhook.own.clone()),
         managed_by: if config.is_declared(name) { "api" } else { "file" }.to_owned(),
         problem,
@@ -70,6 +71,7 @@ fn out_of_force(name: &str, declared: &Declared, problem: Option<String>) -> api
         schedules: Vec::new(),
         pause: None,
         breaker: None,
+        unasked: None,
         own_webhook: None,
         managed_by: "api".to_owned(),
         problem,
@@ -111,6 +113,7 @@ pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
         ignored_senders: source.ignored_senders().to_vec(),
         pause: super::pauses::of_source(app, source.name()),
         webhook: in_force.hooks.get(source.name()).map(view_hook),
+        subscriptions: if caller.confined_to().is_none() { subscribed(&in_force, source.name()) } else { Vec::new() },
     });
     let closed = in_force.hooks.all().filter(|hook| caller.may_see(&hook.webhook.agent));
     let closed = closed.filter_map(|hook| closed_source(app, &in_force, hook));
@@ -122,6 +125,19 @@ fn path_of(in_force: &Snapshot, source: &Source) -> String {
         Some(hook) => hook.path(),
         None => format!("/v1/webhooks/{}/{}", source.provider().name(), source.name()),
     }
+}
+
+/// Who has the events of a source posted. The rest of a URL may be a secret.
+fn subscribed(in_force: &Snapshot, source: &str) -> Vec<api::SourceSubscription> {
+    let all = in_force.subscribers.all().map(|one| &one.subscription).filter(|one| one.source == source);
+    let view = |one: &Subscription| api::SourceSubscription {
+        id: one.id.to_string(),
+        key_id: one.key.to_string(),
+        to: one.url.parse().ok().and_then(|url| origin_of(&url)).unwrap_or_default(),
+        arguments: one.arguments.clone(),
+        expires_at: one.expires_at.to_string(),
+    };
+    all.map(view).collect()
 }
 
 fn view_hook(hook: &Hook) -> api::SourceWebhook {
@@ -149,6 +165,7 @@ fn closed_source(app: &App, in_force: &Snapshot, hook: &Hook) -> Option<api::Sou
         ignored_senders: Vec::new(),
         pause: super::pauses::of_source(app, &hook.webhook.id.to_string()),
         webhook: Some(view_hook(hook)),
+        subscriptions: Vec::new(),
     })
 }
 

@@ -8,6 +8,7 @@ use doorbell_client::api;
 
 use super::{Error, require_owner};
 use crate::app::{App, Caller};
+use crate::store;
 
 /// What the name of a file that is copied to ends with.
 const PART: &str = ".part";
@@ -31,7 +32,13 @@ pub async fn copy(app: &App, caller: &Caller, wish: api::NewCopy) -> Result<api:
         return Err(unfit("it must be a file that is empty, and that only its owner may read"));
     }
     tracing::info!(file = %file.display(), by = caller.name(), "backup.started");
-    app.store.copy(file.to_owned()).await?;
+    app.store.copy(file.to_owned()).await.map_err(|error| match error {
+        store::Error::Target(why) => {
+            tracing::error!(why, "backup.failed: the store itself works");
+            Error::Conflict("copy_failed", why)
+        }
+        error => error.into(),
+    })?;
     let bytes = look()?.len();
     tracing::info!(file = %file.display(), bytes, "backup.copied");
     Ok(api::Copied { bytes })

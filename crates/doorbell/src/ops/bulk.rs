@@ -46,11 +46,14 @@ pub async fn act(
     for id in found {
         let result = match verb {
             Verb::Cancel => cancel(app, dispatcher, caller, &id).await,
-            Verb::Release => runs::release(app, dispatcher, caller, &id).await.map(drop),
-            Verb::Retry => runs::retry(app, dispatcher, caller, &id).await.map(drop),
+            Verb::Release => runs::release(app, dispatcher, caller, &id).await.map(|_| false),
+            Verb::Retry => runs::retry(app, dispatcher, caller, &id).await.map(|_| false),
         };
         match result {
-            Ok(()) => done.done += 1,
+            Ok(asked) => {
+                done.done += 1;
+                done.asked += u64::from(asked);
+            }
             Err(Error::Store(error)) => return Err(error.into()),
             // It moved on meanwhile, or cannot go on: said, and no reason to leave the others.
             Err(error) => done.refused.push(api::Refused { id, why: error.to_string() }),
@@ -60,11 +63,11 @@ pub async fn act(
     Ok(done)
 }
 
-/// Ends one, which is refused if it is over already.
-async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<(), Error> {
+/// Ends one, which is refused if it is over already; whether it runs, and was asked to end.
+async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<bool, Error> {
     match runs::end(app, dispatcher, caller, id).await? {
         Cancel::AlreadyFinal(state) => Err(Error::Conflict("run_over", format!("it is {}, and over", state.as_str()))),
-        _ => Ok(()),
+        done => Ok(done == Cancel::Requested),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Runs that start other agents: which they may, and what they see of them.
 
+use doorbell_client::api;
 use doorbell_core::event::AGENT;
 use doorbell_core::id::RunId;
 use serde_json::Value;
 
 use super::Error;
 use crate::app::{App, Caller};
-use crate::store::{self, StoredRun};
+use crate::store::{self, Called, StoredRun};
 
 /// How many calls may stand one behind the other.
 const DEEPEST: usize = 8;
@@ -16,7 +17,7 @@ pub(super) async fn check(app: &App, run: RunId, own: &str, agent: &str) -> Resu
     let in_force = app.current();
     let allowed = in_force.config.agents.get(own).is_some_and(|own| own.may_call.iter().any(|may| may == agent));
     if !allowed {
-        return Err(Error::NotFound("agent"));
+        return Err(not_named(agent));
     }
     let mut path = match called_by(app, run).await? {
         Some(body) => serde_json::from_value(body["path"].clone()).unwrap_or_default(),
@@ -35,11 +36,40 @@ pub(super) async fn check(app: &App, run: RunId, own: &str, agent: &str) -> Resu
     Ok(path)
 }
 
+/// That a run may not start an agent: the same whether there is one of this name or not.
+pub(super) fn not_named(agent: &str) -> Error {
+    Error::Absent(format!(
+        "there is no agent `{agent}` that this run may start: its own agent names those in `may_call`"
+    ))
+}
+
 /// Whether the caller is the run that called this one.
 pub(super) async fn is_parent(app: &App, caller: &Caller, run: &StoredRun) -> Result<bool, Error> {
     let Caller::Run { run: parent, .. } = caller else { return Ok(false) };
     let body = called_by(app, run.id).await?;
     Ok(body.is_some_and(|body| body["parent"].as_str() == Some(parent.to_string().as_str())))
+}
+
+/// The run that started this one, if one did.
+pub(super) async fn parent_of(app: &App, run: RunId) -> Result<Option<api::LinkedRun>, store::Error> {
+    let Some(body) = called_by(app, run).await? else { return Ok(None) };
+    let (Some(id), Some(agent)) = (body["parent"].as_str(), body["called_by"].as_str()) else { return Ok(None) };
+    let parent = match id.parse() {
+        Ok(id) => app.store.run(id).await?,
+        Err(_) => None,
+    };
+    let state = parent.map(|(parent, _)| parent.state.as_str().to_owned());
+    Ok(Some(api::LinkedRun { run_id: id.to_owned(), agent: agent.to_owned(), state }))
+}
+
+/// The runs that this one started.
+pub(super) async fn children_of(app: &App, run: RunId) -> Result<Vec<api::LinkedRun>, store::Error> {
+    let view = |called: Called| api::LinkedRun {
+        run_id: called.run.to_string(),
+        agent: called.agent,
+        state: Some(called.state.as_str().to_owned()),
+    };
+    Ok(app.store.calls_of(run).await?.into_iter().map(view).collect())
 }
 
 /// The body of the call that started a run; none if no agent called it.

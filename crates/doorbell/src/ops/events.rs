@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::triggers::complete;
 use super::view::parse_object;
 use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
+use crate::app::subscriptions::is_subscriber;
 use crate::app::webhooks::trigger;
 use crate::app::{App, Caller};
 use crate::clock;
@@ -205,6 +206,7 @@ pub async fn explain(app: &App, caller: &Caller, id: &str) -> Result<api::Explan
             verdicts.push(verdict);
         }
     }
+    verdicts.extend(event.outcomes.iter().filter(|outcome| is_subscriber(&outcome.agent)).map(subscribed));
     if event.replay.is_some() {
         verdicts.iter_mut().for_each(|verdict| say_if_named(verdict, &event.outcomes));
     }
@@ -226,6 +228,12 @@ fn say_if_named(verdict: &mut api::Verdict, outcomes: &[api::Outcome]) {
         verdict.matched = true;
         verdict.reason = format!("the replay names it; else: {}", verdict.reason);
     }
+}
+
+/// Why an event is delivered to a subscription: no trigger says so.
+fn subscribed(outcome: &api::Outcome) -> api::Verdict {
+    let reason = "a subscription of MCP Events asks for it".to_owned();
+    api::Verdict { reason, ..named(outcome, "") }
 }
 
 /// Why an event that Doorbell made itself started its agent: no trigger did.
@@ -276,9 +284,9 @@ async fn explain_by(
     let mut triggers = triggers;
     triggers.extend(of_webhook(app, stored).await?);
     let judge = |trigger: &Trigger| (trigger.explain(candidate), trigger.conditions.clone());
-    let judged = triggers.iter().filter(|trigger| of_agent(&trigger.agent)).map(judge).collect();
-    let verdicts = complete(app, stored, &context, judged).await?;
-    Ok(verdicts.into_iter().map(view_verdict).collect())
+    // All of them, because they share what the conditions of an event may take.
+    let verdicts = complete(app, stored, &context, triggers.iter().map(judge).collect()).await?;
+    Ok(verdicts.into_iter().filter(|verdict| of_agent(&verdict.agent)).map(view_verdict).collect())
 }
 
 fn view_verdict(verdict: Verdict) -> api::Verdict {

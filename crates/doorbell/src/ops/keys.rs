@@ -105,7 +105,7 @@ fn expiry(after: &str, now: Timestamp) -> Result<Timestamp, Error> {
     Ok(now.after(after))
 }
 
-/// Removes a key: nothing is answered to it any more, and the streams that it has open end.
+/// Removes a key: nothing is answered to it any more, and the streams that it has open and its subscriptions end.
 ///
 /// # Errors
 /// If the caller is no owner, there is no such key, or the store is unavailable.
@@ -113,6 +113,10 @@ pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<api::Removed
     require_owner(caller)?;
     let (id, removed) = remove_from(app.store.as_ref(), id).await?;
     app.access.expel(id);
+    if app.current().subscribers.all().any(|one| one.subscription.key == id) {
+        let turn = app.in_force.turn().await;
+        app.renew(&turn).await?;
+    }
     tracing::info!(key = %id, by = caller.name(), "key.removed");
     Ok(removed)
 }

@@ -6,7 +6,7 @@ use doorbell_core::flow::Rate;
 use super::{Error, require_owner};
 use crate::app::{App, Caller, Pause, Paused, Snapshot};
 use crate::clock;
-use crate::config::parse_duration;
+use crate::config::{parse_duration, write_duration};
 use crate::dispatch::Dispatcher;
 use crate::store::Standing;
 
@@ -106,7 +106,8 @@ pub fn of_source(app: &App, source: &str) -> Option<api::Pause> {
 pub(super) fn view(paused: &Paused, pause: &Pause) -> api::Pause {
     let (agent, source) = names(paused);
     let (by, at, why) = (pause.by.clone(), pause.at.to_string(), pause.why.clone());
-    api::Pause { agent, source, by, at, why, resuming: pause.resuming.is_some() }
+    let rate = pause.resuming.map(write_rate);
+    api::Pause { agent, source, by, at, why, resuming: rate.is_some(), rate }
 }
 
 fn names(paused: &Paused) -> (Option<String>, Option<String>) {
@@ -161,6 +162,11 @@ pub(super) fn parse_rate(text: &str) -> Result<Rate, Error> {
     };
     read()
         .ok_or_else(|| Error::Invalid(format!("{text:?} is no rate: write how many in which time, such as \"10/1m\"")))
+}
+
+/// The same, written.
+pub(super) fn write_rate(rate: Rate) -> String {
+    format!("{}/{}", rate.count, write_duration(rate.window))
 }
 
 #[cfg(test)]

@@ -114,6 +114,8 @@ pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail,
         attempts: attempts.into_iter().map(view_attempt).collect(),
         steps: app.store.steps(id).await?.into_iter().map(view_step).collect(),
         events: events.into_iter().map(view_companion).collect(),
+        parent: None,
+        children: Vec::new(),
     })
 }
 
@@ -132,7 +134,7 @@ pub async fn list_explained(
     Ok(page)
 }
 
-/// One run with its tries, why it is not started if it is queued, and why nobody is told how it ended where its event names a place for that.
+/// One run with its tries and calls, why it is not started if it is queued, and why nobody is told how it ended where its event names a place for that.
 ///
 /// # Errors
 /// If there is none, or not for this caller.
@@ -141,6 +143,9 @@ pub async fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str)
     let event = detail.run.event_id.parse().map_err(|_| Error::NotFound("event"))?;
     detail.run.follow_up_refused = dispatcher.follow_up_refused(event).await?;
     delays::explain(app, dispatcher, [&mut detail.run]).await?;
+    let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    detail.parent = calls::parent_of(app, run).await?;
+    detail.children = calls::children_of(app, run).await?;
     Ok(detail)
 }
 
@@ -251,7 +256,7 @@ fn may_act(app: &App, caller: &Caller, run: &api::Run) -> Result<(), Error> {
         return Err(Error::NotAllowed("this key may not release or retry runs"));
     }
     let agent = &run.agent;
-    if !app.current().config.agents.contains_key(agent) {
+    if app.current().agent(agent).is_none() {
         let detail = format!("its agent `{agent}` is not in the configuration: the run goes on when it is");
         return Err(Error::Conflict("agent_missing", detail));
     }
@@ -270,7 +275,7 @@ pub async fn release(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &s
         return Err(Error::Conflict("agent_paused", detail));
     }
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
-    match dispatcher.release(run).await? {
+    match dispatcher.release(run, &caller.name()).await? {
         Release::Waits(wait) => {
             Err(Error::Conflict("not_held", format!("{}: it cannot be hurried", goes_on(id, &wait))))
         }

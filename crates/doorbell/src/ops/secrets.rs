@@ -1,11 +1,13 @@
 //! The master key of stored secrets, and its change.
 
 use doorbell_client::api;
+use doorbell_core::id::WebhookId;
 
 use super::{Error, require_owner};
+use crate::app::subscriptions::secrets_of;
 use crate::app::webhooks::{seal_as, unseal_secret};
 use crate::app::{App, Caller};
-use crate::store::{Resealed, Store};
+use crate::store::{Resealed, SealedSecret, Store};
 use crate::vault::Vault;
 
 /// Secrets that are sealed anew in one transaction.
@@ -39,9 +41,8 @@ pub async fn rekey(app: &App, caller: &Caller, wish: api::Rekey) -> Result<api::
 /// As [`rekey`].
 pub async fn rekey_stored(store: &dyn Store, vault: &Vault, lost: bool) -> Result<api::Rekeyed, Error> {
     let locked = |closed: crate::vault::Closed| Error::Locked(closed.to_string());
-    let stored = store.webhooks().await?;
-    let all: Vec<_> =
-        stored.iter().flat_map(|one| one.secrets.iter().map(|secret| (one.webhook.id, &secret.secret))).collect();
+    let stored = stored_secrets(store).await?;
+    let all: Vec<_> = stored.iter().map(|(id, secret)| (*id, secret)).collect();
     let first = vault.first();
     let opened = all.iter().filter_map(|(webhook, sealed)| {
         unseal_secret(vault, *webhook, sealed).ok().map(|secret| (*webhook, *sealed, secret))
@@ -68,8 +69,7 @@ pub async fn rekey_stored(store: &dyn Store, vault: &Vault, lost: bool) -> Resul
         }
         resealed += store.reseal_secrets(secrets).await?;
     }
-    let left = store.webhooks().await?;
-    let left: Vec<String> = left.into_iter().flat_map(|one| one.secrets).map(|secret| secret.secret.master).collect();
+    let left: Vec<String> = stored_secrets(store).await?.into_iter().map(|(_, secret)| secret.master).collect();
     let unreadable = left.iter().filter(|master| **master != first).count();
     vault.keep_only(&left).map_err(locked)?;
     let (origin, file) = (vault.is_given(), vault.file().display().to_string());
@@ -80,4 +80,13 @@ pub async fn rekey_stored(store: &dyn Store, vault: &Vault, lost: bool) -> Resul
         unreadable,
         unused_file: (origin && unreadable == 0 && vault.file().exists()).then_some(file),
     })
+}
+
+/// Every secret that is stored, of webhooks and of subscriptions, and whose it is.
+async fn stored_secrets(store: &dyn Store) -> Result<Vec<(WebhookId, SealedSecret)>, Error> {
+    let webhooks = store.webhooks().await?.into_iter().map(|one| (one.webhook.id, one.secrets));
+    let subscriptions = store.subscriptions().await?.into_iter();
+    let subscriptions = subscriptions.map(|one| (secrets_of(one.subscription.id), one.secrets));
+    let all = webhooks.chain(subscriptions);
+    Ok(all.flat_map(|(id, secrets)| secrets.into_iter().map(move |secret| (id, secret.secret))).collect())
 }

@@ -41,7 +41,10 @@ pub async fn run(
     once: Option<Once<'_>>,
 ) -> Result<api::StartedRun, Error> {
     let in_force = app.current();
-    let configured = in_force.config.agents.get(agent).ok_or(Error::NotFound("agent"))?;
+    let configured = in_force.config.agents.get(agent).ok_or_else(|| match caller {
+        Caller::Run { .. } => calls::not_named(agent),
+        _ => Error::NotFound("agent"),
+    })?;
     let (kind, body) = request(app, caller, agent, wish).await?;
     let admission = admission(configured);
     if let Admission::Skip(reason) = admission {

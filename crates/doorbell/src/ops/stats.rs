@@ -12,13 +12,14 @@ use super::Error;
 use super::view::view_sweep;
 use crate::app::{App, Caller, Telling};
 use crate::clock;
+use crate::dispatch::Dispatcher;
 use crate::telemetry::{Door, Snapshot};
 
 /// What is going on. Who is confined to an agent sees that agent, and no counts of the whole.
 ///
 /// # Errors
 /// If the store is unavailable.
-pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
+pub async fn get(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> Result<api::Stats, Error> {
     let stats = app.store.stats().await?;
     let mut agents: BTreeMap<String, api::AgentStats> = BTreeMap::new();
     let (in_force, error) = app.in_force.state();
@@ -28,6 +29,7 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         row.configured = true;
         row.scale = agent.scale;
         row.pause = super::pauses::of_agent(app, &agent.name);
+        row.breaker = dispatcher.breaker(&agent.name);
     }
     for (agent, state, count) in stats.runs {
         count_runs(entry(&mut agents, &agent), state, count);
@@ -45,10 +47,14 @@ pub async fn get(app: &App, caller: &Caller) -> Result<api::Stats, Error> {
         entry(&mut agents, &agent).failing = Some(api::FailingStreak { runs, since: since.to_string() });
     }
     let paused_sources = paused_sources(app, stats.held_with_source);
-    for (agent, key, run) in stats.holders {
-        entry(&mut agents, &agent).holders.push(api::Holder { key, run_id: run.to_string() });
+    for (agent, key, run, state) in stats.holders {
+        let holder = api::Holder { key, run_id: run.to_string(), state: state.as_str().to_owned() };
+        entry(&mut agents, &agent).holders.push(holder);
     }
     agents.retain(|name, _| caller.may_see(name));
+    for row in agents.values_mut().filter(|row| row.queued > 0) {
+        row.unasked = dispatcher.unasked(&row.name);
+    }
     let agents = agents.into_values().collect();
     if caller.confined_to().is_some() {
         let (notifications, config, last_sweep) = (Vec::new(), None, None);

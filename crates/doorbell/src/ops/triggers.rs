@@ -49,8 +49,8 @@ pub(super) async fn complete(
         Ok(verdicts) => Ok(verdicts),
         Err(why) => {
             let unanswered = |(mut verdict, conditions): (Verdict, Conditions)| {
-                if asked(&(verdict.clone(), conditions)) {
-                    verdict.refuse(format!("its filters passed, and nobody knows about its conditions: {why}"));
+                if verdict.matched && !conditions.is_empty() {
+                    conditions.leave_unanswered(&mut verdict, &why.to_string());
                 }
                 verdict
             };

@@ -67,6 +67,11 @@ pub fn view_run(run: StoredRun) -> api::Run {
         follow_up_fails: None,
         waits_for: run.wait.map(view_wait),
         resumed_by: run.resumed.map(view_resumed),
+        moved_on: run.moved.map(|moved| api::MovedOn {
+            how: moved.how.as_str().to_owned(),
+            by: moved.by,
+            at: moved.at.to_string(),
+        }),
         follow_up_refused: None,
         result: run.result.and_then(|json| serde_json::from_str(&json).ok()),
     }

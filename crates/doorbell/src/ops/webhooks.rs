@@ -70,9 +70,11 @@ pub async fn create(
     };
     let too_many = (of_agent.len() + 1).saturating_sub(MOST_KEPT);
     let inactive = of_agent.iter().filter(|one| !one.webhook.active).map(|one| one.webhook.id);
-    let instead_of = inactive.take(too_many).collect();
-    let change = WebhookChange { webhook: webhook.clone(), secret: Some((sealed, now)), instead_of };
+    let instead_of: Vec<WebhookId> = inactive.take(too_many).collect();
+    let change =
+        WebhookChange { webhook: webhook.clone(), secret: Some((sealed, now)), instead_of: instead_of.clone() };
     app.store.put_webhook(change).await?;
+    instead_of.iter().for_each(|gone| app.secret_uses.forget(&gone.to_string()));
     app.renew(&turn).await?;
     tracing::info!(webhook = %id, agent, provider = webhook.provider, by = caller.name(), "webhook.created");
     Ok(api::CreatedWebhook {

@@ -93,7 +93,8 @@ fn check(app: &App, caller: &Caller, agents: &[String]) -> Result<(), Error> {
             let what = format!("agent `{name}` is declared and out of force, so its runs are held: {problem}");
             return Err(Error::Conflict("agent_out_of_force", what));
         }
-        let agent = agent.ok_or(Error::NotFound("agent"))?;
+        let agent =
+            agent.ok_or_else(|| Error::Absent(format!("there is no agent `{name}` whose runs this key may fetch")))?;
         if !agent.runtime.is_worker() {
             let what = format!("agent `{name}` is of type \"{}\": its runs are not fetched", agent.runtime.as_str());
             return Err(Error::Conflict("no_workers", what));

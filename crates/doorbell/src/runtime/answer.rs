@@ -20,15 +20,15 @@ const LONGEST_REASON: usize = 500;
 
 /// What the output said.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Answer {
+pub struct Answer {
     /// The result, if there is one.
-    pub(super) result: Option<Value>,
+    pub result: Option<Value>,
     /// That it failed: with why.
-    pub(super) failure: Option<String>,
+    pub failure: Option<String>,
     /// Why it failed if it did: what is said there also before an exit code that is not 0.
-    pub(super) reason: Option<String>,
+    pub reason: Option<String>,
     /// Why there is no result, if there is none.
-    pub(super) missing: Option<String>,
+    pub missing: Option<String>,
 }
 
 impl Answer {
@@ -62,7 +62,7 @@ impl Answer {
 
 /// Reads an output piece by piece.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub struct Collector {
     rule: ResultRule,
     /// The end of a text or of what has JSON in it; of lines, the one that has not ended.
     kept: Vec<u8>,
@@ -72,13 +72,15 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(rule: ResultRule) -> Self {
+    /// Of an output that is read by this rule.
+    pub fn new(rule: ResultRule) -> Self {
         let found =
             Found { failed: vec![None; rule.failed.len()], reasons: vec![None; rule.reason.len()], result: None };
         Self { rule, kept: Vec::new(), cut: false, found }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    /// Takes the next piece.
+    pub fn push(&mut self, bytes: &[u8]) {
         if self.rule.format != ResultFormat::JsonLines {
             self.kept.extend_from_slice(bytes);
             // Twice as much before it is cut, so that a byte is not moved for every byte that comes.
@@ -120,7 +122,7 @@ impl Collector {
     }
 
     /// What all of it said.
-    pub(super) fn finish(mut self) -> Answer {
+    pub fn finish(mut self) -> Answer {
         match self.rule.format {
             ResultFormat::Text => {
                 self.cut_front();

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::guard::Guard;
 use super::orphans;
 use super::processes::{self, GRACE, Trace};
-use super::{in_words, judge, write_prompt};
+use super::{judge, write_prompt};
 use crate::clock;
+use crate::config::write_duration;
 
 /// Bytes of each of its outputs that are kept.
 const MOST_KEPT: usize = 2048;
@@ -97,7 +98,7 @@ async fn await_turn(child: &mut Child, timeout: Duration, closing: &Cancellation
         biased;
         _ = child.wait() => Ok(()),
         () = closing.cancelled() => Err("the gateway closes".to_owned()),
-        () = tokio::time::sleep(timeout) => Err(format!("it took longer than {} and was ended", in_words(timeout))),
+        () = tokio::time::sleep(timeout) => Err(format!("it took longer than {} and was ended", write_duration(timeout))),
     }
 }
 

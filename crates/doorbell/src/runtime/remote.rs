@@ -18,9 +18,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::redaction::Secrets;
-use super::{Ended, Stop, in_words, name_of};
+use super::{Ended, Stop, name_of};
 use crate::clock;
-use crate::config::HttpRuntime;
+use crate::config::{HttpRuntime, write_duration};
 
 /// The largest answer that is read, in bytes: that of a result.
 const LARGEST_ANSWER: usize = 1024 * 1024;
@@ -118,7 +118,7 @@ pub async fn call(call: Call, outbound: &Outbound, mut stop: watch::Receiver<Opt
         stop = super::stopped(&mut stop) => Ended::without_process(stop.into()).into(),
         answered = post => answered,
         () = tokio::time::sleep(timeout) => {
-            let outcome = Outcome::Failed(format!("timed out after {}", in_words(timeout)));
+            let outcome = Outcome::Failed(format!("timed out after {}", write_duration(timeout)));
             Ended { ended: "timed_out", ..Ended::without_process(outcome) }.into()
         }
     }

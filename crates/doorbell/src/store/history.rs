@@ -17,30 +17,21 @@ pub struct Expiry {
 /// A piece of the past, from its oldest end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expired {
-    /// Those that may be removed, oldest first.
-    pub events: Vec<ExpiredEvent>,
+    /// The places in the order of commits of those that may be removed, oldest first.
+    pub events: Vec<i64>,
     /// Where to go on looking; none: what comes now is too young.
     pub next: Option<i64>,
 }
 
-/// An event that may be removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpiredEvent {
-    /// Its place in the order of commits.
-    pub seq: i64,
-    /// The runs it started, all of them over.
-    pub runs: Vec<RunId>,
-}
-
 /// What one step of a removal did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
     /// How many of the events it was given it came to, from the first on; the others are left to the next step.
     pub looked_at: usize,
     /// Events removed, with all that is theirs.
     pub events: u64,
-    /// Runs removed.
-    pub runs: u64,
+    /// Runs removed. Their folders are still there.
+    pub runs: Vec<RunId>,
 }
 
 /// What was removed beside events.

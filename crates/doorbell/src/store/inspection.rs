@@ -42,8 +42,6 @@ pub enum Soundness {
 /// How fast a database grows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Growth {
-    /// New events a day.
-    pub events_a_day: f64,
     /// Bytes that they take a day, if none were removed.
     pub bytes_a_day: f64,
 }

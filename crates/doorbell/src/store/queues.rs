@@ -3,6 +3,7 @@
 use doorbell_core::id::RunId;
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// How an agent of the configuration stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,51 @@ pub struct GivenBack {
     pub agents: Vec<String>,
     /// Those that ended instead, because a newer one of their key has taken their place.
     pub superseded: Vec<RunId>,
+}
+
+/// How a person had a run go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// It was held, or waited.
+    Released,
+    /// It had ended badly.
+    Retried,
+}
+
+impl How {
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Retried => "retried",
+        }
+    }
+}
+
+/// That somebody had a run go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// How.
+    pub how: How,
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Calls of one run that are shown.
+pub const MOST_CALLS: usize = 100;
+
+/// A run that another one started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The run.
+    pub run: RunId,
+    /// Its agent.
+    pub agent: String,
+    /// Where it stands.
+    pub state: State,
 }
 
 /// What [`super::Store::retry`] did.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use doorbell_core::id::{EventId, KeyId, RunId};
+use doorbell_core::id::{EventId, KeyId, RunId, SubscriptionId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
 
@@ -28,6 +28,7 @@ mod inspect;
 mod lists;
 mod lock;
 mod logs;
+mod moved;
 mod notes;
 mod once;
 mod places;
@@ -39,6 +40,7 @@ mod rows;
 mod runs;
 mod schema;
 mod secret_uses;
+mod subscriptions;
 mod tally;
 mod turns;
 mod waits;
@@ -53,13 +55,13 @@ pub(super) use inspect::inspect;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
-    Finish, Forgetting, Lease, LogLine, NewEvent, Process, Rejection, Release, Released, Removed, RemovedRecords,
-    Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun, StoredWebhook, Sweep, Swept,
-    Taken, Tallies, WebhookChange,
+    Finish, Followed, Forgetting, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released, Removed,
+    RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
+    StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, WebhookChange,
 };
 use crate::store::{
-    Acceptance, Begun, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep, Notes,
-    OnceEnd, OnceRequest, Resume, Retry, Standing, Step, StepKept, StoredChange, Waiting, Whose,
+    Acceptance, Begun, Called, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep,
+    Notes, OnceEnd, OnceRequest, Resume, Retry, Standing, Step, StepKept, StoredChange, Waiting, Whose,
 };
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
@@ -165,7 +167,10 @@ impl SqliteStore {
         let packed = Arc::new(packed);
         let stored = Arc::clone(&packed);
         let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
-        packed.iter().for_each(|(event, _)| self.learner.stored(&event.source));
+        if let Acceptance::Stored(accepted) = &acceptance {
+            let new = packed.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
+            new.for_each(|((event, _), _)| self.learner.stored(&event.source));
+        }
         Ok(acceptance)
     }
 
@@ -504,7 +509,12 @@ impl Store for SqliteStore {
     }
 
     fn put_webhook(&self, change: WebhookChange) -> Answer<'_, ()> {
-        Box::pin(self.writer.write(move |work| webhooks::put(work, &change)))
+        Box::pin(async move {
+            let gone = change.instead_of.clone();
+            self.writer.write(move |work| webhooks::put(work, &change)).await?;
+            gone.iter().for_each(|webhook| self.dictionaries.forget(&webhook.to_string()));
+            Ok(())
+        })
     }
 
     fn reseal_secrets(&self, secrets: Vec<Resealed>) -> Answer<'_, usize> {
@@ -521,6 +531,26 @@ impl Store for SqliteStore {
 
     fn end_once(&self, end: OnceEnd) -> Answer<'_, ()> {
         Box::pin(self.writer.write(move |work| once::end(work, &end)))
+    }
+
+    fn subscriptions(&self) -> Answer<'_, Vec<StoredSubscription>> {
+        Box::pin(self.readers.read(subscriptions::list))
+    }
+
+    fn put_subscription(&self, change: SubscriptionChange) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| subscriptions::put(work, &change)))
+    }
+
+    fn remove_subscriptions(&self, ids: Vec<SubscriptionId>) -> Answer<'_, usize> {
+        Box::pin(self.writer.write(move |work| subscriptions::remove(work, &ids)))
+    }
+
+    fn follow(&self, followed: Followed) -> Answer<'_, bool> {
+        Box::pin(self.writer.write(move |work| subscriptions::follow(work, &followed)))
+    }
+
+    fn pending(&self, agent: String) -> Answer<'_, Pending> {
+        Box::pin(self.readers.read(move |sql| subscriptions::pending(sql, &agent)))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {
@@ -568,6 +598,14 @@ impl Store for SqliteStore {
         Box::pin(self.writer.write(move |work| history::remove(work, &events, before)))
     }
 
+    fn runs_with_folders_left(&self) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.readers.read(history::runs_with_folders_left))
+    }
+
+    fn note_folders_gone(&self, runs: Vec<RunId>) -> Answer<'_, ()> {
+        Box::pin(self.writer.write(move |work| history::note_folders_gone(work, &runs)))
+    }
+
     fn remove_records(&self, before: Timestamp, in_force: i64, now: Timestamp) -> Answer<'_, RemovedRecords> {
         Box::pin(self.remove_old_records(before, in_force, now))
     }
@@ -584,16 +622,20 @@ impl Store for SqliteStore {
         Box::pin(self.forget_event(event, now))
     }
 
-    fn release(&self, run: RunId, now: Timestamp) -> Answer<'_, Release> {
-        Box::pin(self.writer.write(move |work| queue::release(work, run, now)))
+    fn release(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Release> {
+        Box::pin(self.writer.write(move |work| queue::release(work, run, &by, now)))
     }
 
     fn replays_of(&self, event: EventId) -> Answer<'_, Vec<EventId>> {
         Box::pin(self.readers.read(move |sql| rows::replays_of(sql, event)))
     }
 
-    fn retry(&self, run: RunId, by: String) -> Answer<'_, Retry> {
-        Box::pin(self.writer.write(move |work| runs::retry(work, run, &by)))
+    fn retry(&self, run: RunId, by: String, now: Timestamp) -> Answer<'_, Retry> {
+        Box::pin(self.writer.write(move |work| runs::retry(work, run, &by, now)))
+    }
+
+    fn calls_of(&self, run: RunId) -> Answer<'_, Vec<Called>> {
+        Box::pin(self.readers.read(move |sql| moved::calls_of(sql, run)))
     }
 
     fn copy(&self, file: PathBuf) -> Answer<'_, ()> {

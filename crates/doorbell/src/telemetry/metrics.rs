@@ -1,11 +1,12 @@
 //! Counters and histograms, and the gauges that are filled in when somebody looks.
 //!
-//! Labels are names from the configuration and codes of ours, so that no sender can make series. Nothing here grows with
-//! what happens.
+//! Labels are names of sources and agents, and codes of ours, so that no sender can make series. Series of sources and
+//! agents that are not there any more go (`series`), so nothing here grows with what happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use doorbell_core::id::SubscriptionId;
 use doorbell_core::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -17,10 +18,16 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 mod obstacles;
+mod series;
 
+use self::series::Known;
 use super::process;
-use crate::config::Topic;
 use crate::store::{Figures, OutcomeKind, Space, Sweep, Tallies};
+
+/// All subscriptions are one: they come and go, and each would leave series.
+fn label_of(agent: &str) -> String {
+    if agent.parse::<SubscriptionId>().is_ok() { "sub_*".to_owned() } else { agent.to_owned() }
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -101,6 +108,7 @@ pub struct Metrics {
     spans: Counts<SpanLabels>,
     notifications: Counts<NotificationLabels>,
     totals: Totals,
+    known: Known,
 }
 
 /// Deliveries since the start, for `stat`.
@@ -189,6 +197,7 @@ impl Metrics {
             spans: Family::default(),
             notifications: Family::default(),
             totals: Totals::default(),
+            known: Known::default(),
         }
     }
 
@@ -197,10 +206,12 @@ impl Metrics {
         let (outcome, total) =
             if duplicate { ("duplicate", &self.totals.duplicate) } else { ("accepted", &self.totals.accepted) };
         total.fetch_add(1, Ordering::Relaxed);
+        self.known.note_source(source);
         let labels = DeliveryLabels { source: source.to_owned(), outcome, code: String::new() };
         self.deliveries.get_or_create(&labels).inc();
         self.accept_seconds.get_or_create(&SourceLabels { source: source.to_owned() }).observe(took.as_secs_f64());
         for (agent, kind) in decided {
+            self.known.note_agent(agent);
             self.outcomes.get_or_create(&OutcomeLabels { agent: agent.clone(), outcome: kind.as_str() }).inc();
         }
     }
@@ -208,12 +219,15 @@ impl Metrics {
     /// A delivery was refused.
     pub fn count_rejected(&self, source: &str, code: &str) {
         self.totals.rejected.fetch_add(1, Ordering::Relaxed);
+        self.known.note_source(source);
+        self.known.note_code(code);
         let labels = DeliveryLabels { source: source.to_owned(), outcome: "rejected", code: code.to_owned() };
         self.deliveries.get_or_create(&labels).inc();
     }
 
     /// A refused delivery was not kept, because there were too many of its source.
     pub fn count_suppressed(&self, source: &str) {
+        self.known.note_source(source);
         self.suppressed.get_or_create(&SourceLabels { source: source.to_owned() }).inc();
     }
 
@@ -224,14 +238,17 @@ impl Metrics {
 
     /// A run's first try started, so long after its event was received.
     pub fn count_first_start(&self, agent: &str, waited: Duration) {
-        self.wait_seconds.get_or_create(&AgentLabels { agent: agent.to_owned() }).observe(waited.as_secs_f64());
+        let agent = self.noted(agent);
+        self.wait_seconds.get_or_create(&AgentLabels { agent }).observe(waited.as_secs_f64());
     }
 
     /// A try ended so and left its run in this state.
     pub fn count_attempt(&self, agent: &str, ended: &str, state: &'static str, took: Duration) {
-        let labels = AttemptLabels { agent: agent.to_owned(), ended: ended.to_owned(), state };
+        let agent = self.noted(agent);
+        self.known.note_ended(ended);
+        let labels = AttemptLabels { agent: agent.clone(), ended: ended.to_owned(), state };
         self.attempts.get_or_create(&labels).inc();
-        self.attempt_seconds.get_or_create(&AgentLabels { agent: agent.to_owned() }).observe(took.as_secs_f64());
+        self.attempt_seconds.get_or_create(&AgentLabels { agent }).observe(took.as_secs_f64());
     }
 
     /// Open HTTP connections, counted by whoever opens and closes them.
@@ -287,35 +304,6 @@ impl Metrics {
             .and_then(|()| encode_registry(&mut text, &whole))
             .and_then(|()| encode_eof(&mut text));
         text
-    }
-
-    /// A series that begins with its first event has no increase to show for it, and one that is missing raises no
-    /// alert; so what can be known to come is there from the start.
-    fn begin_series(&self, snapshot: &Snapshot) {
-        for source in &snapshot.sources {
-            for outcome in ["accepted", "duplicate"] {
-                let labels = DeliveryLabels { source: source.clone(), outcome, code: String::new() };
-                let _ = self.deliveries.get_or_create(&labels);
-            }
-            let labels = SourceLabels { source: source.clone() };
-            let _ = self.accept_seconds.get_or_create(&labels);
-            let _ = self.suppressed.get_or_create(&labels);
-        }
-        for (agent, _) in &snapshot.agents {
-            let labels = AgentLabels { agent: agent.clone() };
-            let _ = self.wait_seconds.get_or_create(&labels);
-            let _ = self.attempt_seconds.get_or_create(&labels);
-            let _ = self.outcomes.get_or_create(&OutcomeLabels { agent: agent.clone(), outcome: "started" });
-        }
-        for code in API_REFUSALS {
-            let _ = self.api_refused.get_or_create(&CodeLabels { code });
-        }
-        let _ = self.spans();
-        for on in Topic::ALL.map(Topic::as_str) {
-            for result in ["delivered", "failed"] {
-                let _ = self.notifications.get_or_create(&NotificationLabels { on, result });
-            }
-        }
     }
 
     fn register_counted(&self, to: &mut Registry) {
@@ -401,17 +389,18 @@ fn register_runs(to: &mut Registry, snapshot: &Snapshot) {
     }
     for (agent, state, count) in &tallies.runs {
         let count = i64::try_from(*count).unwrap_or(i64::MAX);
-        runs.get_or_create(&StateLabels { agent: agent.clone(), state: state.as_str() }).set(count);
+        runs.get_or_create(&StateLabels { agent: label_of(agent), state: state.as_str() }).inc_by(count);
     }
     for (agent, state, count) in &tallies.ended {
-        ended.get_or_create(&StateLabels { agent: agent.clone(), state: state.as_str() }).inc_by(*count);
+        ended.get_or_create(&StateLabels { agent: label_of(agent), state: state.as_str() }).inc_by(*count);
     }
     for (agent, count) in &tallies.dead_letters {
-        dead_letters.get_or_create(&AgentLabels { agent: agent.clone() }).inc_by(*count);
+        dead_letters.get_or_create(&AgentLabels { agent: label_of(agent) }).inc_by(*count);
     }
     for (agent, since) in &tallies.oldest_queued {
         let age = snapshot.now.since(*since).as_secs_f64();
-        oldest.get_or_create(&AgentLabels { agent: agent.clone() }).set(age);
+        let oldest = oldest.get_or_create(&AgentLabels { agent: label_of(agent) });
+        oldest.set(age.max(oldest.get()));
     }
     to.register("runs", "Runs that are not over: queued, running, waiting or held", runs);
     to.register("runs_ended", "Runs that came to a final state, and to which", ended);

@@ -164,15 +164,9 @@ impl DeliveryTrace {
 pub struct AttemptTrace(Option<Span>);
 
 impl AttemptTrace {
-    /// The variables by which the agent goes on with the trace.
-    pub fn variables(&self) -> Vec<(&'static str, String)> {
-        let Some(context) = self.0.as_ref().map(Span::span_context) else { return Vec::new() };
-        let state = context.trace_state().header();
-        let mut variables = vec![("TRACEPARENT", format_context(context))];
-        if !state.is_empty() {
-            variables.push(("TRACESTATE", state));
-        }
-        variables
+    /// The variable by which the agent goes on with the trace. There is never a state of it (`TRACESTATE`): the trace is ours.
+    pub fn variable(&self) -> Option<(&'static str, String)> {
+        self.0.as_ref().map(|span| ("TRACEPARENT", format_context(span.span_context())))
     }
 
     /// It ended so.
@@ -309,6 +303,21 @@ mod tests {
             "00-äääääääääääääääää-b7ad6b7169203331-01",
         ] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_sender_says_is_no_context_or_one_that_reads_back(
+            text in "(00|01|ff|..)?-?[0-9a-fA-F]{0,33}-?[0-9a-f]{15,17}-?[0-9a-z]{0,3}.{0,4}",
+            any in ".*",
+        ) {
+            for text in [&text, &any] {
+                if let Some(context) = parse(text) {
+                    assert!(context.is_valid() && context.is_remote());
+                    assert_eq!(parse(&format_context(&context)).as_ref(), Some(&context), "{text}");
+                }
+            }
         }
     }
 

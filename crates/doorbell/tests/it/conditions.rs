@@ -284,7 +284,8 @@ async fn slow_conditions_hold_up_no_other_source_and_lose_no_event() {
         }
     };
     let (took, receipts) = ring_quickly(&gateway, busy).await;
-    // Many of these may be slow because the machine is; a condition that held them up would hold up most of them.
+    // That they wait for no condition of another source is shown without a clock where turns are taken (`conditions/pool`).
+    // Here the whole gateway and the machine take time too: a condition that held them up would hold up most of them.
     assert!(took[took.len() / 2] < limit * 4, "{took:?}");
     assert!(took[took.len() - 1] < limit * 40, "{took:?}");
     let started = receipts.iter().filter(|receipt| receipt.runs.len() == 1).count();

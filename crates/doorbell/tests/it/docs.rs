@@ -134,13 +134,22 @@ fn conditions_are_read() {
 #[test]
 fn every_preset_has_a_section_of_its_own() {
     let listed = String::from_utf8(Project::new("").run(&["reference", "presets"]).stdout).unwrap();
-    let presets: Vec<&str> = listed.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let presets: Vec<&str> = listed.lines().filter(|line| line.starts_with("| `")).collect();
     assert!(presets.len() >= 12, "{presets:?}");
-    let guide = read("docs/agents.md");
-    for preset in presets {
-        let is_about = |line: &str| line.starts_with("## ") && line.ends_with(&format!(": `{preset}`"));
-        assert!(guide.lines().any(is_about), "docs/agents.md has no section that ends with `{preset}`");
+    let (guide, mut acting) = (read("docs/agents.md"), 0);
+    for row in presets {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let preset = cells[1].trim_matches('`');
+        let is_about = |part: &&str| part.lines().next().is_some_and(|title| title.ends_with(&format!(": `{preset}`")));
+        let section = guide.split("\n## ").find(is_about);
+        let section = section.unwrap_or_else(|| panic!("docs/agents.md has no section that ends with `{preset}`"));
+        // What lets it change files, if that is a line of `[runtime]`.
+        if let Some(act) = cells[4].strip_prefix('`').and_then(|cell| cell.strip_suffix('`')) {
+            assert!(section.contains(act), "its section does not show `{act}`");
+            acting += 1;
+        }
     }
+    assert!(acting >= 8, "{acting}");
 }
 
 /// The README's first agent, word by word: every command of it, in its order.

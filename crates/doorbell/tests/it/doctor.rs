@@ -181,11 +181,14 @@ fn open_permissions_are_found() {
     chmod(&project, "home/.doorbell/credentials/deploy_token/acme/secret", 0o604);
     chmod(&project, ".doorbell", 0o755);
     chmod(&project, ".doorbell/key", 0o640);
+    project.write(".doorbell/master.key", "x");
+    chmod(&project, ".doorbell/master.key", 0o644);
     chmod(&project, "config.toml", 0o666);
     let found = examine(&project);
     found.says("permissions", "fail", "→ chmod 700");
     found.says("permissions", "fail", ".doorbell/key is open to other users (mode 640)");
     found.says("permissions", "fail", "deploy_token/acme/secret is open");
+    found.says("permissions", "fail", ".doorbell/master.key is open to other users (mode 644)");
     found.says("permissions", "fail", "anybody on this machine may change");
 }
 
@@ -234,6 +237,27 @@ fn what_starts_nothing_is_found() {
     found.says("agents", "warn", "disabled by `scale = 0`: idle, triage");
     found.says("agents", "warn", "nothing starts idle");
     found.says("agents", "warn", "skipped for them");
+}
+
+#[test]
+fn an_agent_that_a_webhook_made_at_run_time_starts_is_not_idle() {
+    let project = Project::new("");
+    project.agent("triage", "", "true");
+    let said = |found: &Diagnosis| {
+        let texts = found.findings.iter().map(|finding| finding.2.as_str());
+        texts.filter(|text| text.contains("starts") && text.contains("triage")).count()
+    };
+    let bare = examine(&project);
+    bare.says("sources", "warn", "nothing can be delivered");
+    bare.says("agents", "warn", "nothing starts triage");
+    assert_eq!(said(&bare), 1, "once: {bare:#?}");
+    let _gateway = project.serve();
+    let made = project.run(&["webhooks", "create", "triage", "--name", "pushes", "--provider", "github"]);
+    assert!(made.status.success(), "{made:?}");
+    let found = examine(&project);
+    found.says("sources", "ok", "each of the 1 starts an agent");
+    found.says("agents", "ok", "each of the 1 can be started");
+    assert_eq!(said(&found), 0, "{found:#?}");
 }
 
 #[test]
@@ -470,4 +494,29 @@ fn what_to_do_stands_on_a_line_of_its_own() {
     let output = project().run(&["doctor"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.lines().any(|line| line.trim_start().starts_with("→ ")) && !said.contains("u{a}"), "{said}");
+}
+
+/// The other user is nobody; where the tests are not root's, its own file is hidden from it.
+#[test]
+fn a_healthy_gateway_is_not_taken_for_one_that_hangs_where_its_key_cannot_be_read() {
+    let project = project();
+    let _gateway = project.serve();
+    for (path, mode) in [("", 0o755), (".doorbell", 0o755), ("config.toml", 0o644), (".doorbell/gateway.json", 0o644)] {
+        chmod(&project, path, mode);
+    }
+    for file in ["doorbell.db", "doorbell.db-wal", "doorbell.db-shm", "doorbell.db.lock"] {
+        chmod(&project, &format!(".doorbell/{file}"), 0o644);
+    }
+    chmod(&project, ".doorbell/key", 0);
+    let mut command = project.doorbell(&["doctor", "--json"]);
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    }
+    let found = Diagnosis::of(&command.output().unwrap());
+    found.says("gateway", "warn", "cannot be asked: cannot read");
+    found.says("gateway", "warn", "as the user that runs the gateway");
+    for misjudged in ["does not answer", "end it", "start it", "start the gateway"] {
+        let said = found.findings.iter().any(|(_, _, what)| what.contains(misjudged));
+        assert!(!said, "{misjudged}: {:#?}", found.findings);
+    }
 }

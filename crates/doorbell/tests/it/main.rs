@@ -46,6 +46,7 @@ mod replays_at_once;
 mod retention;
 mod scale;
 mod schedules;
+mod seen;
 mod senders;
 mod shell;
 mod sources_paused;

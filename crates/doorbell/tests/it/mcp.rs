@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Gateway, ONE_SOURCE, Project, issue, sample, sign};
 
+mod events;
 mod judged;
 mod protocol;
 mod stdio;

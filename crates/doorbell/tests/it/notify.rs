@@ -331,6 +331,41 @@ async fn a_command_and_an_agent_are_told_and_an_agents_own_failure_never_starts_
     assert!(why.verdicts.len() == 1 && why.verdicts[0].reason.contains("[[notifications]]"), "{why:?}");
 }
 
+#[tokio::test]
+async fn an_agent_that_was_disabled_when_it_was_to_be_told_is_told_once_it_is_enabled() {
+    let project = Project::new(&format!("{ONE_SOURCE}[[notifications]]\nevery = \"1s\"\nto = {{ agent = \"ops\" }}\n"));
+    add_broken_agent(&project, "broken");
+    project.agent("ops", "scale = 0", "true");
+    let gateway = project.serve();
+    dead_letter(&gateway).await;
+    let failed = wait_until("a try", async || {
+        let stat = gateway.client.stats().await.unwrap();
+        stat.notifications[0].error.clone()
+    });
+    assert_eq!(failed.await, "agent `ops` is disabled: `scale = 0`");
+    project.agent("ops", "scale = 1", "true");
+    wait_until("the agent to be told", async || gateway.runs().await.into_iter().find(|run| run.agent == "ops")).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_url_that_was_wrong_goes_to_the_one_that_corrects_it() {
+    let (wrong, right) = (Server::start(500), Server::start(200));
+    let project = wrong.project("");
+    add_broken_agent(&project, "broken");
+    let gateway = project.serve();
+    let run = dead_letter(&gateway).await;
+    wait_for("a try", || (!wrong.asked.lock().unwrap().is_empty()).then_some(()));
+    project.write("config.toml", &project.read("config.toml").replace(&wrong.url, &right.url));
+    let told = right.wait("doorbell.dead_letter");
+    assert_eq!(told, wrong.asked.lock().unwrap()[0], "the same message under the same id");
+    assert_eq!(told["data"]["runs"][0], run.as_str());
+    wait_until("nothing to wait", async || {
+        let stat = gateway.client.stats().await.unwrap();
+        (stat.notifications[0].waiting == 0 && stat.notifications[0].delivered == 1).then_some(())
+    })
+    .await;
+}
+
 #[test]
 fn a_test_shows_what_every_receiver_says() {
     let server = Server::start(200);

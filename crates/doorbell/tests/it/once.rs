@@ -22,7 +22,7 @@ fn project() -> Project {
 }
 
 async fn another_key(gateway: &Gateway) -> String {
-    let wish = api::NewKey { name: "another".to_owned(), role: "owner".to_owned(), agent: None };
+    let wish = api::NewKey { name: "another".to_owned(), role: "owner".to_owned(), ..api::NewKey::default() };
     gateway.client.create_key(&wish).await.unwrap().key
 }
 

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 
 use doorbell_client::{Client, Error, EventQuery, api};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, ONE_SOURCE, Project, fresh_id, issue, processes_of, sample, sample_as, wait_until};
+use crate::support::{
+    Gateway, ONE_SOURCE, Project, fresh_id, issue, processes_of, sample, sample_as, wait_for, wait_until,
+};
 
 const ANY: &str = "[[webhooks]]\nsource = \"acme\"";
 
@@ -50,7 +54,7 @@ async fn what_is_old_is_removed_and_what_is_not_over_stays() {
     // The newest event and the newest run stay for their numbers, so another one has to come.
     let newest = gateway.ring(sample("push")).await;
     gone(&gateway, &quick.delivery_id).await;
-    assert!(!folder.exists(), "the folder goes with the run");
+    wait_until("the folder to go with the run", async || (!folder.exists()).then_some(())).await;
     assert_eq!(gateway.client.run(&quick.runs[0]).await.unwrap_err().status(), Some(404));
     assert!(is_there(&gateway, &slow.delivery_id).await && is_there(&gateway, &newest.delivery_id).await);
     assert!(project.path(&format!(".doorbell/runs/{}/event.json", slow.runs[0])).exists());
@@ -130,7 +134,7 @@ async fn nothing_is_removed_where_retention_is_off() {
     assert!(is_there(&project.serve(), &first.delivery_id).await);
 }
 
-/// Killed at any moment of a sweep: no run without its event, no folder without its run, and the next start goes on.
+/// Killed at any moment of a sweep: no run without its event, no folder without its run that the next start leaves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_killed_while_it_sweeps_leaves_nothing_half() {
     let project = keeping("off");
@@ -178,10 +182,11 @@ async fn check_whole(project: &Project) -> u64 {
     for event in &events {
         gateway.client.event_body(&event.id).await.unwrap();
     }
-    for folder in std::fs::read_dir(project.path(".doorbell/runs")).unwrap() {
-        let name = folder.unwrap().file_name().into_string().unwrap();
-        assert!(runs.contains(&name), "the folder {name} has no run");
-    }
+    wait_until("folders without a run to go", async || {
+        let mut folders = std::fs::read_dir(project.path(".doorbell/runs")).unwrap();
+        folders.all(|folder| runs.contains(&folder.unwrap().file_name().into_string().unwrap())).then_some(())
+    })
+    .await;
     gateway.kill();
     project.write("config.toml", &config);
     events.len() as u64
@@ -411,4 +416,85 @@ async fn a_mistake_in_the_configuration_keeps_nobody_from_a_backup() {
     let output = project.run(&["backup", copy.to_str().unwrap()]);
     assert!(output.status.success() && copy.is_file(), "{output:?}");
     drop(gateway);
+}
+
+#[test]
+fn a_forced_backup_does_not_replace_what_the_gateway_lives_on() {
+    let project = Project::new(ONE_SOURCE);
+    project.write("elsewhere/kept", "");
+    let elsewhere = format!("[store]\nurl = \"sqlite:elsewhere/d\"\n{ONE_SOURCE}");
+    for (config, files) in [
+        (
+            ONE_SOURCE,
+            ["doorbell.db-wal", "doorbell.db-shm", "doorbell.db.lock", "key", "gateway.json"]
+                .map(|file| format!(".doorbell/{file}")),
+        ),
+        (
+            &elsewhere,
+            ["elsewhere/d", "elsewhere/d-wal", "elsewhere/d-shm", "elsewhere/d.lock", ".doorbell/master.key"]
+                .map(str::to_owned),
+        ),
+    ] {
+        project.write("config.toml", config);
+        let gateway = project.serve();
+        for file in files {
+            let before =
+                std::fs::metadata(project.path(&file)).ok().map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+            let refused = project.run(&["backup", &file, "--force"]);
+            assert_eq!(refused.status.code(), Some(2), "{file}: {refused:?}");
+            let after =
+                std::fs::metadata(project.path(&file)).ok().map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+            assert_eq!(before, after, "{file}");
+        }
+        for file in [".doorbell/backups/named.db", "elsewhere/other.db"] {
+            std::fs::create_dir_all(project.path(".doorbell/backups")).unwrap();
+            let output = project.run(&["backup", file, "--force"]);
+            assert!(output.status.success(), "{output:?}");
+        }
+        assert_eq!(gateway.terminate(), Some(0));
+    }
+}
+
+/// What ends with `.part` in the project's folder.
+fn parts(project: &Project) -> Vec<String> {
+    let names = std::fs::read_dir(project.root()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".part")).collect()
+}
+
+#[test]
+fn a_backup_that_is_ended_leaves_nothing_and_one_that_was_killed_is_cleared_away_by_the_next() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    // It would take for ever.
+    gateway.signal(Signal::SIGSTOP);
+    for (signal, left) in [(Signal::SIGTERM, 0), (Signal::SIGKILL, 1)] {
+        let mut backup = project.doorbell(&["backup", "copy.db"]).spawn().unwrap();
+        wait_for("the copy to begin", || (!parts(&project).is_empty()).then_some(()));
+        nix::sys::signal::kill(Pid::from_raw(i32::try_from(backup.id()).unwrap()), signal).unwrap();
+        assert!(!backup.wait().unwrap().success());
+        assert_eq!(parts(&project).len(), left, "{signal}");
+    }
+    gateway.signal(Signal::SIGCONT);
+    let alive = format!(".copy.db.{}.part", std::process::id());
+    for of_others in [&alive, ".notes.2147483647.part", ".notes.part"] {
+        project.write(of_others, if of_others == alive { "" } else { "something else" });
+        std::fs::set_permissions(project.path(of_others), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let output = project.run(&["backup", "other.db"]);
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("removed"), "{output:?}");
+    let mut stay = parts(&project);
+    stay.sort();
+    assert_eq!(stay, [alive.as_str(), ".notes.2147483647.part", ".notes.part"]);
+}
+
+#[test]
+fn a_backup_does_not_wait_for_ever_for_a_gateway_that_hangs() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    gateway.signal(Signal::SIGSTOP);
+    let output = project.run(&["backup", "copy.db"]);
+    gateway.signal(Signal::SIGCONT);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the gateway hangs"), "{output:?}");
+    assert_eq!(parts(&project), [""; 0]);
 }

@@ -148,10 +148,18 @@ async fn a_run_calls_another_agent_follows_it_and_is_named_by_it() {
     );
     assert!(said.contains("back 1") && said.contains("code 3"), "{said}");
     let errors = gateway.lines(&parent.id, "stderr").await;
-    assert!(errors.contains("there is no agent stranger"), "{errors}");
+    assert!(
+        errors.contains("there is no agent `stranger` that this run may start") && errors.contains("`may_call`"),
+        "{errors}"
+    );
     let runs = gateway.runs().await;
     let child = runs.iter().find(|run| run.agent == "fixer").unwrap();
     assert_eq!((child.event_type.as_str(), child.state.as_str()), ("agent.call", "succeeded"));
+    let show = |id: &str| String::from_utf8(project.run(&["runs", "show", id]).stdout).unwrap();
+    assert!(show(&parent.id).contains(&format!("{} of fixer, succeeded", child.id)), "{}", show(&parent.id));
+    assert!(show(&child.id).contains(&format!("{} of triage, succeeded", parent.id)), "{}", show(&child.id));
+    let linked = gateway.client.run(&child.id).await.unwrap();
+    assert_eq!((linked.parent.unwrap().run_id, linked.children.len()), (parent.id.clone(), 0));
     let round = gateway.lines(&child.id, "stderr").await;
     assert!(round.contains("calls would go round: triage → fixer → triage"), "{round}");
     assert_eq!(runs.iter().filter(|run| run.agent == "stranger").count(), 1, "only its own trigger started it");

@@ -48,10 +48,7 @@ fn check_agent(agent: &Agent, runtime: &CommandRuntime, path: Option<&OsString>)
     let Some(program) = runtime.command.first() else { return Vec::new() };
     match find_program(program, cwd, path.as_deref()) {
         Ok(_) => check_script(agent, runtime).into_iter().collect(),
-        Err(why) => {
-            let (what, advice) = why.split_once(": ").unwrap_or((&why, "change `[runtime] command`"));
-            vec![fail(CHECK, format!("agent `{name}`: {what}"), advice)]
-        }
+        Err(why) => vec![fail(CHECK, format!("agent `{name}`: {}", why.what), why.advice)],
     }
 }
 

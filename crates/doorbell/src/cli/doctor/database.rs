@@ -72,7 +72,8 @@ fn judge(subject: &Subject, found: &Inspection) -> Vec<Finding> {
             advice,
         ));
     }
-    if let Some(holder) = found.holder.filter(|holder| subject.pid() != Some(*holder)) {
+    let known = subject.unseen.is_none();
+    if let Some(holder) = found.holder.filter(|holder| known && subject.pid() != Some(*holder)) {
         let advice =
             format!("see what it is (`ps {holder}`); if it is a gateway that hangs, end it, and start it again");
         findings.push(warn(CHECK, format!("process {holder} has it, and is not the gateway that answers"), advice));

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use doorbell_client::api::Stats;
 use doorbell_client::{Client, RunQuery};
 
-use super::{Finding, Running, Subject, fail, ok, some, warn};
+use super::{AS_ITS_USER, Finding, Running, Subject, fail, ok, some, warn};
 use crate::gateway::{STATE_FOLDER, address_file};
 use crate::runtime::find_marked;
 
@@ -14,7 +15,10 @@ const CHECK: &str = "gateway";
 const MOST_RUNS: u32 = 500;
 
 pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
-    let Some(Running { address, client }) = &subject.gateway else {
+    if let Some(unseen) = &subject.unseen {
+        return vec![warn(CHECK, unseen, AS_ITS_USER)];
+    }
+    let Some(Running { address, client, .. }) = &subject.gateway else {
         let known = address_file(&subject.root).exists();
         let what = match known {
             true => "does not answer, and did not end in order (it was killed, or hangs)",
@@ -33,9 +37,12 @@ pub(super) async fn check(subject: &Subject) -> Vec<Finding> {
         let advice = "look at the database and the disk below, and at the gateway's log";
         findings.push(fail(CHECK, format!("runs, and cannot store: senders get 503 ({error})"), advice));
     }
-    if let Err(error) = client.stats().await {
-        let advice = "stop the gateway, remove .doorbell/key and start it again: it makes a new key";
-        findings.push(fail(CHECK, format!("does not take the project's key: {error}"), advice));
+    match client.stats().await {
+        Ok(stats) => findings.extend(check_workers(stats)),
+        Err(error) => {
+            let advice = "stop the gateway, remove .doorbell/key and start it again: it makes a new key";
+            findings.push(fail(CHECK, format!("does not take the project's key: {error}"), advice));
+        }
     }
     findings.extend(check_agents(client).await);
     if findings.is_empty() {
@@ -81,12 +88,21 @@ async fn check_agents(client: &Client) -> Vec<Finding> {
     open.map(|(name, why)| warn("agents", format!("the URL of `{name}` {why}"), advice)).collect()
 }
 
+/// Agents whose runs nobody fetches.
+fn check_workers(stats: Stats) -> impl Iterator<Item = Finding> {
+    let advice = "start its worker, and look whether that asks this gateway (docs/workers.md); its runs wait meanwhile";
+    let unasked = stats.agents.into_iter().filter_map(|agent| Some((agent.name, agent.queued, agent.unasked?)));
+    unasked.map(move |(name, queued, why)| warn("agents", format!("{queued} runs of `{name}` wait: {why}"), advice))
+}
+
 /// Processes of runs that are not running.
 pub(super) async fn check_leftovers(subject: &Subject) -> Vec<Finding> {
     const CHECK: &str = "processes";
     let runs = subject.root.join(STATE_FOLDER).join("runs");
     let marked = find_marked(&runs);
     let alive: BTreeSet<String> = match &subject.gateway {
+        // Which runs are running is not known.
+        None if !subject.is_stopped() => return Vec::new(),
         None => BTreeSet::new(),
         Some(Running { client, .. }) => {
             let state = Some("running".to_owned());

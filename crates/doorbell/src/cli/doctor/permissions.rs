@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Finding, Subject, fail, ok, warn};
 use crate::config::Credentials;
 use crate::gateway::{STATE_FOLDER, key_file};
+use crate::vault;
 
 const CHECK: &str = "permissions";
 
@@ -13,7 +14,8 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let state = subject.root.join(STATE_FOLDER);
     let whose = owner(subject);
     let mut findings = Vec::new();
-    for path in [state.clone(), key_file(&subject.root), state.join("runs")].into_iter().chain(databases(&state)) {
+    let own = [state.clone(), key_file(&subject.root), state.join(vault::FILE), state.join("runs")];
+    for path in own.into_iter().chain(databases(&state)) {
         findings.extend(check_path(&path, true, whose));
     }
     let credentials = Credentials::new(&subject.environment);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Finding, Subject, fail, ok, some, warn};
-use crate::config::Receiver;
+use crate::config::{Credentials, Receiver, idle_warning, open_warning};
 
 /// Whether the configuration can be used, and what it warns of.
 pub(super) fn check_config(subject: &Subject) -> Vec<Finding> {
@@ -22,7 +22,13 @@ pub(super) fn check_config(subject: &Subject) -> Vec<Finding> {
     let (sources, agents) = (count(config.sources.len(), "source"), count(config.agents.len(), "agent"));
     let mut findings = vec![ok(CHECK, format!("can be used: {sources}, {agents}"))];
     let advice = "change it there; `doorbell config` prints what is in force";
-    findings.extend(config.warnings.iter().map(|warning| warn(CHECK, warning.clone(), advice)));
+    // The checks that look closer say these.
+    let idle = config.agents.keys().map(|agent| idle_warning(agent));
+    let open = Credentials::new(&subject.environment).own_paths();
+    let open = open.into_iter().map(|path| open_warning(&path.display().to_string()));
+    let said: BTreeSet<String> = idle.chain(open).collect();
+    let left = config.warnings.iter().filter(|warning| !said.contains(*warning));
+    findings.extend(left.map(|warning| warn(CHECK, warning.clone(), advice)));
     findings
 }
 
@@ -30,11 +36,14 @@ pub(super) fn check_config(subject: &Subject) -> Vec<Finding> {
 pub(super) fn check_sources(subject: &Subject) -> Vec<Finding> {
     const CHECK: &str = "sources";
     let Some(config) = subject.config() else { return Vec::new() };
-    if config.sources.is_empty() {
+    let running = subject.running_sources();
+    if config.sources.is_empty() && running.is_empty() {
         let advice = "add one to config.toml: [webhooks.<name>]; `doorbell init` shows how";
         return vec![warn(CHECK, "there are none: nothing can be delivered", advice)];
     }
-    let wanted: BTreeSet<&str> = triggers(subject).map(|trigger| trigger.source.as_str()).collect();
+    let wanted = triggers(subject).map(|trigger| trigger.source.as_str());
+    let running_wants = subject.running_agents().iter().flat_map(|agent| &agent.sources).map(String::as_str);
+    let wanted: BTreeSet<&str> = wanted.chain(running_wants).collect();
     let idle: Vec<String> = config.sources.keys().filter(|name| !wanted.contains(name.as_str())).cloned().collect();
     let mut findings = Vec::new();
     if !idle.is_empty() {
@@ -48,7 +57,9 @@ pub(super) fn check_sources(subject: &Subject) -> Vec<Finding> {
         findings.push(warn(CHECK, format!("anybody can start the agents of {} (unsigned)", some(&open)), advice));
     }
     if findings.is_empty() {
-        findings.push(ok(CHECK, format!("each of the {} starts an agent", config.sources.len())));
+        let names = config.sources.keys().chain(running.iter().map(|source| &source.name));
+        let count = names.collect::<BTreeSet<_>>().len();
+        findings.push(ok(CHECK, format!("each of the {count} starts an agent")));
     }
     findings
 }
@@ -57,7 +68,8 @@ pub(super) fn check_sources(subject: &Subject) -> Vec<Finding> {
 pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
     const CHECK: &str = "agents";
     let Some(config) = subject.config() else { return Vec::new() };
-    if config.agents.is_empty() {
+    let running = subject.running_agents();
+    if config.agents.is_empty() && running.is_empty() {
         let advice = "make a folder agents/<name>/ with a config.toml; `doorbell init` shows how";
         return vec![warn(CHECK, "there are none: nothing is started", advice)];
     }
@@ -76,13 +88,19 @@ pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
     };
     let called = |name: &String| config.agents.values().any(|agent| agent.may_call.contains(name));
     let mut idle = names(|agent| agent.triggers.is_empty() && agent.schedules.is_empty());
-    idle.retain(|name| !told(name) && !called(name));
+    let started = |name: &String| {
+        let found = running.iter().find(|agent| agent.name == *name);
+        found.is_some_and(|agent| !agent.sources.is_empty() || !agent.schedules.is_empty())
+    };
+    idle.retain(|name| !told(name) && !called(name) && !started(name));
     if !idle.is_empty() {
         let advice = "give them [[webhooks]] with a source, a schedule, or webhooks of their own: `doorbell webhooks create AGENT`";
         findings.push(warn(CHECK, format!("nothing starts {}", some(&idle)), advice));
     }
     if findings.is_empty() {
-        findings.push(ok(CHECK, format!("each of the {} can be started", config.agents.len())));
+        let names = config.agents.keys().chain(running.iter().map(|agent| &agent.name));
+        let count = names.collect::<BTreeSet<_>>().len();
+        findings.push(ok(CHECK, format!("each of the {count} can be started")));
     }
     findings
 }

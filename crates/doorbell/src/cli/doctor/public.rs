@@ -5,7 +5,7 @@ use std::time::Duration;
 use doorbell_client::{Obstacle, Seen, probe};
 use doorbell_core::time::Timestamp;
 
-use super::{Finding, Subject, fail, ok, warn};
+use super::{AS_ITS_USER, Finding, Subject, fail, ok, warn};
 use crate::clock;
 use crate::config::Config;
 use crate::http::INSTANCE;
@@ -24,7 +24,7 @@ pub(super) async fn check_url(subject: &Subject) -> Vec<Finding> {
     let Some(url) = &config.gateway.public_url else { return vec![no_url(CHECK, config)] };
     let seen = match probe(&format!("{url}/healthz"), INSTANCE, LIMIT).await {
         Ok(seen) => seen,
-        Err((Obstacle::Refused, _)) if subject.gateway.is_none() => {
+        Err((Obstacle::Refused, _)) if subject.is_stopped() => {
             return vec![warn(CHECK, format!("nothing listens at {url}, nor does the gateway run"), "start it first")];
         }
         Err((obstacle, said)) => {
@@ -32,7 +32,7 @@ pub(super) async fn check_url(subject: &Subject) -> Vec<Finding> {
         }
     };
     let Some(gateway) = &subject.gateway else {
-        let advice = "start the gateway, and ask again";
+        let advice = if subject.is_stopped() { "start the gateway, and ask again" } else { AS_ITS_USER };
         return vec![warn(
             CHECK,
             format!("{url} answers ({}); whether as this gateway shows when it runs", seen.status),

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Which;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::known;
 use crate::cli::output::{self, escape_terminal};
 
 /// What is done to them.
@@ -51,8 +52,12 @@ pub(super) async fn change(context: &Context, verb: Verb, which: Which, cause: O
         let next = client.change_runs(verb.as_str(), &wish).await?;
         all.matched += next.matched;
         all.done += next.done;
+        all.asked += next.asked;
         all.refused.extend(next.refused);
         (all.more, all.next_cursor) = (next.more, next.next_cursor);
+    }
+    if all.matched == 0 {
+        known::check_agent(&client, wish.agent.as_deref()).await?;
     }
     tell(context, verb, &all, dry_run)
 }
@@ -80,7 +85,11 @@ fn tell(context: &Context, verb: Verb, done: &ManyDone, dry_run: bool) -> anyhow
         let more = if done.more { " or more" } else { "" };
         output::line(format!("{}{more} would be {}", runs(done.matched), verb.done()))?;
     } else {
-        output::line(format!("{} {}", runs(done.done), verb.done()))?;
+        let asked = match done.asked {
+            0 => String::new(),
+            asked => format!(", {} asked to end", runs(asked)),
+        };
+        output::line(format!("{} {}{asked}", runs(done.done.saturating_sub(done.asked)), verb.done()))?;
         for refused in &done.refused {
             output::line(escape_terminal(&format!("  not {}: {}", refused.id, refused.why)))?;
         }

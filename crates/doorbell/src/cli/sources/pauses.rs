@@ -33,8 +33,9 @@ pub(super) async fn resume(context: &Context, args: ResumeArgs) -> anyhow::Resul
     Ok(())
 }
 
-/// `by ann since 09:30:00: deploying`.
+/// `by ann since 09:30:00: deploying`, and how it ends.
 pub(in crate::cli) fn describe(pause: &Pause, clock: &Clock) -> String {
     let why = pause.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-    format!("by {} since {}{why}", pause.by, clock.show(&pause.at))
+    let rate = pause.rate.as_ref().map(|rate| format!("; resumed, and what was held goes on at {rate}"));
+    format!("by {} since {}{why}{}", pause.by, clock.show(&pause.at), rate.unwrap_or_default())
 }

@@ -113,6 +113,17 @@ fn an_agent_that_may_call_itself_is_refused_where_it_says_so() {
 }
 
 #[test]
+fn a_source_or_a_provider_of_the_project_is_not_named_as_what_doorbell_makes_itself() {
+    for name in ["doorbell", "schedule", "manual", "agent"] {
+        let source = gateway(&format!("[webhooks.{name}]\ntype = \"generic\"\nallow_unsigned = true\n")).problems();
+        assert!(source.contains(&format!("{name:?} cannot be the name of a source")), "{source}");
+        assert!(source.contains("could not be told from those that came"), "{source}");
+        let provider = gateway(GATEWAY).file(&format!("providers/{name}.toml"), "").problems();
+        assert!(provider.contains(&format!("{name:?} cannot be the name of a provider")), "{provider}");
+    }
+}
+
+#[test]
 fn flow_control_that_cannot_be_is_refused_with_an_example() {
     for (line, message) in [
         ("when_busy = \"wait\"", "expected \"queue\" or \"skip\" or \"replace\" or \"attach\", found \"wait\""),
@@ -234,7 +245,7 @@ fn wrong_values_are_refused_with_what_is_expected() {
         (in_retries("attempts = 0"), "0 is out of range: 1 to 100"),
         (in_retries("backoff = { factor = 0.5 }"), "0.5 is out of range: 1.0 to 100.0"),
         (in_retries("backoff = { factor = nan }"), "NaN is out of range"),
-        (in_retries("backoff = { initial = \"1h\" }"), "the first wait (3600s) is longer than the longest one (600s)"),
+        (in_retries("backoff = { initial = \"1h\" }"), "the first wait (1h) is longer than the longest one (10m)"),
         (in_trigger("repos = []"), "an empty list of `repos` matches nothing"),
         (in_trigger("repos = [\"\"]"), "an empty pattern matches nothing"),
         (in_trigger("repos = [1.5]"), "expected a string in this list, found a float"),
@@ -290,6 +301,26 @@ fn a_schedule_alone_starts_an_agent() {
     const REST: &str = "[runtime]\ntype = \"command\"\ncommand = [\"true\"]";
     let loaded = agent(&format!("schedule = \"* * * * *\"\n{REST}")).load().unwrap();
     assert_eq!(loaded.agents["triage"].schedules.len(), 1);
+}
+
+#[test]
+fn all_that_is_wrong_with_a_schedule_and_a_trigger_is_told_at_once() {
+    let keys = "[[schedules]]\ncron = \"0 9 * *\"\nmissed = \"twice\"\njitter = \"30 s\"\ntimezone = \"Berlin\"\n\
+                [[webhooks]]\nsource = \"nowhere\"\nwhere = \"event.\"\nthrottle = \"often\"\n";
+    let problems = agent(&format!("{keys}{}", AGENT)).problems();
+    for message in
+        ["has 4 fields", "\"twice\"", "30 s", "no time zone \"Berlin\"", "\"nowhere\"", "event.", "\"often\""]
+    {
+        assert!(problems.contains(message), "{message}: {problems}");
+    }
+    assert_eq!(problems.matches("error").count(), 7, "{problems}");
+}
+
+#[test]
+fn an_unknown_time_zone_is_shown_where_it_stands_and_not_as_a_problem_of_the_expression() {
+    let problems = agent(&format!("schedule = \"* * * * *\"\ntimezone = \"Berlin\"\n{}", AGENT)).problems();
+    assert!(problems.contains("config.toml:2:") && problems.contains("Europe/Berlin"), "{problems}");
+    assert!(!problems.contains("weekday"), "{problems}");
 }
 
 #[test]

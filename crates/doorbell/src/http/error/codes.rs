@@ -156,6 +156,12 @@ pub(in crate::http) const ALL: &[Code] = &[
         "Let the provider send a test delivery.",
     ),
     code(
+        "copy_failed",
+        &[409],
+        "A backup cannot be written to where it is to be; nothing is wrong with the store.",
+        "`detail` names the file: make room there, or choose another place.",
+    ),
+    code(
         "folder_stays",
         &[409],
         "The folder of a run cannot be removed, so that its event cannot be forgotten.",

@@ -57,6 +57,7 @@ fn tell(shared: &Shared, event: &Event, accepted: &Accepted, took: Duration) -> 
     shared.dispatcher.tell_of_dropped(&accepted.dropped);
     shared.dispatcher.follow_flow(&accepted.effects);
     app.waits.hear();
+    app.listeners.hear();
     let source = event.source().name();
     let event_type = event.event_type();
     let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);

@@ -130,5 +130,5 @@ async fn sources(desk: Desk, _: Nothing) -> Result<api::SourceList, Error> {
 }
 
 async fn stats(desk: Desk, _: Nothing) -> Result<api::Stats, Error> {
-    ops::stats::get(&desk.app, &desk.caller).await
+    ops::stats::get(&desk.app, &desk.dispatcher, &desk.caller).await
 }

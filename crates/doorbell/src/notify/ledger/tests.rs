@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Receiver;
+use crate::notify::flight::{InFlight, Sent};
 use crate::notify::message::State;
 
 fn at(seconds: i64) -> Timestamp {
@@ -76,7 +77,7 @@ fn a_message_keeps_its_id_and_content_over_its_tries_and_more_gathers_behind_it(
     ledger.failed(&first[0].0, at(0), 7);
     ledger.add(&report(Topic::DeadLetter, false, "triage", 1), &all);
     let notes = ledger.changes().0;
-    let mut again = Ledger::load(&notes, &all);
+    let mut again = Ledger::load(&notes, &all, at(1));
     assert_eq!(due(&mut again, 10), first, "also after a restart");
     again.delivered(&first[0].0, Duration::from_secs(600), at(10));
     assert_eq!(take(&mut again, 610).len(), 1);
@@ -90,7 +91,7 @@ fn an_end_is_told_to_whoever_was_told_of_the_problem() {
     assert_eq!(take(&mut ledger, 0), [], "nobody knew of a problem");
     ledger.add(&report(Topic::Silent, false, "acme", 1), &all);
     assert_eq!(take(&mut ledger, 1).len(), 1);
-    let mut ledger = Ledger::load(&ledger.changes().0, &all);
+    let mut ledger = Ledger::load(&ledger.changes().0, &all, at(1));
     ledger.add(&report(Topic::Silent, true, "acme", 2), &all);
     assert_eq!(take(&mut ledger, 700), [(0, State::Resolved, "acme at 2".to_owned())]);
     assert_eq!(take(&mut ledger, 2000), []);
@@ -104,10 +105,10 @@ fn a_shorter_every_counts_for_what_gathers_already() {
     ledger.add(&report(Topic::DeadLetter, false, "triage", 1), &all);
     assert_eq!(ledger.waiting("a"), 1, "it gathers");
     all[0].every = Duration::from_secs(30);
-    let mut ledger = Ledger::load(&ledger.changes().0, &all);
+    let mut ledger = Ledger::load(&ledger.changes().0, &all, at(1));
     assert_eq!(ledger.next_due(&BTreeSet::new()), Some(at(30)), "also after a restart");
     all[0].every = Duration::from_secs(60);
-    ledger.keep_only(&all);
+    ledger.keep_only(&all, at(1));
     assert_eq!(take(&mut ledger, 59), []);
     assert_eq!(take(&mut ledger, 60).len(), 1);
     assert_eq!(ledger.waiting("a"), 0);
@@ -116,11 +117,85 @@ fn a_shorter_every_counts_for_what_gathers_already() {
 #[test]
 fn what_a_receiver_does_not_want_any_more_is_forgotten() {
     let (mut ledger, mut all) = (Ledger::default(), [receiver("a")]);
+    ledger.keep_only(&all, at(0));
     ledger.add(&report(Topic::Silent, false, "acme", 0), &all);
     ledger.stored();
     all[0].on = vec![Topic::DeadLetter];
-    ledger.keep_only(&all);
-    assert_eq!(ledger.changes(), (Vec::new(), vec!["message/a/silent/acme".to_owned()]));
+    ledger.keep_only(&all, at(1));
+    assert_eq!(ledger.changes().1, ["message/a/silent/acme"]);
+}
+
+/// A ledger of these receivers that is stored, and read again for others.
+fn read_again(ledger: &mut Ledger, before: &[Notification], after: &[Notification], seconds: i64) -> Ledger {
+    ledger.keep_only(before, at(0));
+    Ledger::load(&ledger.changes().0, after, at(seconds))
+}
+
+/// Who is told what.
+fn told_to(ledger: &mut Ledger, seconds: i64) -> Vec<(String, String)> {
+    due(ledger, seconds).into_iter().map(|(key, message)| (key.receiver, message.data.text)).collect()
+}
+
+#[test]
+fn what_waits_for_a_receiver_that_was_corrected_goes_to_the_one_in_its_place_whether_the_gateway_runs_or_not() {
+    let (before, after) = ([receiver("a"), receiver("b")], [receiver("a"), receiver("corrected")]);
+    for restarted in [false, true] {
+        let mut ledger = Ledger::default();
+        ledger.keep_only(&before, at(0));
+        ledger.add(&report(Topic::DeadLetter, false, "triage", 0), &before);
+        let tried = due(&mut ledger, 0);
+        ledger.add(&report(Topic::DeadLetter, false, "triage", 1), &before);
+        tried.iter().for_each(|(key, _)| ledger.failed(key, at(1), 7));
+        match restarted {
+            true => ledger = Ledger::load(&ledger.changes().0, &after, at(1)),
+            false => ledger.keep_only(&after, at(1)),
+        }
+        assert_eq!((ledger.waiting("a"), ledger.waiting("b"), ledger.waiting("corrected")), (2, 0, 2));
+        let mut sent = due(&mut ledger, 1);
+        assert_eq!(sent.len(), 1, "at once, whatever the one before waited for");
+        let (key, message) = sent.remove(0);
+        assert_eq!((key.receiver.as_str(), &message), ("corrected", &tried[1].1), "under the id that it had");
+        ledger.delivered(&key, Duration::from_secs(600), at(1));
+        assert!(ledger.changes().1.iter().all(|key| key.contains("/b/")), "{:?}", ledger.changes());
+    }
+}
+
+#[test]
+fn who_was_told_already_is_not_told_again_for_one_that_is_gone_but_who_is_new_to_a_topic_is() {
+    let only = |id: &str, on: &[Topic]| Notification { on: on.to_vec(), ..receiver(id) };
+    let before = [receiver("a"), receiver("b"), only("c", &[Topic::Store])];
+    let mut ledger = Ledger::default();
+    ledger.add(&report(Topic::DeadLetter, false, "triage", 0), &before[..1]);
+    let mut again = read_again(&mut ledger, &before, &before[1..], 1);
+    assert_eq!(told_to(&mut again, 1), []);
+    let mut again = read_again(&mut ledger, &before, &[receiver("b"), receiver("c")], 1);
+    assert_eq!(told_to(&mut again, 1), [("c".to_owned(), "triage at 0".to_owned())]);
+    let others =
+        Notification { agents: doorbell_core::pattern::Pattern::new("other").into_iter().collect(), ..receiver("d") };
+    let mut again = read_again(&mut ledger, &before, &[receiver("b"), others], 1);
+    assert_eq!(told_to(&mut again, 1), [], "its filters count");
+}
+
+#[test]
+fn one_that_takes_the_place_of_two_is_told_of_each_dead_letter_and_of_the_end_of_a_problem() {
+    let before = [receiver("a"), receiver("b")];
+    let mut ledger = Ledger::default();
+    for (second, one) in (0..).zip(&before) {
+        ledger.add(&report(Topic::DeadLetter, false, "triage", second), std::slice::from_ref(one));
+    }
+    ledger.add(&report(Topic::Store, false, "", 0), &before);
+    let after = [receiver("c")];
+    let mut ledger = read_again(&mut ledger, &before, &after, 10);
+    let mut told: Vec<String> =
+        (10..20).flat_map(|second| take(&mut ledger, second)).map(|(_, _, text)| text).collect();
+    told.sort();
+    assert_eq!(told, [" at 0", "triage at 0", "triage at 1"]);
+    let corrected = [receiver("d")];
+    ledger.keep_only(&corrected, at(20));
+    ledger.add(&report(Topic::Store, true, "", 21), &corrected);
+    assert_eq!(take(&mut ledger, 700), [(0, State::Resolved, " at 21".to_owned())]);
+    assert_eq!(take(&mut ledger, 2000), []);
+    assert!(ledger.entries.is_empty());
 }
 
 #[test]
@@ -138,4 +213,24 @@ fn filters_and_loops_decide_who_is_told() {
     let own = Report { of_notification: true, ..letter };
     assert!(own.is_for(&receiver("a")));
     assert!(!own.is_for(&Notification { receiver: Receiver::Agent("ops".to_owned()), ..receiver("a") }));
+}
+
+#[tokio::test]
+async fn a_message_whose_sending_panics_is_tried_again_later_and_holds_up_no_other() {
+    let (mut ledger, all) = (Ledger::default(), [receiver("a"), receiver("b")]);
+    ledger.add(&report(Topic::DeadLetter, false, "one", 0), &all);
+    let mut flight = InFlight::default();
+    for (n, (key, message)) in due(&mut ledger, 0).into_iter().enumerate() {
+        let notification = all.iter().find(|one| one.id == key.receiver).unwrap().clone();
+        let sending = async move { if n == 0 { panic!("for the test") } else { std::future::pending().await } };
+        flight.send(Sent { key, message, notification }, sending);
+    }
+    assert_eq!(flight.busy().len(), 2);
+    let (sent, said) = flight.next().await.unwrap();
+    assert!(said.is_err());
+    ledger.failed(&sent.key, at(0), 1);
+    assert_eq!(flight.busy(), BTreeSet::from(["b".to_owned()]), "the other one is still on its way");
+    assert!(ledger.next_due(&flight.busy()).unwrap() > at(0), "not at once");
+    assert_eq!(due(&mut ledger, 0).len(), 1, "the one that was not tried");
+    assert_eq!(due(&mut ledger, 5).len(), 2, "and in time that one again");
 }

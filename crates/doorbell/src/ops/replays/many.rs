@@ -1,12 +1,13 @@
 //! All events that a filter finds, beside everything else: with a preview, a rate, progress, and an end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorbell_client::api::{self, ReplayFilter};
 use doorbell_core::condition::{Conditions, Expression};
 use doorbell_core::event::is_own;
-use doorbell_core::flow::Rate;
+use doorbell_core::flow::{Rate, WhenBusy};
 use doorbell_core::id::ReplayId;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use crate::dispatch::Dispatcher;
 use crate::ops::events::{self, newest};
 use crate::ops::triggers::{LINE, LONGEST_SCAN, MOST_SCANNED, facts_of};
 use crate::ops::{Error, parse_time, pauses, require_owner};
-use crate::store::{Admission, EventQuery, Notes, OutcomeKind, StoredEvent};
+use crate::store::{Admission, EventQuery, Notes, OutcomeKind, Start, StoredEvent};
 
 /// How the keys of replays begin among the notes.
 const PREFIX: &str = "replay/";
@@ -73,6 +74,7 @@ pub async fn preview(app: &App, caller: &Caller, wish: &api::NewReplay) -> Resul
                 }
             };
             found.events += 1;
+            found.notes.extend(starts.iter().flat_map(notes_of));
             for start in starts.iter().filter(|start| matches!(start.admission, Admission::Grow | Admission::Missing)) {
                 *found.agents.entry(start.agent.clone()).or_default() += 1;
             }
@@ -105,6 +107,7 @@ pub async fn begin(
         replayed: 0,
         started: 0,
         failed: 0,
+        notes: BTreeSet::new(),
         error: None,
     };
     let job = Job { replay: replay.clone(), cursor: 0, last };
@@ -348,6 +351,7 @@ impl Work<'_> {
             }
         };
         let (starts, body) = decided;
+        job.replay.notes.extend(starts.iter().flat_map(notes_of));
         let Some(accepted) = replay(self.dispatcher, self.app, event, body, &self.plan, starts).await? else {
             return Ok(false);
         };
@@ -360,6 +364,33 @@ impl Work<'_> {
         // What gathers or is held is work, too, and must not come all at once.
         Ok(accepted.decided.iter().any(|(_, kind)| matches!(kind, OutcomeKind::Started | OutcomeKind::Absorbed)))
     }
+}
+
+/// What flow control makes of a run that would be started, so that nobody counts on as many, or all at once.
+fn notes_of(start: &Start) -> Vec<String> {
+    let starts = matches!(start.admission, Admission::Grow | Admission::Missing);
+    let Some(flow) = start.flow.as_ref().filter(|_| starts) else { return Vec::new() };
+    let mut notes = Vec::new();
+    let mut note = |text: &str| notes.push(format!("{}: {text}", start.agent));
+    if flow.debounce.is_some() {
+        note("`debounce` gathers events of a key, so there may be fewer runs");
+    }
+    match flow.when_busy {
+        Some(WhenBusy::Attach) => {
+            note("with `when_busy = \"attach\"` events of a key go together, so there may be fewer runs")
+        }
+        Some(WhenBusy::Skip) => {
+            note("with `when_busy = \"skip\"` events of a busy key start nothing, so there may be fewer runs")
+        }
+        Some(WhenBusy::Replace) => note(
+            "a replay replaces nothing, also with `when_busy = \"replace\"`: runs of a key are carried out one after the other",
+        ),
+        Some(WhenBusy::Queue) | None => {}
+    }
+    if flow.max_per_key.is_some() {
+        note("runs of a key beyond `max_per_key` are held");
+    }
+    notes
 }
 
 fn pause_of(rate: Rate) -> Duration {

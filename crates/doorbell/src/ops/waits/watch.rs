@@ -200,7 +200,7 @@ impl Watch {
                 Err(error) => return Err(error),
             };
             let facts = facts_of(event, context, body);
-            match conditions::explain(&self.app.conditions, LINE, judged.clone(), facts).await {
+            match conditions::explain_apart(&self.app.conditions, LINE, judged.clone(), facts).await {
                 Ok(verdicts) => return Ok(verdicts),
                 // Nothing may be missed because there was much to do.
                 Err(Unanswered::Busy(_)) => tokio::time::sleep(AGAIN).await,

@@ -136,6 +136,6 @@ async fn many_attempts_at_once_do_not_end_each_other() {
 
 #[test]
 fn durations_are_told_as_they_are_configured() {
-    let words = [900_000, 3_600_000, 90_000, 1500].map(|millis| in_words(Duration::from_millis(millis)));
+    let words = [900_000, 3_600_000, 90_000, 1500].map(|millis| write_duration(Duration::from_millis(millis)));
     assert_eq!(words, ["15m", "1h", "90s", "1500ms"]);
 }

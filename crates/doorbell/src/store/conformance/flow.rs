@@ -223,7 +223,10 @@ async fn a_replay_of_an_older_event_leaves_newer_work_that_waits_for_its_retry_a
         store.release_due(at(300)).await.unwrap();
         assert_eq!(take(&*store, 1).await, [n + 1]);
         end(&*store, n + 1, 1, State::Failed).await;
-        assert_eq!(store.retry(run_id(n + 1), "ann".to_owned()).await.unwrap(), Retry::Queued("triage".to_owned()));
+        assert_eq!(
+            store.retry(run_id(n + 1), "ann".to_owned(), at(300)).await.unwrap(),
+            Retry::Queued("triage".to_owned())
+        );
         assert_eq!(take(&*store, 1).await, [n + 1]);
         end(&*store, n + 1, 1, State::Succeeded).await;
     }
@@ -258,7 +261,7 @@ async fn a_run_that_is_tried_again_is_in_its_lane_again(store: Arc<dyn Store>) {
     take(&*store, 1).await;
     end(&*store, 1, 1, State::Failed).await;
     assert_eq!(take(&*store, 1).await, [2]);
-    store.retry(run_id(1), "ann".to_owned()).await.unwrap();
+    store.retry(run_id(1), "ann".to_owned(), at(300)).await.unwrap();
     assert_eq!(take(&*store, 1).await, [0; 0]);
     end(&*store, 2, 1, State::Succeeded).await;
     assert_eq!(take(&*store, 1).await, [1]);

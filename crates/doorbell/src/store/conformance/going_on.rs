@@ -34,7 +34,7 @@ async fn a_run_that_is_tried_again_is_no_longer_replaced_by_the_one_before(store
     assert_eq!(state(&*store, 1).await, State::Superseded);
     take(&*store, 1).await;
     end(&*store, 2, 1, State::Succeeded).await;
-    store.retry(run_id(1), "ann".to_owned()).await.unwrap();
+    store.retry(run_id(1), "ann".to_owned(), at(300)).await.unwrap();
     assert_eq!(take(&*store, 1).await, [1]);
     store.cancel(run_id(1), "ann".to_owned(), at(210)).await.unwrap();
     end(&*store, 1, 1, State::Queued).await;
@@ -48,7 +48,7 @@ async fn a_key_below_its_limit_gets_a_new_run_though_one_is_held(store: Arc<dyn 
         let flow = Flow { max_per_key, ..flow };
         for n in first..first + 2 {
             accept(&*store, keyed(key, n, flow)).await;
-            store.release(run_id(n), at(i64::from(n))).await.unwrap();
+            store.release(run_id(n), "ann".to_owned(), at(i64::from(n))).await.unwrap();
             take(&*store, 1).await;
             end(&*store, n, 1, State::Succeeded).await;
         }
@@ -87,7 +87,7 @@ async fn what_went_with_a_run_that_was_dropped_is_dropped_and_no_more_when_that_
     }
     assert_eq!((with("dropped").await, with("absorbed").await), (vec![event_id(2), event_id(1)], vec![]));
     assert_eq!(store.companions(run_id(1)).await.unwrap().len(), 1);
-    store.retry(run_id(1), "ann".to_owned()).await.unwrap();
+    store.retry(run_id(1), "ann".to_owned(), at(300)).await.unwrap();
     assert_eq!((with("dropped").await, with("absorbed").await), (vec![], vec![event_id(2)]));
 }
 
@@ -97,7 +97,10 @@ async fn a_run_that_waits_for_its_next_try_or_gathers_is_released_at_once(store:
     end(&*store, 1, 1, State::Waiting).await;
     accept(&*store, keyed("b", 2, gathering())).await;
     for n in 1..=2 {
-        assert_eq!(store.release(run_id(n), at(210)).await.unwrap(), Release::Released("triage".to_owned()));
+        assert_eq!(
+            store.release(run_id(n), "ann".to_owned(), at(210)).await.unwrap(),
+            Release::Released("triage".to_owned())
+        );
     }
     let (next_try, gathered) = (run(&*store, 1).await, run(&*store, 2).await);
     assert_eq!((next_try.due, next_try.reason.as_deref()), (None, Some("exit 1")), "why it is tried again still holds");
@@ -105,7 +108,7 @@ async fn a_run_that_waits_for_its_next_try_or_gathers_is_released_at_once(store:
     let mut taken = take(&*store, 2).await;
     taken.sort_unstable();
     assert_eq!(taken, [1, 2]);
-    assert_eq!(store.release(run_id(1), at(211)).await.unwrap(), Release::NotHeld(State::Running));
+    assert_eq!(store.release(run_id(1), "ann".to_owned(), at(211)).await.unwrap(), Release::NotHeld(State::Running));
 }
 
 async fn a_run_that_waits_for_something_is_not_released(store: Arc<dyn Store>) {
@@ -114,7 +117,7 @@ async fn a_run_that_waits_for_something_is_not_released(store: Arc<dyn Store>) {
     let mut ended = finish(run_id(1), lease(1), State::Waiting);
     ended.transition.wait = Some(Wait::Sleep);
     store.finish(ended).await.unwrap();
-    assert_eq!(store.release(run_id(1), at(210)).await.unwrap(), Release::Waits(Wait::Sleep));
+    assert_eq!(store.release(run_id(1), "ann".to_owned(), at(210)).await.unwrap(), Release::Waits(Wait::Sleep));
     assert_eq!(run(&*store, 1).await.due, Some(at(300)));
 }
 

@@ -9,6 +9,7 @@ every_store_keeps! {
     the_past_is_looked_at_in_pieces,
     what_is_removed_is_gone_with_all_that_is_its,
     what_came_to_life_meanwhile_is_not_removed,
+    the_folder_of_a_run_that_is_tried_again_while_it_is_swept_stays,
     sequences_are_never_given_again,
     an_outcome_outlives_the_run_of_another_event,
     stats_count_what_is_there,
@@ -29,7 +30,7 @@ every_store_keeps! {
 async fn expired(store: &dyn Store, before: i64) -> Vec<i64> {
     let found = store.expired(Expiry { before: at(before), after: 0 }).await.unwrap();
     assert_eq!(found.next, None);
-    found.events.into_iter().map(|event| event.seq).collect()
+    found.events
 }
 
 /// Removes everything that may go at second `before`.
@@ -41,7 +42,7 @@ async fn sweep(store: &dyn Store, before: i64) -> Removed {
         assert!(step.looked_at > 0, "each step gets on");
         left.drain(..step.looked_at);
         all.events += step.events;
-        all.runs += step.runs;
+        all.runs.extend(step.runs);
     }
     all
 }
@@ -87,8 +88,6 @@ async fn an_event_may_not_go_before_its_runs_are_over_and_old(store: Arc<dyn Sto
     let seqs = async |events: &[u32]| futures_util::future::join_all(events.iter().map(|n| seq(&*store, *n))).await;
     assert_eq!(expired(&*store, 100).await, seqs(&[4, 5]).await);
     assert_eq!(expired(&*store, 201).await, seqs(&[1, 4, 5]).await);
-    let found = store.expired(Expiry { before: at(201), after: 0 }).await.unwrap();
-    assert_eq!(found.events[0].runs, [run_id(1)], "folders are named by them");
     store.cancel(run_id(3), "ann".to_owned(), at(250)).await.unwrap();
     assert!(!expired(&*store, 250).await.contains(&seq(&*store, 3).await));
     // 3 has the newest run, and so stays until there is another one.
@@ -103,7 +102,7 @@ async fn the_past_is_looked_at_in_pieces(store: Arc<dyn Store>) {
     let (mut after, mut pieces, mut found) = (0, 0, Vec::new());
     loop {
         let piece = store.expired(Expiry { before: at(5000), after }).await.unwrap();
-        found.extend(piece.events.into_iter().map(|event| event.seq));
+        found.extend(piece.events);
         pieces += 1;
         match piece.next {
             Some(next) => after = next,
@@ -117,7 +116,7 @@ async fn the_past_is_looked_at_in_pieces(store: Arc<dyn Store>) {
 async fn what_is_removed_is_gone_with_all_that_is_its(store: Arc<dyn Store>) {
     over(&*store, "triage", 1).await;
     over(&*store, "triage", 2).await;
-    assert_eq!(sweep(&*store, 1000).await, Removed { looked_at: 0, events: 1, runs: 1 });
+    assert_eq!(sweep(&*store, 1000).await, Removed { looked_at: 0, events: 1, runs: vec![run_id(1)] });
     assert_eq!(store.event(event_id(1)).await.unwrap(), None);
     assert_eq!(store.body(event_id(1)).await.unwrap(), None);
     assert!(store.outcomes(event_id(1)).await.unwrap().is_empty());
@@ -141,9 +140,31 @@ async fn what_came_to_life_meanwhile_is_not_removed(store: Arc<dyn Store>) {
     assert_eq!(listed.len(), 1);
     // A redelivery starts an agent that was added since.
     accept(&*store, NewEvent { delivery_keys: event(1).delivery_keys, ..starting("added", 3) }).await;
-    assert_eq!(store.remove(listed, at(1000)).await.unwrap(), Removed { looked_at: 1, events: 0, runs: 0 });
+    assert_eq!(store.remove(listed, at(1000)).await.unwrap(), Removed { looked_at: 1, events: 0, runs: vec![] });
     assert_eq!(claim(&*store, "added", &[lease(3)]).await[0].body.bytes, event(1).body);
     assert_eq!(state(&*store, 1).await, State::Succeeded);
+}
+
+async fn the_folder_of_a_run_that_is_tried_again_while_it_is_swept_stays(store: Arc<dyn Store>) {
+    for n in 1..=3 {
+        accept(&*store, starting("triage", n)).await;
+        store.cancel(run_id(n), "ann".to_owned(), at(5)).await.unwrap();
+    }
+    let mut left = expired(&*store, 1000).await;
+    assert_eq!(left.len(), 2);
+    store.retry(run_id(1), "ann".to_owned(), at(1_000)).await.unwrap();
+    let mut removed = Vec::new();
+    while !left.is_empty() {
+        let step = store.remove(left.clone(), at(1000)).await.unwrap();
+        left.drain(..step.looked_at);
+        removed.extend(step.runs);
+    }
+    assert_eq!(removed, [run_id(2)], "whose folders may go");
+    assert_eq!(state(&*store, 1).await, State::Queued);
+    // Known until the folder is gone, however the gateway ends meanwhile.
+    assert_eq!(store.runs_with_folders_left().await.unwrap(), [run_id(2)]);
+    store.note_folders_gone(removed).await.unwrap();
+    assert_eq!(store.runs_with_folders_left().await.unwrap(), []);
 }
 
 async fn sequences_are_never_given_again(store: Arc<dyn Store>) {
@@ -367,13 +388,16 @@ async fn a_held_run_is_released(store: Arc<dyn Store>) {
     store.finish(finish(run_id(1), lease(1), State::Waiting)).await.unwrap();
     store.settle_agents(vec![], at(210)).await.unwrap();
     for n in [1, 2] {
-        assert_eq!(store.release(run_id(n), at(220)).await.unwrap(), Release::Released("gone".to_owned()));
+        assert_eq!(
+            store.release(run_id(n), "ann".to_owned(), at(220)).await.unwrap(),
+            Release::Released("gone".to_owned())
+        );
     }
     let waiting = run(&*store, 1).await;
     let expected = (State::Waiting, Some(at(300)), Some("exit 1".to_owned()));
     assert_eq!((waiting.state, waiting.due, waiting.reason), expected);
     assert_eq!(state(&*store, 2).await, State::Queued);
-    assert_eq!(store.release(run_id(2), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
-    assert_eq!(store.release(run_id(9), at(220)).await.unwrap(), Release::Unknown);
+    assert_eq!(store.release(run_id(2), "ann".to_owned(), at(220)).await.unwrap(), Release::NotHeld(State::Queued));
+    assert_eq!(store.release(run_id(9), "ann".to_owned(), at(220)).await.unwrap(), Release::Unknown);
     assert_eq!(claim(&*store, "gone", &[lease(2)]).await.len(), 1);
 }

@@ -149,10 +149,13 @@ async fn a_full_queue_takes_what_is_held(store: Arc<dyn Store>) {
 async fn a_person_lets_one_run_of_a_paused_source_go_on(store: Arc<dyn Store>) {
     accept(&*store, paused(starting("triage", 1))).await;
     accept(&*store, paused(starting("triage", 2))).await;
-    assert_eq!(store.release(run_id(1), at(5)).await.unwrap(), Release::Released("triage".to_owned()));
+    assert_eq!(
+        store.release(run_id(1), "ann".to_owned(), at(5)).await.unwrap(),
+        Release::Released("triage".to_owned())
+    );
     store.cancel(run_id(2), "ann".to_owned(), at(6)).await.unwrap();
     assert!(store.held_sources().await.unwrap().is_empty());
-    store.retry(run_id(2), "ann".to_owned()).await.unwrap();
+    store.retry(run_id(2), "ann".to_owned(), at(300)).await.unwrap();
     store.settle_agents(vec![], at(7)).await.unwrap();
     assert!(store.held_sources().await.unwrap().is_empty(), "what is held now is held for its agent");
 }

@@ -79,7 +79,7 @@ async fn the_next_event_drops_nothing_that_a_person_released(store: Arc<dyn Stor
         accept(&*store, with(Admission::DropOldest(2), keyed("a", n, limited))).await;
     }
     for n in 2..=5 {
-        assert!(matches!(store.release(run_id(n), at(10)).await.unwrap(), Release::Released(_)));
+        assert!(matches!(store.release(run_id(n), "ann".to_owned(), at(10)).await.unwrap(), Release::Released(_)));
     }
     assert_eq!(accept(&*store, with(Admission::DropOldest(2), keyed("b", 6, limited))).await.dropped, []);
     assert_eq!(accept(&*store, with(Admission::DropOldest(2), keyed("c", 7, limited))).await.dropped, [run_id(1)]);
@@ -89,7 +89,7 @@ async fn the_next_event_drops_nothing_that_is_replayed_or_tried_again(store: Arc
     for n in 1..=3 {
         accept(&*store, starting("triage", n)).await;
         store.cancel(run_id(n), "ann".to_owned(), at(5)).await.unwrap();
-        store.retry(run_id(n), "ann".to_owned()).await.unwrap();
+        store.retry(run_id(n), "ann".to_owned(), at(300)).await.unwrap();
         accept(&*store, replay(n, starting("triage", 10 + n))).await;
         accept(&*store, replay(n, keyed("a", 20 + n, Flow::default()))).await;
     }

@@ -53,7 +53,10 @@ async fn a_key_with_too_many_runs_is_held_until_somebody_releases_it(store: Arc<
     assert!(run(&*store, 3).await.reason.unwrap().contains("max_per_key"));
     accept(&*store, keyed("b", 4, limited(2))).await;
     assert_eq!(state(&*store, 4).await, State::Queued, "another key is not concerned");
-    assert_eq!(store.release(run_id(3), at(10)).await.unwrap(), Release::Released("triage".to_owned()));
+    assert_eq!(
+        store.release(run_id(3), "ann".to_owned(), at(10)).await.unwrap(),
+        Release::Released("triage".to_owned())
+    );
     assert_eq!(take(&*store, 9).await, [1, 4, 2, 3]);
     accept(&*store, keyed("a", 101, limited(2))).await;
     assert_eq!(state(&*store, 101).await, State::Queued, "the first one is an hour old by its measure");
@@ -77,8 +80,8 @@ async fn a_held_run_that_newer_work_overtook_is_not_let_go_on(store: Arc<dyn Sto
     for n in 1..=3 {
         accept(&*store, keyed("a", n, flow)).await;
     }
-    store.release(run_id(3), at(10)).await.unwrap();
-    assert_eq!(store.release(run_id(2), at(11)).await.unwrap(), Release::NotHeld(State::Superseded));
+    store.release(run_id(3), "ann".to_owned(), at(10)).await.unwrap();
+    assert_eq!(store.release(run_id(2), "ann".to_owned(), at(11)).await.unwrap(), Release::NotHeld(State::Superseded));
     assert_eq!(run(&*store, 2).await.reason, Some(format!("replaced by {}", run_id(3))));
 }
 

@@ -512,7 +512,7 @@ async fn a_dead_letter_that_is_gone_or_forgotten_hides_no_other(store: Arc<dyn S
         assert!(store.finish(finish(run_id(n), lease(n as u8), State::Failed)).await.unwrap());
     }
     let first = store.event(event_id(1)).await.unwrap().unwrap().seq;
-    assert_eq!(store.remove(vec![first], at(1000)).await.unwrap().runs, 1);
+    assert_eq!(store.remove(vec![first], at(1000)).await.unwrap().runs.len(), 1);
     store.forget(event_id(2), at(300)).await.unwrap();
     let untold = store.untold(10).await.unwrap();
     let runs: Vec<_> = untold.iter().map(|letter| (letter.run.id, letter.run.reason.as_deref())).collect();

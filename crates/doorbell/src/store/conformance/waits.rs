@@ -214,7 +214,10 @@ async fn a_run_that_is_held_while_it_waits_keeps_what_it_waited_for(store: Arc<d
     // One whose time has not come waits on.
     assert!(wait(&*store, 1, 1, Wait::Sleep).await);
     store.settle_agents(Vec::new(), at(230)).await.unwrap();
-    assert_eq!(store.release(run_id(1), at(240)).await.unwrap(), Release::Released("triage".to_owned()));
+    assert_eq!(
+        store.release(run_id(1), "ann".to_owned(), at(240)).await.unwrap(),
+        Release::Released("triage".to_owned())
+    );
     assert_eq!(state(&*store, 1).await, State::Waiting);
 }
 

@@ -6,7 +6,7 @@ use doorbell_core::id::WebhookId;
 use doorbell_core::run::State;
 
 use super::*;
-use crate::store::{Resealed, SealedSecret, StoredWebhook, Webhook, WebhookChange};
+use crate::store::{Resealed, SealedSecret, SecretUse, StoredWebhook, Webhook, WebhookChange};
 
 every_store_keeps!(
     a_webhook_is_kept_with_its_secrets_the_newest_first,
@@ -88,10 +88,13 @@ async fn a_secret_is_sealed_anew_unless_it_was_changed_meanwhile(store: Arc<dyn 
 async fn an_inactive_webhook_goes_for_a_new_one_and_an_active_one_never(store: Arc<dyn Store>) {
     put(store.as_ref(), Webhook { active: false, ..webhook(1) }, Some((sealed(1), at(0)))).await;
     put(store.as_ref(), webhook(2), None).await;
+    let used = |n| SecretUse { source: id(n).to_string(), credential: "1".to_owned(), deliveries: 1, last_at: at(1) };
+    store.add_secret_uses(vec![used(1), used(2)]).await.unwrap();
     let change = WebhookChange { webhook: webhook(3), secret: None, instead_of: vec![id(1), id(2)] };
     store.put_webhook(change).await.unwrap();
     let left: Vec<_> = store.webhooks().await.unwrap().into_iter().map(|one| one.webhook.id).collect();
     assert_eq!(left, [id(2), id(3)]);
+    assert_eq!(store.secret_uses().await.unwrap(), [used(2)], "nothing is remembered of one that is gone");
 }
 
 async fn an_agent_has_one_webhook_of_its_own(store: Arc<dyn Store>) {

@@ -229,7 +229,7 @@ impl<'a> Delivery<'a> {
             let reason = format!("{most} runs were queued, which is the most");
             return nothing(OutcomeKind::Dropped, None, reason);
         }
-        let seq = next_seq(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")?;
+        let seq = next_run(work)?;
         Ok(Decided { place, kind: OutcomeKind::Started, run: Some(Run { seq, id: start.run }), reason: held, next })
     }
 }
@@ -437,6 +437,11 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
         .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
     Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
+}
+
+/// The sequence of the next run.
+pub(super) fn next_run(work: &mut Work<'_>) -> Outcome<i64> {
+    next_seq(work.sql, &mut work.memory.next_run, "SELECT max(seq) FROM runs")
 }
 
 /// The sequence after the greatest, which is asked for once.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::Row;
 use zstd::zstd_safe::{CCtx, DCtx, compress_bound, get_frame_content_size};
 
-use super::dictionary::{Dictionaries, Dictionary};
+use super::dictionary::{Dictionaries, Dictionary, Packer};
 use super::fault::{Fault, Outcome};
 use crate::store::Body;
 
@@ -52,7 +52,7 @@ pub(super) struct Packed {
 }
 
 /// Packs data, compressed if that makes it shorter.
-pub(super) fn pack(data: &[u8], dictionary: Option<&Dictionary>) -> Packed {
+pub(super) fn pack(data: &[u8], dictionary: Option<&Packer>) -> Packed {
     let size = data.len();
     if size >= WORTH_COMPRESSING
         && let Some(compressed) = compress(data, dictionary)
@@ -88,7 +88,7 @@ pub(super) struct PackedBody {
 }
 
 /// Packs headers and body together: they are read together, and share words.
-pub(super) fn pack_body(headers: &str, body: &[u8], dictionary: Option<&Dictionary>) -> PackedBody {
+pub(super) fn pack_body(headers: &str, body: &[u8], dictionary: Option<&Packer>) -> PackedBody {
     let mut data = Vec::with_capacity(headers.len() + body.len());
     data.extend_from_slice(headers.as_bytes());
     data.extend_from_slice(body);
@@ -113,7 +113,11 @@ pub(super) fn packed_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<P
     Ok(Packed { encoding: row.get(first)?, size: row.get(first + 1)?, data: row.get(first + 2)? })
 }
 
-fn compress(data: &[u8], dictionary: Option<&Dictionary>) -> Option<Vec<u8>> {
+fn compress(data: &[u8], dictionary: Option<&Packer>) -> Option<Vec<u8>> {
+    let tables = match dictionary {
+        Some(dictionary) => Some(dictionary.tables()?),
+        None => None,
+    };
     PACKING.with_borrow_mut(|slot| {
         if slot.is_none() {
             *slot = Some(Packing { context: CCtx::try_create()?, room: Vec::new() });
@@ -121,11 +125,11 @@ fn compress(data: &[u8], dictionary: Option<&Dictionary>) -> Option<Vec<u8>> {
         let Packing { context, room } = slot.as_mut()?;
         room.clear();
         room.try_reserve(compress_bound(data.len())).ok()?;
-        match dictionary {
-            Some(dictionary) if data.len() <= SHORT => {
-                context.compress_using_cdict(room, data, dictionary.packing_short.as_cdict())
+        match tables {
+            Some(tables) if data.len() <= SHORT => {
+                context.compress_using_cdict(room, data, tables.packing_short.as_cdict())
             }
-            Some(dictionary) => context.compress_using_cdict(room, data, dictionary.packing.as_cdict()),
+            Some(tables) => context.compress_using_cdict(room, data, tables.packing.as_cdict()),
             None => context.compress(room, data, LEVEL),
         }
         .ok()?;
@@ -152,7 +156,10 @@ fn decompress(data: &[u8], size: usize, dictionary: Option<&Dictionary>) -> Outc
         }
         let context = slot.as_mut().ok_or_else(|| corrupt("no decompressor"))?;
         match dictionary {
-            Some(dictionary) => context.decompress_using_ddict(&mut whole, data, dictionary.unpacking.as_ddict()),
+            Some(dictionary) => {
+                let unpacking = dictionary.unpacking().ok_or_else(|| corrupt("its dictionary is none"))?;
+                context.decompress_using_ddict(&mut whole, data, unpacking.as_ddict())
+            }
             None => context.decompress(&mut whole, data),
         }
         .map_err(|code| corrupt(zstd::zstd_safe::get_error_name(code)))

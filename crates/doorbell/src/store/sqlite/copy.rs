@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use doorbell_core::id::EventId;
 use doorbell_core::time::Timestamp;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, ffi, params};
 use tokio::sync::oneshot;
 
 use super::checkpoint::Checkpointer;
-use super::fault::{Fault, Outcome};
+use super::fault::Fault;
 use super::rows::{self, HELD, RUNNING};
 use super::writer::Writer;
 use super::{lock, schema};
@@ -30,7 +30,7 @@ const STEP: i32 = 128;
 /// The pause between two steps: so a copy has 130 MB/s of the disk at most.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Steps after which the copy is brought to the disk.
-const FLUSH: u32 = 16;
+const FLUSH: u64 = 16;
 /// Pages copied in one go when nobody else wants the database.
 const LARGE_STEP: i32 = 1024;
 
@@ -62,19 +62,20 @@ impl Order {
         source: &Connection,
         turns: &Checkpointer,
         mut wait: impl FnMut() -> bool,
-    ) -> Outcome<()> {
-        let mut target = open_target(&self.file)?;
-        let backup = Backup::new(source, &mut target)?;
+    ) -> Result<(), Error> {
+        let of_target = |error| Error::Target(unwritten(&self.file, &error));
+        let mut target = open_target(&self.file).map_err(of_target)?;
+        let backup = Backup::new(source, &mut target).map_err(Fault::from)?;
         let step = || {
             let _turn = turns.turn_to_write();
-            backup.step(STEP)
+            backup.step(STEP).map_err(|error| match is_of_target(&error) {
+                true => of_target(error),
+                false => Fault::from(error).into(),
+            })
         };
         while step()? != StepResult::Done {
             if !wait() || self.answer.is_closed() {
-                return Err(Fault::Sql(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT),
-                    Some("the copy was given up".to_owned()),
-                )));
+                return Err(Error::Unavailable("the copy was given up".into()));
             }
         }
         Ok(())
@@ -86,11 +87,13 @@ pub(super) async fn copy(writer: &Writer, file: PathBuf) -> Result<(), Error> {
     let due = Arc::new(AtomicBool::new(false));
     let (answer, mut answered) = oneshot::channel();
     writer.order(Order { file: file.clone(), due: Arc::clone(&due), answer });
-    for step in 1u32.. {
+    let mut step = 0_u64;
+    loop {
+        step += 1;
         due.store(true, Ordering::Relaxed);
         // Whatever is written has the thread look whether a step is due.
         writer.write(|_| Ok(())).await?;
-        if step % FLUSH == 0 {
+        if step.is_multiple_of(FLUSH) {
             let file = file.clone();
             // If it cannot be done, those who seal the copy learn of it.
             let _ = tokio::task::spawn_blocking(move || File::open(file)?.sync_data()).await;
@@ -99,7 +102,17 @@ pub(super) async fn copy(writer: &Writer, file: PathBuf) -> Result<(), Error> {
             return answer.unwrap_or_else(|_| Err(Error::Unavailable("the copy was given up".into())));
         }
     }
-    Ok(())
+}
+
+/// Whether it is where the copy goes that failed: what is copied is only read.
+fn is_of_target(error: &rusqlite::Error) -> bool {
+    const WRITING: [i32; 4] =
+        [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_TRUNCATE];
+    error.sqlite_error().is_some_and(|error| WRITING.contains(&error.extended_code))
+}
+
+fn unwritten(file: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("the copy cannot be written to {}: {error}", file.display())
 }
 
 /// Whoever asked makes the copy durable, or throws it away.
@@ -124,9 +137,13 @@ pub fn copy_unused(path: &Path, file: &Path, mut progress: impl FnMut(u64, u64))
     let Some(_shared) = lock::share(path)? else { return Ok(None) };
     let source = schema::open_writer(path, std::time::Duration::ZERO)?;
     let page: u64 = source.query_row("PRAGMA page_size", (), |row| row.get(0))?;
-    let mut target = open_target(file)?;
+    let mut target = open_target(file).map_err(|error| anyhow!(unwritten(file, &error)))?;
     let backup = Backup::new(&source, &mut target)?;
-    while backup.step(LARGE_STEP)? != StepResult::Done {
+    let step = || match backup.step(LARGE_STEP) {
+        Err(error) if is_of_target(&error) => Err(anyhow!(unwritten(file, &error))),
+        step => Ok(step?),
+    };
+    while step()? != StepResult::Done {
         let now = backup.progress();
         let bytes = |pages: i32| u64::try_from(pages).unwrap_or(0) * page;
         progress(bytes(now.pagecount - now.remaining), bytes(now.pagecount));
@@ -146,8 +163,8 @@ pub fn seal_copy(file: &Path, now: Timestamp) -> anyhow::Result<Copied> {
         bail!("the copy is damaged ({verdict}), and so may be the database itself");
     }
     let tx = sql.transaction()?;
-    let held = hold_unfinished(&tx, now)?;
-    tx.commit()?;
+    let held = hold_unfinished(&tx, now).and_then(|held| tx.commit().map(|()| held).map_err(Into::into));
+    let held = held.map_err(|error| anyhow!(unwritten(file, &error)))?;
     // One file, without a log beside it.
     sql.pragma_update(None, "journal_mode", "delete")?;
     let newest = sql

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -43,14 +43,49 @@ const WORTH: usize = 10;
 /// As `nice` counts.
 const LOWEST: i32 = 5;
 
-/// A dictionary, ready for use.
+/// A dictionary, to read with. What is needed for that is made when it is first needed: most are never asked for again.
 pub(super) struct Dictionary {
     /// How it is named in rows.
     pub(super) number: i64,
+    data: Arc<[u8]>,
+    unpacking: OnceLock<Option<DecoderDictionary<'static>>>,
+}
+
+impl Dictionary {
+    /// None if it is none.
+    pub(super) fn unpacking(&self) -> Option<&DecoderDictionary<'static>> {
+        self.unpacking.get_or_init(|| DecoderDictionary::try_copy(&self.data).ok()).as_ref()
+    }
+}
+
+/// The same to write with, of which the tables are much larger: only the newest of a source has them, once it is needed.
+pub(super) struct Packer {
+    /// How it is named in rows.
+    pub(super) number: i64,
+    data: Arc<[u8]>,
+    tables: OnceLock<Option<Tables>>,
+}
+
+/// The tables of a dictionary.
+pub(super) struct Tables {
     pub(super) packing: EncoderDictionary<'static>,
     /// The same for data up to [`body::SHORT`].
     pub(super) packing_short: EncoderDictionary<'static>,
-    pub(super) unpacking: DecoderDictionary<'static>,
+}
+
+impl Packer {
+    fn new(number: i64, data: Vec<u8>) -> Self {
+        Self { number, data: data.into(), tables: OnceLock::new() }
+    }
+
+    /// None if it is no dictionary.
+    pub(super) fn tables(&self) -> Option<&Tables> {
+        let prepare = || {
+            let packing = EncoderDictionary::try_copy(&self.data, LEVEL).ok()?;
+            Some(Tables { packing, packing_short: EncoderDictionary::try_copy(&self.data, LEVEL_SHORT).ok()? })
+        };
+        self.tables.get_or_init(prepare).as_ref()
+    }
 }
 
 impl std::fmt::Debug for Dictionary {
@@ -59,11 +94,9 @@ impl std::fmt::Debug for Dictionary {
     }
 }
 
-impl Dictionary {
-    fn prepare(number: i64, data: &[u8]) -> std::io::Result<Self> {
-        let packing = EncoderDictionary::try_copy(data, LEVEL)?;
-        let packing_short = EncoderDictionary::try_copy(data, LEVEL_SHORT)?;
-        Ok(Self { number, packing, packing_short, unpacking: DecoderDictionary::try_copy(data)? })
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Packer").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +105,7 @@ impl Dictionary {
 struct Learnt {
     events: AtomicU64,
     due: AtomicU64,
-    in_use: RwLock<Option<Arc<Dictionary>>>,
+    in_use: RwLock<Option<Arc<Packer>>>,
 }
 
 /// All dictionaries of a database.
@@ -90,18 +123,22 @@ impl Dictionaries {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
         })?;
         for (number, source, data) in rows {
-            let dictionary = Dictionary::prepare(number, &data)
-                .map_err(|error| Fault::Corrupt(format!("the dictionary {number} cannot be read: {error}")))?;
-            found.take_up(&source, dictionary);
+            found.take_up(&source, Packer::new(number, data));
         }
         Ok(found)
     }
 
-    fn take_up(&self, source: &str, dictionary: Dictionary) {
-        let dictionary = Arc::new(dictionary);
+    fn take_up(&self, source: &str, packer: Packer) {
+        let dictionary =
+            Dictionary { number: packer.number, data: Arc::clone(&packer.data), unpacking: OnceLock::new() };
         let mut all = self.by_number.write().unwrap_or_else(PoisonError::into_inner);
-        all.insert(dictionary.number, Arc::clone(&dictionary));
-        *self.learnt(source).in_use.write().unwrap_or_else(PoisonError::into_inner) = Some(dictionary);
+        all.insert(packer.number, Arc::new(dictionary));
+        *self.learnt(source).in_use.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(packer));
+    }
+
+    /// Forgets a source to which nothing is delivered any more; what it delivered can still be read.
+    pub(super) fn forget(&self, source: &str) {
+        self.by_source.write().unwrap_or_else(PoisonError::into_inner).remove(source);
     }
 
     fn learnt(&self, source: &str) -> Arc<Learnt> {
@@ -114,7 +151,7 @@ impl Dictionaries {
     }
 
     /// The dictionary for bodies of a source, if it has one.
-    pub(super) fn of(&self, source: &str) -> Option<Arc<Dictionary>> {
+    pub(super) fn of(&self, source: &str) -> Option<Arc<Packer>> {
         self.learnt(source).in_use.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -207,7 +244,7 @@ fn learn(
     let samples = collect(sql, dictionaries, source)?;
     let (to_learn, to_try): (Vec<_>, Vec<_>) = samples.iter().enumerate().partition(|(at, _)| at % 2 == 0);
     let to_learn: Vec<&[u8]> = to_learn.into_iter().map(|(_, sample)| sample.as_slice()).collect();
-    let size_with = |dictionary: Option<&Dictionary>| -> usize {
+    let size_with = |dictionary: Option<&Packer>| -> usize {
         to_try.iter().map(|(_, sample)| body::pack(sample, dictionary).data.len()).sum()
     };
     let number =
@@ -215,24 +252,25 @@ fn learn(
     let attempt = |size: usize| {
         // Too few or too small samples make no dictionary, which zstd calls an error.
         let data = leave_common(&zstd::dict::from_samples(&to_learn, size).ok()?, &to_learn);
-        let fresh = Dictionary::prepare(number, &data).ok()?;
-        Some((size_with(Some(&fresh)), fresh, data))
+        let fresh = Packer::new(number, data);
+        fresh.tables()?;
+        Some((size_with(Some(&fresh)), fresh))
     };
-    let mut best: Option<(usize, Dictionary, Vec<u8>)> = None;
+    let mut best: Option<(usize, Packer)> = None;
     for tried in SIZES.into_iter().filter_map(attempt) {
-        if best.as_ref().is_some_and(|(size, ..)| *size <= tried.0) {
+        if best.as_ref().is_some_and(|(size, _)| *size <= tried.0) {
             break;
         }
         best = Some(tried);
     }
     let now = size_with(dictionaries.of(source).as_deref());
-    let Some((then, fresh, data)) = best.filter(|(then, ..)| then * 100 <= now * (100 - WORTH)) else {
+    let Some((then, fresh)) = best.filter(|(then, _)| then * 100 <= now * (100 - WORTH)) else {
         return Ok(None);
     };
     {
         let _turn = checkpointer.turn_to_write();
         let insert = "INSERT INTO dictionaries (number, source, data) VALUES (?1, ?2, ?3)";
-        sql.execute(insert, params![number, source, data])?;
+        sql.execute(insert, params![number, source, &*fresh.data])?;
     }
     // Only what is durable may be named by a row.
     dictionaries.take_up(source, fresh);
@@ -415,6 +453,36 @@ mod tests {
         let left = String::from_utf8(leave_common(&whole, &samples)).unwrap();
         assert!(left.contains("\"login\":\"somebody\",\"mail\":\""), "{left}");
         assert!(!left.contains("secret") && !left.contains("example"), "{left}");
+    }
+
+    #[test]
+    fn dictionaries_that_nobody_asks_for_are_not_prepared_and_a_source_that_is_gone_keeps_none() {
+        let dictionaries = Dictionaries::default();
+        for number in FIRST_NUMBER..FIRST_NUMBER + 3 {
+            dictionaries.take_up("acme", Packer::new(number, b"what all of them say".repeat(20)));
+        }
+        let learnt = dictionaries.learnt("acme");
+        let newest = learnt.in_use.read().unwrap().clone().unwrap();
+        assert!(newest.tables.get().is_none());
+        let packed = body::pack(&b"what all of them say".repeat(90), dictionaries.of("acme").as_deref());
+        assert_eq!((packed.encoding, newest.tables.get().is_some()), (FIRST_NUMBER + 2, true));
+        let read = dictionaries.get(packed.encoding).unwrap();
+        assert_eq!(body::unpack(packed, Some(&read)).unwrap(), b"what all of them say".repeat(90));
+        let prepared =
+            dictionaries.by_number.read().unwrap().values().filter(|one| one.unpacking.get().is_some()).count();
+        assert_eq!(prepared, 1);
+        dictionaries.forget("acme");
+        assert!(dictionaries.of("acme").is_none() && dictionaries.get(FIRST_NUMBER + 2).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_redelivery_is_nothing_to_learn_from() {
+        let place = Place::new();
+        let store = place.open().await;
+        for _ in 0..5 {
+            accept(&store, alike(1)).await;
+        }
+        assert_eq!(store.dictionaries.learnt(&event(1).source).events.load(Ordering::Relaxed), 1);
     }
 
     #[test]

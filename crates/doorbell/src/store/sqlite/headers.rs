@@ -19,8 +19,9 @@ pub(super) fn headers(sql: &Connection, seq: i64, dictionaries: &Dictionaries) -
         (RAW, _) => beginning(stored, head),
         (ZSTD, _) => Decoder::new(stored).and_then(|unpacked| beginning(unpacked, head)),
         (_, Some(named)) => {
+            let dictionary = named.unpacking().ok_or_else(|| Fault::Corrupt("a dictionary is none".to_owned()))?;
             let stored = io::BufReader::new(stored);
-            Decoder::with_prepared_dictionary(stored, &named.unpacking).and_then(|unpacked| beginning(unpacked, head))
+            Decoder::with_prepared_dictionary(stored, dictionary).and_then(|unpacked| beginning(unpacked, head))
         }
         (number, None) => return Err(Fault::Corrupt(format!("unknown encoding {number}"))),
     };
@@ -54,7 +55,7 @@ mod tests {
             sql.execute(learnt, [dictionary]).unwrap();
         }
         let dictionaries = Dictionaries::load(&sql).unwrap();
-        let packed = pack_body(HEADERS, body, dictionaries.get(2).as_deref());
+        let packed = pack_body(HEADERS, body, dictionaries.of("acme").as_deref());
         let insert = "INSERT INTO bodies (event_seq, encoding, head, size, data) VALUES (1, ?1, ?2, ?3, ?4)";
         let data = params![packed.packed.encoding, packed.head, packed.packed.size, packed.packed.data];
         sql.execute(insert, data).unwrap();

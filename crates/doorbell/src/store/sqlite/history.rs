@@ -10,7 +10,7 @@ use super::fault::Outcome;
 use super::lists::{DISORDER, first_received};
 use super::rows::{self, all, change, value};
 use super::writer::Work;
-use crate::store::{Expired, ExpiredEvent, Expiry, Forgetting, Removed, Sweep, Swept};
+use crate::store::{Expired, Expiry, Forgetting, Removed, Sweep, Swept};
 
 /// Events looked at in one go.
 const LOOKED_AT: usize = 500;
@@ -63,7 +63,7 @@ pub(super) fn expired(sql: &Connection, expiry: Expiry) -> Outcome<Expired> {
     let mut events = Vec::new();
     for (seq, ..) in seen.into_iter().filter(|(_, _, may_go)| *may_go) {
         match own_runs(sql, seq) {
-            Ok(runs) => events.push(ExpiredEvent { seq, runs: runs.into_iter().map(|run| run.id).collect() }),
+            Ok(_) => events.push(seq),
             // It must not keep the others.
             Err(fault) if fault.is_bad_row() => {
                 tracing::error!(event_seq = seq, %fault, "an old event cannot be read, and stays");
@@ -89,10 +89,11 @@ pub(super) fn remove(work: &Work<'_>, events: &[i64], before: Timestamp) -> Outc
         }
         for run in own_runs(sql, *seq)? {
             remove_traces(sql, run.seq)?;
+            change(sql, "INSERT OR IGNORE INTO gone_runs (id) VALUES (?1)", [run.id.to_bytes()])?;
             for of_run in ["DELETE FROM attempts WHERE run_seq = ?1", "DELETE FROM runs WHERE seq = ?1"] {
                 change(sql, of_run, [run.seq])?;
             }
-            removed.runs += 1;
+            removed.runs.push(run.id);
         }
         for of_event in [
             "DELETE FROM outcomes WHERE event_seq = ?1",
@@ -108,6 +109,19 @@ pub(super) fn remove(work: &Work<'_>, events: &[i64], before: Timestamp) -> Outc
     let note = "UPDATE sweep SET pruned_through = max(pruned_through, ?1), events_gone = events_gone + ?2";
     change(sql, note, params![last, removed.events])?;
     Ok(removed)
+}
+
+/// The runs that were removed and whose folders may still be there.
+pub(super) fn runs_with_folders_left(sql: &Connection) -> Outcome<Vec<RunId>> {
+    all(sql, "SELECT id FROM gone_runs", (), |row| Ok(rows::id(row, 0)?))
+}
+
+/// Their folders are gone.
+pub(super) fn note_folders_gone(work: &Work<'_>, runs: &[RunId]) -> Outcome<()> {
+    for run in runs {
+        change(work.sql, "DELETE FROM gone_runs WHERE id = ?1", [run.to_bytes()])?;
+    }
+    Ok(())
 }
 
 /// Removes what a run said: its log, its result and its steps.

@@ -9,11 +9,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Outcome;
 use super::flow;
+use super::moved;
 use super::rows::{self, HELD, QUEUED, SUPERSEDED, WAITING, all, change, value};
 use super::tally;
 use super::waits;
 use super::writer::Work;
-use crate::store::{GivenBack, PAUSED, Release, Standing, Whose};
+use crate::store::{GivenBack, How, PAUSED, Release, Standing, Whose};
 
 /// Runs moved in one transaction, so that events need not wait for a large queue to be settled.
 pub(super) const STEP: usize = 500;
@@ -99,7 +100,7 @@ fn hold(work: &Work<'_>, agent: &str, reason: &str) -> Outcome<usize> {
 }
 
 /// Lets one held run go on, or one that waits for its next try or gathers events.
-pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcome<Release> {
+pub(super) fn release(work: &mut Work<'_>, run: RunId, by: &str, now: Timestamp) -> Outcome<Release> {
     let found = work
         .sql
         .prepare_cached("SELECT seq, agent, state, wait FROM runs WHERE id = ?1")?
@@ -114,6 +115,7 @@ pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcom
             return Ok(Release::Waits(wait));
         }
         change(work.sql, END_WAIT, params![seq, QUEUED])?;
+        moved::note(work, seq, How::Released, by, now)?;
         work.memory.fresh.remove(&agent);
         return Ok(Release::Released(agent));
     }
@@ -123,6 +125,7 @@ pub(super) fn release(work: &mut Work<'_>, run: RunId, now: Timestamp) -> Outcom
     if !go_on(work, seq, now)? {
         return Ok(Release::NotHeld(State::Superseded));
     }
+    moved::note(work, seq, How::Released, by, now)?;
     Ok(Release::Released(agent))
 }
 

@@ -1,5 +1,7 @@
 //! What stands by itself: rejections, trigger sets, keys, counts.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use doorbell_core::id::{KeyId, RunId};
@@ -10,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::fault::{Fault, Outcome};
 use super::rows::{self, all, change, state_of, value};
 use super::writer::Work;
-use super::{queue, tally, turns};
+use super::{queue, subscriptions, tally, turns};
 use crate::store::{ApiKey, MOST_REJECTIONS, Rejection, Stats};
 
 /// Keeps a rejection and drops the oldest of its source beyond the bound.
@@ -106,8 +108,9 @@ pub(super) fn mark_keys_used(work: &Work<'_>, uses: &[(KeyId, Timestamp)]) -> Ou
     Ok(())
 }
 
-/// Removes an API key; whether there was one.
+/// Removes an API key and its subscriptions; whether there was one.
 pub(super) fn remove_key(work: &Work<'_>, key: KeyId) -> Outcome<bool> {
+    subscriptions::remove_of_key(work, key.to_bytes())?;
     change(work.sql, "DELETE FROM api_keys WHERE id = ?1", params![key.to_bytes()]).map(|removed| removed > 0)
 }
 
@@ -156,12 +159,21 @@ pub(super) fn stats(sql: &Connection) -> Outcome<Stats> {
     })
 }
 
-/// Running runs that have a key.
-fn holders(sql: &Connection, counts: &[(String, State, u64)]) -> Outcome<Vec<(String, String, RunId)>> {
-    let running = "SELECT key, id FROM runs WHERE agent = ?1 AND state = 3 AND key IS NOT NULL ORDER BY seq";
+/// Runs that have a key and run, or gave their lease back to wait: they keep it meanwhile.
+fn holders(sql: &Connection, counts: &[(String, State, u64)]) -> Outcome<Vec<(String, String, RunId, State)>> {
+    let running = "SELECT key, id, state FROM runs WHERE agent = ?1 AND state = 3 AND key IS NOT NULL ORDER BY seq";
+    let waiting = "SELECT key, id, state FROM runs INDEXED BY runs_that_wait \
+                   WHERE agent = ?1 AND wait IS NOT NULL AND key IS NOT NULL ORDER BY seq";
+    let of = |wanted: &[State]| -> BTreeSet<String> {
+        counts.iter().filter(|(_, state, _)| wanted.contains(state)).map(|(agent, ..)| agent.clone()).collect()
+    };
     let mut found = Vec::new();
-    for (agent, ..) in counts.iter().filter(|(_, state, _)| *state == State::Running) {
-        found.append(&mut all(sql, running, [agent], |row| Ok((agent.clone(), row.get(0)?, rows::id(row, 1)?)))?);
+    for (select, agents) in [(running, of(&[State::Running])), (waiting, of(&[State::Waiting, State::Held]))] {
+        for agent in agents {
+            let view =
+                |row: &rusqlite::Row<'_>| Ok((agent.clone(), row.get(0)?, rows::id(row, 1)?, state_of(row.get(2)?)?));
+            found.append(&mut all(sql, select, [&agent], view)?);
+        }
     }
     Ok(found)
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
-use super::waits;
+use super::{moved, waits};
 use crate::store::{AgentOutcome, FollowedUp, OutcomeKind, Replay, StoredEvent, StoredRun};
 
 /// What stands for a delivery key of a source. No name of a source has a zero byte.
@@ -207,7 +207,7 @@ pub(super) fn outcome(row: &Row<'_>, first: usize) -> Outcome<AgentOutcome> {
 const RUN: &str = "SELECT r.seq, r.id, r.agent, e.id, e.provider, e.event, e.action, r.state, r.reason, r.dead_letter, \
                    r.attempt, r.failures, r.losses, r.created_at, r.started_at, r.finished_at, r.due, \
                    r.cancel_requested, r.trace, r.key, r.followed_up_at, r.follow_up_error, \
-                   coalesce(r.absorbed, 0), r.wait, r.resumed FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
+                   coalesce(r.absorbed, 0), r.wait, r.resumed, r.moved FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.seq = ?1";
 
 /// The run with this sequence, without its result.
 pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
@@ -235,11 +235,12 @@ pub(super) fn run(sql: &Connection, seq: i64) -> Outcome<StoredRun> {
             follow_up: follow_up(row)?,
             wait: None,
             resumed: None,
+            moved: None,
             result: None,
         };
-        Ok((row.get(7)?, (row.get(23)?, row.get(24)?), run))
+        Ok((row.get(7)?, (row.get(23)?, row.get(24)?, row.get(25)?), run))
     })?;
-    (run.wait, run.resumed) = (waits::read(waits.0)?, waits::read(waits.1)?);
+    (run.wait, run.resumed, run.moved) = (waits::read(waits.0)?, waits::read(waits.1)?, moved::read(waits.2)?);
     run.state = state_of(number)?;
     // One that is held while it waits keeps its time for when it is given back.
     run.due = run.due.filter(|_| run.state == State::Waiting);

@@ -10,13 +10,14 @@ use rusqlite::{OptionalExtension, params};
 use super::body::PackedBody;
 use super::fault::Outcome;
 use super::flow;
+use super::moved;
 use super::queue;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, change, state_number, state_of, value};
 use super::turns::{self, Next};
 use super::waits;
 use super::writer::Work;
 use crate::store::{
-    Attempt, Cancel, Claim, Finish, FollowedUp, Holder, Lease, OutcomeKind, Process, Retry, Running, StoredEvent,
+    Attempt, Cancel, Claim, Finish, FollowedUp, Holder, How, Lease, OutcomeKind, Process, Retry, Running, StoredEvent,
     StoredRun,
 };
 
@@ -324,7 +325,7 @@ pub(super) fn with_attempts(sql: &rusqlite::Connection, id: RunId) -> Outcome<Op
 }
 
 /// Queues a run that ended badly once more, with all its tries.
-pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry> {
+pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str, now: Timestamp) -> Outcome<Retry> {
     let found = "SELECT r.seq, r.agent, r.state, r.event_seq, e.forgotten_at IS NOT NULL FROM runs r \
                  JOIN events e ON e.seq = r.event_seq WHERE r.id = ?1";
     let found = work
@@ -350,6 +351,7 @@ pub(super) fn retry(work: &mut Work<'_>, run: RunId, by: &str) -> Outcome<Retry>
                  losses = 0, cancel_requested = NULL, followed_up_at = NULL, follow_up_error = NULL, \
                  paused_source = NULL, reason_before = NULL, kept = 1, replaced_by = NULL WHERE seq = ?1";
     change(work.sql, queue, params![seq, QUEUED, format!("tried again by {by}")])?;
+    moved::note(work, seq, How::Retried, by, now)?;
     change(work.sql, "DELETE FROM results WHERE run_seq = ?1", [seq])?;
     let started = "UPDATE outcomes SET kind = ?4, reason = NULL WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3 \
                    AND kind = ?5";

@@ -29,7 +29,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0015_put_back.sql"),
     include_str!("../../../migrations/sqlite/0016_webhooks.sql"),
     include_str!("../../../migrations/sqlite/0017_audit.sql"),
-    include_str!("../../../migrations/sqlite/0018_idempotency.sql"),
+    include_str!("../../../migrations/sqlite/0018_subscriptions.sql"),
+    include_str!("../../../migrations/sqlite/0019_gone_runs.sql"),
+    include_str!("../../../migrations/sqlite/0020_moved.sql"),
+    include_str!("../../../migrations/sqlite/0021_idempotency.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,

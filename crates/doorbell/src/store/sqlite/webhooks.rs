@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use doorbell_core::id::WebhookId;
+use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
@@ -46,7 +47,9 @@ pub(super) fn list(sql: &Connection) -> Outcome<Vec<StoredWebhook>> {
 pub(super) fn put(work: &Work<'_>, wanted: &WebhookChange) -> Outcome<()> {
     for other in &wanted.instead_of {
         change(work.sql, "DELETE FROM webhook_secrets WHERE webhook = ?1", params![other.to_bytes()])?;
-        change(work.sql, "DELETE FROM webhooks WHERE id = ?1 AND active = 0", params![other.to_bytes()])?;
+        if change(work.sql, "DELETE FROM webhooks WHERE id = ?1 AND active = 0", params![other.to_bytes()])? > 0 {
+            change(work.sql, "DELETE FROM secret_uses WHERE source = ?1", params![other.to_string()])?;
+        }
     }
     let Webhook { id, agent, name, provider, own, active, created_by, created_at, updated_at } = &wanted.webhook;
     let put = "INSERT INTO webhooks (id, agent, name, provider, own, active, created_by, created_at, updated_at) \
@@ -55,8 +58,31 @@ pub(super) fn put(work: &Work<'_>, wanted: &WebhookChange) -> Outcome<()> {
     let (created, updated) = (created_at.as_millis(), updated_at.as_millis());
     let params = params![id.to_bytes(), agent, name, provider, own, active, created_by, created, updated];
     change(work.sql, put, params)?;
-    let Some((secret, until)) = &wanted.secret else { return Ok(()) };
-    let webhook = id.to_bytes();
+    match &wanted.secret {
+        Some((secret, until)) => put_secret(work, id.to_bytes(), secret, *until, *updated_at),
+        None => Ok(()),
+    }
+}
+
+/// The secrets of a webhook or a subscription, the newest first.
+pub(super) fn secrets_of(sql: &Connection, webhook: [u8; 16]) -> Outcome<Vec<StoredSecret>> {
+    let secrets =
+        "SELECT id, number, master, sealed, until FROM webhook_secrets WHERE webhook = ?1 ORDER BY number DESC";
+    all(sql, secrets, params![webhook], |row| {
+        let secret = SealedSecret { id: row.get(0)?, master: row.get(2)?, sealed: row.get(3)? };
+        Ok(StoredSecret { number: row.get(1)?, secret, until: rows::time_if_any(row, 4)? })
+    })
+}
+
+/// Gives a webhook or a subscription a new secret. The earlier ones are of use until `until`, and none longer than it was.
+pub(super) fn put_secret(
+    work: &Work<'_>,
+    webhook: [u8; 16],
+    secret: &SealedSecret,
+    until: Timestamp,
+    now: Timestamp,
+) -> Outcome<()> {
+    let updated = now.as_millis();
     let newest = value(work.sql, "SELECT max(number) FROM webhook_secrets WHERE webhook = ?1", params![webhook])?;
     let newest: i64 = newest.flatten().unwrap_or(0);
     let retire = "UPDATE webhook_secrets SET until = min(coalesce(until, ?2), ?2) WHERE webhook = ?1";

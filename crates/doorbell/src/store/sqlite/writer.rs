@@ -248,7 +248,7 @@ impl Thread {
             }
             false
         });
-        let _ = order.answer.send(done.map_err(Error::from));
+        let _ = order.answer.send(done);
     }
 
     fn carry_out(&mut self, mut batch: Vec<Box<dyn Operation>>) {
@@ -349,5 +349,6 @@ fn repeat(error: &Error) -> Error {
     match error {
         Error::Unavailable(cause) => Error::Unavailable(cause.to_string().into()),
         Error::Corrupt(what) => Error::Corrupt(what.clone()),
+        Error::Target(what) => Error::Target(what.clone()),
     }
 }

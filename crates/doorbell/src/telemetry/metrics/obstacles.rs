@@ -5,7 +5,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::{AgentLabels, Real, Snapshot, SourceLabels};
+use super::{AgentLabels, Real, Snapshot, SourceLabels, label_of};
 use crate::store::HeldBy;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -35,7 +35,7 @@ pub(super) fn register(to: &mut Registry, snapshot: &Snapshot) {
     }
     let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     for (agent, by, count) in &tallies.held {
-        held.get_or_create(&HeldLabels { agent: agent.clone(), cause: by.as_str() }).set(gauge(*count));
+        held.get_or_create(&HeldLabels { agent: label_of(agent), cause: by.as_str() }).inc_by(gauge(*count));
     }
     for (agent, until) in tallies.throttled.iter().filter(|(_, until)| *until > snapshot.now) {
         let labels = AgentLabels { agent: agent.clone() };
@@ -47,7 +47,7 @@ pub(super) fn register(to: &mut Registry, snapshot: &Snapshot) {
         throttled.get_or_create(&labels).set(gauge(count));
     }
     for (agent, runs, _) in &tallies.streaks {
-        failing.get_or_create(&AgentLabels { agent: agent.clone() }).set(gauge(*runs));
+        failing.get_or_create(&AgentLabels { agent: label_of(agent) }).inc_by(gauge(*runs));
     }
     to.register(
         "held_runs",

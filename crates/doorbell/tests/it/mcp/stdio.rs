@@ -206,3 +206,35 @@ async fn a_run_finds_it_ready_and_may_what_its_token_may() {
     let helped = of("agents_run")["runId"].as_str().unwrap().to_owned();
     assert_eq!(gateway.finished(&helped).await.run.agent, "helper");
 }
+
+#[tokio::test]
+async fn a_stream_goes_on_beside_other_requests_until_it_is_cancelled() {
+    let project = project("true");
+    let gateway = project.serve();
+    let mut talk = Talk::start(project.doorbell(&["mcp"]));
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": NEWEST,
+        "io.modelcontextprotocol/clientInfo": { "name": "t", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let asked = |id: &str, method: &str, mut params: Value| {
+        params["_meta"] = meta.clone();
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })
+    };
+    let wish = json!({ "name": "acme", "cursor": null });
+    assert_eq!(talk.ask(&asked("s", "events/stream", wish))["method"], "notifications/events/active");
+    let polled = talk.ask(&asked("p", "events/poll", json!({ "name": "acme", "cursor": null })));
+    assert_eq!((&polled["id"], &polled["result"]["events"]), (&json!("p"), &json!([])));
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    let heard = talk.hear();
+    assert_eq!(heard["params"]["eventId"], json!(receipt.delivery_id), "{heard}");
+    talk.say(
+        &json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "s" } }).to_string(),
+    );
+    talk.ask(&asked("l", "events/list", json!({})));
+    gateway.ring(sample("issues.opened")).await;
+    assert_eq!(talk.ask(&asked("e", "events/list", json!({})))["id"], "e", "nothing comes between");
+    let unknown = talk.ask(&asked("u", "events/stream", json!({ "name": "nobody", "cursor": null })));
+    assert_eq!((&unknown["id"], &unknown["error"]["code"]), (&json!("u"), &json!(-32011)));
+    assert_eq!(talk.end(), Vec::<String>::new());
+}

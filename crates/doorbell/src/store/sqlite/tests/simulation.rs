@@ -350,7 +350,12 @@ impl<'a> World<'a> {
             if self.standing != Standing::Active {
                 return Ok(());
             }
-            return self.store.release(run_id(n), self.now).await.map(drop).map_err(|error| error.to_string());
+            return self
+                .store
+                .release(run_id(n), "ann".to_owned(), self.now)
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string());
         }
         let done = self.store.cancel(run_id(n), "ann".to_owned(), self.now).await.map_err(|error| error.to_string())?;
         match done {
