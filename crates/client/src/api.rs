@@ -297,8 +297,6 @@ pub struct Run {
     pub resumed_by: Option<ResumedBy>,
     /// Who had it go on last, if somebody did: a release, or another try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub moved_on: Option<MovedOn>,
     /// Why nobody is told, although its event names a place for it. Only of one run that is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -335,13 +333,9 @@ pub struct RunDetail {
     pub events: Vec<Companion>,
     /// The run that started it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub parent: Option<LinkedRun>,
     /// The runs of other agents that it started, oldest first: up to 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub children: Vec<LinkedRun>,
 }
 
@@ -542,13 +536,9 @@ pub struct AgentStats {
     pub pause: Option<Pause>,
     /// Why its runs wait, if its URL fails so often that it is not asked for a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub breaker: Option<String>,
     /// That no worker asks for its runs, and since when, if some are queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub unasked: Option<String>,
     /// That its runs fail one after the other; none: the last one that ended by itself succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -33,8 +33,6 @@ pub struct Agent {
     pub breaker: Option<String>,
     /// That no worker asks for its runs, and since when, if it is one that workers carry out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub unasked: Option<String>,
     /// How its own webhook is proved, if it is enabled: `bearer`, `hmac`, `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -35,7 +35,5 @@ pub struct Holder {
     pub run_id: String,
     /// `running`, `waiting`, or `held` while it waits.
     #[serde(default)]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub state: String,
 }

@@ -67,8 +67,6 @@ pub struct Pause {
     pub resuming: bool,
     /// How fast, e.g. `10/1m`, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    // Agents are told of it without a schema: the list of tools is long enough.
-    #[schemars(skip)]
     pub rate: Option<String>,
 }
 

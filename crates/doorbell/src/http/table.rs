@@ -493,6 +493,7 @@ fn deliveries() -> Vec<Route> {
     ];
     let answered_in_their_words = |route: Route| {
         let route = route.content(StatusCode::OK, "text/xml").empty(StatusCode::NO_CONTENT);
+        let route = route.content(StatusCode::ACCEPTED, "text/plain");
         let route = route.refuses(&["not_found", "method_not_allowed", "signature_missing", "signature_mismatch"]);
         let route = route.refuses(&["timestamp_out_of_range", "body_unreadable", "body_broken", "body_too_slow"]);
         let route = route.refuses(&["body_too_large", "content_encoding", "content_type", "too_many_secrets"]);
@@ -556,7 +557,7 @@ mod tests {
             operations.as_object().unwrap().keys().map(|method| (method.clone(), path.clone()))
         });
         let documented: BTreeSet<(String, String)> = operations.collect();
-        let served = [for_senders(), for_management(), by_token(), metrics(true), metrics(false)];
+        let served = [for_senders(), for_management(), ready(), by_token(), metrics(true), metrics(false)];
         let served = named(served.into_iter().flatten().collect());
         assert_eq!(served, documented);
         assert!(served.len() > 70, "{}", served.len());

@@ -150,6 +150,12 @@ pub(in crate::http) const ALL: &[Code] = &[
         "Let one of the agents on the way do the work itself.",
     ),
     code(
+        "callback_failed",
+        &[409],
+        "Of MCP Events only: the URL that is to be told of events did not answer the question whether it wants them.",
+        "`detail` says what it answered: let it echo the challenge, then subscribe again.",
+    ),
+    code(
         "cannot_sign",
         &[409],
         "No sample can be signed for this webhook: its provider signs with a key that only the provider has.",
@@ -267,6 +273,18 @@ pub(in crate::http) const ALL: &[Code] = &[
         "Keep fewer or smaller results.",
     ),
     code("too_many_agents", &[409], "As many agents are declared as may be.", "Remove some that are not used."),
+    code(
+        "too_many_challenges",
+        &[409],
+        "Of MCP Events only: too many URLs are asked at once whether they want events.",
+        "Subscribe again a little later.",
+    ),
+    code(
+        "too_many_subscriptions",
+        &[409],
+        "Of MCP Events only: the key has as many subscriptions as one may have.",
+        "Unsubscribe from what is not used.",
+    ),
     code(
         "too_many_webhooks",
         &[409],
