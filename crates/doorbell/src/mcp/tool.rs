@@ -202,6 +202,7 @@ fn output_schema<R: JsonSchema>() -> JsonObject {
     let settings = settings.with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<R>().to_value();
     tidy(&mut schema);
+    say_less(&mut schema);
     object(schema)
 }
 
@@ -239,6 +240,12 @@ fn tidy(schema: &mut Value) {
 
 /// What need not be said may be left out; that it may be null as well confuses models and clients.
 fn without_null(schema: &mut Value) {
+    not_null(schema);
+    let Value::Object(map) = schema else { return };
+    map.values_mut().for_each(without_null);
+}
+
+fn not_null(schema: &mut Value) {
     let Value::Object(map) = schema else { return };
     if let Some(Value::Array(types)) = map.get_mut("type") {
         types.retain(|kind| kind != "null");
@@ -260,7 +267,32 @@ fn without_null(schema: &mut Value) {
     if map.get("default").is_some_and(Value::is_null) {
         map.remove("default");
     }
-    map.values_mut().for_each(without_null);
+}
+
+/// Takes away what an answer's schema need not say, as the list of tools is read by every agent: what it would be by default, that
+/// a count is not negative, what our own types are, and that what may be left out may be null: it is left out.
+fn say_less(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    map.remove("default");
+    if map.get("minimum").and_then(Value::as_u64) == Some(0) {
+        map.remove("minimum");
+    }
+    let required = map.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    for (name, field) in map.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        if !required.iter().any(|one| one == name) {
+            not_null(field);
+        }
+        say_less(field);
+    }
+    map.get_mut("anyOf").and_then(Value::as_array_mut).into_iter().flatten().for_each(say_less_of_type);
+    map.get_mut("items").into_iter().for_each(say_less_of_type);
+}
+
+fn say_less_of_type(schema: &mut Value) {
+    if let Value::Object(map) = schema {
+        map.remove("description");
+    }
+    say_less(schema);
 }
 
 /// Cuts what an answer says in long texts. For texts that cannot be asked for in parts.

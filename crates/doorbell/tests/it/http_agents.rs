@@ -1,7 +1,7 @@
 //! Agents behind a URL: a real server that is asked, and what becomes of what it answers.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -13,7 +13,7 @@ use doorbell_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::docs::{blocks, read};
-use crate::support::{Background, Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until};
+use crate::support::{Background, Gateway, ONE_SOURCE, Project, read_request, sample, wait_for, wait_until};
 
 mod edges;
 
@@ -76,16 +76,7 @@ fn serve(
 ) -> Option<()> {
     let mut reader = BufReader::new(stream);
     for before in 0.. {
-        let mut headers = BTreeMap::new();
-        let mut line = String::new();
-        while reader.read_line(&mut line).ok()? > 2 {
-            if let Some((name, value)) = line.trim_end().split_once(": ") {
-                headers.insert(name.to_ascii_lowercase(), value.to_owned());
-            }
-            line.clear();
-        }
-        let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
-        reader.read_exact(&mut body).ok()?;
+        let (headers, body) = read_request(&mut reader)?;
         let at = Timestamp::from_seconds(headers["webhook-timestamp"].parse().unwrap());
         let signed = sign_ours(&Secret::new(KEY), &headers["webhook-id"], at, &body);
         assert_eq!(headers["webhook-signature"], signed[2].1, "the signature is not the scheme's");

@@ -1,6 +1,6 @@
 //! Agents behind a URL that ask for a certificate, and whose own is of a private authority.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto};
 
-use crate::support::{ONE_SOURCE, Project, sample, wait_until};
+use crate::support::{ONE_SOURCE, Project, read_request, sample, wait_until};
 
 /// An authority of the test's own.
 struct Authority {
@@ -77,14 +77,7 @@ fn start(authority: &Authority) -> (u16, Arc<Mutex<Vec<Vec<u8>>>>) {
 /// One request to a connection.
 fn answer(stream: StreamOwned<ServerConnection, std::net::TcpStream>, seen: &Mutex<Vec<Vec<u8>>>) -> Option<()> {
     let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
-    while reader.read_line(&mut line).ok()? > 2 {
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
-            length = value.trim().parse().ok()?;
-        }
-        line.clear();
-    }
-    reader.read_exact(&mut vec![0; length]).ok()?;
+    read_request(&mut reader)?;
     let stream = reader.get_mut();
     seen.lock().unwrap().push(stream.conn.peer_certificates()?.first()?.to_vec());
     stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").ok()?;

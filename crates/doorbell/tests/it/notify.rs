@@ -1,7 +1,7 @@
 //! Notifications: real problems, told to a real server, a command and an agent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use doorbell::store::{self, NewEvent, Notes};
 use doorbell_core::provider::{decode_base64, encode_base64};
 use serde_json::Value;
 
-use crate::support::{Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until, with_header};
+use crate::support::{Gateway, ONE_SOURCE, Project, read_request, sample, wait_for, wait_until, with_header};
 
 const KEY: &[u8] = b"a key of twenty-four byte";
 
@@ -76,16 +76,7 @@ impl Server {
 
 fn read_signed(stream: &TcpStream) -> Value {
     let mut reader = BufReader::new(stream);
-    let mut headers = BTreeMap::new();
-    let mut line = String::new();
-    while reader.read_line(&mut line).unwrap() > 2 {
-        if let Some((name, value)) = line.trim_end().split_once(": ") {
-            headers.insert(name.to_ascii_lowercase(), value.to_owned());
-        }
-        line.clear();
-    }
-    let mut body = vec![0; headers["content-length"].parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
+    let (headers, body) = read_request(&mut reader).unwrap();
     let (id, at) = (&headers["webhook-id"], &headers["webhook-timestamp"]);
     let signature = decode_base64(headers["webhook-signature"].strip_prefix("v1,").unwrap()).unwrap();
     let signed = [id.as_bytes(), b".", at.as_bytes(), b".", &body].concat();

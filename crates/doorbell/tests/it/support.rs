@@ -1,5 +1,7 @@
 //! Projects, gateways and senders for the tests.
 
+use std::collections::BTreeMap;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -361,6 +363,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 fn pause() {
     std::thread::sleep(LOOK_AGAIN); // tidy: allow sleep: between two looks at the awaited condition
+}
+
+/// Reads a request of HTTP/1 with a body of a stated length, as the gateway sends them: its headers by their names in lower case,
+/// and its body. None if the connection ends before.
+pub fn read_request(reader: &mut impl BufRead) -> Option<(BTreeMap<String, String>, Vec<u8>)> {
+    let mut headers = BTreeMap::new();
+    let mut line = String::new();
+    while reader.read_line(&mut line).ok()? > 2 {
+        if let Some((name, value)) = line.trim_end().split_once(": ") {
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        line.clear();
+    }
+    let mut body = vec![0; headers.get("content-length")?.parse().ok()?];
+    reader.read_exact(&mut body).ok()?;
+    Some((headers, body))
 }
 
 /// Processes whose environment says that they belong to a run.

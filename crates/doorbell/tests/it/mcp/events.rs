@@ -1,7 +1,7 @@
 //! MCP Events: a real receiver, real signed deliveries of a provider, and what becomes of them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -13,7 +13,7 @@ use doorbell_core::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::{NEWEST, key, message, post};
-use crate::support::{Gateway, ONE_SOURCE, Project, sample, wait_for, wait_until};
+use crate::support::{Gateway, ONE_SOURCE, Project, read_request, sample, wait_for, wait_until};
 
 mod ends;
 mod reading;
@@ -93,16 +93,7 @@ impl Receiver {
     fn serve(&self, stream: &TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream);
         loop {
-            let mut headers = BTreeMap::new();
-            let mut line = String::new();
-            while reader.read_line(&mut line).ok()? > 2 {
-                if let Some((name, value)) = line.trim_end().split_once(": ") {
-                    headers.insert(name.to_ascii_lowercase(), value.to_owned());
-                }
-                line.clear();
-            }
-            let mut raw = vec![0; headers.get("content-length")?.parse().ok()?];
-            reader.read_exact(&mut raw).ok()?;
+            let (headers, raw) = read_request(&mut reader)?;
             let body = serde_json::from_slice(&raw).unwrap();
             let sent = Sent { headers, raw, body };
             let answer = if sent.body["type"] == "verification" {

@@ -126,7 +126,7 @@ async fn every_tool_of_the_contract_is_offered_with_what_it_takes_and_does() {
         let text = tool.to_string();
         assert!(!text.contains("$ref") && !text.contains("uint"), "{name} speaks of Rust: {text}");
     }
-    assert!(answer.to_string().len() < 68_000, "{}", answer.to_string().len());
+    assert!(answer.to_string().len() < 64_000, "{}", answer.to_string().len());
 }
 
 #[tokio::test]
