@@ -190,9 +190,7 @@ async fn take(
             return Err(refuse(shared, sources, remote, &delivery, failure, &detail, false).await);
         }
     };
-    for (proved, key) in verified.iter().filter_map(|proved| Some((proved, proved.key()?))) {
-        shared.app.secret_uses.count(proved.source().name(), &key.instance, delivery.received_at);
-    }
+    count_uses(shared, &verified, &delivery);
     admit(shared, &in_force, &verified, remote, &delivery).await?;
     let taken: Vec<Arc<Source>> = verified.iter().map(|verified| Arc::clone(verified.source())).collect();
     trace.step("match");
@@ -228,6 +226,13 @@ async fn let_in(
     verified: &[Verified],
 ) -> Result<(Vec<Event>, Option<hooks::Turn>), (Failure, String)> {
     Ok((read(verified)?, hooks::admit(shared, in_force, verified).await?))
+}
+
+/// Counts which secrets are in use.
+fn count_uses(shared: &Shared, verified: &[Verified], delivery: &Delivery) {
+    for (proved, key) in verified.iter().filter_map(|proved| Some((proved, proved.key()?))) {
+        shared.app.secret_uses.count(proved.source().name(), &key.instance, delivery.received_at);
+    }
 }
 
 /// What the sender of a delivery that nobody proved hears, and what exactly was wrong.
