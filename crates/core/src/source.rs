@@ -41,6 +41,7 @@ pub struct Source {
     /// Until when some of the keys verify, by instance.
     retiring: BTreeMap<String, Timestamp>,
     rate_limit: Option<Rate>,
+    account: Option<String>,
 }
 
 /// The fields of a context that say who caused an event.
@@ -84,6 +85,7 @@ impl Source {
                 ignored: Vec::new(),
                 retiring: BTreeMap::new(),
                 rate_limit: None,
+                account: None,
             }),
         }
     }
@@ -107,6 +109,18 @@ impl Source {
     pub fn limited_to(mut self, rate: Option<Rate>) -> Self {
         self.rate_limit = rate;
         self
+    }
+
+    /// The same source, as one that belongs to an account.
+    #[must_use]
+    pub fn of_account(mut self, account: Option<String>) -> Self {
+        self.account = account;
+        self
+    }
+
+    /// The account that it belongs to; none: it is the gateway's.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
     }
 
     /// How many verified deliveries it takes; none: any number.

@@ -14,11 +14,12 @@ use tokio::sync::broadcast;
 use crate::clock;
 use crate::conditions::Pool;
 use crate::config::Config;
-use crate::store::{self, Change, Rejection, Store, StoredRun};
+use crate::store::{self, Change, Rejection, Store, StoredRun, Within};
 use crate::telemetry::{Metrics, Traces};
 use crate::vault::Vault;
 
 mod access;
+mod accounts;
 mod challenges;
 mod declared;
 mod pauses;
@@ -32,6 +33,7 @@ mod waits;
 pub mod webhooks;
 
 pub use access::{Access, Known, RunToken, Unknown};
+pub use accounts::{Account, Accounts};
 pub use challenges::{Challenges, PROOF};
 pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
@@ -63,6 +65,8 @@ pub struct App {
     pub vault: Vault,
     /// API keys and run tokens.
     pub access: Access,
+    /// Which agents and sources are whose.
+    pub accounts: Arc<Accounts>,
     /// Proofs for an authority that issues certificates.
     pub challenges: Challenges,
     /// Which secrets verify deliveries.
@@ -104,9 +108,10 @@ impl App {
     /// If the store is unavailable, or threads cannot be started.
     pub async fn new(config: Config, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let root = config.root.clone();
-        let access = Access::new(store.keys().await?);
         let secret_uses = SecretUses::new(store.secret_uses().await?);
         let notes = store.notes("").await?;
+        let accounts = Arc::new(Accounts::load(&notes));
+        let access = Access::new(store.keys().await?, Arc::clone(&accounts));
         let pauses = Pauses::load(&notes);
         let config = config.with_declared(load_declared(&notes));
         for (agent, problem) in config.declared.iter().filter_map(|(name, declared)| Some((name, declared.problem()?)))
@@ -122,6 +127,7 @@ impl App {
         }
         let snapshot = Snapshot::prepare(config, store.as_ref(), &vault, 1).await?;
         snapshot.hooks.warn_of_locked();
+        accounts.settle(store.as_ref(), &snapshot.config, &snapshot.hooks).await?;
         let in_force = InForce::new(snapshot);
         Ok(Self {
             state,
@@ -131,6 +137,7 @@ impl App {
             conditions: Pool::start().context("cannot start the threads that evaluate conditions")?,
             vault,
             access,
+            accounts,
             challenges: Challenges::default(),
             secret_uses,
             pauses,
@@ -261,6 +268,15 @@ pub enum Caller {
     },
     /// May look at everything.
     Viewer,
+    /// May see what is an account's.
+    Account {
+        /// The account.
+        account: Account,
+        /// Whether it may change it, too.
+        changes: bool,
+        /// What its key is called by, for the record.
+        name: String,
+    },
     /// May see and change what is this agent's.
     Agent(String),
     /// A running attempt: may see what is its agent's.
@@ -273,24 +289,56 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// The agent that it is confined to.
-    pub fn confined_to(&self) -> Option<&str> {
+    /// What it is confined to; none: it may see everything.
+    pub fn confined_to(&self) -> Option<Within> {
         match self {
             Self::Owner { .. } | Self::Viewer => None,
-            Self::Agent(agent) | Self::Run { agent, .. } => Some(agent),
+            Self::Account { account, .. } => Some(account.within()),
+            Self::Agent(agent) | Self::Run { agent, .. } => {
+                Some(Within { agents: vec![agent.clone()], sources: Vec::new() })
+            }
         }
+    }
+
+    /// Whether it may see everything.
+    pub fn sees_all(&self) -> bool {
+        matches!(self, Self::Owner { .. } | Self::Viewer)
     }
 
     /// Whether it may see this agent and what is its.
     pub fn may_see(&self, agent: &str) -> bool {
-        self.confined_to().is_none_or(|own| own == agent)
+        match self {
+            Self::Owner { .. } | Self::Viewer => true,
+            Self::Account { account, .. } => account.has_agent(agent),
+            Self::Agent(own) | Self::Run { agent: own, .. } => own == agent,
+        }
+    }
+
+    /// Whether all that comes to this source is for it to see: agents see what they have an outcome for.
+    pub fn has_source(&self, source: &str) -> bool {
+        match self {
+            Self::Owner { .. } | Self::Viewer => true,
+            Self::Account { account, .. } => account.has_source(source),
+            Self::Agent(_) | Self::Run { .. } => false,
+        }
+    }
+
+    /// Whether it may change what it may see: it is a person's or an agent's key, and not one to look with or a run's token.
+    pub fn changes(&self) -> bool {
+        matches!(self, Self::Owner { .. } | Self::Account { changes: true, .. } | Self::Agent(_))
+    }
+
+    /// Whether it is the key of an owner: of the gateway, or of an account.
+    pub fn is_owner(&self) -> bool {
+        matches!(self, Self::Owner { .. } | Self::Account { changes: true, .. })
     }
 
     /// For the record: who did it.
     pub fn name(&self) -> String {
         match self {
             Self::Owner { name } => name.clone(),
-            Self::Viewer => "a viewer".to_owned(),
+            Self::Viewer | Self::Account { changes: false, .. } => "a viewer".to_owned(),
+            Self::Account { name, .. } => name.clone(),
             Self::Agent(agent) => format!("agent {agent}"),
             Self::Run { run, .. } => run.to_string(),
         }

@@ -56,13 +56,13 @@ mod values;
 
 pub use agents::idle_warning;
 pub use credentials::{Credentials, Stored, without_line_end};
-pub use declared::{Declaration, Declared};
+pub use declared::{ACCOUNT, Declaration, Declared};
 pub use environment::Environment;
 pub use gateway::origin_of;
 pub use gateway_acme::{Acme, Validity};
 pub use gateway_tls::{Shown, Tls};
 pub use http_runtime::{HttpRuntime, Subscriber};
-pub use names::nearest;
+pub use names::{is_account, nearest};
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};
@@ -174,6 +174,8 @@ pub struct Telemetry {
 pub struct Agent {
     /// Its name: that of its folder.
     pub name: String,
+    /// The account that it belongs to; none: it is the gateway's.
+    pub account: Option<String>,
     /// One line.
     pub description: Option<String>,
     /// Runs at once; 0: it is disabled.
@@ -381,7 +383,7 @@ fn read(origin: &Origin, findings: &mut Findings) -> Option<Config> {
     }
     let project = layers::read(&root, environment, flags, findings)?;
     let credentials = Credentials::new(environment);
-    let around = runtime::Surroundings { root: &root, credentials: &credentials, is_declared: false };
+    let around = runtime::Surroundings { root: &root, credentials: &credentials, is_declared: false, account: None };
     let gateway = gateway::read(&root, &project.gateway, &mut survey, findings);
     let store = gateway::read_store(&project.store, findings);
     let telemetry = telemetry::read(&project.telemetry, environment, findings);
@@ -454,7 +456,12 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with it, for people.
-    pub fn read_trigger(&self, trigger: &serde_json::Map<String, serde_json::Value>) -> Result<Trigger, String> {
-        triggers::read_json(trigger, &self.sources)
+    pub fn read_trigger(
+        &self,
+        trigger: &serde_json::Map<String, serde_json::Value>,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Trigger, String> {
+        let known = self.sources.iter().filter(|(name, _)| is_known(name));
+        triggers::read_json(trigger, &known.map(|(name, one)| (name.clone(), Arc::clone(one))).collect())
     }
 }

@@ -291,7 +291,7 @@ async fn ensure_local_key(store: &dyn Store, root: &Path) -> anyhow::Result<()> 
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
     };
     if !known {
-        let wish = NewKey { name: "local".to_owned(), role: "owner".to_owned(), agent: None, expires: None };
+        let wish = NewKey { name: "local".to_owned(), role: "owner".to_owned(), ..NewKey::default() };
         let (_, created) = ops::keys::make(store, wish, &[]).await?;
         files::write_private(&file, created.key.as_bytes())
             .with_context(|| format!("cannot write {}", file.display()))?;

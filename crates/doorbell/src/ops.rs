@@ -111,11 +111,28 @@ impl Error {
     }
 }
 
-/// Refuses callers that may only look.
+/// Refuses callers who are no owners of the gateway: for what is not of one account.
 fn require_owner(caller: &Caller) -> Result<(), Error> {
     match caller {
         Caller::Owner { .. } => Ok(()),
+        Caller::Account { .. } => Err(Error::NotAllowed("this needs a key with role `owner` that is of no account")),
         _ => Err(Error::NotAllowed("this needs a key with role `owner`")),
+    }
+}
+
+/// Refuses callers who are no owners, of the gateway or of an account: for what they were found to see.
+fn require_any_owner(caller: &Caller) -> Result<(), Error> {
+    match caller.is_owner() {
+        true => Ok(()),
+        false => Err(Error::NotAllowed("this needs a key with role `owner`")),
+    }
+}
+
+/// Refuses callers to whom a source does not belong: what comes to it is not only for them, if they listen to it.
+fn require_source_owner(caller: &Caller, source: &str) -> Result<(), Error> {
+    match caller.has_source(source) {
+        true => require_any_owner(caller),
+        false => require_owner(caller),
     }
 }
 

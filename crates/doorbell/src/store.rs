@@ -685,8 +685,8 @@ pub struct EventQuery {
     /// Of this event (`issues`), or event and action (`issues.opened`), also with the provider before it
     /// (`github.issues.opened`).
     pub event: Option<String>,
-    /// With an outcome for this agent.
-    pub agent: Option<String>,
+    /// Only what these may see.
+    pub within: Option<Within>,
     /// With an outcome of this kind for some agent; `none` for those without any.
     pub outcome: Option<String>,
     /// Received at or after. Exact as long as clocks were set back, and events took to be stored, less than an hour.
@@ -699,6 +699,15 @@ pub struct EventQuery {
     pub after: Option<i64>,
     /// At most.
     pub limit: usize,
+}
+
+/// What somebody may see: events of their sources, and those with an outcome for one of their agents.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Within {
+    /// By name.
+    pub agents: Vec<String>,
+    /// By name.
+    pub sources: Vec<String>,
 }
 
 /// An event as it is stored, without headers and body.
@@ -750,8 +759,8 @@ pub struct Body {
 /// Which runs.
 #[derive(Debug, Clone, Default)]
 pub struct RunQuery {
-    /// Of this agent.
-    pub agent: Option<String>,
+    /// Of these agents; none: of any.
+    pub agents: Option<Vec<String>>,
     /// In this state.
     pub state: Option<State>,
     /// Caused by this event.
@@ -862,6 +871,8 @@ pub struct ApiKey {
     pub role: String,
     /// The agent, for role `agent`.
     pub agent: Option<String>,
+    /// The account, for the other roles; none: it is the gateway's.
+    pub account: Option<String>,
     /// SHA-256 of the key.
     pub hash: Vec<u8>,
     /// When it was made.

@@ -37,6 +37,9 @@ pub struct Agent {
     /// How its own webhook is proved, if it is enabled: `bearer`, `hmac`, `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_webhook: Option<String>,
+    /// The account that it belongs to; none: the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// `file`, or `api` if it was declared there.
     #[serde(default)]
     pub managed_by: String,

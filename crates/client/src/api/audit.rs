@@ -25,6 +25,9 @@ pub struct AuditEntry {
     pub name: String,
     /// `owner`, `viewer`, `agent` or `run`.
     pub role: String,
+    /// The account of whoever asked; none: the gateway's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The call, e.g. `POST /v1/agents/{name}/pause`.
     pub operation: String,
     /// What it was about, e.g. the agent's name.

@@ -14,6 +14,9 @@ pub struct NewKey {
     /// The agent, for role `agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// The account, for the other roles; none: that of who asks, or the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// After how long it ends by itself, e.g. `30d`; none: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
@@ -34,6 +37,9 @@ pub struct CreatedKey {
     pub role: String,
     /// The agent, for role `agent`.
     pub agent: Option<String>,
+    /// The account that it belongs to; none: the gateway's.
+    #[serde(default)]
+    pub account: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// When it ends by itself.
@@ -61,6 +67,9 @@ pub struct Key {
     pub role: String,
     /// The agent, for role `agent`.
     pub agent: Option<String>,
+    /// The account that it belongs to; none: the gateway's.
+    #[serde(default)]
+    pub account: Option<String>,
     /// When it was made.
     pub created_at: String,
     /// When it ends by itself, or ended.

@@ -13,6 +13,9 @@ pub struct Source {
     pub name: String,
     /// Its provider.
     pub provider: String,
+    /// The account that it belongs to; none: the gateway's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// Where senders reach it.
     pub url: String,
     /// Whether it verifies signatures.

@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use doorbell_core::id::{KeyId, RunId};
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Caller, hash_key, make_key};
+use super::{Account, Accounts, Caller, hash_key, make_key};
 use crate::store::{ApiKey, Error, Store};
 
 /// API keys and run tokens, by their SHA-256; the keys themselves are kept nowhere.
 #[derive(Debug, Default)]
 pub struct Access {
+    accounts: Arc<Accounts>,
     keys: RwLock<HashMap<Vec<u8>, Admitted>>,
     tokens: Mutex<HashMap<Vec<u8>, (RunId, String)>>,
 }
@@ -51,14 +52,16 @@ pub struct Known {
     pub id: String,
     /// The key's label, or the run's agent.
     pub name: String,
+    /// The account that it belongs to; none: the gateway's.
+    pub account: Option<String>,
 }
 
 impl Known {
     /// `owner`, `viewer`, `agent` or `run`.
     pub fn role(&self) -> &'static str {
         match self.caller {
-            Caller::Owner { .. } => "owner",
-            Caller::Viewer => "viewer",
+            Caller::Owner { .. } | Caller::Account { changes: true, .. } => "owner",
+            Caller::Viewer | Caller::Account { .. } => "viewer",
             Caller::Agent(_) => "agent",
             Caller::Run { .. } => "run",
         }
@@ -76,9 +79,9 @@ pub enum Unknown {
 
 impl Access {
     /// With these keys.
-    pub fn new(keys: Vec<ApiKey>) -> Self {
+    pub fn new(keys: Vec<ApiKey>, accounts: Arc<Accounts>) -> Self {
         let keys = keys.into_iter().map(|key| (key.hash.clone(), Admitted::new(key))).collect();
-        Self { keys: RwLock::new(keys), tokens: Mutex::default() }
+        Self { accounts, keys: RwLock::new(keys), tokens: Mutex::default() }
     }
 
     /// Lets a key in.
@@ -126,19 +129,36 @@ impl Access {
             if let Some(at) = key.expires_at.filter(|_| admitted.is_over(now)) {
                 return Err(Unknown::Expired(at));
             }
-            let caller = match (key.role.as_str(), &key.agent) {
-                ("owner", _) => Caller::Owner { name: key.name.clone() },
-                ("viewer", _) => Caller::Viewer,
-                ("agent", Some(agent)) => Caller::Agent(agent.clone()),
-                _ => return Err(Unknown::Nobody),
-            };
+            let caller = self.caller(key).ok_or(Unknown::Nobody)?;
             admitted.used.fetch_max(now.as_millis(), Ordering::Relaxed);
-            return Ok(Known { caller, id: key.id.to_string(), name: key.name.clone() });
+            let account = self.accounts.of_caller(&caller);
+            return Ok(Known { caller, id: key.id.to_string(), name: key.name.clone(), account });
         }
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let (run, agent) = tokens.get(&hash).ok_or(Unknown::Nobody)?;
         let caller = Caller::Run { run: *run, agent: agent.clone() };
-        Ok(Known { caller, id: run.to_string(), name: agent.clone() })
+        let account = self.accounts.of_caller(&caller);
+        Ok(Known { caller, id: run.to_string(), name: agent.clone(), account })
+    }
+
+    /// Who a key is.
+    fn caller(&self, key: &ApiKey) -> Option<Caller> {
+        let name = key.name.clone();
+        let account = key.account.clone().map(|name| Account::new(name, Arc::clone(&self.accounts)));
+        match (key.role.as_str(), &key.agent, account) {
+            ("owner", _, None) => Some(Caller::Owner { name }),
+            ("viewer", _, None) => Some(Caller::Viewer),
+            ("owner", _, Some(account)) => Some(Caller::Account { account, changes: true, name }),
+            ("viewer", _, Some(account)) => Some(Caller::Account { account, changes: false, name }),
+            ("agent", Some(agent), _) => Some(Caller::Agent(agent.clone())),
+            _ => None,
+        }
+    }
+
+    /// Who this key is; none if there is no such key.
+    pub fn caller_of(&self, id: KeyId) -> Option<Caller> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        self.caller(&keys.values().find(|admitted| admitted.key.id == id)?.key)
     }
 
     /// Whether a key or token of this hash is known, and not over: tokens die with their attempt.

@@ -77,7 +77,9 @@ impl App {
     /// If the store is unavailable; then nothing changed.
     pub async fn prepare(&self, base: Config, _turn: &Turn<'_>) -> Result<Snapshot, Error> {
         let generation = self.current().generation + 1;
-        Snapshot::prepare(base, self.store.as_ref(), &self.vault, generation).await
+        let snapshot = Snapshot::prepare(base, self.store.as_ref(), &self.vault, generation).await?;
+        self.accounts.settle(self.store.as_ref(), &snapshot.config, &snapshot.hooks).await?;
+        Ok(snapshot)
     }
 
     /// Puts the webhooks and subscriptions in force that are stored now, beside the same configuration.
@@ -87,6 +89,7 @@ impl App {
     pub async fn renew(&self, _turn: &Turn<'_>) -> Result<Arc<Snapshot>, Error> {
         let old = self.current();
         let snapshot = Snapshot::prepare(old.base.clone(), self.store.as_ref(), &self.vault, old.generation).await?;
+        self.accounts.settle(self.store.as_ref(), &snapshot.config, &snapshot.hooks).await?;
         Ok(self.in_force.amend(Snapshot { loaded_at: old.loaded_at, ..snapshot }))
     }
 }

@@ -121,7 +121,7 @@ pub fn is_allowed(config: &Config, url: &str) -> bool {
 pub fn trigger_of(config: &Config, source: &str, arguments: &Map<String, Value>) -> Result<Trigger, String> {
     let mut trigger = arguments.clone();
     trigger.insert("source".to_owned(), json!(source));
-    config.read_trigger(&trigger)
+    config.read_trigger(&trigger, |_| true)
 }
 
 /// Under which id the secrets of a subscription are stored and sealed: its own.
@@ -164,6 +164,7 @@ fn agent_of(
         subscriber: Some(subscriber),
     };
     Agent {
+        account: None,
         name: subscription.id.to_string(),
         description: None,
         scale: AT_ONCE,

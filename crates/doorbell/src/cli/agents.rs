@@ -200,6 +200,7 @@ mod tests {
     #[test]
     fn a_row_says_what_starts_the_agent_and_how() {
         let agent = Agent {
+            account: None,
             name: "triage".to_owned(),
             description: None,
             runtime: "command".to_owned(),

@@ -45,12 +45,15 @@ struct CreateArgs {
     /// A label, to know it by
     #[arg(long)]
     name: String,
-    /// What it may: an owner everything, a viewer look, an agent look after itself
+    /// What it may: an owner everything (of its account), a viewer look, an agent look after itself
     #[arg(long, value_parser = ["owner", "viewer", "agent"])]
     role: String,
     /// The agent that the key belongs to, for role `agent`
     #[arg(long, required_if_eq("role", "agent"), add = completions::agents())]
     agent: Option<String>,
+    /// The account that the key belongs to, for the other roles [default: that of who asks, or the gateway's]
+    #[arg(long, conflicts_with = "agent")]
+    account: Option<String>,
     /// After how long it ends by itself, e.g. `30d` [default: never]
     #[arg(long, value_name = "TIME", value_parser = parse_life)]
     expires: Option<String>,
@@ -77,6 +80,7 @@ struct RmArgs {
 const CREATE_EXAMPLES: &str = "\
 Examples:
   doorbell keys create --name ci --role viewer --expires 30d
+  doorbell keys create --name platform-lead --role owner --account platform
   doorbell keys create --name triage --role agent --agent triage --json";
 
 pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()> {
@@ -87,11 +91,14 @@ pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()>
     }
 }
 
-async fn show_new(context: &Context, CreateArgs { name, role, agent, expires }: CreateArgs) -> anyhow::Result<()> {
+async fn show_new(
+    context: &Context,
+    CreateArgs { name, role, agent, account, expires }: CreateArgs,
+) -> anyhow::Result<()> {
     if agent.is_some() && role != "agent" {
         return Err(Failure::usage("--agent goes with --role agent only").into());
     }
-    let created = create(context, NewKey { name, role, agent, expires }).await?;
+    let created = create(context, NewKey { name, role, agent, account, expires }).await?;
     if context.json {
         return output::json(&created);
     }
@@ -109,19 +116,19 @@ async fn show_all(context: &Context) -> anyhow::Result<()> {
         return output::json(&list);
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["ID", "NAME", "ROLE", "AGENT", "MADE", "LAST USED", "EXPIRES"]);
+    let mut table = Table::new(&["ID", "NAME", "ROLE", "OF", "MADE", "LAST USED", "EXPIRES"]);
     list.keys.iter().for_each(|key| table.row(row(key, &clock)));
     Ok(table.print()?)
 }
 
 fn row(key: &Key, clock: &Clock) -> [String; 7] {
-    let agent = key.agent.clone().unwrap_or_else(|| "-".to_owned());
+    let of = key.agent.clone().or_else(|| Some(format!("account {}", key.account.as_ref()?)));
     let when = |at: &Option<String>, otherwise: &str| at.as_ref().map_or(otherwise.to_owned(), |at| clock.show(at));
     [
         key.key_id.clone(),
         key.name.clone(),
         key.role.clone(),
-        agent,
+        of.unwrap_or_else(|| "-".to_owned()),
         clock.show(&key.created_at),
         when(&key.last_used_at, "never"),
         when(&key.expires_at, "-"),

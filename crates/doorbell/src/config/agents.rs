@@ -11,15 +11,16 @@ use super::names::{self, NAME_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
 use super::runtime::{self, Surroundings};
 use super::skill::{self, Skill};
-use super::sources::Sources;
+use super::sources::{self, Sources};
 use super::{Agent, Runtime, WhenFull, flow, presets, retries, schedules, triggers};
 
 /// Keys that `[defaults]` may have.
 const DEFAULTS: [&str; 7] = ["scale", "timeout", "timezone", "work_queue_size", "when_full", "runtime", "retries"];
 
 /// Keys of an agent, wherever it is written.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "description",
+    "account",
     "may_call",
     "scale",
     "timeout",
@@ -199,9 +200,10 @@ fn read_table(
     runtime::fit_defaults(&mut table);
     table.settle(findings, &format!("agents.{name}"));
     let description = table.read(findings, "description", |node| node.text("a string in one line"));
+    let account = sources::account(&table, findings);
     let limits = limits(&table, findings);
     let params = params(&table, findings);
-    let triggers = triggers::read(name, &table, reader.defaults, reader.sources, findings);
+    let triggers = triggers::read(name, &table, reader, account.as_deref(), findings);
     let schedules = schedules::read(name, &table, findings);
     let may_call = may_call(name, &table, calls, findings);
     let retries = retries::read(&mut table, findings);
@@ -209,6 +211,7 @@ fn read_table(
     let limits = limits?;
     Some(Agent {
         name: name.to_owned(),
+        account,
         description: description.or(skill.description),
         scale: limits.scale,
         timeout: limits.timeout,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use doorbell_core::provider::Provider;
+use doorbell_core::source::Source;
 use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,6 +18,9 @@ use super::runtime::Surroundings;
 use super::sources::Sources;
 use super::types::is_named;
 use super::{Agent, Config, agents, names};
+
+/// The key of a definition that says whose the agent is.
+pub const ACCOUNT: &str = "account";
 
 /// What somebody declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,9 +109,14 @@ impl Config {
             findings.problem(Problem::anywhere(format!("the files have an agent {name}, which is in force instead")));
         }
         let credentials = Credentials::new(&self.origin.environment);
-        let around = Surroundings { root: &self.root, credentials: &credentials, is_declared: true };
-        let declared = self.sources.iter().map(|(name, source)| (name.clone(), Some(source.shared_provider())));
-        let sources = Sources { good: self.sources.clone(), declared: declared.collect() };
+        let around = Surroundings { root: &self.root, credentials: &credentials, is_declared: true, account: None };
+        let account = definition.get(ACCOUNT).and_then(Value::as_str);
+        let around = Surroundings { account, ..around };
+        // Of what is not its account's, nothing is said.
+        let good = self.sources.iter().filter(|(_, source)| account.is_none() || source.account() == account);
+        let good: BTreeMap<String, Arc<Source>> = good.map(|(name, one)| (name.clone(), Arc::clone(one))).collect();
+        let declared = good.iter().map(|(name, source)| (name.clone(), Some(source.shared_provider()))).collect();
+        let sources = Sources { good, declared };
         let mut table = table("", definition, &mut findings);
         name_sources(&mut table, &sources, &mut findings);
         let reader = agents::Reader { around, defaults: &self.defaults, sources: Some(&sources), told: &[] };

@@ -98,6 +98,9 @@ pub(super) fn read(table: &Table, around: Surroundings<'_>, findings: &mut Findi
     };
     if around.is_declared {
         check_declared(table, findings);
+        if !has_own_credentials(table, around.account, findings) {
+            return None;
+        }
     }
     let secret = signing_secret(table, CREDENTIAL, "triage", credentials, findings);
     let given = table.get("headers").map(|node| node.clone().into_table("headers = { X-Team = \"platform\" }"));
@@ -151,6 +154,32 @@ fn check_declared(table: &Table, findings: &mut Findings) {
             findings.problem(Problem::at(&header.place, what).help(help));
         }
     }
+}
+
+/// Credentials are the gateway's; an account that declares an agent has those that bear its name, and hears of no others.
+fn has_own_credentials(table: &Table, account: Option<&str>, findings: &mut Findings) -> bool {
+    let Some(account) = account else { return true };
+    let headers = match table.get("headers").map(|node| &node.kind) {
+        Some(Kind::Table(headers)) => headers.as_slice(),
+        _ => &[],
+    };
+    let of_headers = headers.iter().filter_map(|header| match &header.node.kind {
+        Kind::Table(value) => value.iter().find(|entry| entry.key == "credential").map(|entry| &entry.node),
+        _ => None,
+    });
+    let keys = ["credential", "client_certificate", "ca"].into_iter().filter_map(|key| table.get(key));
+    let foreign = keys.chain(of_headers).filter(|node| match &node.kind {
+        Kind::Text(text) => text.rsplit(':').next() != Some(account),
+        _ => false,
+    });
+    let mut own = true;
+    for node in foreign {
+        own = false;
+        let what = format!("an agent of the account `{account}` may have the credentials named `{account}` only");
+        let help = format!("whoever runs the gateway adds one: `doorbell creds add TYPE:{account}`");
+        findings.problem(Problem::at(&node.place, what).help(help));
+    }
+    own
 }
 
 /// A header: a text, or a credential with what stands before it. Credentials go to `used`.

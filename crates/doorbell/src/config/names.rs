@@ -19,6 +19,11 @@ pub(super) fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| plain(byte) || matches!(byte, b'_' | b'-'))
 }
 
+/// Whether an account can have this name.
+pub fn is_account(text: &str) -> bool {
+    is_name(text)
+}
+
 /// Whether it matches `[A-Za-z_][A-Za-z0-9_]*`.
 pub(super) fn is_variable(text: &str) -> bool {
     text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')

@@ -101,6 +101,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) credentials: &'a Credentials,
     /// Whether it is of an agent that is declared: who may do that is not who may write files here.
     pub(super) is_declared: bool,
+    /// The account that declared it.
+    pub(super) account: Option<&'a str>,
 }
 
 /// Reads a runtime.

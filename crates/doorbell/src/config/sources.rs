@@ -13,7 +13,7 @@ use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
 use super::flow::rate;
 use super::layers::ALIASES;
-use super::names::{NAME_RULE, OWN_RULE, is_name};
+use super::names::{NAME_RULE, OWN_RULE, is_account, is_name};
 use super::problem::{Findings, Place, Problem};
 use super::quantity::write_duration;
 use super::types::{Type, Types};
@@ -21,7 +21,7 @@ use super::types::{Type, Types};
 /// Sources of one provider that may share `/webhooks/<provider>`: each delivery is tried on all of them.
 const MOST_OF_A_TYPE: usize = 16;
 
-const COMMON: [&str; 6] = ["type", "credential", "allow_unsigned", "dedup", "ignore_senders", "rate_limit"];
+const COMMON: [&str; 7] = ["type", "account", "credential", "allow_unsigned", "dedup", "ignore_senders", "rate_limit"];
 const GENERIC: [&str; 7] = ["scheme", "header", "prefix", "encoding", "algorithm", "delivery_header", "event_header"];
 const TIMED: [&str; 1] = ["tolerance"];
 
@@ -90,6 +90,7 @@ fn read_one(
         }
     };
     let ignored = ignored_senders(&table, findings);
+    let account = account(&table, findings);
     let rate_limit = table.read(findings, "rate_limit", |node| rate(node, "100/1m"));
     let allow_unsigned = table.read(findings, "allow_unsigned", Node::flag).unwrap_or(false);
     let found_before = findings.problems.len();
@@ -99,7 +100,7 @@ fn read_one(
     }
     match Source::new(name, Arc::clone(&provider), keys, allow_unsigned, dedup) {
         Ok(source) => {
-            good.insert(name.to_owned(), Arc::new(source.ignoring(ignored).limited_to(rate_limit)));
+            good.insert(name.to_owned(), Arc::new(source.ignoring(ignored).limited_to(rate_limit).of_account(account)));
         }
         Err(error) => {
             let place = table.entry("allow_unsigned").map_or(&table.place, |entry| &entry.place);
@@ -107,6 +108,17 @@ fn read_one(
         }
     }
     Some(provider)
+}
+
+/// `account`: whose a source or an agent is; nothing: the gateway's.
+pub(super) fn account(table: &Table, findings: &mut Findings) -> Option<String> {
+    let node = table.get("account")?;
+    let name = findings.take(node.text("the name of an account such as \"platform\""))?;
+    if !is_account(&name) {
+        findings
+            .problem(Problem::at(&node.place, format!("{name:?} cannot be the name of an account")).help(NAME_RULE));
+    }
+    Some(name)
 }
 
 /// The provider that `type` and the keys that go with it make; reports keys that do not go with it.

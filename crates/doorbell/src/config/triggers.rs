@@ -10,6 +10,7 @@ use doorbell_core::provider::{FilterField, Provider};
 use doorbell_core::source::Source;
 use doorbell_core::trigger::{Clause, Trigger};
 
+use super::agents::Reader;
 use super::document::{Keys, Node, Table, parse};
 use super::names;
 use super::problem::{Findings, Layer, Place, Problem, Problems, Text};
@@ -18,12 +19,12 @@ use super::{conditions, flow};
 
 const EXAMPLE: &str = "[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]";
 
-/// Reads the triggers of an agent. `sources` is none if nothing is known about them.
+/// Reads the triggers of an agent, which may belong to an account.
 pub(super) fn read(
     agent: &str,
     table: &Table,
-    defaults: &Table,
-    sources: Option<&Sources>,
+    reader: Reader<'_>,
+    account: Option<&str>,
     findings: &mut Findings,
 ) -> Vec<Trigger> {
     let Some(node) = table.get("webhooks") else { return Vec::new() };
@@ -31,12 +32,25 @@ pub(super) fn read(
     let mut triggers = Vec::new();
     for (position, node) in findings.take(list).unwrap_or_default().into_iter().enumerate() {
         let Some(table) = findings.take(node.into_table(EXAMPLE)) else { continue };
-        let table = flow::with_defaults(table, defaults);
-        if let Some((source, clauses, conditions, flow)) = read_one(&table, sources, findings) {
+        let table = flow::with_defaults(table, reader.defaults);
+        if let Some((source, clauses, conditions, flow)) = read_one(&table, reader.sources, findings) {
+            refuse_foreign(&table, &source, reader, account, findings);
             triggers.push(Trigger { agent: agent.to_owned(), position, source, clauses, conditions, flow });
         }
     }
     triggers
+}
+
+/// What comes to a source of one account is not for the agents of another one.
+fn refuse_foreign(table: &Table, source: &str, reader: Reader<'_>, account: Option<&str>, findings: &mut Findings) {
+    let Some(found) = reader.sources.and_then(|sources| sources.good.get(source)) else { return };
+    if let (Some(of_source), Some(account)) = (found.account(), account)
+        && of_source != account
+    {
+        let place = table.get("source").map_or(&table.place, |node| &node.place);
+        let what = format!("source `{source}` belongs to the account `{of_source}`, and this agent to `{account}`");
+        findings.problem(Problem::at(place, what).help("name one of its own account, or one without `account`"));
+    }
 }
 
 /// Reads a trigger that is given as JSON.

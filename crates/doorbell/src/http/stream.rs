@@ -144,7 +144,7 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
             let event = ops::events::get(&shared.app, caller, &id.to_string()).await;
             event.map(|event| api::Activity::Duplicate { event }).into_iter().collect()
         }
-        Notice::Rejected(rejection) if caller.confined_to().is_none() => {
+        Notice::Rejected(rejection) if caller.has_source(&rejection.source) => {
             let delivery = ops::view_rejection(rejection.as_ref().clone());
             vec![api::Activity::Rejected { delivery }]
         }
@@ -157,7 +157,7 @@ async fn tell(shared: &Shared, caller: &Caller, logs: bool, notice: Notice) -> V
             let lines = ops::runs::log(&shared.app, caller, &run_id, after, lines).await.unwrap_or_default();
             lines.into_iter().map(|line| api::Activity::Log { run_id: run_id.clone(), line }).collect()
         }
-        Notice::Config(reload) if caller.confined_to().is_none() => {
+        Notice::Config(reload) if caller.sees_all() => {
             vec![api::Activity::Config { reload: ops::view_reload(&reload) }]
         }
         Notice::Event(_) | Notice::Rejected(_) | Notice::Run(_) | Notice::Log { .. } | Notice::Config(_) => Vec::new(),

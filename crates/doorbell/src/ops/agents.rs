@@ -11,7 +11,7 @@ use super::{Error, page_size, view_rejection};
 use crate::app::webhooks::Hook;
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
-use crate::config::{Declared, origin_of};
+use crate::config::{ACCOUNT, Declared, origin_of};
 use crate::dispatch::Dispatcher;
 use crate::store::{EventQuery, Subscription};
 
@@ -52,6 +52,7 @@ pub(super) fn find(
         breaker: dispatcher.breaker(&agent.name),
         unasked: dispatcher.unasked(&agent.name),
         own_webhook: in_force.hooks.own(name).and_then(|hook| hook.webhook.own.clone()),
+        account: agent.account.clone(),
         managed_by: if config.is_declared(name) { "api" } else { "file" }.to_owned(),
         problem,
     })
@@ -73,6 +74,7 @@ fn out_of_force(name: &str, declared: &Declared, problem: Option<String>) -> api
         breaker: None,
         unasked: None,
         own_webhook: None,
+        account: text(definition.get(ACCOUNT)),
         managed_by: "api".to_owned(),
         problem,
     }
@@ -94,26 +96,27 @@ fn view_schedule(schedule: &Schedule, enabled: bool) -> api::Schedule {
     }
 }
 
-/// The sources, by name. An agent sees those it listens to, and not how much comes to them.
+/// The sources, by name. Who is confined sees its own, and those that its agents listen to, but not how much comes to these.
 pub fn sources(app: &App, caller: &Caller) -> api::SourceList {
     let in_force = app.current();
     let visible = in_force.config.sources.values().filter(|source| may_see_source(&in_force, caller, source.name()));
-    let uses_of = |source: &Source| match caller.confined_to() {
-        None => source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
-        Some(_) => Vec::new(),
+    let uses_of = |source: &Source| match caller.has_source(source.name()) {
+        true => source.keys().iter().map(|key| credential_use(app, source.name(), &key.instance)).collect(),
+        false => Vec::new(),
     };
     let sources = visible.map(|source| api::Source {
         name: source.name().to_owned(),
         provider: source.provider().name().to_owned(),
+        account: app.accounts.of_source(source.name()),
         url: format!("{}{}", app.public_url(&in_force), path_of(&in_force, source)),
         signed: !source.keys().is_empty(),
         credentials: source.keys().iter().map(|key| key.instance.clone()).collect(),
         credential_uses: uses_of(source),
-        secret_captured: matches!(caller, Caller::Owner { .. }) && super::captured::waits(app, source),
+        secret_captured: caller.is_owner() && caller.has_source(source.name()) && super::captured::waits(app, source),
         ignored_senders: source.ignored_senders().to_vec(),
         pause: super::pauses::of_source(app, source.name()),
         webhook: in_force.hooks.get(source.name()).map(view_hook),
-        subscriptions: if caller.confined_to().is_none() { subscribed(&in_force, source.name()) } else { Vec::new() },
+        subscriptions: if caller.has_source(source.name()) { subscribed(&in_force, source.name()) } else { Vec::new() },
     });
     let closed = in_force.hooks.all().filter(|hook| caller.may_see(&hook.webhook.agent));
     let closed = closed.filter_map(|hook| closed_source(app, &in_force, hook));
@@ -157,6 +160,7 @@ fn closed_source(app: &App, in_force: &Snapshot, hook: &Hook) -> Option<api::Sou
     (!in_force.config.sources.contains_key(&name)).then(|| api::Source {
         name,
         provider: hook.webhook.provider.clone(),
+        account: app.accounts.of_agent(&hook.webhook.agent),
         url: format!("{}{}", app.public_url(in_force), hook.path()),
         signed: true,
         credentials: Vec::new(),
@@ -197,7 +201,7 @@ pub async fn deliveries(
     source: &str,
     limit: Option<usize>,
 ) -> Result<api::DeliveryList, Error> {
-    if caller.confined_to().is_some() || !is_source(app, source).await? {
+    if !caller.has_source(source) || !is_source(app, source).await? {
         return Err(Error::NotFound("source"));
     }
     let limit = page_size(limit)?;

@@ -4,7 +4,7 @@ use doorbell_client::api;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Error, LONGEST_PAGE, page_size, parse_cursor, parse_time, require_owner};
+use super::{Error, LONGEST_PAGE, page_size, parse_cursor, parse_time, require_any_owner};
 use crate::app::{App, Caller, Known};
 use crate::clock;
 use crate::store::{self, Change, ChangeEnd, ChangeQuery, Store, StoredChange};
@@ -28,15 +28,16 @@ impl Query {
     }
 }
 
-/// A page of changes, newest first. For owners.
+/// A page of changes, newest first. For owners: those of an account see what was asked for with keys and runs of it.
 ///
 /// # Errors
 /// If the caller is no owner, or a filter is not one.
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::AuditPage, Error> {
-    require_owner(caller)?;
+    require_any_owner(caller)?;
     let limit = page_size(query.limit)?;
     let wanted = ChangeQuery {
         who: query.who,
+        account: app.accounts.of_caller(caller),
         since: parse_time("since", query.since.as_deref())?,
         until: parse_time("until", query.until.as_deref())?,
         before: parse_cursor(query.cursor.as_deref())?,
@@ -61,6 +62,7 @@ fn view(StoredChange { change, status, code, .. }: StoredChange) -> api::AuditEn
         who: change.who,
         name: change.name,
         role: change.role,
+        account: change.account,
         operation: change.operation,
         target: change.target,
         remote: change.remote,
@@ -90,6 +92,7 @@ impl Author {
             operation,
             target,
             remote: self.remote.clone(),
+            account: self.known.account.clone(),
         }
     }
 }

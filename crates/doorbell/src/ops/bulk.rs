@@ -32,7 +32,7 @@ pub async fn act(
     verb: Verb,
     wish: api::ManyRuns,
 ) -> Result<api::ManyDone, Error> {
-    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+    if !caller.changes() {
         return Err(Error::NotAllowed("this key may not change runs"));
     }
     check(verb, &wish)?;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Error;
 use crate::app::{App, Caller};
+use crate::config::Agent;
 use crate::store::{self, Called, StoredRun};
 
 /// How many calls may stand one behind the other.
@@ -15,7 +16,13 @@ const DEEPEST: usize = 8;
 /// Whether the run of `own` may call `agent`. Answers the agents that called each other up to and with `own`.
 pub(super) async fn check(app: &App, run: RunId, own: &str, agent: &str) -> Result<Vec<String>, Error> {
     let in_force = app.current();
-    let allowed = in_force.config.agents.get(own).is_some_and(|own| own.may_call.iter().any(|may| may == agent));
+    let names = |own: &Agent| own.may_call.iter().any(|may| may == agent);
+    // Files may name anybody's; an account declares what its own agents may start of its own.
+    let is_within = |own: &Agent| {
+        let account = own.account.as_ref().filter(|_| in_force.config.is_declared(&own.name));
+        account.is_none_or(|account| app.accounts.of_agent(agent).as_ref() == Some(account))
+    };
+    let allowed = in_force.config.agents.get(own).is_some_and(|own| names(own) && is_within(own));
     if !allowed {
         return Err(not_named(agent));
     }

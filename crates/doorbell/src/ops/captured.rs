@@ -15,7 +15,8 @@ use doorbell_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Error, require_owner};
+use super::pauses::may_see_source;
+use super::{Error, require_source_owner};
 use crate::app::{App, Caller};
 use crate::files;
 
@@ -117,9 +118,10 @@ impl Captured {
 /// # Errors
 /// If there is none, or the caller may not see it.
 pub async fn show(app: &App, caller: &Caller, source: &str) -> Result<api::CapturedSecret, Error> {
-    require_owner(caller)?;
     let in_force = app.current();
-    let configured = in_force.config.sources.get(source).ok_or(Error::NotFound("source"))?;
+    let configured = in_force.config.sources.get(source).filter(|_| may_see_source(&in_force, caller, source));
+    let configured = configured.ok_or(Error::NotFound("source"))?;
+    require_source_owner(caller, source)?;
     let bytes = tokio::fs::read(file_of(app, source)).await.map_err(|_| Error::NotFound("captured secret"))?;
     let bytes = Zeroizing::new(bytes);
     let captured: Captured = serde_json::from_slice(&bytes).map_err(|_| Error::NotFound("captured secret"))?;
@@ -159,10 +161,11 @@ fn later_one(shown: Shown) -> api::LaterSecret {
 /// # Errors
 /// If there is none, or the caller may not.
 pub async fn forget(app: &App, caller: &Caller, source: &str) -> Result<(), Error> {
-    require_owner(caller)?;
-    if !app.current().config.sources.contains_key(source) {
+    let in_force = app.current();
+    if !in_force.config.sources.contains_key(source) || !may_see_source(&in_force, caller, source) {
         return Err(Error::NotFound("source"));
     }
+    require_source_owner(caller, source)?;
     tokio::fs::remove_file(file_of(app, source)).await.map_err(|_| Error::NotFound("captured secret"))
 }
 

@@ -9,6 +9,7 @@ use doorbell_core::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::runs::agents_of;
 use super::triggers::LONGEST_SCAN;
 use super::{Error, LONGEST_PAGE};
 use crate::app::{App, Caller};
@@ -31,16 +32,12 @@ pub struct Query {
 /// If the store is unavailable.
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::DeadLetterGroups, Error> {
     let mut found = api::DeadLetterGroups { groups: Vec::new(), scanned: 0, complete: true };
-    let agent = match (caller.confined_to(), query.agent) {
-        (Some(own), Some(asked)) if own != asked => return Ok(found),
-        (Some(own), _) => Some(own.to_owned()),
-        (None, asked) => asked,
-    };
+    let Some(agents) = agents_of(caller, query.agent) else { return Ok(found) };
     let mut groups: HashMap<(String, String), Group> = HashMap::new();
     let (begun, mut before) = (Instant::now(), None);
     loop {
-        let (agent, limit) = (agent.clone(), LONGEST_PAGE);
-        let runs = app.store.runs(RunQuery { agent, dead_letter: true, before, limit, ..RunQuery::default() }).await?;
+        let (agents, limit) = (agents.clone(), LONGEST_PAGE);
+        let runs = app.store.runs(RunQuery { agents, dead_letter: true, before, limit, ..RunQuery::default() }).await?;
         before = runs.last().map(|run| run.seq);
         let last = runs.len() < limit;
         found.scanned += runs.len() as u64;

@@ -13,16 +13,16 @@ use serde_json::{Map, Value};
 use super::{Error, agents};
 use crate::app::{App, Caller, Notice, Reload, Snapshot, Turn, note_declared};
 use crate::clock;
-use crate::config::{Config, Declaration, Flaw};
+use crate::config::{ACCOUNT, Config, Declaration, Flaw};
 use crate::dispatch::Dispatcher;
-use crate::store;
+use crate::store::{self, RunQuery};
 
 /// The largest definition, in bytes of JSON.
 const LARGEST: usize = 256 * 1024;
 /// Agents that can be declared.
 const MOST: usize = 1000;
 /// What a key of an agent may not change: it would hear of what its owner did not give it, or start others.
-const OWNERS: [&str; 4] = ["webhooks", "runtime", "mayCall", "may_call"];
+const OWNERS: [&str; 5] = ["webhooks", "runtime", "mayCall", "may_call", ACCOUNT];
 
 /// A change that is asked for.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, name: &str) -> 
         let Declaration { definition, created_by, created_at, updated_by, updated_at } = declared.declaration.clone();
         api::Declaration {
             etag: etag(&definition),
-            definition: if matches!(caller, Caller::Owner { .. }) { definition } else { without_path(definition) },
+            definition: if caller.is_owner() { definition } else { without_path(definition) },
             created_by,
             created_at: created_at.to_string(),
             updated_by,
@@ -98,7 +98,7 @@ pub async fn amend(
 /// # Errors
 /// If the caller may not, there is none, it is a file's, or its etag is another one.
 pub async fn remove(app: &App, change: Change<'_>) -> Result<api::RemovedAgent, Error> {
-    check_caller(&change)?;
+    check_caller(app, &change).await?;
     if matches!(change.caller, Caller::Agent(_)) {
         return Err(Error::NotAllowed("a key of an agent may not remove it: an owner does"));
     }
@@ -122,14 +122,17 @@ async fn put(
     change: &Change<'_>,
     make: impl FnOnce(Option<&Map<String, Value>>) -> Result<Map<String, Value>, Error>,
 ) -> Result<bool, Error> {
-    check_caller(change)?;
+    check_caller(app, change).await?;
     let turn = app.in_force.turn().await;
+    // It may have become somebody else's meanwhile.
+    check_caller(app, change).await?;
     let old = app.current();
     refuse_file(&old.config, change.agent)?;
     let before = old.config.declared.get(change.agent).map(|declared| &declared.declaration);
     let said = before.map(|before| &before.definition);
     check_etag(change, said)?;
-    let definition = make(said)?;
+    let mut definition = make(said)?;
+    set_account(change.caller, &mut definition)?;
     check_owners(change.caller, said, &definition)?;
     check_size(&definition, before.is_none() && old.config.declared.len() >= MOST)?;
     if said == Some(&definition) && old.config.is_declared(change.agent) {
@@ -176,11 +179,36 @@ async fn put_in_force(
     Ok(())
 }
 
-fn check_caller(change: &Change<'_>) -> Result<(), Error> {
-    match change.caller {
-        caller if !caller.may_see(change.agent) => Err(Error::NotFound("agent")),
-        Caller::Owner { .. } | Caller::Agent(_) => Ok(()),
-        Caller::Viewer | Caller::Run { .. } => Err(Error::NotAllowed("this key may not declare agents")),
+async fn check_caller(app: &App, change: &Change<'_>) -> Result<(), Error> {
+    let caller = change.caller;
+    if !caller.may_see(change.agent) && !(caller.is_owner() && is_free(app, change.agent).await?) {
+        return Err(Error::NotFound("agent"));
+    }
+    match caller.changes() {
+        true => Ok(()),
+        false => Err(Error::NotAllowed("this key may not declare agents")),
+    }
+}
+
+/// Whether a name is nobody's: no agent has it or had it, so that nobody is shown what another agent of this name did.
+async fn is_free(app: &App, agent: &str) -> Result<bool, Error> {
+    if app.accounts.knows_agent(agent) || app.current().config.declared.contains_key(agent) {
+        return Ok(false);
+    }
+    let query = RunQuery { agents: Some(vec![agent.to_owned()]), limit: 1, ..RunQuery::default() };
+    Ok(app.store.runs(query).await?.is_empty())
+}
+
+/// What an account's owner declares is that account's.
+fn set_account(caller: &Caller, definition: &mut Map<String, Value>) -> Result<(), Error> {
+    let Caller::Account { account, .. } = caller else { return Ok(()) };
+    let own = Value::String(account.name.clone());
+    match definition.insert(ACCOUNT.to_owned(), own.clone()) {
+        Some(other) if other != own => {
+            let message = format!("this key declares agents of the account `{}` only", account.name);
+            Err(Error::Flawed(vec![Flaw { field: ACCOUNT.to_owned(), message, help: None }]))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -196,7 +224,7 @@ fn check_owners(caller: &Caller, before: Option<&Map<String, Value>>, after: &Ma
     let changes = |key: &str| of(before, key) != of(Some(after), key);
     match caller {
         Caller::Agent(_) if OWNERS.into_iter().any(changes) => Err(Error::NotAllowed(
-            "a key of an agent may not set its `webhooks`, `runtime` and `mayCall`: an owner's key declares these first",
+            "a key of an agent may not set its `webhooks`, `runtime`, `mayCall` and `account`: an owner's key declares these first",
         )),
         _ => Ok(()),
     }

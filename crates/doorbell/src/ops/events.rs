@@ -51,7 +51,7 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Event
     let stored = app.store.events(EventQuery {
         source: query.source,
         event: query.event,
-        agent: caller.confined_to().map(ToOwned::to_owned),
+        within: caller.confined_to(),
         outcome: query.outcome,
         since: parse_time("since", query.since.as_deref())?,
         until: parse_time("until", query.until.as_deref())?,
@@ -81,8 +81,8 @@ pub(super) fn check_outcome(outcome: Option<&str>) -> Result<(), Error> {
 /// # Errors
 /// If the store is unavailable.
 pub async fn since(app: &App, caller: &Caller, seq: i64, limit: usize) -> Result<Vec<api::Event>, Error> {
-    let agent = caller.confined_to().map(ToOwned::to_owned);
-    let stored = app.store.events(EventQuery { after: Some(seq), agent, limit, ..EventQuery::default() }).await?;
+    let within = caller.confined_to();
+    let stored = app.store.events(EventQuery { after: Some(seq), within, limit, ..EventQuery::default() }).await?;
     with_outcomes(app, caller, stored).await
 }
 
@@ -127,18 +127,13 @@ async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> 
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Error> {
     let id = parse_id(id)?;
     let event = app.store.event(id).await?.ok_or(Error::NotFound("event"))?;
-    let outcomes = app.store.outcomes(id).await?;
-    if let Some(agent) = caller.confined_to()
-        && !outcomes.iter().any(|outcome| outcome.agent == agent)
-        && !waits::goes_on_by(app, caller, id).await?
-    {
+    let mut outcomes = app.store.outcomes(id).await?;
+    let sees_it = caller.has_source(&event.source) || outcomes.iter().any(|outcome| caller.may_see(&outcome.agent));
+    if !sees_it && !waits::goes_on_by(app, caller, id).await? {
         return Err(Error::NotFound("event"));
     }
-    let mut event = view_event(event, outcomes);
-    if let Some(agent) = caller.confined_to() {
-        event.outcomes.retain(|outcome| outcome.agent == agent);
-    }
-    Ok(event)
+    outcomes.retain(|outcome| caller.may_see(&outcome.agent));
+    Ok(view_event(event, outcomes))
 }
 
 /// One event with its headers.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorbell_client::api;
+use doorbell_core::event::is_own;
 use doorbell_core::id::{EventId, RunId};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Error, events, require_owner};
+use super::{Error, events, require_any_owner};
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::dispatch::Dispatcher;
@@ -43,14 +44,26 @@ pub async fn forget(
     id: &str,
     query: Query,
 ) -> Result<api::Forgotten, Error> {
-    events::get(app, caller, id).await?;
-    require_owner(caller)?;
+    let found = events::get(app, caller, id).await?;
+    require_any_owner(caller)?;
+    if !caller.has_source(&found.source) && !is_all_of(app, caller, &found).await? {
+        return Err(Error::NotAllowed("its source belongs to somebody else, who may forget it"));
+    }
     let event: EventId = id.parse().map_err(|_| Error::NotFound("event"))?;
     // What replays it says the same.
     for replay in app.store.replays_of(event).await? {
         forget_one(app, dispatcher, caller, replay, query.cancel).await?;
     }
     forget_one(app, dispatcher, caller, event, query.cancel).await
+}
+
+/// Whether an event that Doorbell made itself concerns nobody but the caller.
+async fn is_all_of(app: &App, caller: &Caller, event: &api::Event) -> Result<bool, Error> {
+    if !is_own(&event.provider) {
+        return Ok(false);
+    }
+    let id: EventId = event.id.parse().map_err(|_| Error::NotFound("event"))?;
+    Ok(app.store.outcomes(id).await?.iter().all(|outcome| caller.may_see(&outcome.agent)))
 }
 
 async fn forget_one(

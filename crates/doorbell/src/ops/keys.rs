@@ -6,10 +6,10 @@ use doorbell_client::api;
 use doorbell_core::id::KeyId;
 use doorbell_core::time::Timestamp;
 
-use super::{Error, require_owner};
+use super::{Error, require_any_owner};
 use crate::app::{App, Caller, hash_key, make_key};
 use crate::clock;
-use crate::config::parse_duration;
+use crate::config::{is_account, parse_duration};
 use crate::store::{ApiKey, Store};
 
 /// The longest label, in characters.
@@ -23,10 +23,15 @@ const LONGEST_LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 /// # Errors
 /// If the caller is no owner, or the wish is not clear.
 pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api::CreatedKey, Error> {
-    require_owner(caller)?;
+    require_any_owner(caller)?;
     let in_force = app.current();
     let config = &in_force.config;
-    let agents: Vec<&str> = config.agents.keys().chain(config.declared.keys()).map(String::as_str).collect();
+    let agents = config.agents.keys().chain(config.declared.keys()).map(String::as_str);
+    let agents: Vec<&str> = agents.filter(|agent| caller.may_see(agent)).collect();
+    let wish = match caller {
+        Caller::Account { account, .. } => of_account(wish, &account.name)?,
+        _ => wish,
+    };
     let (key, created) = make(app.store.as_ref(), wish, &agents).await?;
     app.access.admit(key);
     Ok(created)
@@ -46,6 +51,7 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
         name: wish.name,
         role: wish.role,
         agent: wish.agent,
+        account: wish.account,
         hash: hash_key(&text),
         created_at: now,
         expires_at,
@@ -58,6 +64,7 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
         name: key.name.clone(),
         role: key.role.clone(),
         agent: key.agent.clone(),
+        account: key.account.clone(),
         created_at: key.created_at.to_string(),
         expires_at: key.expires_at.map(|at| at.to_string()),
     };
@@ -69,8 +76,8 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
 /// # Errors
 /// If the caller is no owner, or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller) -> Result<api::KeyList, Error> {
-    require_owner(caller)?;
-    let keys = app.store.keys().await?.into_iter();
+    require_any_owner(caller)?;
+    let keys = app.store.keys().await?.into_iter().filter(|key| is_seen(caller, key));
     // What is kept lags behind.
     let used = |key: ApiKey| ApiKey { last_used_at: app.access.last_used(key.id).max(key.last_used_at), ..key };
     Ok(api::KeyList { keys: keys.map(|key| view(used(key))).collect() })
@@ -84,12 +91,33 @@ pub async fn all(store: &dyn Store) -> Result<api::KeyList, Error> {
     Ok(api::KeyList { keys: store.keys().await?.into_iter().map(view).collect() })
 }
 
+/// What an account's owner wishes for is that account's.
+fn of_account(wish: api::NewKey, account: &str) -> Result<api::NewKey, Error> {
+    match &wish.account {
+        Some(other) if other != account => {
+            Err(Error::Invalid(format!("this key makes keys of the account `{account}` only")))
+        }
+        _ if wish.agent.is_some() => Ok(api::NewKey { account: None, ..wish }),
+        _ => Ok(api::NewKey { account: Some(account.to_owned()), ..wish }),
+    }
+}
+
+/// Whether a key is one of the caller's account, or of its agents.
+fn is_seen(caller: &Caller, key: &ApiKey) -> bool {
+    match (caller, &key.agent) {
+        (Caller::Account { .. }, Some(agent)) => caller.may_see(agent),
+        (Caller::Account { account, .. }, None) => key.account.as_ref() == Some(&account.name),
+        _ => true,
+    }
+}
+
 fn view(key: ApiKey) -> api::Key {
     api::Key {
         key_id: key.id.to_string(),
         name: key.name,
         role: key.role,
         agent: key.agent,
+        account: key.account,
         created_at: key.created_at.to_string(),
         expires_at: key.expires_at.map(|at| at.to_string()),
         last_used_at: key.last_used_at.map(|at| at.to_string()),
@@ -110,7 +138,10 @@ fn expiry(after: &str, now: Timestamp) -> Result<Timestamp, Error> {
 /// # Errors
 /// If the caller is no owner, there is no such key, or the store is unavailable.
 pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<api::RemovedKey, Error> {
-    require_owner(caller)?;
+    require_any_owner(caller)?;
+    if !app.store.keys().await?.iter().any(|key| key.id.to_string() == id && is_seen(caller, key)) {
+        return Err(Error::NotFound("key"));
+    }
     let (id, removed) = remove_from(app.store.as_ref(), id).await?;
     app.access.expel(id);
     if app.current().subscribers.all().any(|one| one.subscription.key == id) {
@@ -141,14 +172,25 @@ fn check(wish: &api::NewKey, agents: &[&str]) -> Result<(), Error> {
     if wish.name.chars().any(char::is_control) {
         return invalid("`name` must not have control characters".to_owned());
     }
+    if wish.account.as_ref().is_some_and(|account| !is_account(account)) {
+        return invalid("`account` must be a name of a-z, 0-9, `_` and `-`, 64 characters at most".to_owned());
+    }
+    if wish.account.is_some() && wish.role == "agent" {
+        return invalid("`account` goes with roles `owner` and `viewer`: an agent has that of its own".to_owned());
+    }
     match (wish.role.as_str(), &wish.agent) {
         ("owner" | "viewer", None) => Ok(()),
         ("owner" | "viewer", Some(_)) => invalid("`agent` goes with role `agent` only".to_owned()),
         ("agent", None) => invalid("role `agent` needs `agent`: the name of the agent".to_owned()),
-        ("agent", Some(agent)) if !agents.contains(&agent.as_str()) => {
-            invalid(format!("there is no agent `{agent}`; there are: {}", agents.join(", ")))
-        }
+        ("agent", Some(agent)) if !agents.contains(&agent.as_str()) => invalid(no_agent(agent, agents)),
         ("agent", Some(_)) => Ok(()),
         _ => invalid("`role` must be owner, viewer or agent".to_owned()),
+    }
+}
+
+fn no_agent(agent: &str, agents: &[&str]) -> String {
+    match agents {
+        [] => format!("there is no agent `{agent}`, and no other"),
+        _ => format!("there is no agent `{agent}`; there are: {}", agents.join(", ")),
     }
 }

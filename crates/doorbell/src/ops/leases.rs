@@ -148,7 +148,8 @@ pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Resu
         },
         _ => false,
     };
-    let known = Known { caller, id: run.id.to_string(), name: run.agent };
+    let account = app.accounts.of_agent(&run.agent);
+    let known = Known { caller, id: run.id.to_string(), name: run.agent, account };
     if reaches { Ok(known) } else { Err(Error::NotFound("path")) }
 }
 
@@ -168,9 +169,9 @@ async fn is_of(app: &App, run: &StoredRun, event: EventId) -> Result<bool, Error
 
 /// Refuses keys that carry nothing out.
 pub(super) fn may_carry_out(caller: &Caller) -> Result<(), Error> {
-    match caller {
-        Caller::Owner { .. } | Caller::Agent(_) => Ok(()),
-        Caller::Viewer | Caller::Run { .. } => Err(Error::NotAllowed("this key may not carry runs out")),
+    match caller.changes() {
+        true => Ok(()),
+        false => Err(Error::NotAllowed("this key may not carry runs out")),
     }
 }
 

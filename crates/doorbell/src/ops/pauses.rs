@@ -3,7 +3,7 @@
 use doorbell_client::api;
 use doorbell_core::flow::Rate;
 
-use super::{Error, require_owner};
+use super::{Error, require_owner, require_source_owner};
 use crate::app::{App, Caller, Pause, Paused, Snapshot};
 use crate::clock;
 use crate::config::{parse_duration, write_duration};
@@ -130,9 +130,9 @@ fn may_pause(app: &App, caller: &Caller, paused: &Paused) -> Result<(), Error> {
             if !known || !caller.may_see(agent) {
                 return Err(Error::NotFound("agent"));
             }
-            match caller {
-                Caller::Owner { .. } | Caller::Agent(_) => Ok(()),
-                _ => Err(Error::NotAllowed("this key may not pause agents")),
+            match caller.changes() {
+                true => Ok(()),
+                false => Err(Error::NotAllowed("this key may not pause agents")),
             }
         }
         Paused::Source(source) => {
@@ -141,16 +141,15 @@ fn may_pause(app: &App, caller: &Caller, paused: &Paused) -> Result<(), Error> {
                 return Err(Error::NotFound("source"));
             }
             // Others may listen to it too.
-            require_owner(caller)
+            require_source_owner(caller, source)
         }
     }
 }
 
-/// Whether the caller may see a source: an agent sees those that it listens to.
+/// Whether the caller may see a source: its own ones, and those that its agents listen to.
 pub(super) fn may_see_source(in_force: &Snapshot, caller: &Caller, source: &str) -> bool {
-    caller
-        .confined_to()
-        .is_none_or(|agent| in_force.config.agents.get(agent).is_some_and(|agent| agent.listens_to(source)))
+    let listens = |name: &String| in_force.config.agents.get(name).is_some_and(|agent| agent.listens_to(source));
+    caller.has_source(source) || caller.confined_to().is_some_and(|within| within.agents.iter().any(listens))
 }
 
 /// A rate such as `10/1m`.

@@ -15,12 +15,12 @@ use doorbell_core::trigger::{Candidate, Trigger};
 
 use super::triggers::{LINE, facts_of};
 use super::view::view_outcome;
-use super::{Error, require_owner};
+use super::{Error, require_any_owner};
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::conditions;
 use crate::dispatch::Dispatcher;
-use crate::store::{self, Accepted, Admission, Body, NewEvent, Replay, Start, StoredEvent};
+use crate::store::{self, Accepted, Admission, Body, NewEvent, Replay, Start, StoredEvent, Within};
 
 mod many;
 
@@ -33,12 +33,23 @@ struct Plan {
     mode: ReplayMode,
     /// Only these; empty: all.
     agents: Vec<String>,
+    /// Whose replay it is, if that sees and starts only what is its own.
+    within: Option<Within>,
+}
+
+impl Plan {
+    /// Whether it may start this agent.
+    fn wants(&self, agent: &str) -> bool {
+        let is = |named: &String| named == agent;
+        (self.agents.is_empty() || self.agents.iter().any(is))
+            && self.within.as_ref().is_none_or(|own| own.agents.iter().any(is))
+    }
 }
 
 /// Replays one event.
 ///
 /// # Errors
-/// If there is no such event, what it said is forgotten, an agent is not there, or the caller is no owner.
+/// If there is no such event, what it said is forgotten, an agent is not there or not the caller's, or the caller is no owner.
 pub async fn one(
     app: &App,
     dispatcher: &Arc<Dispatcher>,
@@ -47,11 +58,11 @@ pub async fn one(
     wish: api::ReplayWish,
 ) -> Result<api::Replayed, Error> {
     super::events::get(app, caller, id).await?;
-    require_owner(caller)?;
-    check_agents(app, wish.mode, &wish.agents)?;
+    require_any_owner(caller)?;
+    check_agents(app, caller, wish.mode, &wish.agents)?;
     let event: EventId = id.parse().map_err(|_| Error::NotFound("event"))?;
     let event = app.store.event(event).await?.ok_or(Error::NotFound("event"))?;
-    let plan = Plan { id: clock::new_id(), mode: wish.mode, agents: wish.agents };
+    let plan = Plan { id: clock::new_id(), mode: wish.mode, agents: wish.agents, within: caller.confined_to() };
     let body = app.store.body(event.id).await?;
     let body = body.ok_or_else(|| Error::Gone("forgotten", "what this event said was removed for good".to_owned()))?;
     let starts = starts_of(app, &event, &body, &plan).await?;
@@ -66,12 +77,12 @@ pub async fn one(
     })
 }
 
-fn check_agents(app: &App, mode: ReplayMode, agents: &[String]) -> Result<(), Error> {
+fn check_agents(app: &App, caller: &Caller, mode: ReplayMode, agents: &[String]) -> Result<(), Error> {
     if mode == ReplayMode::Agent && agents.is_empty() {
         return Err(Error::Invalid("mode `agent` needs `agents`: the names of those to start".to_owned()));
     }
     let in_force = app.current();
-    match agents.iter().find(|agent| !in_force.config.agents.contains_key(*agent)) {
+    match agents.iter().find(|agent| !in_force.config.agents.contains_key(*agent) || !caller.may_see(agent)) {
         Some(agent) => Err(Error::Invalid(format!("there is no agent `{agent}`"))),
         None => Ok(()),
     }
@@ -80,7 +91,7 @@ fn check_agents(app: &App, mode: ReplayMode, agents: &[String]) -> Result<(), Er
 /// What the event starts if it is replayed.
 async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> Result<Vec<Start>, Error> {
     let in_force = app.current();
-    let wanted = |agent: &str| plan.agents.is_empty() || plan.agents.iter().any(|wanted| wanted == agent);
+    let wanted = |agent: &str| plan.wants(agent);
     let start = |agent: &str, trigger: Option<usize>, key: Option<String>, failed: Option<String>| {
         let configured = in_force.config.agents.get(agent)?;
         // Without a trigger that wants it there is no flow control to keep to.

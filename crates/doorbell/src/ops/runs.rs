@@ -80,13 +80,9 @@ pub(super) fn understand(caller: &Caller, query: Query) -> Result<Option<RunQuer
         State::parse(&text).ok_or_else(|| Error::Invalid(format!("`state` must be one of {all}")))
     });
     let event = query.event.map(|id| id.parse().map_err(|_| Error::Invalid("`event` must be an event id".to_owned())));
-    let agent = match (caller.confined_to(), query.agent) {
-        (Some(own), Some(asked)) if own != asked => return Ok(None),
-        (Some(own), _) => Some(own.to_owned()),
-        (None, asked) => asked,
-    };
+    let Some(agents) = agents_of(caller, query.agent) else { return Ok(None) };
     Ok(Some(RunQuery {
-        agent,
+        agents,
         state: state.transpose()?,
         event: event.transpose()?,
         dead_letter: query.dead_letter,
@@ -95,6 +91,16 @@ pub(super) fn understand(caller: &Caller, query: Query) -> Result<Option<RunQuer
         limit,
         ..RunQuery::default()
     }))
+}
+
+/// The agents whose runs are meant, of those that the caller may see: `Some(None)` is all that there are, and none is that the one
+/// asked for is not the caller's.
+#[allow(clippy::option_option)]
+pub(super) fn agents_of(caller: &Caller, asked: Option<String>) -> Option<Option<Vec<String>>> {
+    match asked {
+        Some(asked) => caller.may_see(&asked).then(|| Some(vec![asked])),
+        None => Some(caller.confined_to().map(|within| within.agents)),
+    }
 }
 
 /// One run with its tries.
@@ -203,7 +209,7 @@ pub async fn cancel(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &st
 /// Ends a run, if the caller may.
 pub(super) async fn end(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str) -> Result<Cancel, Error> {
     get(app, caller, id).await?;
-    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+    if !caller.changes() {
         return Err(Error::NotAllowed("this key may not cancel runs"));
     }
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
@@ -252,7 +258,7 @@ fn goes_on(id: &str, wait: &Wait) -> String {
 
 /// Whether the caller may have a run go on, and it can.
 fn may_act(app: &App, caller: &Caller, run: &api::Run) -> Result<(), Error> {
-    if !matches!(caller, Caller::Owner { .. } | Caller::Agent(_)) {
+    if !caller.changes() {
         return Err(Error::NotAllowed("this key may not release or retry runs"));
     }
     let agent = &run.agent;

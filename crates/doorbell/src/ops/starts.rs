@@ -117,7 +117,8 @@ async fn request(
     let mut body = json!({ "prompt": wish.prompt, "input": wish.input, "by": caller.name() });
     match caller {
         Caller::Owner { .. } => Ok((MANUAL, body)),
-        Caller::Agent(own) if own == agent => Ok((MANUAL, body)),
+        Caller::Agent(_) | Caller::Account { .. } if !caller.may_see(agent) => Err(Error::NotFound("agent")),
+        Caller::Agent(_) | Caller::Account { changes: true, .. } => Ok((MANUAL, body)),
         Caller::Run { run, agent: own } => {
             let path = calls::check(app, *run, own, agent).await?;
             body["parent"] = json!(run.to_string());
@@ -125,8 +126,7 @@ async fn request(
             body["path"] = json!(path);
             Ok((AGENT, body))
         }
-        Caller::Agent(_) => Err(Error::NotFound("agent")),
-        Caller::Viewer => Err(Error::NotAllowed("this key may not start agents")),
+        Caller::Viewer | Caller::Account { .. } => Err(Error::NotAllowed("this key may not start agents")),
     }
 }
 

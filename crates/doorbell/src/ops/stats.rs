@@ -15,7 +15,7 @@ use crate::clock;
 use crate::dispatch::Dispatcher;
 use crate::telemetry::{Door, Snapshot};
 
-/// What is going on. Who is confined to an agent sees that agent, and no counts of the whole.
+/// What is going on. Who is confined to an agent or an account sees what is its, and no counts of the whole.
 ///
 /// # Errors
 /// If the store is unavailable.
@@ -46,7 +46,8 @@ pub async fn get(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> Result<
     for (agent, runs, since) in stats.streaks {
         entry(&mut agents, &agent).failing = Some(api::FailingStreak { runs, since: since.to_string() });
     }
-    let paused_sources = paused_sources(app, stats.held_with_source);
+    let mut paused_sources = paused_sources(app, stats.held_with_source);
+    paused_sources.retain(|source| caller.has_source(&source.name));
     for (agent, key, run, state) in stats.holders {
         let holder = api::Holder { key, run_id: run.to_string(), state: state.as_str().to_owned() };
         entry(&mut agents, &agent).holders.push(holder);
@@ -56,9 +57,9 @@ pub async fn get(app: &App, dispatcher: &Dispatcher, caller: &Caller) -> Result<
         row.unasked = dispatcher.unasked(&row.name);
     }
     let agents = agents.into_values().collect();
-    if caller.confined_to().is_some() {
+    if !caller.sees_all() {
         let (notifications, config, last_sweep) = (Vec::new(), None, None);
-        let (events, deliveries, paused_sources) = (None, None, Vec::new());
+        let (events, deliveries) = (None, None);
         return Ok(api::Stats { events, deliveries, agents, paused_sources, notifications, config, last_sweep });
     }
     let totals = app.metrics.totals();

@@ -165,7 +165,10 @@ pub async fn subscribe(app: &App, dispatcher: &Arc<Dispatcher>, who: &Who, wish:
     let mut subscription = Subscription {
         id: id_of(key, &wish.url, &wish.source, &arguments),
         key,
-        agent: who.caller.confined_to().map(str::to_owned),
+        agent: match &who.caller {
+            Caller::Agent(agent) => Some(agent.clone()),
+            _ => None,
+        },
         source: wish.source,
         arguments,
         url: wish.url,
@@ -277,8 +280,8 @@ fn is_secret_of(app: &App, stored: &StoredSubscription, secret: &Secret) -> bool
 /// Who may have events posted: by which key.
 fn key_of(who: &Who) -> Result<KeyId, Error> {
     match (&who.caller, who.key) {
-        (Caller::Owner { .. } | Caller::Agent(_), Some(key)) => Ok(key),
-        (Caller::Viewer, _) => {
+        (caller, Some(key)) if caller.changes() => Ok(key),
+        (Caller::Viewer | Caller::Account { .. }, _) => {
             Err(Error::NotAllowed("a key of a viewer may list, poll and stream events, and not subscribe"))
         }
         _ => Err(Error::NotAllowed("a subscription outlives a run: it needs an API key of an owner or an agent")),
@@ -322,7 +325,7 @@ async fn prove(
 }
 
 async fn status(app: &App, dispatcher: &Dispatcher, agent: &str) -> Result<Status, Error> {
-    let query = RunQuery { agent: Some(agent.to_owned()), limit: LOOKED_AT, ..RunQuery::default() };
+    let query = RunQuery { agents: Some(vec![agent.to_owned()]), limit: LOOKED_AT, ..RunQuery::default() };
     let runs = app.store.runs(query).await?;
     let taken = runs.iter().find(|run| run.state == State::Succeeded);
     let since = runs.iter().take_while(|run| run.state != State::Succeeded);

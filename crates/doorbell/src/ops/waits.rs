@@ -13,7 +13,7 @@ use doorbell_core::wait::{Resumed, Wait};
 use serde_json::{Value, json};
 
 use super::leases::{Speaker, carried_out, find, lost};
-use super::{Error, calls, require_owner};
+use super::{Error, calls, require_any_owner};
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
 use crate::config::parse_duration;
@@ -127,7 +127,7 @@ pub async fn answer(
     if !caller.may_see(&stored.agent) {
         return Err(Error::NotFound("run"));
     }
-    require_owner(caller)?;
+    require_any_owner(caller)?;
     let asks_nothing = |state: State| Error::Conflict("not_asking", format!("it is {state}, and asks nothing"));
     let Some(Wait::Answer { options, .. }) = &stored.wait else { return Err(asks_nothing(stored.state)) };
     if !options.is_empty() && !wish.answer.as_str().is_some_and(|text| options.iter().any(|option| option == text)) {
@@ -237,7 +237,7 @@ fn triggers_of(in_force: &Arc<Snapshot>, agent: &str, wait: &Wait) -> Result<Vec
         let mut trigger =
             serde_json::Map::from_iter([("source".to_owned(), json!(source)), ("events".to_owned(), json!(names))]);
         trigger.extend(condition.iter().map(|condition| ("where".to_owned(), Value::from(condition.as_str()))));
-        in_force.config.read_trigger(&trigger).map_err(invalid)
+        in_force.config.read_trigger(&trigger, |_| true).map_err(invalid)
     };
     sources.into_iter().map(read).collect()
 }

@@ -217,9 +217,11 @@ pub(super) fn require_manager(
 ) -> Result<&'static str, Error> {
     require_seer(app, caller, agent, stored)?;
     match caller {
-        Caller::Owner { .. } => Ok("user"),
+        Caller::Owner { .. } | Caller::Account { changes: true, .. } => Ok("user"),
         Caller::Agent(_) | Caller::Run { .. } => Ok("agent"),
-        Caller::Viewer => Err(Error::NotAllowed("this key may look at webhooks, and not change them")),
+        Caller::Viewer | Caller::Account { .. } => {
+            Err(Error::NotAllowed("this key may look at webhooks, and not change them"))
+        }
     }
 }
 

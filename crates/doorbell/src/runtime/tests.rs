@@ -65,6 +65,7 @@ impl Bench {
             result: None,
         };
         let agent = Agent {
+            account: None,
             name: "triage".to_owned(),
             description: None,
             scale: 1,

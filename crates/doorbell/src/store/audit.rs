@@ -21,6 +21,8 @@ pub struct Change {
     pub target: String,
     /// The address that it came from.
     pub remote: String,
+    /// The account of whoever asked; none: the gateway's own.
+    pub account: Option<String>,
 }
 
 /// The longest target that is kept, in bytes.
@@ -31,7 +33,8 @@ impl Change {
     pub fn local(at: Timestamp, name: &str, operation: &str, target: String) -> Self {
         let (name, operation) = (name.to_owned(), operation.to_owned());
         let (who, role, remote) = ("local".to_owned(), "owner".to_owned(), "local".to_owned());
-        Self { at, who, name, role, operation, target, remote }.shortened()
+        let account = None;
+        Self { at, who, name, role, operation, target, remote, account }.shortened()
     }
 
     /// The same, with as much of its target as is kept.
@@ -83,6 +86,8 @@ pub struct StoredChange {
 pub struct ChangeQuery {
     /// By this key or run, or by this label or agent.
     pub who: Option<String>,
+    /// By somebody of this account.
+    pub account: Option<String>,
     /// Asked for at or after.
     pub since: Option<Timestamp>,
     /// Asked for before.

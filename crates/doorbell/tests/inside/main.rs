@@ -59,7 +59,8 @@ async fn a_secret_that_the_sender_shows_is_for_the_owner_only() {
     let file = house.path(".doorbell/captured/talk.json");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let viewer = api::NewKey { name: "looker".to_owned(), role: "viewer".to_owned(), agent: None, expires: None };
+    let viewer =
+        api::NewKey { name: "looker".to_owned(), role: "viewer".to_owned(), agent: None, expires: None, account: None };
     let key = house.client.create_key(&viewer).await.unwrap().key;
     let viewer = doorbell_client::Client::new(house.client.base_url(), Some(&key)).unwrap();
     assert_eq!(viewer.captured_secret("talk").await.unwrap_err().status(), Some(403));

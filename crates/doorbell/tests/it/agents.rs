@@ -288,8 +288,13 @@ async fn a_run_token_sees_its_own_agent_only_and_dies_with_the_attempt() {
     };
     assert_eq!(status(client.run(&foreign).await.unwrap_err()), 404);
     assert_eq!(status(client.cancel_run(&own).await.unwrap_err()), 403);
-    let wish =
-        doorbell_client::api::NewKey { name: "x".to_owned(), role: "owner".to_owned(), agent: None, expires: None };
+    let wish = doorbell_client::api::NewKey {
+        name: "x".to_owned(),
+        role: "owner".to_owned(),
+        agent: None,
+        expires: None,
+        account: None,
+    };
     assert_eq!(status(client.create_key(&wish).await.unwrap_err()), 403);
     std::fs::remove_file(project.path("home/hold")).unwrap();
     gateway.finished(&own).await;

@@ -15,8 +15,13 @@ fn project() -> Project {
 }
 
 async fn client_with(gateway: &Gateway, role: &str, agent: Option<&str>) -> Client {
-    let wish =
-        api::NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
+    let wish = api::NewKey {
+        name: role.to_owned(),
+        role: role.to_owned(),
+        agent: agent.map(str::to_owned),
+        expires: None,
+        account: None,
+    };
     let created = gateway.client.create_key(&wish).await.unwrap();
     assert!(created.key.starts_with("dbk_") && created.key_id.starts_with("key_"));
     Client::new(&gateway.url, Some(&created.key)).unwrap()
@@ -110,7 +115,8 @@ async fn a_viewer_looks_and_touches_nothing() {
     let viewer = client_with(&gateway, "viewer", None).await;
     assert_eq!(viewer.events(&EventQuery::default()).await.unwrap().events.len(), 1);
     assert_eq!(problem(viewer.cancel_run(&receipt.runs[0]).await.unwrap_err()), (403, "not_allowed".to_owned()));
-    let wish = api::NewKey { name: "x".to_owned(), role: "owner".to_owned(), agent: None, expires: None };
+    let wish =
+        api::NewKey { name: "x".to_owned(), role: "owner".to_owned(), agent: None, expires: None, account: None };
     assert_eq!(problem(viewer.create_key(&wish).await.unwrap_err()).0, 403);
 }
 
@@ -295,7 +301,8 @@ async fn a_removed_key_is_refused_at_once_and_what_it_has_open_ends() {
     let project = project();
     project.agent("slow", ANY, "sleep 1000");
     let gateway = project.serve();
-    let wish = api::NewKey { name: "ops".to_owned(), role: "viewer".to_owned(), agent: None, expires: None };
+    let wish =
+        api::NewKey { name: "ops".to_owned(), role: "viewer".to_owned(), agent: None, expires: None, account: None };
     let created = gateway.client.create_key(&wish).await.unwrap();
     let client = Client::new(&gateway.url, Some(&created.key)).unwrap();
     let kept = client_with(&gateway, "viewer", None).await;

@@ -57,8 +57,13 @@ async fn declare(gateway: &Gateway, name: &str, definition: &Map<String, Value>)
 }
 
 async fn client_with(gateway: &Gateway, role: &str, agent: Option<&str>) -> Client {
-    let wish =
-        api::NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
+    let wish = api::NewKey {
+        name: role.to_owned(),
+        role: role.to_owned(),
+        agent: agent.map(str::to_owned),
+        expires: None,
+        account: None,
+    };
     Client::new(&gateway.url, Some(&gateway.client.create_key(&wish).await.unwrap().key)).unwrap()
 }
 

@@ -34,6 +34,7 @@ mod once;
 mod openapi;
 mod orphans;
 mod outside;
+mod outsiders;
 mod own_providers;
 mod own_webhook;
 mod presets;

@@ -38,7 +38,7 @@ async fn post(gateway: &Gateway, key: &str, message: &Value, headers: &[(&str, &
 }
 
 /// What a tool answers: refusals, too.
-async fn call_as(gateway: &Gateway, key: &str, tool: &str, arguments: Value) -> Value {
+pub(crate) async fn call_as(gateway: &Gateway, key: &str, tool: &str, arguments: Value) -> Value {
     let message = message("tools/call", json!({ "name": tool, "arguments": arguments }));
     let (status, answer) = post(gateway, key, &message, &[]).await;
     assert_eq!(status, 200, "{tool}: {answer}");
@@ -69,7 +69,13 @@ fn code_of(result: &Value) -> String {
 }
 
 async fn key(gateway: &Gateway, role: &str, agent: Option<&str>) -> String {
-    let wish = NewKey { name: role.to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
+    let wish = NewKey {
+        name: role.to_owned(),
+        role: role.to_owned(),
+        agent: agent.map(str::to_owned),
+        expires: None,
+        account: None,
+    };
     gateway.client.create_key(&wish).await.unwrap().key
 }
 

@@ -268,6 +268,7 @@ async fn only_owners_forget_and_back_up() {
             role: role.to_owned(),
             agent: agent.map(str::to_owned),
             expires: None,
+            account: None,
         };
         let key = gateway.client.create_key(&key).await.unwrap().key;
         let client = Client::new(&gateway.url, Some(&key)).unwrap();

@@ -86,6 +86,7 @@ async fn an_agent_whose_runs_no_worker_fetches_says_so_until_one_asks() {
         role: "agent".to_owned(),
         agent: Some("triage".to_owned()),
         expires: None,
+        account: None,
     };
     let key = gateway.client.create_key(&wish).await.unwrap().key;
     let own = Client::new(&gateway.url, Some(&key)).unwrap();

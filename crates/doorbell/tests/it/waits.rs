@@ -246,7 +246,8 @@ async fn a_person_answers_what_a_run_asks() {
     let gateway = project.serve();
     let wrong = project.run(&["runs", "answer", &id, "perhaps"]);
     assert!(String::from_utf8(wrong.stderr).unwrap().contains("must be one of: yes, no"));
-    let viewer = api::NewKey { name: "v".to_owned(), role: "viewer".to_owned(), agent: None, expires: None };
+    let viewer =
+        api::NewKey { name: "v".to_owned(), role: "viewer".to_owned(), agent: None, expires: None, account: None };
     let viewer = Client::new(&gateway.url, Some(&gateway.client.create_key(&viewer).await.unwrap().key)).unwrap();
     let yes = api::NewAnswer { answer: json!("yes") };
     assert_eq!(code(viewer.answer_run(&id, &yes).await), "not_allowed");
@@ -327,8 +328,13 @@ async fn steps_are_kept_once_through_tries_and_sleeps_and_seen_by_who_may() {
     assert_eq!(code(own.put_step(&id, "large", &json!("x".repeat(300 * 1024))).await), "invalid_request");
     assert_eq!(code(gateway.client.put_step(&id, "mine", &plan).await), "not_allowed");
     let key = |role: &str, agent: Option<&str>| {
-        let wish =
-            api::NewKey { name: "k".to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
+        let wish = api::NewKey {
+            name: "k".to_owned(),
+            role: role.to_owned(),
+            agent: agent.map(str::to_owned),
+            expires: None,
+            account: None,
+        };
         let (client, url) = (gateway.client.clone(), gateway.url.clone());
         async move { Client::new(&url, Some(&client.create_key(&wish).await.unwrap().key)).unwrap() }
     };

@@ -231,8 +231,13 @@ async fn a_key_fetches_the_runs_of_its_own_agent_only() {
     project.agent("other", "[[webhooks]]\nsource = \"acme\"\nevents = [\"push\"]", "true");
     let gateway = project.serve();
     let key = |role: &str, agent: Option<&str>| {
-        let wish =
-            api::NewKey { name: "w".to_owned(), role: role.to_owned(), agent: agent.map(str::to_owned), expires: None };
+        let wish = api::NewKey {
+            name: "w".to_owned(),
+            role: role.to_owned(),
+            agent: agent.map(str::to_owned),
+            expires: None,
+            account: None,
+        };
         let (client, url) = (gateway.client.clone(), gateway.url.clone());
         async move { Client::new(&url, Some(&client.create_key(&wish).await.unwrap().key)).unwrap() }
     };
@@ -350,6 +355,7 @@ async fn the_worker_of_the_documentation_works_as_it_is_written() {
         role: "agent".to_owned(),
         agent: Some("triage".to_owned()),
         expires: None,
+        account: None,
     };
     let key = gateway.client.create_key(&wish).await.unwrap().key;
     project.write("worker.py", &blocks(&read("docs/workers.md"), "python")[0]);

@@ -19,7 +19,7 @@ use crate::conditions;
 use crate::dispatch::Dispatcher;
 use crate::ops::events::{self, newest};
 use crate::ops::triggers::{LINE, LONGEST_SCAN, MOST_SCANNED, facts_of};
-use crate::ops::{Error, parse_time, pauses, require_owner};
+use crate::ops::{Error, parse_time, pauses, require_any_owner};
 use crate::store::{Admission, EventQuery, Notes, OutcomeKind, Start, StoredEvent};
 
 /// How the keys of replays begin among the notes.
@@ -43,6 +43,9 @@ struct Job {
     /// The sequence of the last event that was looked at, and of the last one to be looked at.
     cursor: i64,
     last: i64,
+    /// The account whose replay it is; none: it is the gateway's.
+    #[serde(default)]
+    account: Option<String>,
 }
 
 /// What a replay would do: the events that were found, and the runs of each agent.
@@ -110,7 +113,7 @@ pub async fn begin(
         notes: BTreeSet::new(),
         error: None,
     };
-    let job = Job { replay: replay.clone(), cursor: 0, last };
+    let job = Job { replay: replay.clone(), cursor: 0, last, account: account_of(caller).map(str::to_owned) };
     keep(app, &job).await?;
     forget_oldest(app).await?;
     tracing::info!(replay = replay.id, by = replay.by, events = of, "replay.started");
@@ -138,10 +141,24 @@ pub async fn resume(app: &Arc<App>, dispatcher: &Arc<Dispatcher>) -> Result<(), 
 /// # Errors
 /// If the caller is no owner or the store is unavailable.
 pub async fn list(app: &App, caller: &Caller) -> Result<api::ReplayList, Error> {
-    require_owner(caller)?;
-    let mut replays: Vec<api::Replay> = jobs(app, "").await?.into_iter().map(|job| job.replay).collect();
+    require_any_owner(caller)?;
+    let seen = jobs(app, "").await?.into_iter().filter(|job| is_of(job, caller));
+    let mut replays: Vec<api::Replay> = seen.map(|job| job.replay).collect();
     replays.reverse();
     Ok(api::ReplayList { replays })
+}
+
+/// The account that a caller is confined to.
+fn account_of(caller: &Caller) -> Option<&str> {
+    match caller {
+        Caller::Account { account, .. } => Some(&account.name),
+        _ => None,
+    }
+}
+
+/// Whether a replay is one that the caller may see.
+fn is_of(job: &Job, caller: &Caller) -> bool {
+    account_of(caller).is_none_or(|own| job.account.as_deref() == Some(own))
 }
 
 /// How a replay stands.
@@ -149,8 +166,8 @@ pub async fn list(app: &App, caller: &Caller) -> Result<api::ReplayList, Error> 
 /// # Errors
 /// If there is none, or the caller is no owner.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Replay, Error> {
-    require_owner(caller)?;
-    let found = jobs(app, id).await?.into_iter().find(|job| job.replay.id == id);
+    require_any_owner(caller)?;
+    let found = jobs(app, id).await?.into_iter().find(|job| job.replay.id == id && is_of(job, caller));
     found.map(|job| job.replay).ok_or(Error::NotFound("replay"))
 }
 
@@ -191,28 +208,31 @@ struct Checked {
 }
 
 async fn check(app: &App, caller: &Caller, wish: &api::NewReplay) -> Result<Checked, Error> {
-    require_owner(caller)?;
+    require_any_owner(caller)?;
     if wish.filter == ReplayFilter::default() {
         let detail = "say which events: `source`, `event`, `outcome`, `since`, `until` or `where`";
         return Err(Error::Invalid(detail.to_owned()));
     }
-    check_agents(app, wish.mode, &wish.agents)?;
+    check_agents(app, caller, wish.mode, &wish.agents)?;
     wish.rate.as_deref().map(pauses::parse_rate).transpose()?;
-    let query = query(&wish.filter)?;
-    check_source(app, wish.filter.source.as_deref()).await?;
+    let within = caller.confined_to();
+    let query = EventQuery { within: within.clone(), ..query(&wish.filter)? };
+    check_source(app, caller, wish.filter.source.as_deref()).await?;
     let condition = wish.filter.condition.as_deref().map(Expression::condition).transpose();
     let condition = condition.map_err(|flaw| Error::Invalid(format!("`where`: {}", flaw.message)))?;
-    let plan = Plan { id: clock::new_id(), mode: wish.mode, agents: wish.agents.clone() };
+    let plan = Plan { id: clock::new_id(), mode: wish.mode, agents: wish.agents.clone(), within };
     Ok(Checked { plan, conditions: Conditions { condition, key: None }, query })
 }
 
 /// Refuses a source that neither the configuration nor any stored event names.
-async fn check_source(app: &App, source: Option<&str>) -> Result<(), Error> {
+async fn check_source(app: &App, caller: &Caller, source: Option<&str>) -> Result<(), Error> {
     let Some(source) = source.filter(|source| !is_own(source)) else { return Ok(()) };
-    if app.current().config.sources.contains_key(source) {
+    let in_force = app.current();
+    if in_force.config.sources.contains_key(source) && pauses::may_see_source(&in_force, caller, source) {
         return Ok(());
     }
-    let query = EventQuery { source: Some(source.to_owned()), limit: 1, ..EventQuery::default() };
+    let within = caller.confined_to();
+    let query = EventQuery { source: Some(source.to_owned()), within, limit: 1, ..EventQuery::default() };
     match app.store.events(query).await?.is_empty() {
         true => Err(Error::Invalid(format!("there is no source `{source}`, and no event is of one"))),
         false => Ok(()),
@@ -274,7 +294,8 @@ fn go_on(app: &Arc<App>, dispatcher: &Arc<Dispatcher>, id: ReplayId, job: Job) {
 async fn carry_out(app: &App, dispatcher: &Arc<Dispatcher>, id: ReplayId, mut job: Job, ended: CancellationToken) {
     let wish = job.replay.wish.clone();
     let condition = wish.filter.condition.as_deref().and_then(|text| Expression::condition(text).ok());
-    let plan = Plan { id, mode: wish.mode, agents: wish.agents.clone() };
+    let within = job.account.as_deref().map(|account| app.accounts.within(account));
+    let plan = Plan { id, mode: wish.mode, agents: wish.agents.clone(), within };
     let work = Work { app, dispatcher, plan, conditions: Conditions { condition, key: None } };
     loop {
         let done = ended.run_until_cancelled(work.go_on(&mut job)).await;
@@ -312,7 +333,7 @@ struct Work<'a> {
 impl Work<'_> {
     async fn go_on(&self, job: &mut Job) -> Result<(), Error> {
         let filter = job.replay.wish.filter.clone();
-        let query = query(&filter)?;
+        let query = EventQuery { within: self.plan.within.clone(), ..query(&filter)? };
         let pause = job.replay.wish.rate.as_deref().map(pauses::parse_rate).transpose()?.map(pause_of);
         let mut kept = Instant::now();
         loop {

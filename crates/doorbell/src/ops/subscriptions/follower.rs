@@ -191,8 +191,8 @@ impl Follower {
     async fn cancel_all(&self, agent: &str, state: State, since: Option<Timestamp>) -> Result<bool, Error> {
         let (mut before, mut any) = (None, false);
         loop {
-            let (agent, state) = (Some(agent.to_owned()), Some(state));
-            let query = RunQuery { agent, state, before, limit: PAGE, ..RunQuery::default() };
+            let (agents, state) = (Some(vec![agent.to_owned()]), Some(state));
+            let query = RunQuery { agents, state, before, limit: PAGE, ..RunQuery::default() };
             let runs = self.app.store.runs(query).await?;
             for run in runs.iter().filter(|run| since.is_none_or(|since| run.created_at < since)) {
                 any = true;
@@ -210,7 +210,7 @@ impl Follower {
         let subscription = &subscriber.subscription;
         let Some(place) = self.places.get_mut(&subscription.id) else { return Ok(false) };
         // While its source is paused or gone, or its secret closed, what comes waits in the log of events.
-        let scope = Scope::of_subscriber(subscriber).filter(|_| place.seq < newest);
+        let scope = Scope::of_subscriber(&self.app, subscriber).filter(|_| place.seq < newest);
         let (Some(scope), Some(agent)) = (scope, &subscriber.agent) else { return Ok(false) };
         if self.app.pauses.of_source(&subscription.source).is_some() {
             return Ok(false);

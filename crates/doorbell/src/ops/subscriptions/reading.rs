@@ -33,7 +33,8 @@ const LARGEST_POLL: usize = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Scope {
     source: String,
-    agent: Option<String>,
+    /// Who reads: what that may see is looked up at each reading.
+    reader: Caller,
     trigger: Trigger,
 }
 
@@ -77,13 +78,14 @@ impl Scope {
         check(found.ok_or(Error::NotFound("event type"))?, arguments)?;
         let trigger = trigger_of(&in_force.config, source, arguments);
         let trigger = trigger.map_err(|what| Error::Invalid(format!("`arguments`: {what}")))?;
-        Ok(Self { source: source.to_owned(), agent: caller.confined_to().map(str::to_owned), trigger })
+        Ok(Self { source: source.to_owned(), reader: caller.clone(), trigger })
     }
 
-    /// What a subscription asks for; none while that means nothing.
-    pub(super) fn of_subscriber(subscriber: &Subscriber) -> Option<Self> {
+    /// What a subscription asks for; none while that means nothing, or its key is gone.
+    pub(super) fn of_subscriber(app: &App, subscriber: &Subscriber) -> Option<Self> {
         let (subscription, trigger) = (&subscriber.subscription, subscriber.trigger.clone()?);
-        Some(Self { source: subscription.source.clone(), agent: subscription.agent.clone(), trigger })
+        let reader = app.access.caller_of(subscription.key)?;
+        Some(Self { source: subscription.source.clone(), reader, trigger })
     }
 
     /// Where to begin: behind a cursor, and not with what is older than is wanted; without one, with what comes now.
@@ -117,8 +119,8 @@ impl Scope {
     }
 
     fn query(&self, after: i64) -> EventQuery {
-        let (source, agent) = (Some(self.source.clone()), self.agent.clone());
-        EventQuery { source, agent, after: Some(after), limit: STEP, ..EventQuery::default() }
+        let (source, within) = (Some(self.source.clone()), self.reader.confined_to());
+        EventQuery { source, within, after: Some(after), limit: STEP, ..EventQuery::default() }
     }
 
     /// Up to `most` events behind a place. What is said again is no news, and what is forgotten says nothing.

@@ -316,7 +316,7 @@ async fn a_run_takes_in_so_many_events_and_then_another_one_begins(store: Arc<dy
     let most = u32::try_from(MOST_ABSORBED).unwrap();
     let events = (1..=most + 2).map(|n| store.accept(vec![keyed("a", n, flow)]));
     assert!(futures_util::future::join_all(events).await.into_iter().all(|answer| answer.is_ok()));
-    let runs = store.runs(RunQuery { agent: Some("triage".to_owned()), limit: 9, ..RunQuery::default() });
+    let runs = store.runs(RunQuery { agents: Some(vec!["triage".to_owned()]), limit: 9, ..RunQuery::default() });
     let absorbed: Vec<u64> = runs.await.unwrap().iter().map(|run| run.absorbed).collect();
     assert_eq!(absorbed, [0, MOST_ABSORBED]);
 }

@@ -140,7 +140,7 @@ async fn runs_are_found_by_the_kind_of_their_cause(store: Arc<dyn Store>) {
         };
         let query = RunQuery { trigger: Some(kind), limit: 1, ..RunQuery::default() };
         assert_eq!(found(query.clone()).await, [run_id(n)], "{kind:?}");
-        let queued = RunQuery { state: Some(State::Queued), agent: Some("triage".to_owned()), ..query.clone() };
+        let queued = RunQuery { state: Some(State::Queued), agents: Some(vec!["triage".to_owned()]), ..query.clone() };
         assert_eq!(found(queued).await, [run_id(n)]);
         assert_eq!(found(RunQuery { event: Some(event_id(n)), ..query }).await, [run_id(n)]);
     }
@@ -150,16 +150,16 @@ async fn runs_are_walked_from_the_oldest_on(store: Arc<dyn Store>) {
     for n in 1..=5 {
         accept(&*store, starting(if n == 2 { "b" } else { "a" }, n)).await;
     }
-    for agent in [None, Some("a".to_owned())] {
+    for agents in [None, Some(vec!["a".to_owned()])] {
         let (mut after, mut found) = (0, Vec::new());
         loop {
-            let query = RunQuery { agent: agent.clone(), after: Some(after), limit: 2, ..RunQuery::default() };
+            let query = RunQuery { agents: agents.clone(), after: Some(after), limit: 2, ..RunQuery::default() };
             let page = store.runs(query).await.unwrap();
             let Some(last) = page.last() else { break };
             after = last.seq;
             found.extend(page.iter().map(|run| run.id));
         }
-        let all = (1..=5).filter(|n| agent.is_none() || *n != 2).map(run_id).collect::<Vec<_>>();
+        let all = (1..=5).filter(|n| agents.is_none() || *n != 2).map(run_id).collect::<Vec<_>>();
         assert_eq!(found, all);
     }
 }

@@ -5,7 +5,7 @@ use doorbell_core::id::KeyId;
 use super::*;
 use crate::store::{
     ApiKey, Change, ChangeEnd, ChangeQuery, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery,
-    SecretUse, StoredChange, Stream, Tallies,
+    SecretUse, StoredChange, Stream, Tallies, Within,
 };
 
 every_store_keeps! {
@@ -14,6 +14,7 @@ every_store_keeps! {
     events_are_found_by_source_and_name,
     events_are_found_by_time,
     events_are_found_by_outcome,
+    events_are_seen_by_whose_source_or_agent_they_are_of,
     outcomes_of_many_events_are_those_of_each,
     headers_read_back_without_the_body,
     pages_of_runs_miss_nothing,
@@ -154,6 +155,29 @@ async fn runs(store: &dyn Store, query: RunQuery) -> Vec<RunId> {
     store.runs(query).await.unwrap().into_iter().map(|run| run.id).collect()
 }
 
+async fn events_are_seen_by_whose_source_or_agent_they_are_of(store: Arc<dyn Store>) {
+    for (n, source, agent) in
+        [(1, "one", Some("a")), (2, "one", None), (3, "two", Some("a")), (4, "two", Some("b")), (5, "three", None)]
+    {
+        let starts = agent.map(|agent| start(agent, n, Admission::Grow)).into_iter().collect();
+        accept(&*store, NewEvent { source: source.to_owned(), starts, ..event(n) }).await;
+    }
+    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+    let within = |agents: &[&str], sources: &[&str]| EventQuery {
+        within: Some(Within { agents: own(agents), sources: own(sources) }),
+        ..at_most(9)
+    };
+    assert_eq!(events(&*store, within(&["a"], &[])).await, ids([3, 1]));
+    assert_eq!(events(&*store, within(&[], &["one", "three"])).await, ids([5, 2, 1]));
+    assert_eq!(events(&*store, within(&["a", "b"], &["one"])).await, ids([4, 3, 2, 1]));
+    assert_eq!(events(&*store, within(&[], &[])).await, ids([]));
+    let of = |query: EventQuery, source: &str| EventQuery { source: Some(source.to_owned()), ..query };
+    assert_eq!(events(&*store, of(within(&["a"], &["one"]), "two")).await, ids([3]));
+    let with = |query: EventQuery, outcome: &str| EventQuery { outcome: Some(outcome.to_owned()), ..query };
+    assert_eq!(events(&*store, with(within(&["a"], &["two"]), "started")).await, ids([3, 1]));
+    assert_eq!(events(&*store, with(within(&["a"], &["one"]), "none")).await, ids([2]));
+}
+
 async fn outcomes_of_many_events_are_those_of_each(store: Arc<dyn Store>) {
     for n in 1..=3 {
         let starts = vec![start("triage", 2 * n, Admission::Grow), start("fixer", 2 * n + 1, Admission::Reject(1))];
@@ -186,7 +210,7 @@ async fn pages_of_runs_miss_nothing(store: Arc<dyn Store>) {
         accept(&*store, starting(["a", "b", "c"][n as usize % 3], n)).await;
     }
     claim(&*store, "a", &[1, 2, 3].map(lease)).await;
-    let unlike = [RunQuery::default(), RunQuery { agent: Some("a".to_owned()), ..RunQuery::default() }];
+    let unlike = [RunQuery::default(), RunQuery { agents: Some(vec!["a".to_owned()]), ..RunQuery::default() }];
     for (query, expected) in unlike.into_iter().zip([(1..=25).collect::<Vec<u32>>(), (3..=24).step_by(3).collect()]) {
         let mut seen = Vec::new();
         let mut before = None;
@@ -206,17 +230,17 @@ async fn runs_are_found_by_agent_state_and_event(store: Arc<dyn Store>) {
     accept(&*store, starting("a", 3)).await;
     claim(&*store, "a", &[lease(1)]).await;
     let all = RunQuery { limit: 9, ..RunQuery::default() };
-    let a = Some("a".to_owned());
+    let a = Some(vec!["a".to_owned()]);
     let found = |query| {
         let store = Arc::clone(&store);
         async move { runs(&*store, query).await }
     };
-    assert_eq!(found(RunQuery { agent: a.clone(), ..all.clone() }).await, [3, 1].map(run_id));
+    assert_eq!(found(RunQuery { agents: a.clone(), ..all.clone() }).await, [3, 1].map(run_id));
     assert_eq!(found(RunQuery { state: Some(State::Queued), ..all.clone() }).await, [3, 2].map(run_id));
-    let running = RunQuery { agent: a.clone(), state: Some(State::Running), ..all.clone() };
+    let running = RunQuery { agents: a.clone(), state: Some(State::Running), ..all.clone() };
     assert_eq!(found(running).await, [run_id(1)]);
     assert_eq!(found(RunQuery { event: Some(event_id(1)), ..all.clone() }).await, [2, 1].map(run_id));
-    let of_agent = RunQuery { event: Some(event_id(1)), agent: a, ..all.clone() };
+    let of_agent = RunQuery { event: Some(event_id(1)), agents: a, ..all.clone() };
     assert_eq!(found(of_agent).await, [run_id(1)]);
     assert_eq!(found(RunQuery { event: Some(event_id(1)), limit: 1, ..all }).await, [run_id(2)]);
 }
@@ -231,7 +255,10 @@ async fn runs_are_found_by_key(store: Arc<dyn Store>) {
     claim(&*store, "b", &[lease(1)]).await;
     let x = RunQuery { key: Some("x".to_owned()), limit: 9, ..RunQuery::default() };
     assert_eq!(runs(&*store, x.clone()).await, [5, 3, 1].map(run_id));
-    assert_eq!(runs(&*store, RunQuery { agent: Some("a".to_owned()), limit: 1, ..x.clone() }).await, [run_id(5)]);
+    assert_eq!(
+        runs(&*store, RunQuery { agents: Some(vec!["a".to_owned()]), limit: 1, ..x.clone() }).await,
+        [run_id(5)]
+    );
     assert_eq!(runs(&*store, RunQuery { state: Some(State::Running), ..x.clone() }).await, [run_id(3)]);
     assert_eq!(runs(&*store, RunQuery { event: Some(event_id(4)), ..x.clone() }).await, []);
     let third = run(&*store, 3).await;
@@ -247,7 +274,7 @@ async fn dead_letters_are_found(store: Arc<dyn Store>) {
     }
     let dead = RunQuery { dead_letter: true, limit: 9, ..RunQuery::default() };
     assert_eq!(runs(&*store, dead.clone()).await, [3, 1].map(run_id));
-    assert_eq!(runs(&*store, RunQuery { agent: Some("triage".to_owned()), ..dead }).await, [3, 1].map(run_id));
+    assert_eq!(runs(&*store, RunQuery { agents: Some(vec!["triage".to_owned()]), ..dead }).await, [3, 1].map(run_id));
 }
 
 fn line(attempt: u32, text: &str) -> LogLine {
@@ -334,6 +361,7 @@ async fn a_trigger_set_has_one_version_for_good(store: Arc<dyn Store>) {
 
 async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
     let key = |n: u8, agent: Option<&str>| ApiKey {
+        account: agent.is_none().then(|| "platform".to_owned()),
         id: KeyId::new(at(0), [n; 10]),
         name: format!("key {n}"),
         role: if agent.is_some() { "agent" } else { "owner" }.to_owned(),
@@ -358,6 +386,7 @@ async fn keys_read_back_oldest_first(store: Arc<dyn Store>) {
 
 async fn changes_are_noted_before_they_are_made_and_read_back_newest_first(store: Arc<dyn Store>) {
     let change = |n: i64| Change {
+        account: (n == 1).then(|| "platform".to_owned()),
         at: at(n),
         who: format!("key_{n}"),
         name: if n > 2 { "ci" } else { "ops" }.to_owned(),
@@ -392,6 +421,7 @@ async fn changes_are_noted_before_they_are_made_and_read_back_newest_first(store
     assert_eq!(of(who("key_2")).await, [at(2)]);
     let between = ChangeQuery { since: Some(at(2)), until: Some(at(4)), ..ChangeQuery::default() };
     assert_eq!(of(between).await, [at(3), at(2)]);
+    assert_eq!(of(ChangeQuery { account: Some("platform".to_owned()), ..ChangeQuery::default() }).await, [at(1)]);
     assert_eq!(of(ChangeQuery { before: Some(seqs[2]), ..ChangeQuery::default() }).await, [at(2), at(1)]);
     store.remove_changes(at(4)).await.unwrap();
     assert_eq!(of(ChangeQuery::default()).await, [at(4)]);

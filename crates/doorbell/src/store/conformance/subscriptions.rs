@@ -50,7 +50,17 @@ async fn admit(store: &dyn Store) {
     let (name, role) = ("k".to_owned(), "owner".to_owned());
     let id = key(1);
     let hash = vec![1; 32];
-    let key = ApiKey { id, name, role, agent: None, hash, created_at: at(0), expires_at: None, last_used_at: None };
+    let key = ApiKey {
+        id,
+        name,
+        role,
+        agent: None,
+        account: None,
+        hash,
+        created_at: at(0),
+        expires_at: None,
+        last_used_at: None,
+    };
     store.put_key(key).await.unwrap();
 }
 

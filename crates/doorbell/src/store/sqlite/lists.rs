@@ -130,6 +130,9 @@ struct Walk<'a> {
     params: &'a [&'a dyn ToSql],
 }
 
+/// Whether the outcome `o` is one that may be seen; ?8 says by whom.
+const SEEN: &str = "(?8 IS NULL OR o.agent IN (SELECT value FROM json_each(?8, '$.agents')))";
+
 /// Sequences on the walk that the query admits.
 fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) -> Outcome<Vec<i64>> {
     let Walk { from, condition, seq, .. } = walk;
@@ -140,13 +143,16 @@ fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) 
          AND (?4 IS NULL OR ?4 IN (e.event, e.event || '.' || e.action, e.provider || '.' || e.event, \
               e.provider || '.' || e.event || '.' || e.action)) \
          AND (?5 IS NULL OR e.received_at >= ?5) AND (?6 IS NULL OR e.received_at < ?6) \
-         AND (?8 IS NULL OR EXISTS (SELECT 1 FROM outcomes a WHERE a.event_seq = e.seq AND a.agent = ?8)) \
+         AND (?8 IS NULL OR e.source IN (SELECT value FROM json_each(?8, '$.sources')) \
+              OR EXISTS (SELECT 1 FROM outcomes a WHERE a.event_seq = e.seq AND a.agent IN \
+                 (SELECT value FROM json_each(?8, '$.agents')))) \
          GROUP BY {seq} ORDER BY {seq} {} LIMIT ?7",
         range.direction()
     );
     let (since, until) = (query.since.map(Timestamp::as_millis), query.until.map(Timestamp::as_millis));
+    let within = query.within.as_ref().map(|within| serde_json::to_string(within).unwrap_or_default());
     let mut params: Vec<&dyn ToSql> =
-        vec![&range.after, &range.before, &query.source, &query.event, &since, &until, &query.limit, &query.agent];
+        vec![&range.after, &range.before, &query.source, &query.event, &since, &until, &query.limit, &within];
     params.extend_from_slice(walk.params);
     all(sql, &statement, params.as_slice(), |row| Ok(row.get(0)?))
 }
@@ -165,13 +171,17 @@ fn silent(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i6
 fn with_outcome(sql: &Connection, query: &EventQuery, range: &Range, kind: i64) -> Outcome<Vec<i64>> {
     // Most events start something, so they are walked; the others are found by the index of what did not start.
     if kind == kind_number(OutcomeKind::Started) {
-        let condition = "EXISTS (SELECT 1 FROM outcomes o WHERE o.event_seq = e.seq AND o.kind = 0 AND (?8 IS NULL OR o.agent = ?8))";
-        return select(sql, query, range, &Walk { from: "events e", condition, seq: "e.seq", params: &[] });
+        let condition =
+            format!("EXISTS (SELECT 1 FROM outcomes o WHERE o.event_seq = e.seq AND o.kind = 0 AND {SEEN})");
+        return select(sql, query, range, &Walk { from: "events e", condition: &condition, seq: "e.seq", params: &[] });
     }
     let from = "outcomes o INDEXED BY outcomes_unlike_started CROSS JOIN events e ON e.seq = o.event_seq";
-    let condition = "o.kind <> 0 AND o.kind = ?9 AND (?8 IS NULL OR o.agent = ?8) \
-                     AND (o.kind <> 1 OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.seq = o.run_seq AND r.state = 8))";
-    let mut seqs = select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&kind] })?;
+    let condition = format!(
+        "o.kind <> 0 AND o.kind = ?9 AND {SEEN} \
+         AND (o.kind <> 1 OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.seq = o.run_seq AND r.state = 8))"
+    );
+    let mut seqs =
+        select(sql, query, range, &Walk { from, condition: &condition, seq: "o.event_seq", params: &[&kind] })?;
     if kind == kind_number(OutcomeKind::Dropped) {
         seqs.append(&mut dropped_with_runs(sql, query, range)?);
     }
@@ -182,10 +192,11 @@ fn with_outcome(sql: &Connection, query: &EventQuery, range: &Range, kind: i64) 
 fn dropped_with_runs(sql: &Connection, query: &EventQuery, range: &Range) -> Outcome<Vec<i64>> {
     let from = "runs r CROSS JOIN outcomes o INDEXED BY outcomes_absorbed ON o.run_seq = r.seq AND o.kind = 1 \
                 CROSS JOIN events e ON e.seq = o.event_seq";
-    let condition = "r.agent = ?9 AND r.state = 8 AND (?8 IS NULL OR o.agent = ?8)";
+    let condition = format!("r.agent = ?9 AND r.state = 8 AND {SEEN}");
     let mut seqs = Vec::new();
     for agent in rows::agents(sql)? {
-        seqs.append(&mut select(sql, query, range, &Walk { from, condition, seq: "o.event_seq", params: &[&agent] })?);
+        let walk = Walk { from, condition: &condition, seq: "o.event_seq", params: &[&agent] };
+        seqs.append(&mut select(sql, query, range, &walk)?);
     }
     Ok(seqs)
 }
@@ -296,7 +307,7 @@ pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>
             bounds.select(sql, usize::from(u16::MAX), among, &[&format!("[{list}]")])?
         }
         None if query.key.is_some() => with_key(sql, query, &bounds)?,
-        None if query.agent.is_none() && query.state.is_none() && !query.dead_letter => {
+        None if query.agents.is_none() && query.state.is_none() && !query.dead_letter => {
             bounds.select(sql, query.limit, "TRUE", &[])?
         }
         None => grouped(sql, query, &bounds)?,
@@ -314,7 +325,7 @@ pub(super) fn runs(sql: &Connection, query: &RunQuery) -> Outcome<Vec<StoredRun>
 }
 
 fn admits(query: &RunQuery, run: &StoredRun) -> bool {
-    query.agent.as_ref().is_none_or(|agent| *agent == run.agent)
+    query.agents.as_ref().is_none_or(|agents| agents.contains(&run.agent))
         && query.state.is_none_or(|state| state == run.state)
         && (!query.dead_letter || run.dead_letter)
         && query.key.as_ref().is_none_or(|key| run.key.as_ref() == Some(key))
@@ -322,16 +333,17 @@ fn admits(query: &RunQuery, run: &StoredRun) -> bool {
 
 /// The newest runs with the query's key.
 fn with_key(sql: &Connection, query: &RunQuery, bounds: &Bounds) -> Outcome<Vec<i64>> {
-    let with_key = "key = ?5 AND (?6 IS NULL OR agent = ?6) AND (?7 IS NULL OR state = ?7) \
+    let with_key = "key = ?5 AND (?6 IS NULL OR agent IN (SELECT value FROM json_each(?6))) AND (?7 IS NULL OR state = ?7) \
                     AND (NOT ?8 OR dead_letter = 1)";
     let state = query.state.map(state_number);
-    bounds.select(sql, query.limit, with_key, &[&query.key, &query.agent, &state, &query.dead_letter])
+    let agents = query.agents.as_ref().map(|agents| serde_json::to_string(agents).unwrap_or_default());
+    bounds.select(sql, query.limit, with_key, &[&query.key, &agents, &state, &query.dead_letter])
 }
 
 /// The newest runs of each agent and state that the query admits.
 fn grouped(sql: &Connection, query: &RunQuery, bounds: &Bounds) -> Outcome<Vec<i64>> {
-    let agents = match &query.agent {
-        Some(agent) => vec![agent.clone()],
+    let agents = match &query.agents {
+        Some(agents) => agents.clone(),
         None => rows::agents(sql)?,
     };
     let states = match query.state {

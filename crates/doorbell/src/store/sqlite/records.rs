@@ -83,8 +83,8 @@ pub(super) fn trigger_set(sql: &Connection, version: i64) -> Outcome<Option<Stri
 
 /// Keeps an API key, in place of one with the same id.
 pub(super) fn put_key(work: &Work<'_>, key: &ApiKey) -> Outcome<()> {
-    let put = "INSERT OR REPLACE INTO api_keys (id, name, role, agent, hash, created_at, expires_at, last_used_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let put = "INSERT OR REPLACE INTO api_keys (id, name, role, agent, hash, created_at, expires_at, last_used_at, account) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let millis = |at: Option<Timestamp>| at.map(Timestamp::as_millis);
     let params = params![
         key.id.to_bytes(),
@@ -95,6 +95,7 @@ pub(super) fn put_key(work: &Work<'_>, key: &ApiKey) -> Outcome<()> {
         key.created_at.as_millis(),
         millis(key.expires_at),
         millis(key.last_used_at),
+        key.account,
     ];
     change(work.sql, put, params).map(drop)
 }
@@ -116,7 +117,7 @@ pub(super) fn remove_key(work: &Work<'_>, key: KeyId) -> Outcome<bool> {
 
 /// All API keys, oldest first.
 pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
-    let keys = "SELECT id, name, role, agent, hash, created_at, expires_at, last_used_at FROM api_keys \
+    let keys = "SELECT id, name, role, agent, hash, created_at, expires_at, last_used_at, account FROM api_keys \
                 ORDER BY created_at, id";
     all(sql, keys, (), |row| {
         Ok(ApiKey {
@@ -128,6 +129,7 @@ pub(super) fn keys(sql: &Connection) -> Outcome<Vec<ApiKey>> {
             created_at: rows::time(row, 5)?,
             expires_at: rows::time_if_any(row, 6)?,
             last_used_at: rows::time_if_any(row, 7)?,
+            account: row.get(8)?,
         })
     })
 }

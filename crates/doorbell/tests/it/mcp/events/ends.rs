@@ -173,8 +173,13 @@ async fn a_subscription_is_its_keys_alone_and_ends_with_it() {
     let project = receiver.project("");
     project.agent("other", "[[webhooks]]\nsource = \"acme\"\nevents = [\"push\"]\n", "true");
     let gateway = project.serve();
-    let wish =
-        api::NewKey { name: "a".to_owned(), role: "agent".to_owned(), agent: Some("triage".to_owned()), expires: None };
+    let wish = api::NewKey {
+        name: "a".to_owned(),
+        role: "agent".to_owned(),
+        agent: Some("triage".to_owned()),
+        expires: None,
+        account: None,
+    };
     let own = gateway.client.create_key(&wish).await.unwrap();
     let subscribed = ask_as(&gateway, &own.key, "events/subscribe", receiver.wish()).await["result"].clone();
     let gone = json!({ "name": "acme", "arguments": {}, "delivery": { "url": receiver.url } });
@@ -204,7 +209,7 @@ async fn a_subscription_ends_with_a_key_that_ends_by_itself_and_who_made_it_is_o
     let project = receiver.project("");
     let gateway = project.serve();
     let expires = Some("5m".to_owned());
-    let wish = api::NewKey { name: "short".to_owned(), role: "owner".to_owned(), agent: None, expires };
+    let wish = api::NewKey { name: "short".to_owned(), role: "owner".to_owned(), agent: None, expires, account: None };
     let short = gateway.client.create_key(&wish).await.unwrap();
     let subscribed = ask_as(&gateway, &short.key, "events/subscribe", receiver.wish()).await["result"].clone();
     let ends: Timestamp = subscribed["refreshBefore"].as_str().unwrap().parse().unwrap();
@@ -219,7 +224,8 @@ async fn a_key_that_is_removed_while_no_gateway_runs_takes_its_subscriptions_alo
     let receiver = Receiver::start(&["503 retry-after: 600"]);
     let project = receiver.project("");
     let gateway = project.serve();
-    let wish = api::NewKey { name: "o".to_owned(), role: "owner".to_owned(), agent: None, expires: None };
+    let wish =
+        api::NewKey { name: "o".to_owned(), role: "owner".to_owned(), agent: None, expires: None, account: None };
     let other = gateway.client.create_key(&wish).await.unwrap();
     let subscribed = ask_as(&gateway, &other.key, "events/subscribe", receiver.wish()).await["result"].clone();
     ring(&gateway).await;

@@ -139,8 +139,13 @@ async fn a_stream_begins_with_where_it_is_and_brings_what_comes() {
 async fn a_stream_ends_with_its_key() {
     let project = Project::new(ONE_SOURCE);
     let gateway = project.serve();
-    let wish =
-        doorbell_client::api::NewKey { name: "v".to_owned(), role: "viewer".to_owned(), agent: None, expires: None };
+    let wish = doorbell_client::api::NewKey {
+        name: "v".to_owned(),
+        role: "viewer".to_owned(),
+        agent: None,
+        expires: None,
+        account: None,
+    };
     let viewer = gateway.client.create_key(&wish).await.unwrap();
     let mut stream = Listening::begin(&gateway, &viewer.key, json!({ "name": "acme", "cursor": null })).await;
     stream.next().await;
