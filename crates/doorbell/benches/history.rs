@@ -225,7 +225,7 @@ async fn ask(client: &Client, events: u64, figures: &mut Figures) {
     let why = repeat(async || drop(client.explain(explained.next().unwrap()).await.unwrap())).await;
     figures.times("why", "why", MUST, why);
     let runs = |cursor: u64| RunQuery {
-        agents: Some(vec!["triage".to_owned()]),
+        agent: Some("triage".to_owned()),
         state: Some("failed".to_owned()),
         cursor: Some(cursor.to_string()),
         limit: Some(50),

@@ -181,7 +181,8 @@ async fn put_in_force(
 
 async fn check_caller(app: &App, change: &Change<'_>) -> Result<(), Error> {
     let caller = change.caller;
-    if !caller.may_see(change.agent) && !(caller.is_owner() && is_free(app, change.agent).await?) {
+    let may = caller.may_see(change.agent) || (caller.is_owner() && is_free(app, change.agent).await?);
+    if !may {
         return Err(Error::NotFound("agent"));
     }
     match caller.changes() {
