@@ -97,6 +97,8 @@ pub struct App {
     pub instance: String,
     /// When the store was last seen to take writes, in milliseconds since the Unix epoch.
     pub seen_ready: AtomicI64,
+    /// Whether something is stored that could not be put in force.
+    pub is_behind: AtomicBool,
     /// Whether the gateway shuts down, and takes no more deliveries.
     pub closing: AtomicBool,
 }
@@ -153,6 +155,7 @@ impl App {
             admin_url: OnceLock::new(),
             instance: encode_hex(&clock::random::<16>()),
             seen_ready: AtomicI64::new(0),
+            is_behind: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         })
     }

@@ -247,6 +247,17 @@ const KEPT_RARELY: Duration = Duration::from_secs(60);
 /// Rounds of keeping from one look at what is gone to the next.
 const FORGOTTEN_EVERY: u64 = 10;
 
+/// Puts in force what was stored when the store did not let it.
+async fn catch_up(app: &App) {
+    if app.is_behind.swap(false, Ordering::Relaxed) {
+        let turn = app.in_force.turn().await;
+        match app.renew(&turn).await {
+            Ok(_) => tracing::info!("change.in_force"),
+            Err(_) => app.is_behind.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
 /// Keeps which secrets and keys are in use, until the gateway accepts no more, and forgets now and then what there is no
 /// source or agent for any more.
 async fn keep_uses(app: Arc<App>, accepting: CancellationToken) {
@@ -256,6 +267,7 @@ async fn keep_uses(app: Arc<App>, accepting: CancellationToken) {
             return;
         }
         keep_secret_uses_now(&app).await;
+        catch_up(&app).await;
         if round.is_multiple_of(FORGOTTEN_EVERY) {
             let config = &app.current().config;
             app.metrics.forget_gone(|name| config.sources.contains_key(name), |name| config.agents.contains_key(name));

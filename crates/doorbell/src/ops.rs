@@ -3,7 +3,9 @@
 //! Each operation takes who asks. What is not theirs does not exist for them: the same `not_found` as for an unknown
 //! id.
 
-use crate::app::Caller;
+use std::sync::atomic::Ordering;
+
+use crate::app::{App, Caller, Turn};
 use crate::config::Flaw;
 use crate::store;
 
@@ -108,6 +110,15 @@ impl Error {
                 ("store_unavailable", "the store did not take it; nothing was changed, try again".to_owned())
             }
         }
+    }
+}
+
+/// Puts in force what was just stored. It is done, whatever becomes of this: should the store fail between the two, which then takes
+/// no deliveries either, it is tried again until it is in force.
+async fn put_in_force(app: &App, turn: &Turn<'_>) {
+    if let Err(error) = app.renew(turn).await {
+        tracing::error!(error = error.with_causes(), "change.not_in_force");
+        app.is_behind.store(true, Ordering::Relaxed);
     }
 }
 

@@ -21,6 +21,8 @@ const SOURCES: &str = "owner/source/";
 struct Owners {
     agents: BTreeMap<String, String>,
     sources: BTreeMap<String, String>,
+    /// Those of webhooks that are in force. They are not kept: whatever comes to one has an outcome for its agent.
+    hooks: BTreeMap<String, String>,
 }
 
 /// Which agents and sources are whose.
@@ -34,7 +36,7 @@ impl Accounts {
             let named = notes.iter().filter_map(|(key, account)| Some((key.strip_prefix(prefix)?, account)));
             named.map(|(name, account)| (name.to_owned(), account.clone())).collect()
         };
-        Self(RwLock::new(Owners { agents: under(AGENTS), sources: under(SOURCES) }))
+        Self(RwLock::new(Owners { agents: under(AGENTS), sources: under(SOURCES), hooks: BTreeMap::new() }))
     }
 
     fn owners(&self) -> RwLockReadGuard<'_, Owners> {
@@ -56,13 +58,9 @@ impl Accounts {
         for agent in config.agents.values() {
             put(&mut owners.agents, AGENTS, &agent.name, agent.account.as_deref().unwrap_or_default());
         }
-        for source in config.sources.values() {
-            // A webhook is its agent's, who may have been given to somebody else since.
-            let account = match hooks.get(source.name()) {
-                Some(hook) => owners.agents.get(&hook.webhook.agent).map(String::as_str),
-                None => source.account(),
-            };
-            match account.filter(|account| !account.is_empty()) {
+        let files = config.sources.values().filter(|source| hooks.get(source.name()).is_none());
+        for source in files {
+            match source.account() {
                 Some(account) => put(&mut owners.sources, SOURCES, source.name(), account),
                 None if owners.sources.contains_key(source.name()) => given_back.push(source.name().to_owned()),
                 None => {}
@@ -70,10 +68,16 @@ impl Accounts {
         }
         owners.sources.retain(|name, _| !given_back.contains(name));
         notes.dropped.extend(given_back.iter().map(|name| format!("{SOURCES}{name}")));
+        owners.hooks.clear();
+        for hook in hooks.all() {
+            // A webhook is its agent's, who may have been given to somebody else since.
+            let account = owners.agents.get(&hook.webhook.agent).filter(|account| !account.is_empty());
+            owners.hooks.extend(account.map(|account| (hook.webhook.id.to_string(), account.clone())));
+        }
         if notes != Notes::default() {
             store.note(notes).await?;
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = owners;
         }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = owners;
         Ok(())
     }
 
@@ -84,7 +88,8 @@ impl Accounts {
 
     /// The same of a source.
     pub fn of_source(&self, source: &str) -> Option<String> {
-        self.owners().sources.get(source).filter(|account| !account.is_empty()).cloned()
+        let owners = self.owners();
+        owners.sources.get(source).or_else(|| owners.hooks.get(source)).cloned()
     }
 
     /// The account that a caller belongs to.
@@ -94,6 +99,11 @@ impl Accounts {
             Caller::Account { account, .. } => Some(account.name.clone()),
             Caller::Agent(agent) | Caller::Run { agent, .. } => self.of_agent(agent),
         }
+    }
+
+    /// How many names of agents an account has, or had.
+    pub fn count_agents(&self, account: &str) -> usize {
+        self.owners().agents.values().filter(|of| *of == account).count()
     }
 
     /// Whether an agent of this name is there, or was.
@@ -106,16 +116,19 @@ impl Accounts {
     }
 
     fn has_source(&self, account: &str, source: &str) -> bool {
-        self.owners().sources.get(source).is_some_and(|of| of == account)
+        let owners = self.owners();
+        owners.sources.get(source).or_else(|| owners.hooks.get(source)).is_some_and(|of| of == account)
     }
 
     /// All that is an account's.
     pub fn within(&self, account: &str) -> Within {
-        let of = |all: &BTreeMap<String, String>| {
+        let of = |all: &BTreeMap<String, String>| -> Vec<String> {
             all.iter().filter(|(_, of)| *of == account).map(|(name, _)| name.clone()).collect()
         };
         let owners = self.owners();
-        Within { agents: of(&owners.agents), sources: of(&owners.sources) }
+        let mut sources = of(&owners.sources);
+        sources.append(&mut of(&owners.hooks));
+        Within { agents: of(&owners.agents), sources }
     }
 }
 

@@ -171,7 +171,7 @@ pub(super) async fn list_deliveries(
 pub(super) async fn captured_secret(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(source): Path<String>,
+    Named(source): Named,
 ) -> Answer<api::CapturedSecret> {
     Ok(Json(ops::captured::show(&shared.app, &caller, &source).await?))
 }
@@ -179,7 +179,7 @@ pub(super) async fn captured_secret(
 pub(super) async fn forget_captured_secret(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(source): Path<String>,
+    Named(source): Named,
 ) -> Result<StatusCode, Failure> {
     ops::captured::forget(&shared.app, &caller, &source).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -221,7 +221,7 @@ pub(super) async fn list_keys(State(shared): State<Shared>, By(caller): By) -> A
 pub(super) async fn remove_key(
     State(shared): State<Shared>,
     By(caller): By,
-    Path(id): Path<String>,
+    Named(id): Named,
 ) -> Answer<api::RemovedKey> {
     Ok(Json(ops::keys::remove(&shared.app, &caller, &id).await?))
 }

@@ -13,9 +13,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
 use futures_util::stream;
-use http::Method;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::request::Parts;
+use http::{Method, StatusCode};
 
 use super::Shared;
 use super::api::{Answer, read_query};
@@ -40,6 +40,9 @@ const NOT_NOTED: [&str; 12] = [
     "/v1/triggers/test",
     "/v1/worker/poll",
 ];
+
+/// Calls that end when their caller hangs up, and leave nothing behind.
+const HANG_UP: [&str; 1] = ["/v1/backup"];
 
 /// Who asks, as the audit log says it.
 #[derive(Debug)]
@@ -67,6 +70,23 @@ pub(super) async fn note(State(shared): State<Shared>, request: Request, next: N
     let Some(path) = path.filter(|path| !reads && !NOT_NOTED.contains(&path.as_str())) else {
         return next.run(request).await;
     };
+    if HANG_UP.contains(&path.as_str()) {
+        return noted(shared, path, request, next).await;
+    }
+    // In a task of its own: what is begun is brought to its end, also when the caller hangs up. Else what is stored could stay out of
+    // force.
+    match tokio::spawn(noted(shared, path, request, next)).await {
+        Ok(response) => response,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => {
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the gateway shuts down").into_response()
+            }
+        },
+    }
+}
+
+async fn noted(shared: Shared, path: String, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     // Strangers are not noted: they change nothing, and could fill the disk.
     let author = match Asks::from_request_parts(&mut parts, &shared).await {

@@ -3,6 +3,7 @@
 //! What the text of the extension leaves open is decided in docs/mcp.md.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,11 +91,13 @@ pub(super) async fn answer(
         "events/list" => list(desk, read(params)?),
         "events/subscribe" => {
             let wish: Subscribe = read(params)?;
-            noted(desk, "MCP events/subscribe", wish.name.clone(), subscribe(desk, wish)).await?
+            let (name, this) = (wish.name.clone(), desk.clone());
+            noted(desk, "MCP events/subscribe", name, async move { subscribe(&this, wish).await }).await?
         }
         "events/unsubscribe" => {
             let wish: Unsubscribe = read(params)?;
-            noted(desk, "MCP events/unsubscribe", wish.name.clone(), unsubscribe(desk, wish)).await?
+            let (name, this) = (wish.name.clone(), desk.clone());
+            noted(desk, "MCP events/unsubscribe", name, async move { unsubscribe(&this, wish).await }).await?
         }
         "events/poll" => poll(desk, read(params)?).await?,
         "events/stream" => stream::stream(desk, read(params)?, context).await?,
@@ -103,20 +106,31 @@ pub(super) async fn answer(
     Ok(CustomResult::new(complete(said)))
 }
 
-/// Does it, and notes it in the audit log, before it is done: of which source, and then which subscription.
+/// Does it, and notes it in the audit log, before it is done: of which source, and then which subscription. It is brought to its end,
+/// also when the caller hangs up.
 async fn noted(
     desk: &Desk,
     operation: &str,
     source: String,
-    done: impl Future<Output = Result<Value, ErrorData>>,
+    work: impl Future<Output = Result<Value, ErrorData>> + Send + 'static,
 ) -> Result<Value, ErrorData> {
-    let (store, change) = (desk.app.store.as_ref(), desk.author.change(operation.to_owned(), source.clone()));
-    let seq = audit::begin(store, change).await.map_err(|error| refused(error.into()))?;
-    let done = done.await;
-    let code = done.as_ref().err().map(|error| error.code.0.to_string());
-    let made = done.as_ref().ok().and_then(|said| Some(format!("{source}/{}", said["id"].as_str()?)));
-    audit::end_of_tool(store, seq, code.as_deref(), made).await;
-    done
+    let (app, change) = (Arc::clone(&desk.app), desk.author.change(operation.to_owned(), source.clone()));
+    let whole = async move {
+        let store = app.store.as_ref();
+        let seq = audit::begin(store, change).await.map_err(|error| refused(error.into()))?;
+        let done = work.await;
+        let code = done.as_ref().err().map(|error| error.code.0.to_string());
+        let made = done.as_ref().ok().and_then(|said| Some(format!("{source}/{}", said["id"].as_str()?)));
+        audit::end_of_tool(store, seq, code.as_deref(), made).await;
+        done
+    };
+    match tokio::spawn(whole).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(ErrorData::internal_error("the gateway shuts down", None)),
+        },
+    }
 }
 
 /// A result, with what each result has.

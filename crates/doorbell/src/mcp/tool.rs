@@ -58,7 +58,7 @@ impl Effect {
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send>>;
-type Call = Box<dyn Fn(Desk, JsonObject) -> Answer + Send + Sync>;
+type Call = Arc<dyn Fn(Desk, JsonObject) -> Answer + Send + Sync>;
 
 /// A tool.
 pub(super) struct Tool {
@@ -91,7 +91,7 @@ impl Tool {
     {
         let input = Arc::new(input_schema::<A>());
         let takes = Arc::clone(&input);
-        let call: Call = Box::new(move |desk, arguments| {
+        let call: Call = Arc::new(move |desk, arguments| {
             let (call, takes) = (call.clone(), Arc::clone(&takes));
             Box::pin(async move {
                 let wanted =
@@ -112,21 +112,21 @@ impl Tool {
             .with_annotations(self.effect.annotations(self.title))
     }
 
-    /// Calls it, and notes that in the audit log, before it is done, if it could change something.
+    /// Calls it. What could change something is noted in the audit log before it is done, and brought to its end also when the caller
+    /// hangs up: in a task of its own.
     async fn noted(&self, desk: Desk, arguments: JsonObject) -> Result<Value, Error> {
+        let (name, call) = (self.name, Arc::clone(&self.call));
         if self.effect == Effect::Reads {
-            return (self.call)(desk, arguments).await;
+            return call(desk, arguments).await;
         }
-        let app = Arc::clone(&desk.app);
-        let target = target(&arguments);
-        let change = desk.author.change(format!("MCP {}", self.name), target.clone());
-        let seq = audit::begin(app.store.as_ref(), change).await?;
-        let done = (self.call)(desk, arguments).await;
-        match &done {
-            Ok(answer) => audit::end_of_tool(app.store.as_ref(), seq, None, made(&target, answer)).await,
-            Err(error) => audit::end_of_tool(app.store.as_ref(), seq, Some(error.tell().0), None).await,
+        let changed = tokio::spawn(async move { note_change(name, &call, desk, arguments).await });
+        match changed.await {
+            Ok(done) => done,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::Conflict("closing", "the gateway shuts down".to_owned())),
+            },
         }
-        done
     }
 
     /// What it answers; what it refuses is an answer, too, so that the agent reads why.
@@ -142,6 +142,19 @@ impl Tool {
             }
         }
     }
+}
+
+async fn note_change(name: &str, call: &Call, desk: Desk, arguments: JsonObject) -> Result<Value, Error> {
+    let app = Arc::clone(&desk.app);
+    let target = target(&arguments);
+    let change = desk.author.change(format!("MCP {name}"), target.clone());
+    let seq = audit::begin(app.store.as_ref(), change).await?;
+    let done = call(desk, arguments).await;
+    match &done {
+        Ok(answer) => audit::end_of_tool(app.store.as_ref(), seq, None, made(&target, answer)).await,
+        Err(error) => audit::end_of_tool(app.store.as_ref(), seq, Some(error.tell().0), None).await,
+    }
+    done
 }
 
 /// What a call is about, as its arguments say: for the audit log, which has it as the path of the API's call has it.

@@ -182,16 +182,18 @@ fn credential_use(app: &App, source: &str, credential: &str) -> api::CredentialU
     }
 }
 
-/// Whether there is such a source; webhooks that take nothing now are among them.
-async fn is_source(app: &App, name: &str) -> Result<bool, Error> {
+/// Whether there is such a source, and it is the caller's; webhooks that take nothing now are among them.
+async fn has_source(app: &App, caller: &Caller, name: &str) -> Result<bool, Error> {
     if app.current().config.sources.contains_key(name) {
-        return Ok(true);
+        return Ok(caller.has_source(name));
     }
     let Ok(id) = name.parse() else { return Ok(false) };
-    Ok(app.store.webhooks().await?.iter().any(|one| one.webhook.id == id))
+    let webhooks = app.store.webhooks().await?;
+    let is_confined_to_agent = matches!(caller, Caller::Agent(_) | Caller::Run { .. });
+    Ok(!is_confined_to_agent && webhooks.iter().any(|one| one.webhook.id == id && caller.may_see(&one.webhook.agent)))
 }
 
-/// What came to a source, newest first: accepted and refused. For keys that see everything.
+/// What came to a source, newest first: accepted and refused. For keys that see all that comes to it.
 ///
 /// # Errors
 /// If there is no such source, or not for this caller.
@@ -201,7 +203,7 @@ pub async fn deliveries(
     source: &str,
     limit: Option<usize>,
 ) -> Result<api::DeliveryList, Error> {
-    if !caller.has_source(source) || !is_source(app, source).await? {
+    if !has_source(app, caller, source).await? {
         return Err(Error::NotFound("source"));
     }
     let limit = page_size(limit)?;

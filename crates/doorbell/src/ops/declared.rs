@@ -21,6 +21,8 @@ use crate::store::{self, RunQuery};
 const LARGEST: usize = 256 * 1024;
 /// Agents that can be declared.
 const MOST: usize = 1000;
+/// Names of agents that an account may take, over time: they stay its own.
+const MOST_NAMES: usize = 5000;
 /// What a key of an agent may not change: it would hear of what its owner did not give it, or start others.
 const OWNERS: [&str; 5] = ["webhooks", "runtime", "mayCall", "may_call", ACCOUNT];
 
@@ -132,7 +134,7 @@ async fn put(
     let said = before.map(|before| &before.definition);
     check_etag(change, said)?;
     let mut definition = make(said)?;
-    set_account(change.caller, &mut definition)?;
+    set_account(app, change, &mut definition)?;
     check_owners(change.caller, said, &definition)?;
     check_size(&definition, before.is_none() && old.config.declared.len() >= MOST)?;
     if said == Some(&definition) && old.config.is_declared(change.agent) {
@@ -201,8 +203,14 @@ async fn is_free(app: &App, agent: &str) -> Result<bool, Error> {
 }
 
 /// What an account's owner declares is that account's.
-fn set_account(caller: &Caller, definition: &mut Map<String, Value>) -> Result<(), Error> {
-    let Caller::Account { account, .. } = caller else { return Ok(()) };
+fn set_account(app: &App, change: &Change<'_>, definition: &mut Map<String, Value>) -> Result<(), Error> {
+    let Caller::Account { account, .. } = change.caller else { return Ok(()) };
+    if !account.has_agent(change.agent) && app.accounts.count_agents(&account.name) >= MOST_NAMES {
+        let detail = format!(
+            "an account may take {MOST_NAMES} names for agents, those of removed ones among them: use one again"
+        );
+        return Err(Error::Conflict("too_many_agents", detail));
+    }
     let own = Value::String(account.name.clone());
     match definition.insert(ACCOUNT.to_owned(), own.clone()) {
         Some(other) if other != own => {

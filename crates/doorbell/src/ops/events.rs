@@ -97,6 +97,11 @@ pub async fn check_place(app: &App, after: i64) -> Result<(), Error> {
                       Begin anew, from `after=0` with the oldest that is there, or without a place with what comes now";
         return Err(Error::Gone("cursor_pruned", detail.to_owned()));
     }
+    if after > newest(app).await? {
+        let detail = "this place is of another database than the one that is there now, such as before an older one was restored: begin anew, \
+                      from `after=0` with the oldest that is there, or without a place with what comes now";
+        return Err(Error::Gone("cursor_pruned", detail.to_owned()));
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use doorbell_client::api;
 use doorbell_core::id::KeyId;
 use doorbell_core::time::Timestamp;
 
-use super::{Error, require_any_owner};
+use super::{Error, put_in_force, require_any_owner};
 use crate::app::{App, Caller, hash_key, make_key};
 use crate::clock;
 use crate::config::{is_account, parse_duration};
@@ -146,7 +146,7 @@ pub async fn remove(app: &App, caller: &Caller, id: &str) -> Result<api::Removed
     app.access.expel(id);
     if app.current().subscribers.all().any(|one| one.subscription.key == id) {
         let turn = app.in_force.turn().await;
-        app.renew(&turn).await?;
+        put_in_force(app, &turn).await;
     }
     tracing::info!(key = %id, by = caller.name(), "key.removed");
     Ok(removed)

@@ -8,6 +8,7 @@ use doorbell_core::secret::Secret;
 use serde_json::Value;
 
 use super::Error;
+use super::put_in_force;
 use super::webhooks::{parse_overlap, ready_to_seal, require_few_secrets, require_manager, require_seer, text_of};
 use crate::app::webhooks::{OwnAuth, path, seal_secret};
 use crate::app::{App, Caller};
@@ -45,14 +46,14 @@ pub async fn set(app: &App, caller: &Caller, agent: &str, wish: api::OwnWebhookW
             let overlap = if auth_changed { Default::default() } else { parse_overlap(wish.overlap.as_deref())? };
             let until = webhook.updated_at.after(overlap);
             found.map(|found| require_few_secrets(found, until, webhook.updated_at)).transpose()?;
-            ready_to_seal(app, &stored)?;
+            ready_to_seal(app).await?;
             let sealed = seal_secret(&app.vault, webhook.id, secret);
             Some((sealed.map_err(|closed| Error::Locked(closed.to_string()))?, until))
         }
     };
     let change = WebhookChange { webhook: webhook.clone(), secret: sealed, instead_of: Vec::new() };
     app.store.put_webhook(change).await?;
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     tracing::info!(
         agent,
         enabled = webhook.active,

@@ -148,8 +148,8 @@ fn may_pause(app: &App, caller: &Caller, paused: &Paused) -> Result<(), Error> {
 
 /// Whether the caller may see a source: its own ones, and those that its agents listen to.
 pub(super) fn may_see_source(in_force: &Snapshot, caller: &Caller, source: &str) -> bool {
-    let listens = |name: &String| in_force.config.agents.get(name).is_some_and(|agent| agent.listens_to(source));
-    caller.has_source(source) || caller.confined_to().is_some_and(|within| within.agents.iter().any(listens))
+    let listens = || in_force.config.agents.values().any(|one| caller.may_see(&one.name) && one.listens_to(source));
+    caller.has_source(source) || listens()
 }
 
 /// A rate such as `10/1m`.

@@ -3,7 +3,7 @@
 use doorbell_client::api;
 use doorbell_core::id::WebhookId;
 
-use super::{Error, require_owner};
+use super::{Error, put_in_force, require_owner};
 use crate::app::subscriptions::secrets_of;
 use crate::app::webhooks::{seal_as, unseal_secret};
 use crate::app::{App, Caller};
@@ -21,7 +21,7 @@ pub async fn rekey(app: &App, caller: &Caller, wish: api::Rekey) -> Result<api::
     require_owner(caller)?;
     let turn = app.in_force.turn().await;
     let done = rekey_stored(app.store.as_ref(), &app.vault, wish.lost).await?;
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     tracing::info!(
         master_key = done.master_key,
         resealed = done.resealed,
@@ -83,7 +83,7 @@ pub async fn rekey_stored(store: &dyn Store, vault: &Vault, lost: bool) -> Resul
 }
 
 /// Every secret that is stored, of webhooks and of subscriptions, and whose it is.
-async fn stored_secrets(store: &dyn Store) -> Result<Vec<(WebhookId, SealedSecret)>, Error> {
+pub(super) async fn stored_secrets(store: &dyn Store) -> Result<Vec<(WebhookId, SealedSecret)>, Error> {
     let webhooks = store.webhooks().await?.into_iter().map(|one| (one.webhook.id, one.secrets));
     let subscriptions = store.subscriptions().await?.into_iter();
     let subscriptions = subscriptions.map(|one| (secrets_of(one.subscription.id), one.secrets));

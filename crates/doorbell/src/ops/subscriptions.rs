@@ -15,6 +15,7 @@ use doorbell_core::time::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::pauses::may_see_source;
+use super::put_in_force;
 use super::webhooks::ready_to_seal;
 use super::{Error, events};
 use crate::app::subscriptions::{MOST_CHALLENGES_OF_KEY, agent_for, id_of, is_allowed, secrets_of};
@@ -228,7 +229,7 @@ pub async fn unsubscribe(
     if app.store.remove_subscriptions(vec![id]).await? == 0 {
         return Ok(false);
     }
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     tracing::info!(subscription = %id, source, by = who.caller.name(), "subscription.removed");
     Ok(true)
 }
@@ -240,11 +241,7 @@ async fn keep(app: &App, subscription: &mut Subscription, secret: &Secret) -> Re
     let stored = app.store.subscriptions().await?;
     let before = live(&stored, subscription, now);
     require_place(&stored, before, subscription, now)?;
-    if !app.vault.has_key() && stored.iter().any(|one| !one.secrets.is_empty()) {
-        let detail = "the master key that the secrets of subscriptions are sealed with is not there: put it back";
-        return Err(Error::Locked(detail.to_owned()));
-    }
-    ready_to_seal(app, &app.store.webhooks().await?)?;
+    ready_to_seal(app).await?;
     if let Some(before) = before {
         subscription.created_at = before.subscription.created_at;
         subscription.position = before.subscription.position;
@@ -261,7 +258,7 @@ async fn keep(app: &App, subscription: &mut Subscription, secret: &Secret) -> Re
     if !app.store.put_subscription(change).await? {
         return Err(Error::NotAllowed("the key was removed meanwhile"));
     }
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     Ok(before.is_none())
 }
 

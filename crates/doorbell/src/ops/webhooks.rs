@@ -10,7 +10,7 @@ use doorbell_core::id::WebhookId;
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 
-use super::Error;
+use super::{Error, put_in_force, secrets::stored_secrets};
 use crate::app::webhooks::{path, seal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
@@ -53,7 +53,7 @@ pub async fn create(
     let wish::Checked { name, provider, secret, shown } = wish::check(&in_force.config, wish)?;
     let of_agent: Vec<&StoredWebhook> = of_agent(&stored, agent).collect();
     require_place(&of_agent)?;
-    ready_to_seal(app, &stored)?;
+    ready_to_seal(app).await?;
     let now = clock::now();
     let id: WebhookId = clock::new_id();
     let sealed = seal_secret(&app.vault, id, &secret).map_err(|closed| Error::Locked(closed.to_string()))?;
@@ -75,7 +75,7 @@ pub async fn create(
         WebhookChange { webhook: webhook.clone(), secret: Some((sealed, now)), instead_of: instead_of.clone() };
     app.store.put_webhook(change).await?;
     instead_of.iter().for_each(|gone| app.secret_uses.forget(&gone.to_string()));
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     tracing::info!(webhook = %id, agent, provider = webhook.provider, by = caller.name(), "webhook.created");
     Ok(api::CreatedWebhook {
         webhook_id: id.to_string(),
@@ -119,12 +119,12 @@ pub async fn rotate(
     let now = clock::now();
     let until = now.after(overlap);
     require_few_secrets(found, until, now)?;
-    ready_to_seal(app, &stored)?;
+    ready_to_seal(app).await?;
     let webhook = Webhook { updated_at: now, ..found.webhook.clone() };
     let sealed = seal_secret(&app.vault, webhook.id, &secret).map_err(|closed| Error::Locked(closed.to_string()))?;
     let change = WebhookChange { webhook, secret: Some((sealed, until)), instead_of: Vec::new() };
     app.store.put_webhook(change).await?;
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     tracing::info!(webhook = id, agent, by = caller.name(), old_until = %until, "webhook.rotated");
     Ok(api::RotatedWebhook {
         webhook_id: id.to_owned(),
@@ -148,7 +148,8 @@ pub async fn set_active(
     let stored = app.store.webhooks().await?;
     require_manager(app, caller, agent, &stored)?;
     let found = find(&stored, agent, id)?;
-    if found.webhook.active == active {
+    // Both, because what was stored may not have come in force: then it does now.
+    if found.webhook.active == active && app.current().hooks.get(id).is_some() == active {
         return Ok(view(app, &found.webhook));
     }
     if active {
@@ -157,7 +158,7 @@ pub async fn set_active(
     let webhook = Webhook { active, updated_at: clock::now(), ..found.webhook.clone() };
     let change = WebhookChange { webhook: webhook.clone(), secret: None, instead_of: Vec::new() };
     app.store.put_webhook(change).await?;
-    app.renew(&turn).await?;
+    put_in_force(app, &turn).await;
     let said = if active { "webhook.activated" } else { "webhook.deactivated" };
     tracing::info!(webhook = id, agent, by = caller.name(), "{said}");
     Ok(view(app, &webhook))
@@ -183,12 +184,12 @@ pub(super) fn require_few_secrets(found: &StoredWebhook, until: Timestamp, now: 
     Err(Error::Conflict("overlap_full", detail))
 }
 
-/// Sees to it that there is a master key; the first secret of all makes it.
-pub(super) fn ready_to_seal(app: &App, stored: &[StoredWebhook]) -> Result<(), Error> {
+/// Sees to it that there is a master key; the first secret of all makes it, be it a webhook's or a subscription's.
+pub(super) async fn ready_to_seal(app: &App) -> Result<(), Error> {
     if app.vault.has_key() {
         return Ok(());
     }
-    if stored.iter().any(|one| !one.secrets.is_empty()) {
+    if !stored_secrets(app.store.as_ref()).await?.is_empty() {
         let detail = "the master key that stored secrets are sealed with is not there: put it back (DOORBELL_MASTER_KEY, or \
                       .doorbell/master.key) and start the gateway again; if it is lost for good: `doorbell secrets rekey --lost`";
         return Err(Error::Locked(detail.to_owned()));

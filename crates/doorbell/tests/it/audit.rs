@@ -304,7 +304,8 @@ async fn what_saved_files_change_is_in_it() {
     let project = Project::new(ONE_SOURCE);
     let gateway = project.serve();
     project.agent("triage", ANY, "true");
-    let noted = wait_until("the agent", async || entries(&gateway).await.into_iter().next()).await;
+    let is_over = |entry: &api::AuditEntry| entry.result != "unknown";
+    let noted = wait_until("the agent", async || entries(&gateway).await.into_iter().find(is_over)).await;
     assert_eq!(said(&noted), ["saved files", "config reload", "agent triage added", "done"]);
     assert_eq!((noted.who.as_str(), noted.remote.as_str()), ("local", "local"));
 }

@@ -37,6 +37,11 @@ async fn post(gateway: &Gateway, key: &str, message: &Value, headers: &[(&str, &
     (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default())
 }
 
+/// The result of any request; null if it is refused.
+pub(crate) async fn ask(gateway: &Gateway, key: &str, method: &str, params: Value) -> Value {
+    post(gateway, key, &message(method, params), &[]).await.1["result"].clone()
+}
+
 /// What a tool answers: refusals, too.
 pub(crate) async fn call_as(gateway: &Gateway, key: &str, tool: &str, arguments: Value) -> Value {
     let message = message("tools/call", json!({ "name": tool, "arguments": arguments }));

@@ -114,8 +114,9 @@ pub async fn begin(
         error: None,
     };
     let job = Job { replay: replay.clone(), cursor: 0, last, account: account_of(caller).map(str::to_owned) };
-    keep(app, &job).await?;
+    // First what may fail and change nothing: what is kept is carried out, whatever the caller is told.
     forget_oldest(app).await?;
+    keep(app, &job).await?;
     tracing::info!(replay = replay.id, by = replay.by, events = of, "replay.started");
     go_on(app, dispatcher, plan.id, job);
     Ok(replay)
