@@ -18,24 +18,24 @@ use crate::support::{Gateway, ONE_SOURCE, Project, read_request, sample, wait_fo
 mod ends;
 mod reading;
 
-const KEY: &[u8] = b"the key of a subscription: 32 by";
+pub(super) const KEY: &[u8] = b"the key of a subscription: 32 by";
 const OTHER_KEY: &[u8] = b"another key of a subscription ..";
 
-fn secret(key: &[u8]) -> String {
+pub(super) fn secret(key: &[u8]) -> String {
     format!("whsec_{}", encode_base64(key))
 }
 
 /// What a receiver was sent.
 #[derive(Debug, Clone)]
-struct Sent {
+pub(super) struct Sent {
     headers: BTreeMap<String, String>,
     raw: Vec<u8>,
-    body: Value,
+    pub(super) body: Value,
 }
 
 impl Sent {
     /// Whether it is signed with this key.
-    fn is_signed_with(&self, key: &[u8]) -> bool {
+    pub(super) fn is_signed_with(&self, key: &[u8]) -> bool {
         let at = Timestamp::from_seconds(self.headers["webhook-timestamp"].parse().unwrap());
         let signed = sign_ours(&Secret::new(key), &self.headers["webhook-id"], at, &self.raw);
         self.headers["webhook-signature"].split(' ').any(|one| one == signed[2].1)
@@ -43,9 +43,9 @@ impl Sent {
 }
 
 /// A receiver: it sends challenges back, and answers events with these statuses, in this order, with the last of them from then on.
-struct Receiver {
+pub(super) struct Receiver {
     origin: String,
-    url: String,
+    pub(super) url: String,
     challenges: Arc<Mutex<Vec<Sent>>>,
     sent: Arc<Mutex<Vec<Sent>>>,
     answers: Arc<Mutex<Vec<String>>>,
@@ -56,7 +56,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(answers: &[&str]) -> Self {
+    pub(super) fn start(answers: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
         let receiver = Self {
@@ -127,12 +127,12 @@ impl Receiver {
     }
 
     /// Waits until it was sent so many.
-    fn was_sent(&self, count: usize) -> Vec<Sent> {
+    pub(super) fn was_sent(&self, count: usize) -> Vec<Sent> {
         wait_for(&format!("{count} deliveries"), || Some(self.sent()).filter(|sent| sent.len() >= count))
     }
 
     /// A project whose gateway may ask it.
-    fn project(&self, config: &str) -> Project {
+    pub(super) fn project(&self, config: &str) -> Project {
         let project = Project::new(&format!("private_callbacks = [\"{}\"]\n{ONE_SOURCE}{config}", self.origin));
         project.agent("triage", "[[webhooks]]\nsource = \"acme\"\nevents = [\"issues\"]\n", "true");
         project

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::events::{KEY, Receiver, secret};
 use super::project;
 use crate::judges::ask;
 use crate::support::{PROGRAM, sample};
@@ -34,5 +35,36 @@ async fn the_official_clients_find_explain_replay_and_read() {
             seen["refused"].as_str().unwrap().starts_with("invalid_request: the arguments cannot be read"),
             "{seen}"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_official_clients_see_to_a_webhook_of_their_own_and_subscribe_to_a_source() {
+    let judges: [(&str, &[&str], &str); 2] = [
+        ("node", &["--input-type=module", "-"], include_str!("../../judges/mcp_webhooks.mjs")),
+        ("python3", &["-"], include_str!("../../judges/mcp_webhooks.py")),
+    ];
+    for (program, args, script) in judges {
+        let receiver = Receiver::start(&["200"]);
+        let project = receiver.project("");
+        let gateway = project.serve();
+        let (url, secret) = (format!("{}/mcp", gateway.url), secret(KEY));
+        let environment = [
+            ("MCP_URL", url.as_str()),
+            ("MCP_KEY", &gateway.key),
+            ("MCP_CALLBACK", &receiver.url),
+            ("MCP_SECRET", &secret),
+        ];
+        let seen: Value = serde_json::from_slice(&ask(program, args, script, &environment)).unwrap();
+        assert!(seen["subscription"].is_string(), "{program}: {seen}");
+        let rest = json!({
+            "shownOnce": true, "found": true, "matched": true, "replayed": 1, "statuses": [200, 401, 200, 404],
+            "subscription": seen["subscription"],
+        });
+        assert_eq!(seen, rest, "{program}");
+        let receipt = gateway.ring(sample("issues.opened")).await;
+        let sent = receiver.was_sent(1).remove(0);
+        assert!(sent.is_signed_with(KEY), "{program}: {sent:?}");
+        assert!(sent.body.to_string().contains(&receipt.delivery_id), "{program}: {sent:?}");
     }
 }
