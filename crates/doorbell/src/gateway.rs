@@ -24,6 +24,7 @@ use crate::config::{self, Config};
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
+use crate::indexer;
 use crate::notify::Notifier;
 use crate::ops;
 use crate::reload::Reloader;
@@ -87,6 +88,7 @@ pub struct Gateway {
     scheduler: JoinHandle<()>,
     watcher: JoinHandle<()>,
     follower: JoinHandle<()>,
+    indexer: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -118,6 +120,7 @@ impl Gateway {
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let follower = ops::subscriptions::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let indexer = indexer::start(Arc::clone(&app), sweeping.clone());
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -144,6 +147,7 @@ impl Gateway {
             scheduler,
             watcher,
             follower,
+            indexer,
             _reaper: reaper,
             _project: project,
         })
@@ -161,6 +165,7 @@ impl Gateway {
         let _ = self.scheduler.await;
         let _ = self.watcher.await;
         let _ = self.follower.await;
+        let _ = self.indexer.await;
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);

@@ -61,6 +61,10 @@ struct Which {
     since: Option<String>,
     /// Only received before: an RFC 3339 time.
     until: Option<String>,
+    /// Only that say this in their name, source, delivery id or context: words, all of which must be there; a "phrase" as it stands.
+    q: Option<String>,
+    /// Whether what `q` says may stand in their bodies, too. Slow: a page may end early, and `nextCursor` goes on.
+    bodies: Option<bool>,
     /// The `nextCursor` of the page before.
     cursor: Option<String>,
     /// How many, 1 to 100; 20 if you do not say.
@@ -69,9 +73,9 @@ struct Which {
 }
 
 async fn list(desk: Desk, which: Which) -> Result<api::EventPage, Error> {
-    let Which { source, event, outcome, since, until, cursor, limit } = which;
+    let Which { source, event, outcome, since, until, q, bodies, cursor, limit } = which;
     let limit = bounds::page(limit)?;
-    let query = ops::events::Query { source, event, outcome, since, until, cursor, limit };
+    let query = ops::events::Query { source, event, outcome, since, until, q, bodies, cursor, limit };
     ops::events::list(&desk.app, &desk.caller, query).await
 }
 
