@@ -87,8 +87,7 @@ pub struct Gateway {
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
     watcher: JoinHandle<()>,
-    follower: JoinHandle<()>,
-    indexer: JoinHandle<()>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Gateway {
@@ -120,7 +119,7 @@ impl Gateway {
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let follower = ops::subscriptions::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
-        let indexer = indexer::start(Arc::clone(&app), sweeping.clone());
+        let readers = [follower, indexer::start(Arc::clone(&app), sweeping.clone())];
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -146,8 +145,7 @@ impl Gateway {
             sweeper,
             scheduler,
             watcher,
-            follower,
-            indexer,
+            readers,
             _reaper: reaper,
             _project: project,
         })
@@ -164,8 +162,9 @@ impl Gateway {
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
         let _ = self.watcher.await;
-        let _ = self.follower.await;
-        let _ = self.indexer.await;
+        for reader in self.readers {
+            let _ = reader.await;
+        }
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);

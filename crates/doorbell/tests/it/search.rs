@@ -80,7 +80,7 @@ async fn who_is_confined_to_an_agent_finds_only_what_it_may_see() {
     let gateway = project.serve();
     gateway.ring(issue("Login bug")).await;
     gateway.ring(sample("push")).await;
-    let key = project.json(&["keys", "create", "of triage", "--role", "agent", "--agent", "triage"]);
+    let key = project.json(&["keys", "create", "--name", "one", "--role", "agent", "--agent", "triage"]);
     let confined = doorbell_client::Client::new(&gateway.url, key["key"].as_str()).unwrap();
     let names = |page: api::EventPage| page.events.into_iter().map(|event| event.event).collect::<Vec<_>>();
     assert_eq!(names(gateway.client.events(&asking("github")).await.unwrap()), ["push", "issues"]);
