@@ -96,8 +96,13 @@ async fn a_tool_of_mcp_and_a_command_find_it_too() {
     gateway.ring(issue("Crash")).await;
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": {"name": "events_list", "arguments": {"q": "login"}}});
-    let asked =
-        reqwest::Client::new().post(format!("{}/mcp", gateway.url)).bearer_auth(&gateway.key).body(call.to_string());
+    let asked = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .post(format!("{}/mcp", gateway.url))
+        .bearer_auth(&gateway.key)
+        .body(call.to_string());
     let asked =
         asked.header("content-type", "application/json").header("accept", "application/json, text/event-stream");
     let answer: Value = serde_json::from_str(&asked.send().await.unwrap().text().await.unwrap()).unwrap();
