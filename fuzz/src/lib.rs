@@ -15,13 +15,14 @@ mod filters;
 mod project;
 mod prompts;
 mod requests;
+mod search;
 mod workers;
 
 /// Takes an input; panics if it breaks something.
 pub type Target = fn(&[u8]);
 
 /// The targets by name. Each has a folder of that name in `corpus/`.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("agents", agents::agents),
     ("answers", answers::answers),
     ("api", api::calls),
@@ -35,6 +36,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("filters", filters::filters),
     ("forms", requests::forms),
     ("prompts", prompts::prompts),
+    ("search", search::search),
     ("signatures", requests::signatures),
     ("workers", workers::workers),
 ];

@@ -15,6 +15,10 @@ pub struct EventQuery {
     pub since: Option<String>,
     /// Received before this time, RFC 3339.
     pub until: Option<String>,
+    /// That say this in their name, source, delivery id or context: words, and phrases in quotation marks.
+    pub q: Option<String>,
+    /// Whether what `q` says may stand in their bodies, too.
+    pub bodies: Option<bool>,
     /// The `nextCursor` of the page before.
     pub cursor: Option<String>,
     /// How many, at most.
@@ -74,6 +78,8 @@ impl EventQuery {
         append(url, "outcome", self.outcome.as_deref());
         append(url, "since", self.since.as_deref());
         append(url, "until", self.until.as_deref());
+        append(url, "q", self.q.as_deref());
+        append(url, "bodies", self.bodies);
         append(url, "cursor", self.cursor.as_deref());
         append(url, "limit", self.limit);
     }

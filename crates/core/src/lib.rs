@@ -10,7 +10,8 @@
 //! 5. [`event`]: what a verified delivery says, named, keyed and described;
 //! 6. [`pattern`], [`condition`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
 //! 7. [`flow`], [`run`], [`retry`], [`wait`], [`cause`]: what becomes of a piece of work;
-//! 8. [`envelope`], [`prompt`], [`occurrence`]: what the agent is handed, or who subscribed.
+//! 8. [`envelope`], [`prompt`], [`occurrence`]: what the agent is handed, or who subscribed;
+//! 9. [`search`]: how people find it again.
 
 pub mod cause;
 pub mod condition;
@@ -27,6 +28,7 @@ pub mod provider;
 pub mod retry;
 pub mod run;
 pub mod schedule;
+pub mod search;
 pub mod secret;
 pub mod source;
 pub mod time;

@@ -172,9 +172,11 @@ fn measure(project: &Path, events: u64, time: Duration) {
     evict(&database(project));
     let (server, client, took) = start(project);
     figures.add("cold start to ready", "coldStart", millis(took), "≤ 300 ms", took.as_secs_f64());
-    block_on(ask(&client, events, &mut figures));
     let requests = make_requests();
     let deliver = |time| block_on(load(server.port, &requests, CONNECTIONS, time, Some(RATE)));
+    // Nothing is indexed yet.
+    figures.load("accept while all is indexed for search", "acceptDuringIndexing", &deliver(time));
+    block_on(ask(&client, events, &mut figures));
     figures.load("accept, nothing else", "accept", &deliver(time));
     back_up(project, bytes, &deliver, &mut figures);
     let memory = server.memory_mb();
@@ -235,6 +237,33 @@ async fn ask(client: &Client, events: u64, figures: &mut Figures) {
     figures.times("runs of an agent and state", "runs", MUST, runs);
     let stats = repeat(async || drop(client.stats().await.unwrap())).await;
     figures.times("stat", "stat", "-", stats);
+    search(client, figures, anywhere).await;
+}
+
+/// Looks for events by what they say, as people do, once all is indexed.
+async fn search(client: &Client, figures: &mut Figures, anywhere: impl Fn() -> u64) {
+    let question = |q: String| EventQuery { q: Some(q), limit: Some(50), ..EventQuery::default() };
+    // The oldest is indexed last.
+    let oldest = question("\"report 0\"".to_owned());
+    while client.events(&oldest).await.unwrap().searched_back_to.is_some() {
+        std::thread::sleep(Duration::from_millis(500)); // tidy: allow sleep: between two looks at the awaited condition
+    }
+    let ask = async |q: String| drop(client.events(&question(q)).await.unwrap());
+    let questions: [(&str, &str, fn(u64) -> String); 6] = [
+        ("search for a number", "searchNumber", |n| format!("#{n}")),
+        ("search for a number and a repository", "searchNumberOfRepo", |n| format!("acme/app #{n}")),
+        ("search for the beginning of a word", "searchBeginning", |n| format!("{n}t")),
+        ("search for words that are everywhere", "searchCommon", |_| "octo bug".to_owned()),
+        ("search for one letter", "searchLetter", |_| "a".to_owned()),
+        ("search for what is nowhere", "searchNothing", |n| format!("nowhere{n} bug")),
+    ];
+    for (name, key, question) in questions {
+        let times = repeat(async || ask(question(anywhere())).await).await;
+        figures.times(name, key, "p95 ≤ 100 ms", times);
+    }
+    let bodies = || EventQuery { bodies: Some(true), ..question("nowhere".to_owned()) };
+    let times = repeat(async || drop(client.events(&bodies()).await.unwrap())).await;
+    figures.times("a page of a search in bodies, without an answer", "searchBodies", "-", times);
 }
 
 async fn repeat(mut question: impl AsyncFnMut()) -> Vec<Duration> {

@@ -115,7 +115,7 @@ impl App {
         let accounts = Arc::new(Accounts::load(&notes));
         let access = Access::new(store.keys().await?, Arc::clone(&accounts));
         let pauses = Pauses::load(&notes);
-        let config = config.with_declared(load_declared(&notes));
+        let config = config.with_declared(load_declared(&notes), |name| accounts.owner_of(name));
         for (agent, problem) in config.declared.iter().filter_map(|(name, declared)| Some((name, declared.problem()?)))
         {
             tracing::warn!(agent, problem, "agent.out_of_force: its runs are held");

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::acme;
-use crate::app::App;
+use crate::app::{Accounts, App};
 use crate::config::{self, Config};
 use crate::dispatch::Dispatcher;
 use crate::files;
 use crate::http::{self, Limits};
+use crate::indexer;
 use crate::notify::Notifier;
 use crate::ops;
 use crate::reload::Reloader;
@@ -86,7 +87,7 @@ pub struct Gateway {
     sweeper: JoinHandle<()>,
     scheduler: JoinHandle<()>,
     watcher: JoinHandle<()>,
-    follower: JoinHandle<()>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Gateway {
@@ -118,6 +119,7 @@ impl Gateway {
         let scheduler = schedules::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let watcher = ops::waits::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
         let follower = ops::subscriptions::start(Arc::clone(&app), Arc::clone(&dispatcher), sweeping.clone());
+        let readers = [follower, indexer::start(Arc::clone(&app), sweeping.clone())];
         let accepting = CancellationToken::new();
         let routers =
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
@@ -143,7 +145,7 @@ impl Gateway {
             sweeper,
             scheduler,
             watcher,
-            follower,
+            readers,
             _reaper: reaper,
             _project: project,
         })
@@ -160,7 +162,9 @@ impl Gateway {
         let _ = self.sweeper.await;
         let _ = self.scheduler.await;
         let _ = self.watcher.await;
-        let _ = self.follower.await;
+        for reader in self.readers {
+            let _ = reader.await;
+        }
         self.dispatcher.close(limit).await;
         self.notifier.close().await;
         forget_address(&self.app);
@@ -304,7 +308,7 @@ async fn ensure_local_key(store: &dyn Store, root: &Path) -> anyhow::Result<()> 
     };
     if !known {
         let wish = NewKey { name: "local".to_owned(), role: "owner".to_owned(), ..NewKey::default() };
-        let (_, created) = ops::keys::make(store, wish, &[]).await?;
+        let (_, created) = ops::keys::make(store, wish, &[], &Accounts::default()).await?;
         files::write_private(&file, created.key.as_bytes())
             .with_context(|| format!("cannot write {}", file.display()))?;
     }

@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod files;
 pub mod gateway;
 pub mod http;
+pub mod indexer;
 pub mod mcp;
 pub mod notify;
 pub mod ops;

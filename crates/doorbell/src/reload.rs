@@ -126,7 +126,9 @@ impl Reloader {
         let kept = changes::keep_what_needs_a_restart(&mut config, &old.base);
         // What was declared stays, and is read with what the files say now.
         let declarations = old.base.declarations();
-        let Ok(config) = tokio::task::spawn_blocking(move || config.with_declared(declarations)).await else {
+        let accounts = Arc::clone(&self.app.accounts);
+        let work = move || config.with_declared(declarations, |name| accounts.owner_of(name));
+        let Ok(config) = tokio::task::spawn_blocking(work).await else {
             return self.refuse("reading what is declared panicked".to_owned());
         };
         let mut changes = changes::list(&old.base, &config);

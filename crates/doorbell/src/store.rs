@@ -27,6 +27,7 @@ mod lease;
 mod notes;
 mod once;
 mod queues;
+mod search;
 mod sqlite;
 mod subscriptions;
 mod waits;
@@ -43,6 +44,7 @@ pub use queues::{
     BY_REPLAY, Called, Cancel, CauseKind, Delay, Effects, GivenBack, How, MOST_CALLS, Moved, PAUSED, Retry, Standing,
     Whose,
 };
+pub use search::{Found, Wanted};
 pub use sqlite::{SqliteStore, copy_unused, seal_copy};
 pub use subscriptions::{Followed, Pending, StoredSubscription, Subscription, SubscriptionChange};
 pub use waits::{LARGEST_STEPS, MOST_STEPS, NewStep, Resume, Step, StepKept, Waiting};
@@ -175,6 +177,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Events, newest first, or oldest first from `after` on.
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>>;
+
+    /// Events that the query admits and that say what is wanted: in their name, source, delivery id or context, and if that is
+    /// wanted, in their body. Newest first. What was stored is found at once, what is removed or forgotten no more, whether it
+    /// is indexed or not. Where the time is over before all is looked at, the answer says where to go on.
+    fn search(&self, query: EventQuery, wanted: Wanted) -> Answer<'_, Found>;
+
+    /// Goes on with the index that makes [`Store::search`] fast, by one step of bounded size. Whether there was something to do.
+    fn index(&self) -> Answer<'_, bool>;
 
     /// How many events there are of a query, whatever its limit.
     fn count_events(&self, query: EventQuery) -> Answer<'_, u64>;

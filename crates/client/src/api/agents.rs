@@ -37,7 +37,7 @@ pub struct Agent {
     /// How its own webhook is proved, if it is enabled: `bearer`, `hmac`, `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_webhook: Option<String>,
-    /// The account that it belongs to; none: the gateway's.
+    /// Its account, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// `file`, or `api` if it was declared there.

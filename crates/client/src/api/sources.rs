@@ -13,7 +13,7 @@ pub struct Source {
     pub name: String,
     /// Its provider.
     pub provider: String,
-    /// The account that it belongs to; none: the gateway's.
+    /// Its account, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// Where senders reach it.

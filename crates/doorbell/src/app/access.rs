@@ -150,7 +150,11 @@ impl Access {
             ("viewer", _, None) => Some(Caller::Viewer),
             ("owner", _, Some(account)) => Some(Caller::Account { account, changes: true, name }),
             ("viewer", _, Some(account)) => Some(Caller::Account { account, changes: false, name }),
-            ("agent", Some(agent), _) => Some(Caller::Agent(agent.clone())),
+            // One that was made while its agent was of another account is nobody's: who made it may not know what is the agent's now.
+            ("agent", Some(agent), made_for) => {
+                let is_its = made_for.is_none_or(|account| account.has_agent(agent));
+                is_its.then(|| Caller::Agent(agent.clone()))
+            }
             _ => None,
         }
     }

@@ -86,6 +86,11 @@ impl Accounts {
         self.owners().agents.get(agent).filter(|account| !account.is_empty()).cloned()
     }
 
+    /// Whose a name of an agent is, if it is anybody's; an empty account is the gateway.
+    pub fn owner_of(&self, agent: &str) -> Option<String> {
+        self.owners().agents.get(agent).cloned()
+    }
+
     /// The same of a source.
     pub fn of_source(&self, source: &str) -> Option<String> {
         let owners = self.owners();

@@ -120,6 +120,10 @@ pub(super) fn lay_over(config: &mut Config, stored: Vec<StoredWebhook>, vault: &
     let limit = config.gateway.hook_rate_limit;
     for StoredWebhook { webhook, secrets } in stored {
         let Some(position) = positions.get(&webhook.agent).filter(|_| webhook.active) else { continue };
+        let account = config.agents.get(&webhook.agent).and_then(|agent| agent.account.as_deref());
+        if is_foreign(&webhook, account) {
+            continue;
+        }
         let name = webhook.id.to_string();
         let (source, locked) = source_of(&webhook, &secrets, &providers, vault, now);
         if let Some(source) = source {
@@ -136,6 +140,12 @@ pub(super) fn lay_over(config: &mut Config, stored: Vec<StoredWebhook>, vault: &
         hooks.by_name.insert(name, Hook { webhook, locked });
     }
     hooks
+}
+
+/// Whether a webhook was made while its agent was of another account than it is now. Those who made it know its secret, and start nothing
+/// of somebody else's. What the gateway's owners made goes with the agent that they give away.
+pub fn is_foreign(webhook: &Webhook, account: Option<&str>) -> bool {
+    webhook.account.is_some() && webhook.account.as_deref() != account
 }
 
 /// What a webhook means to its agent. `position`: behind those of its file.

@@ -28,6 +28,7 @@ pub(super) struct EventsArgs {
 const EXAMPLES: &str = "\
 Examples:
   doorbell events --since 1h --event issues.opened
+  doorbell events --q 'acme/app \"login bug\"'
   doorbell events show evt_01K…
   doorbell events show evt_01K… --body > body.json
   doorbell events rm evt_01K…";
@@ -67,6 +68,13 @@ struct Filters {
     /// Received before: a time as for --since
     #[arg(long, value_name = "TIME", value_parser = When::parse)]
     until: Option<When>,
+    /// That say this in their name, source, delivery id or context: words that must all be there, by their beginnings; "in
+    /// quotation marks" a phrase as it stands
+    #[arg(long, visible_alias = "search", value_name = "WORDS")]
+    q: Option<String>,
+    /// Look for --q in their bodies, too. Slow: it looks at some thousand events, and says where to go on
+    #[arg(long, requires = "q")]
+    bodies: bool,
     /// At most so many (up to 500) [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST))]
     limit: Option<u32>,
@@ -91,6 +99,8 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         outcome: filters.outcome,
         since: filters.since.map(|when| when.to_rfc3339(now)),
         until: filters.until.map(|when| when.to_rfc3339(now)),
+        q: filters.q,
+        bodies: filters.bodies.then_some(true),
         cursor: filters.cursor,
         limit: filters.limit,
     };
@@ -102,18 +112,27 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
     if context.json {
         return output::json(&page);
     }
+    let clock = Clock::here();
     if page.events.is_empty() {
         output::note("no such events");
+        note_more(&page, &clock);
         return Ok(());
     }
-    let clock = Clock::here();
     let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES"]).wrapping_last();
     page.events.iter().for_each(|event| table.row(row(event, &clock)));
     table.print()?;
-    if let Some(cursor) = page.next_cursor {
-        output::note(format!("more: --cursor {}", output::escape_terminal(&cursor)));
-    }
+    note_more(&page, &clock);
     Ok(())
+}
+
+/// How to go on, and how far it was looked.
+fn note_more(page: &api::EventPage, clock: &Clock) {
+    let Some(cursor) = &page.next_cursor else { return };
+    let cursor = output::escape_terminal(cursor);
+    match &page.searched_back_to {
+        Some(at) => output::note(format!("looked at events since {}; go on with --cursor {cursor}", clock.show(at))),
+        None => output::note(format!("more: --cursor {cursor}")),
+    }
 }
 
 fn row(event: &Event, clock: &Clock) -> [String; 5] {

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
-use crate::app::load_declared;
+use crate::app::{Accounts, load_declared};
 use crate::config::{self, Config, Environment, parse_duration};
 use crate::gateway::STATE_FOLDER;
 use crate::store::Store;
@@ -149,9 +149,10 @@ async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
         Ok(created) => Ok(created),
         Err(NobodyThere) => {
             let (config, store) = open(&context.root()?).await?;
-            let declared = load_declared(&store.notes("").await?);
+            let notes = store.notes("").await?;
+            let declared = load_declared(&notes);
             let agents: Vec<&str> = config.agents.keys().chain(declared.keys()).map(String::as_str).collect();
-            match ops::keys::make(store.as_ref(), wish, &agents).await {
+            match ops::keys::make(store.as_ref(), wish, &agents, &Accounts::load(&notes)).await {
                 Ok((_, created)) => {
                     ops::audit::note_offline(store.as_ref(), "POST /v1/keys", &created.key_id).await?;
                     Ok(created)

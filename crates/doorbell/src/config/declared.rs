@@ -76,16 +76,25 @@ impl Config {
         self.declared.get(agent).is_some_and(Declared::is_in_force)
     }
 
-    /// The same files with these declarations. One that cannot be read as things stand is left out, and says why: the files may
+    /// The same files with these declarations; `owner_of`: the account that a name belongs to, an empty one being the gateway. One that cannot be read as things stand is left out, and says why: the files may
     /// have changed since it was made.
     #[must_use]
-    pub fn with_declared(mut self, declarations: BTreeMap<String, Declaration>) -> Self {
+    pub fn with_declared(
+        mut self,
+        declarations: BTreeMap<String, Declaration>,
+        owner_of: impl Fn(&str) -> Option<String>,
+    ) -> Self {
         for (name, _) in std::mem::take(&mut self.declared).into_iter().filter(|(_, before)| before.is_in_force()) {
             self.agents.remove(&name);
             self.settings.retain(|setting| !is_of(&name, &setting.path));
         }
         for (name, declaration) in declarations {
             let (agent, mut findings) = self.read_declared(&name, &declaration.definition);
+            let account = declaration.definition.get(ACCOUNT).and_then(Value::as_str);
+            if account.is_some_and(|account| owner_of(&name).is_some_and(|owner| owner != account)) {
+                let what = "the name was given to somebody else by the files: declare it under another one";
+                findings.problem(Problem::anywhere(what));
+            }
             if agent.is_none() && findings.problems.is_empty() {
                 findings.problem(Problem::anywhere("it cannot be read"));
             }

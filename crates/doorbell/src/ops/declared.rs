@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{Error, agents};
 use crate::app::{App, Caller, Notice, Reload, Snapshot, Turn, note_declared};
 use crate::clock;
-use crate::config::{ACCOUNT, Config, Declaration, Flaw};
+use crate::config::{ACCOUNT, Config, Declaration, Declared, Flaw};
 use crate::dispatch::Dispatcher;
 use crate::store::{self, RunQuery};
 
@@ -21,6 +21,8 @@ use crate::store::{self, RunQuery};
 const LARGEST: usize = 256 * 1024;
 /// Agents that can be declared.
 const MOST: usize = 1000;
+/// The same of one account.
+const MOST_OF_ACCOUNT: usize = 200;
 /// Names of agents that an account may take, over time: they stay its own.
 const MOST_NAMES: usize = 5000;
 /// What a key of an agent may not change: it would hear of what its owner did not give it, or start others.
@@ -111,7 +113,7 @@ pub async fn remove(app: &App, change: Change<'_>) -> Result<api::RemovedAgent, 
         return Err(refuse_file(&old.config, change.agent).err().unwrap_or(Error::NotFound("agent")));
     };
     check_etag(&change, Some(&before.definition))?;
-    let config = read(&old, declarations).await?;
+    let config = read(app, &old, declarations).await?;
     let what = format!("agent {} is not declared any more", change.agent);
     put_in_force(app, &turn, config, note_declared(change.agent, None), what).await?;
     tracing::info!(agent = change.agent, by = change.caller.name(), "agent.declaration_removed");
@@ -136,7 +138,10 @@ async fn put(
     let mut definition = make(said)?;
     set_account(app, change, &mut definition)?;
     check_owners(change.caller, said, &definition)?;
-    check_size(&definition, before.is_none() && old.config.declared.len() >= MOST)?;
+    let of_account = |declared: &&Declared| declared.declaration.definition.get(ACCOUNT) == definition.get(ACCOUNT);
+    let (all, own) = (old.config.declared.len(), old.config.declared.values().filter(of_account).count());
+    let too_many = all >= MOST || (definition.contains_key(ACCOUNT) && own >= MOST_OF_ACCOUNT);
+    check_size(&definition, before.is_none() && too_many)?;
     if said == Some(&definition) && old.config.is_declared(change.agent) {
         return Ok(false);
     }
@@ -146,7 +151,7 @@ async fn put(
     let declaration = Declaration { definition, created_by, created_at, updated_by: by.clone(), updated_at: now };
     let mut declarations = old.config.declarations();
     declarations.insert(change.agent.to_owned(), declaration.clone());
-    let config = read(&old, declarations).await?;
+    let config = read(app, &old, declarations).await?;
     let flaws = config.declared.get(change.agent).map(|declared| declared.flaws.clone()).unwrap_or_default();
     if !flaws.is_empty() {
         return Err(Error::Flawed(flaws));
@@ -159,9 +164,11 @@ async fn put(
 }
 
 /// Reads declarations with the files in force.
-async fn read(old: &Arc<Snapshot>, declarations: BTreeMap<String, Declaration>) -> Result<Config, Error> {
+async fn read(app: &App, old: &Arc<Snapshot>, declarations: BTreeMap<String, Declaration>) -> Result<Config, Error> {
     let old = Arc::clone(old);
-    let read = tokio::task::spawn_blocking(move || old.base.clone().with_declared(declarations)).await;
+    let accounts = Arc::clone(&app.accounts);
+    let work = move || old.base.clone().with_declared(declarations, |name| accounts.owner_of(name));
+    let read = tokio::task::spawn_blocking(work).await;
     read.map_err(|error| Error::Store(store::Error::Unavailable(Box::new(error))))
 }
 
@@ -252,7 +259,9 @@ fn refuse_file(config: &Config, agent: &str) -> Result<(), Error> {
 fn check_size(definition: &Map<String, Value>, too_many: bool) -> Result<(), Error> {
     let flaw = |message: String| Err(Error::Flawed(vec![Flaw { field: String::new(), message, help: None }]));
     match serde_json::to_string(definition).map_or(usize::MAX, |text| text.len()) {
-        _ if too_many => Err(Error::Conflict("too_many_agents", format!("{MOST} agents are declared: remove some"))),
+        _ if too_many => {
+            Err(Error::Conflict("too_many_agents", "as many agents are declared as can be: remove some".to_owned()))
+        }
         size if size > LARGEST => flaw(format!("the declaration has {size} bytes: {LARGEST} can be")),
         _ => Ok(()),
     }

@@ -1,12 +1,14 @@
 //! Events: listed, shown, explained.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use doorbell_client::api;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::{AGENT, Context, MANUAL, SCHEDULE, is_own};
 use doorbell_core::id::{EventId, WebhookId};
+use doorbell_core::search::Search;
 use doorbell_core::trigger::{Candidate, ClauseVerdict, Trigger, Verdict};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,7 +20,7 @@ use crate::app::subscriptions::is_subscriber;
 use crate::app::webhooks::trigger;
 use crate::app::{App, Caller};
 use crate::clock;
-use crate::store::{self, EventQuery, StoredEvent};
+use crate::store::{self, EventQuery, Found, StoredEvent, Wanted};
 
 /// Which events.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -34,12 +36,20 @@ pub struct Query {
     pub since: Option<String>,
     /// Received before, RFC 3339.
     pub until: Option<String>,
+    /// That say this in their name, source, delivery id or context: words that must all be there, by their beginnings, in any
+    /// order; a "phrase" as it stands. Up to 200 characters.
+    pub q: Option<String>,
+    /// Whether what `q` says may stand in their bodies, too. Those have no index: a page looks at some thousand events.
+    pub bodies: Option<bool>,
     /// The `nextCursor` of the page before.
     pub cursor: Option<String>,
     /// How many; 50 if nothing is said.
     #[schemars(range(min = 1, max = 500))]
     pub limit: Option<usize>,
 }
+
+/// How long a page is looked for.
+const LOOKS: Duration = Duration::from_millis(150);
 
 /// Events, newest first.
 ///
@@ -48,7 +58,8 @@ pub struct Query {
 pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::EventPage, Error> {
     let limit = page_size(query.limit)?;
     check_outcome(query.outcome.as_deref())?;
-    let stored = app.store.events(EventQuery {
+    let wanted = wanted(query.q.as_deref(), query.bodies)?;
+    let query = EventQuery {
         source: query.source,
         event: query.event,
         within: caller.confined_to(),
@@ -58,10 +69,33 @@ pub async fn list(app: &App, caller: &Caller, query: Query) -> Result<api::Event
         before: parse_cursor(query.cursor.as_deref())?,
         after: None,
         limit,
-    });
-    let stored = stored.await?;
-    let next_cursor = (stored.len() == limit).then(|| stored.last().map(|event| event.seq.to_string())).flatten();
-    Ok(api::EventPage { events: with_outcomes(app, caller, stored).await?, next_cursor })
+    };
+    let found = match wanted {
+        Some(wanted) => app.store.search(query, wanted).await?,
+        None => {
+            let events = app.store.events(query).await?;
+            let next = events.last().filter(|_| events.len() == limit).map(|event| event.seq);
+            Found { events, next, back_to: None }
+        }
+    };
+    Ok(api::EventPage {
+        events: with_outcomes(app, caller, found.events).await?,
+        next_cursor: found.next.map(|seq| seq.to_string()),
+        searched_back_to: found.back_to.map(|at| at.to_string()),
+    })
+}
+
+/// What is looked for; none if nothing is.
+fn wanted(question: Option<&str>, bodies: Option<bool>) -> Result<Option<Wanted>, Error> {
+    let Some(question) = question else {
+        return match bodies {
+            Some(true) => Err(Error::Invalid("`bodies` says where to look for `q`, which is missing".to_owned())),
+            _ => Ok(None),
+        };
+    };
+    let search = Search::parse(question).map_err(|error| Error::Invalid(format!("`q`: {error}")))?;
+    let wanted = Wanted { search, bodies: bodies.unwrap_or_default(), within: LOOKS };
+    Ok(Some(wanted).filter(|wanted| !wanted.search.is_empty()))
 }
 
 /// Refuses outcomes that there are not.

@@ -7,7 +7,7 @@ use doorbell_core::id::KeyId;
 use doorbell_core::time::Timestamp;
 
 use super::{Error, put_in_force, require_any_owner};
-use crate::app::{App, Caller, hash_key, make_key};
+use crate::app::{Accounts, App, Caller, hash_key, make_key};
 use crate::clock;
 use crate::config::{is_account, parse_duration};
 use crate::store::{ApiKey, Store};
@@ -32,7 +32,7 @@ pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api
         Caller::Account { account, .. } => of_account(wish, &account.name)?,
         _ => wish,
     };
-    let (key, created) = make(app.store.as_ref(), wish, &agents).await?;
+    let (key, created) = make(app.store.as_ref(), wish, &agents, &app.accounts).await?;
     app.access.admit(key);
     Ok(created)
 }
@@ -41,7 +41,12 @@ pub async fn create(app: &App, caller: &Caller, wish: api::NewKey) -> Result<api
 ///
 /// # Errors
 /// If the wish is not clear or the store is unavailable.
-pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Result<(ApiKey, api::CreatedKey), Error> {
+pub async fn make(
+    store: &dyn Store,
+    wish: api::NewKey,
+    agents: &[&str],
+    accounts: &Accounts,
+) -> Result<(ApiKey, api::CreatedKey), Error> {
     check(&wish, agents)?;
     let now = clock::now();
     let expires_at = wish.expires.as_deref().map(|after| expiry(after, now)).transpose()?;
@@ -50,8 +55,8 @@ pub async fn make(store: &dyn Store, wish: api::NewKey, agents: &[&str]) -> Resu
         id: clock::new_id(),
         name: wish.name,
         role: wish.role,
+        account: wish.account.or_else(|| accounts.of_agent(wish.agent.as_deref()?)),
         agent: wish.agent,
-        account: wish.account,
         hash: hash_key(&text),
         created_at: now,
         expires_at,
@@ -105,8 +110,8 @@ fn of_account(wish: api::NewKey, account: &str) -> Result<api::NewKey, Error> {
 /// Whether a key is one of the caller's account, or of its agents.
 fn is_seen(caller: &Caller, key: &ApiKey) -> bool {
     match (caller, &key.agent) {
-        (Caller::Account { .. }, Some(agent)) => caller.may_see(agent),
-        (Caller::Account { account, .. }, None) => key.account.as_ref() == Some(&account.name),
+        (Caller::Account { account, .. }, _) if key.account.is_some() => key.account.as_ref() == Some(&account.name),
+        (Caller::Account { .. }, agent) => agent.as_ref().is_some_and(|agent| caller.may_see(agent)),
         _ => true,
     }
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::Error;
 use super::put_in_force;
-use super::webhooks::{parse_overlap, ready_to_seal, require_few_secrets, require_manager, require_seer, text_of};
+use super::webhooks::{
+    is_foreign_now, parse_overlap, ready_to_seal, require_few_secrets, require_manager, require_seer, text_of,
+};
 use crate::app::webhooks::{OwnAuth, path, seal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
@@ -25,16 +27,24 @@ pub async fn set(app: &App, caller: &Caller, agent: &str, wish: api::OwnWebhookW
     let found = stored.iter().find(|one| one.webhook.agent == agent && one.webhook.own.is_some());
     require_seer(app, caller, agent, &stored)?;
     if wish == api::OwnWebhookWish::default() {
-        let webhook = found.map_or_else(|| new(agent, ""), |found| found.webhook.clone());
+        let own = found.filter(|found| !is_foreign_now(app, &found.webhook));
+        let webhook = own.map_or_else(|| new(agent, ""), |found| found.webhook.clone());
         return Ok(view(app, &webhook, None));
     }
     let created_by = require_manager(app, caller, agent, &stored)?;
     if !app.current().config.agents.contains_key(agent) {
         return Err(Error::NotFound("agent"));
     }
-    let before = found.map_or_else(|| new(agent, created_by), |found| found.webhook.clone());
+    // Of what was made for another account nothing stays, its secret least of all.
+    let is_foreign = found.is_some_and(|found| is_foreign_now(app, &found.webhook));
+    let account = app.accounts.of_agent(agent);
+    let before = match found {
+        Some(found) if is_foreign => Webhook { id: found.webhook.id, account, ..new(agent, created_by) },
+        Some(found) => found.webhook.clone(),
+        None => Webhook { account, ..new(agent, created_by) },
+    };
     let webhook = changed(caller, &before, &wish)?;
-    let auth_changed = found.is_some() && webhook.own != before.own;
+    let auth_changed = found.is_some() && (is_foreign || webhook.own != before.own);
     let secret = match needs_secret(found, &webhook, auth_changed, &wish)? {
         true => Some(Secret::new(doorbell_core::provider::encode_hex(&clock::random::<32>()))),
         false => None,
@@ -73,6 +83,7 @@ fn new(agent: &str, created_by: &str) -> Webhook {
     Webhook {
         id: clock::new_id(),
         agent: agent.to_owned(),
+        account: None,
         name: format!("{agent}'s own"),
         provider: "generic".to_owned(),
         own: Some(OwnAuth::Bearer.as_str().to_owned()),

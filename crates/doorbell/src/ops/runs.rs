@@ -150,7 +150,11 @@ pub async fn show(app: &App, dispatcher: &Dispatcher, caller: &Caller, id: &str)
     detail.run.follow_up_refused = dispatcher.follow_up_refused(event).await?;
     delays::explain(app, dispatcher, [&mut detail.run]).await?;
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
-    detail.parent = calls::parent_of(app, run).await?;
+    let parent = calls::parent_of(app, run).await?;
+    // Files may let an agent call one of another account: whose run it was stays that one's.
+    let is_hidden =
+        |parent: &api::LinkedRun| matches!(caller, Caller::Account { .. }) && !caller.may_see(&parent.agent);
+    detail.parent = parent.filter(|parent| !is_hidden(parent));
     detail.children = calls::children_of(app, run).await?;
     Ok(detail)
 }

@@ -224,6 +224,11 @@ fn triggers_of(in_force: &Arc<Snapshot>, agent: &str, wait: &Wait) -> Result<Vec
     if let Some(only) = source {
         sources.retain(|name| name == only);
     }
+    // What comes to a source that is not its account's is for it only as far as its triggers say.
+    if let Some(account) = &agent_now.account {
+        let of = |name: &str| in_force.config.sources.get(name).is_some_and(|one| one.account() == Some(account));
+        sources.retain(|name| in_force.hooks.get(name).is_some() || of(name));
+    }
     if sources.is_empty() {
         let which = source.as_ref().map_or("no source".to_owned(), |source| format!("no source `{source}`"));
         return Err(invalid(format!(

@@ -11,7 +11,7 @@ use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 
 use super::{Error, put_in_force, secrets::stored_secrets};
-use crate::app::webhooks::{path, seal_secret};
+use crate::app::webhooks::{is_foreign, path, seal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::config::parse_duration;
@@ -60,6 +60,7 @@ pub async fn create(
     let webhook = Webhook {
         id,
         agent: agent.to_owned(),
+        account: app.accounts.of_agent(agent),
         name,
         provider,
         own: None,
@@ -96,7 +97,8 @@ pub async fn create(
 pub async fn list(app: &App, caller: &Caller, agent: &str) -> Result<api::WebhookList, Error> {
     let stored = app.store.webhooks().await?;
     require_seer(app, caller, agent, &stored)?;
-    Ok(api::WebhookList { webhooks: of_agent(&stored, agent).map(|one| view(app, &one.webhook)).collect() })
+    let seen = of_agent(&stored, agent).filter(|one| is_seen(app, caller, &one.webhook));
+    Ok(api::WebhookList { webhooks: seen.map(|one| view(app, &one.webhook)).collect() })
 }
 
 /// Replaces the secret of a webhook, and shows the new one this once. The earlier ones verify for the overlap.
@@ -113,7 +115,7 @@ pub async fn rotate(
     let turn = app.in_force.turn().await;
     let stored = app.store.webhooks().await?;
     require_manager(app, caller, agent, &stored)?;
-    let found = find(&stored, agent, id)?;
+    let found = find(app, caller, &stored, agent, id)?;
     let overlap = parse_overlap(wish.overlap.as_deref())?;
     let (secret, shown) = wish::secret_for(&app.current().config, &found.webhook.provider, wish.secret)?;
     let now = clock::now();
@@ -147,7 +149,10 @@ pub async fn set_active(
     let turn = app.in_force.turn().await;
     let stored = app.store.webhooks().await?;
     require_manager(app, caller, agent, &stored)?;
-    let found = find(&stored, agent, id)?;
+    let found = find(app, caller, &stored, agent, id)?;
+    if active && is_foreign_now(app, &found.webhook) {
+        return Err(Error::Conflict("webhook_inactive", foreign(&found.webhook)));
+    }
     // Both, because what was stored may not have come in force: then it does now.
     if found.webhook.active == active && app.current().hooks.get(id).is_some() == active {
         return Ok(view(app, &found.webhook));
@@ -239,9 +244,33 @@ fn of_agent<'a>(stored: &'a [StoredWebhook], agent: &'a str) -> impl Iterator<It
     stored.iter().filter(move |one| one.webhook.agent == agent && one.webhook.own.is_none())
 }
 
-fn find<'a>(stored: &'a [StoredWebhook], agent: &'a str, id: &str) -> Result<&'a StoredWebhook, Error> {
+fn find<'a>(
+    app: &App,
+    caller: &Caller,
+    stored: &'a [StoredWebhook],
+    agent: &'a str,
+    id: &str,
+) -> Result<&'a StoredWebhook, Error> {
     let id: WebhookId = id.parse().map_err(|_| Error::NotFound("webhook"))?;
-    of_agent(stored, agent).find(|one| one.webhook.id == id).ok_or(Error::NotFound("webhook"))
+    let mut seen = of_agent(stored, agent).filter(|one| is_seen(app, caller, &one.webhook));
+    seen.find(|one| one.webhook.id == id).ok_or(Error::NotFound("webhook"))
+}
+
+/// Whether it was made for another account than its agent is of now.
+pub(super) fn is_foreign_now(app: &App, webhook: &Webhook) -> bool {
+    is_foreign(webhook, app.accounts.of_agent(&webhook.agent).as_deref())
+}
+
+/// What was made for another account is for the gateway's owners to take away.
+fn is_seen(app: &App, caller: &Caller, webhook: &Webhook) -> bool {
+    caller.sees_all() || !is_foreign_now(app, webhook)
+}
+
+fn foreign(webhook: &Webhook) -> String {
+    let account = webhook.account.as_deref().unwrap_or_default();
+    format!(
+        "it was made for the account `{account}`, of which its agent is no more: it takes nothing; make another one"
+    )
 }
 
 /// Where its sender sends.
@@ -260,7 +289,10 @@ fn view(app: &App, webhook: &Webhook) -> api::Webhook {
         created_at: webhook.created_at.to_string(),
         updated_at: webhook.updated_at.to_string(),
         url: url(app, webhook),
-        problem: in_force.hooks.get(&webhook.id.to_string()).and_then(|hook| hook.locked.clone()),
+        problem: match is_foreign_now(app, webhook) {
+            true => Some(foreign(webhook)),
+            false => in_force.hooks.get(&webhook.id.to_string()).and_then(|hook| hook.locked.clone()),
+        },
     }
 }
 

@@ -45,6 +45,7 @@ mod queues;
 mod rates;
 mod records;
 mod running;
+mod search;
 mod subscriptions;
 mod waits;
 mod webhooks;

@@ -12,6 +12,7 @@ use anyhow::Context;
 use doorbell_core::id::{EventId, KeyId, RunId, SubscriptionId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
+use tokio::sync::Semaphore;
 
 mod accept;
 mod audit;
@@ -39,6 +40,7 @@ mod replayed;
 mod rows;
 mod runs;
 mod schema;
+mod search;
 mod secret_uses;
 mod subscriptions;
 mod tally;
@@ -55,9 +57,9 @@ pub(super) use inspect::inspect;
 
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
-    Finish, Followed, Forgetting, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released, Removed,
-    RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
-    StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, WebhookChange,
+    Finish, Followed, Forgetting, Found, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released,
+    Removed, RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
+    StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, Wanted, WebhookChange,
 };
 use crate::store::{
     Acceptance, Begun, Called, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep,
@@ -66,6 +68,9 @@ use crate::store::{
 
 /// Bodies and logs larger than this are packed and unpacked on a thread that may take its time.
 const LARGE: usize = 128 * 1024;
+
+/// Searches at a time: fewer than connections that read, so that other questions need not wait for them.
+const SEARCHES: usize = 2;
 
 /// Does what takes as long as these bytes: beside the threads that carry requests, if they are many.
 async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
@@ -86,6 +91,7 @@ pub struct SqliteStore {
     figures: Figures,
     path: PathBuf,
     checkpoints: checkpoint::Running,
+    searches: Semaphore,
     _exclusive: lock::Lock,
 }
 
@@ -151,6 +157,7 @@ impl SqliteStore {
             figures,
             path: path.to_owned(),
             checkpoints,
+            searches: Semaphore::new(SEARCHES),
             _exclusive: exclusive,
         })
     }
@@ -204,6 +211,24 @@ impl SqliteStore {
         let bytes = lines.iter().map(|line| line.text.len()).sum();
         let chunks = beside(bytes, move || logs::pack_lines(&lines)).await?;
         self.writer.write(move |work| logs::append(work, run, &chunks)).await
+    }
+
+    async fn find_events(&self, query: EventQuery, wanted: Wanted) -> Result<Found, Error> {
+        let _turn = self.searches.acquire().await.map_err(|error| Error::Unavailable(Box::new(error)))?;
+        let dictionaries = Arc::clone(&self.dictionaries);
+        self.readers.read(move |sql| search::search(sql, &dictionaries, &query, &wanted)).await
+    }
+
+    async fn index_some(&self) -> Result<bool, Error> {
+        let Some(mut making) = self.readers.read(search::index::begin).await? else { return Ok(false) };
+        // In short reads: one that stays keeps the log from starting again.
+        let mut more = true;
+        while more {
+            (more, making) = self.readers.read(move |sql| Ok((making.go_on(sql)?, making))).await?;
+        }
+        let made = making.pack();
+        self.writer.write(move |work| search::index::put(work, &made)).await?;
+        Ok(true)
     }
 
     async fn tally(&self) -> Result<Tallies, Error> {
@@ -393,6 +418,14 @@ impl Store for SqliteStore {
 
     fn events(&self, query: EventQuery) -> Answer<'_, Vec<StoredEvent>> {
         Box::pin(self.readers.read(move |sql| lists::events(sql, &query)))
+    }
+
+    fn search(&self, query: EventQuery, wanted: Wanted) -> Answer<'_, Found> {
+        Box::pin(self.find_events(query, wanted))
+    }
+
+    fn index(&self) -> Answer<'_, bool> {
+        Box::pin(self.index_some())
     }
 
     fn count_events(&self, query: EventQuery) -> Answer<'_, u64> {

@@ -10,6 +10,8 @@ pub struct Webhook {
     pub id: WebhookId,
     /// The agent that it starts.
     pub agent: String,
+    /// The account that the agent was of when it was made; none: the gateway's.
+    pub account: Option<String>,
     /// A label.
     pub name: String,
     /// The provider's name.

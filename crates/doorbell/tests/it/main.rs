@@ -47,6 +47,7 @@ mod replays_at_once;
 mod retention;
 mod scale;
 mod schedules;
+mod search;
 mod seen;
 mod senders;
 mod shell;

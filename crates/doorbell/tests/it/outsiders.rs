@@ -505,6 +505,78 @@ async fn an_account_declares_agents_for_itself_of_its_own_sources_and_for_nobody
 }
 
 #[tokio::test]
+async fn a_name_that_the_files_give_to_somebody_else_leaves_its_keys_webhooks_and_declaration_behind() {
+    let two = two().await;
+    let (gateway, ours) = (&two.gateway, &two.ours);
+    let owner = &ours["owner"];
+    let worker = json!({ "runtime": { "type": "worker" } });
+    let path = format!("/v1/agents/{}", ours["declared"]);
+    let wish = json!({ "name": "spy", "role": "agent", "agent": ours["declared"] });
+    let spy = post(gateway, owner, "/v1/keys", wish).await;
+    let key = spy["key"].as_str().unwrap();
+    let hook = post(gateway, owner, &format!("{path}/webhooks"), json!({ "name": "spy" })).await;
+    let open = json!({ "webhookEnabled": true, "webhookAuth": "none" });
+    let own = format!("/agents/{}", ours["declared"]);
+    assert_eq!(send(gateway, owner, "PATCH", &own, Some(&open)).await.0, 200);
+    assert_eq!(send(gateway, key, "GET", &path, None).await.0, 200);
+    // The operator writes an agent of that name, of no account.
+    two.project.agent(&ours["declared"], "", "echo mine");
+    let admin = &gateway.key;
+    wait_until("the file to be in force", async || {
+        let (_, agent) = send(gateway, admin, "GET", &path, None).await;
+        (agent["managedBy"] == "file").then_some(())
+    })
+    .await;
+    assert_eq!(send(gateway, key, "GET", &path, None).await.0, 401);
+    assert_eq!(send(gateway, owner, "GET", &path, None).await.0, 404);
+    for path in [format!("/v1/hooks/{}", hook["webhookId"].as_str().unwrap()), format!("{own}/webhook")] {
+        assert_eq!(send(gateway, "x", "POST", &path, Some(&json!({ "a": 1 }))).await.0, 404, "{path}");
+    }
+    assert_eq!(send(gateway, owner, "POST", &format!("{path}/run"), Some(&json!({}))).await.0, 404);
+    let started = post(gateway, admin, &format!("{path}/run"), json!({})).await;
+    gateway.finished(started["runId"].as_str().unwrap()).await;
+    // Its maker can take the key away, and the gateway's owner the webhook.
+    let (_, keys) = send(gateway, owner, "GET", "/v1/keys", None).await;
+    assert!(keys.to_string().contains(spy["keyId"].as_str().unwrap()), "{keys}");
+    let (_, hooks) = send(gateway, admin, "GET", &format!("{path}/webhooks"), None).await;
+    assert!(hooks["webhooks"][0]["problem"].as_str().unwrap().contains("`ours`"), "{hooks}");
+    // With the folder gone, what was declared stays out of force: the account does not see what ran meanwhile.
+    std::fs::remove_dir_all(two.project.path(&format!("agents/{}", ours["declared"]))).unwrap();
+    wait_until("the file to be gone", async || {
+        let (_, agent) = send(gateway, admin, "GET", &path, None).await;
+        agent["problem"].as_str().is_some_and(|problem| problem.contains("given to somebody else")).then_some(())
+    })
+    .await;
+    let run = format!("/v1/runs/{}", started["runId"].as_str().unwrap());
+    assert_eq!(send(gateway, owner, "GET", &run, None).await.0, 404);
+    assert_eq!(send(gateway, owner, "PUT", &path, Some(&worker)).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_run_of_an_account_waits_for_nothing_that_comes_to_a_shared_source() {
+    let project = project();
+    let config = project.read("config.toml");
+    project.write("config.toml", &format!("{config}[webhooks.shared]\ntype = \"github\"\ncredential = \"acme\"\n"));
+    let trigger =
+        "account = \"ours\"\n[[webhooks]]\nsource = \"shared\"\nevents = [\"push\"]\n[runtime]\ntype = \"worker\"\n";
+    project.write("agents/listens/config.toml", trigger);
+    let gateway = project.serve();
+    let started = post(&gateway, &gateway.key, "/v1/agents/listens/run", json!({})).await;
+    let poll = api::Poll {
+        agents: vec!["listens".to_owned()],
+        max: Some(1),
+        wait_seconds: Some(0),
+        worker: None,
+        lease_seconds: Some(600),
+    };
+    let handed = gateway.client.poll(&poll).await.unwrap().runs.remove(0);
+    let wait = json!({ "lease": handed.lease.token, "event": "github.issues", "timeout": "1h" });
+    let path = format!("/v1/runs/{}/wait", started["runId"].as_str().unwrap());
+    let (status, answer) = send(&gateway, &gateway.key, "POST", &path, Some(&wait)).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("invalid_request")), "{answer}");
+}
+
+#[tokio::test]
 async fn a_stream_of_an_account_tells_what_is_its_own_and_an_agent_that_it_gains_meanwhile() {
     let two = two().await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();

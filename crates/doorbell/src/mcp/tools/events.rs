@@ -17,7 +17,7 @@ pub(in crate::mcp) fn tools() -> Vec<Tool> {
         Tool::new(
             ("events_list", "List events", Reads),
             "Lists stored events, newest first: what came, what it was about (`context`), and what became of it for each agent that wanted it \
-             (`outcomes`, with the ids of runs). Use the filters rather than reading many pages.",
+             (`outcomes`, with the ids of runs). Use filters rather than many pages.",
             list,
         ),
         Tool::new(
@@ -41,7 +41,7 @@ pub(in crate::mcp) fn tools() -> Vec<Tool> {
         Tool::new(
             ("triggers_test", "Test a trigger", Reads),
             "Holds a trigger, in force or only an idea, against stored events of its source, newest first: how many match, which, and why some do \
-             not. Starts nothing. Needs a key that sees all events.",
+             not. Starts nothing.",
             test,
         ),
     ]
@@ -61,6 +61,10 @@ struct Which {
     since: Option<String>,
     /// Only received before: an RFC 3339 time.
     until: Option<String>,
+    /// Only that say these words, or their beginnings, in name, source or context; a "phrase" as it stands.
+    q: Option<String>,
+    /// Look for `q` in bodies, too: slow, `nextCursor` goes on.
+    bodies: Option<bool>,
     /// The `nextCursor` of the page before.
     cursor: Option<String>,
     /// How many, 1 to 100; 20 if you do not say.
@@ -69,9 +73,9 @@ struct Which {
 }
 
 async fn list(desk: Desk, which: Which) -> Result<api::EventPage, Error> {
-    let Which { source, event, outcome, since, until, cursor, limit } = which;
+    let Which { source, event, outcome, since, until, q, bodies, cursor, limit } = which;
     let limit = bounds::page(limit)?;
-    let query = ops::events::Query { source, event, outcome, since, until, cursor, limit };
+    let query = ops::events::Query { source, event, outcome, since, until, q, bodies, cursor, limit };
     ops::events::list(&desk.app, &desk.caller, query).await
 }
 

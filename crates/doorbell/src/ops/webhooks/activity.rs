@@ -25,7 +25,7 @@ pub async fn deliveries(
 ) -> Result<api::DeliveryList, Error> {
     let stored = app.store.webhooks().await?;
     require_seer(app, caller, agent, &stored)?;
-    let source = find(&stored, agent, id)?.webhook.id.to_string();
+    let source = find(app, caller, &stored, agent, id)?.webhook.id.to_string();
     let limit = page_size(limit)?;
     let query = EventQuery { source: Some(source.clone()), limit, ..EventQuery::default() };
     let events = app.store.events(query).await?;
@@ -66,7 +66,7 @@ pub async fn test(
 ) -> Result<api::WebhookTested, Error> {
     let stored = app.store.webhooks().await?;
     require_manager(app, caller, agent, &stored)?;
-    let webhook = &find(&stored, agent, id)?.webhook;
+    let webhook = &find(app, caller, &stored, agent, id)?.webhook;
     let (name, in_force) = (webhook.id.to_string(), app.current());
     let Some(hook) = in_force.hooks.get(&name) else {
         let detail = format!("it is not active: `doorbell webhooks activate {agent} {name}` has it take deliveries");

@@ -24,6 +24,7 @@ fn id(n: u8) -> WebhookId {
 fn webhook(n: u8) -> Webhook {
     Webhook {
         id: id(n),
+        account: None,
         agent: "triage".to_owned(),
         name: format!("webhook {n}"),
         provider: "github".to_owned(),

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::fault::Outcome;
 use super::lists::{DISORDER, first_received};
 use super::rows::{self, all, change, value};
+use super::search::index;
 use super::writer::Work;
 use crate::store::{Expired, Expiry, Forgetting, Removed, Sweep, Swept};
 
@@ -103,6 +104,7 @@ pub(super) fn remove(work: &Work<'_>, events: &[i64], before: Timestamp) -> Outc
         ] {
             change(sql, of_event, [seq])?;
         }
+        index::remove(sql, *seq)?;
         removed.events += 1;
         last = last.max(*seq);
     }
@@ -247,6 +249,7 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Tim
     }
     change(sql, "UPDATE outcomes SET reason = NULL WHERE event_seq = ?1", [seq])?;
     change(sql, "DELETE FROM bodies WHERE event_seq = ?1", [seq])?;
+    index::remove(sql, seq)?;
     forget_refusals(sql, source, delivery_id, sent)?;
     let empty = "UPDATE events SET context = '{}', body_size = 0, forgotten_at = ?2 WHERE seq = ?1";
     change(sql, empty, params![seq, now.as_millis()])?;

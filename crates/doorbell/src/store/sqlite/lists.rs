@@ -64,17 +64,17 @@ pub(super) fn outcomes(sql: &Connection, seqs: &[i64]) -> Outcome<HashMap<i64, V
 }
 
 /// The sequences in question, and from which end.
-struct Range {
+pub(super) struct Range {
     /// Not included.
-    after: i64,
+    pub(super) after: i64,
     /// Not included.
-    before: i64,
-    oldest_first: bool,
+    pub(super) before: i64,
+    pub(super) oldest_first: bool,
 }
 
 impl Range {
     /// None if no event can be in it.
-    fn of(sql: &Connection, query: &EventQuery) -> Outcome<Option<Self>> {
+    pub(super) fn of(sql: &Connection, query: &EventQuery) -> Outcome<Option<Self>> {
         let mut range = Self {
             after: query.after.unwrap_or(0),
             before: query.before.unwrap_or(i64::MAX),
@@ -119,22 +119,22 @@ pub(super) fn first_received(sql: &Connection, millis: i64) -> Outcome<i64> {
 }
 
 /// A way through the events, in the order of commits.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     /// The tables, among them events as `e`.
-    from: &'a str,
+    pub(super) from: &'a str,
     /// What the walk keeps to.
-    condition: &'a str,
+    pub(super) condition: &'a str,
     /// The column that is the sequence and orders the walk.
-    seq: &'a str,
+    pub(super) seq: &'a str,
     /// The condition's parameters, from ?9 on.
-    params: &'a [&'a dyn ToSql],
+    pub(super) params: &'a [&'a dyn ToSql],
 }
 
 /// Whether the outcome `o` is one that may be seen; ?8 says by whom.
 const SEEN: &str = "(?8 IS NULL OR o.agent IN (SELECT value FROM json_each(?8, '$.agents')))";
 
 /// Sequences on the walk that the query admits.
-fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) -> Outcome<Vec<i64>> {
+pub(super) fn select(sql: &Connection, query: &EventQuery, range: &Range, walk: &Walk<'_>) -> Outcome<Vec<i64>> {
     let Walk { from, condition, seq, .. } = walk;
     // Grouped, because the outcomes of two agents are on the walk twice and make one event.
     let statement = format!(

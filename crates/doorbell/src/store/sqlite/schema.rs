@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0020_moved.sql"),
     include_str!("../../../migrations/sqlite/0021_idempotency.sql"),
     include_str!("../../../migrations/sqlite/0022_accounts.sql"),
+    include_str!("../../../migrations/sqlite/0023_search.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,

@@ -20,6 +20,7 @@ use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Store, Stream};
 
 mod history;
 mod model;
+mod search;
 mod simulation;
 mod turns;
 

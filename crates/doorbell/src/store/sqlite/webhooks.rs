@@ -24,7 +24,7 @@ pub(super) fn list(sql: &Connection) -> Outcome<Vec<StoredWebhook>> {
     for (webhook, secret) in found {
         of_webhook.entry(webhook).or_default().push(secret);
     }
-    let webhooks = "SELECT id, agent, name, provider, own, active, created_by, created_at, updated_at FROM webhooks \
+    let webhooks = "SELECT id, agent, name, provider, own, active, created_by, created_at, updated_at, account FROM webhooks \
                     ORDER BY created_at, id";
     all(sql, webhooks, (), |row| {
         let webhook = Webhook {
@@ -37,6 +37,7 @@ pub(super) fn list(sql: &Connection) -> Outcome<Vec<StoredWebhook>> {
             created_by: row.get(6)?,
             created_at: rows::time(row, 7)?,
             updated_at: rows::time(row, 8)?,
+            account: row.get(9)?,
         };
         let secrets = of_webhook.get(&webhook.id).cloned().unwrap_or_default();
         Ok(StoredWebhook { webhook, secrets })
@@ -51,12 +52,14 @@ pub(super) fn put(work: &Work<'_>, wanted: &WebhookChange) -> Outcome<()> {
             change(work.sql, "DELETE FROM secret_uses WHERE source = ?1", params![other.to_string()])?;
         }
     }
-    let Webhook { id, agent, name, provider, own, active, created_by, created_at, updated_at } = &wanted.webhook;
-    let put = "INSERT INTO webhooks (id, agent, name, provider, own, active, created_by, created_at, updated_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
-               own = excluded.own, active = excluded.active, updated_at = excluded.updated_at";
+    let Webhook { id, agent, account, name, provider, own, active, created_by, created_at, updated_at } =
+        &wanted.webhook;
+    let put = "INSERT INTO webhooks (id, agent, name, provider, own, active, created_by, created_at, updated_at, account) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
+               own = excluded.own, active = excluded.active, updated_at = excluded.updated_at, \
+               account = excluded.account";
     let (created, updated) = (created_at.as_millis(), updated_at.as_millis());
-    let params = params![id.to_bytes(), agent, name, provider, own, active, created_by, created, updated];
+    let params = params![id.to_bytes(), agent, name, provider, own, active, created_by, created, updated, account];
     change(work.sql, put, params)?;
     match &wanted.secret {
         Some((secret, until)) => put_secret(work, id.to_bytes(), secret, *until, *updated_at),
