@@ -44,6 +44,7 @@ mod reload;
 mod replays;
 mod replays_at_once;
 mod retention;
+mod run_as;
 mod scale;
 mod schedules;
 mod seen;
