@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::triggers::complete;
 use super::view::parse_object;
-use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
+use super::{Error, owned, page_size, parse_cursor, parse_time, view_event};
 use crate::app::subscriptions::is_subscriber;
 use crate::app::webhooks::trigger;
 use crate::app::{App, Caller};
@@ -126,14 +126,9 @@ async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> 
 /// If there is none, or not for this caller.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Error> {
     let id = parse_id(id)?;
+    owned::require_event(app, caller, id).await?;
     let event = app.store.event(id).await?.ok_or(Error::NotFound("event"))?;
     let outcomes = app.store.outcomes(id).await?;
-    if let Some(agent) = caller.confined_to()
-        && !outcomes.iter().any(|outcome| outcome.agent == agent)
-        && !waits::goes_on_by(app, caller, id).await?
-    {
-        return Err(Error::NotFound("event"));
-    }
     let mut event = view_event(event, outcomes);
     if let Some(agent) = caller.confined_to() {
         event.outcomes.retain(|outcome| outcome.agent == agent);

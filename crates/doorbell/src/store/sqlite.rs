@@ -31,6 +31,7 @@ mod logs;
 mod moved;
 mod notes;
 mod once;
+mod owners;
 mod places;
 mod queue;
 mod readers;
@@ -56,7 +57,7 @@ pub(super) use inspect::inspect;
 use super::{
     AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
     Finish, Followed, Forgetting, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released, Removed,
-    RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
+    RemovedRecords, Resealed, RunOwner, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
     StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, WebhookChange,
 };
 use crate::store::{
@@ -435,6 +436,14 @@ impl Store for SqliteStore {
 
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>> {
         Box::pin(self.readers.read(move |sql| lists::runs(sql, &query)))
+    }
+
+    fn owner_of_run(&self, id: RunId) -> Answer<'_, Option<RunOwner>> {
+        Box::pin(self.readers.read(move |sql| owners::of_run(sql, id)))
+    }
+
+    fn agents_of_event(&self, id: EventId) -> Answer<'_, Vec<String>> {
+        Box::pin(self.readers.read(move |sql| owners::of_event(sql, id)))
     }
 
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>> {

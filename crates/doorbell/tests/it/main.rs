@@ -19,6 +19,7 @@ mod docs;
 mod doctor;
 mod edges;
 mod flow;
+mod foreign;
 mod hostile;
 mod http_agents;
 mod ingest;
