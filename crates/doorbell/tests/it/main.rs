@@ -48,6 +48,7 @@ mod retention;
 mod run_as;
 mod scale;
 mod schedules;
+mod secrets;
 mod seen;
 mod senders;
 mod shell;
