@@ -274,15 +274,14 @@ async fn doctor_says_of_each_such_agent_whether_it_would_work() {
         let output = project.run(&["doctor", "--json"]);
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let all = found["findings"].as_array().unwrap().clone();
-        let of = move |check: &str, status: &str, words: &str| {
+        move |check: &str, status: &str, words: &str| {
             let text = |finding: &serde_json::Value| format!("{} → {}", finding["what"], finding["advice"]);
             let is = |finding: &&serde_json::Value| finding["check"] == check && finding["status"] == status;
             assert!(
                 all.iter().filter(is).any(|finding| text(finding).contains(words)),
                 "{check} {status} {words}: {all:#?}"
             );
-        };
-        of
+        }
     };
     let gateway = project.serve();
     look()("run_as", "ok", "agent `triage` can be run as the user `nobody`");

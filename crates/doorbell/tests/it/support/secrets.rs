@@ -153,8 +153,8 @@ impl Noted {
         for (prefix, digits) in OWN {
             let is_one =
                 |rest: &str| rest.as_bytes().get(..digits).is_some_and(|rest| rest.iter().all(u8::is_ascii_hexdigit));
-            let starts = text.match_indices(prefix).map(|(at, _)| at);
-            let one = starts.filter(|at| is_one(&text[at + prefix.len()..])).next();
+            let mut starts = text.match_indices(prefix).map(|(at, _)| at);
+            let one = starts.find(|at| is_one(&text[at + prefix.len()..]));
             found.extend(one.map(|at| leak(&format!("a key or token ({prefix}…)"), at)));
         }
         found

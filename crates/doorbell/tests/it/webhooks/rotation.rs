@@ -49,7 +49,7 @@ async fn a_rotation_under_load_refuses_nothing_within_the_overlap_and_all_after_
         for n in 0..EACH {
             let told = newest.lock().unwrap().clone();
             // Every second one takes its time over it.
-            let secret = if at % 2 == 0 || n >= EACH - 10 { &told } else { &old };
+            let secret = if at.is_multiple_of(2) || n >= EACH - 10 { &told } else { &old };
             if told != old {
                 let count = if *secret == old { &by_old } else { &by_new };
                 count.fetch_add(1, Ordering::Relaxed);
