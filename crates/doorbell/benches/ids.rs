@@ -16,9 +16,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use support::{Connection, LOAD_CORE, Server, find_ids};
 
-/// Requests of each kind, and those before them that are not measured.
+/// Requests of each kind (`--asked N` for fewer), and those before them that are not measured.
 const ASKED: usize = 4000;
-const WARM_UP: usize = 200;
+const WARM_UP: usize = 100;
 /// Differences of medians below it, in µs, are lost in any network.
 const USABLE: f64 = 5.0;
 /// Drawings for the interval of a difference.
@@ -44,6 +44,9 @@ struct Question {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     support::pin(LOAD_CORE);
+    let args: Vec<String> = std::env::args().collect();
+    let given = args.iter().position(|arg| arg == "--asked").and_then(|at| args.get(at + 1)?.parse().ok());
+    let count = given.unwrap_or(ASKED);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let project = folder.path().join("project");
     let gateway = start(&project);
@@ -52,7 +55,7 @@ async fn main() {
     let there = Things::make(&mut connection, owner.trim()).await;
     let (mut rows, mut figures, mut usable) = (Vec::new(), Vec::new(), 0);
     for question in there.questions() {
-        let mut asked = ask(&mut connection, &question, &there.key).await;
+        let mut asked = ask(&mut connection, &question, &there.key, count).await;
         let unknown = asked.remove(0);
         let noise = apart(&unknown, &asked[0]);
         for (kind, times) in question.kinds[1..].iter().map(|(kind, _)| *kind).zip(&asked) {
@@ -188,11 +191,11 @@ async fn post(connection: &mut Connection, path: &str, key: &str, body: &str) ->
 }
 
 /// Microseconds of each request, by kind, sorted.
-async fn ask(connection: &mut Connection, question: &Question, key: &str) -> Vec<Vec<f64>> {
-    let mut asked: Vec<Vec<f64>> = question.kinds.iter().map(|_| Vec::with_capacity(ASKED)).collect();
+async fn ask(connection: &mut Connection, question: &Question, key: &str, count: usize) -> Vec<Vec<f64>> {
+    let mut asked: Vec<Vec<f64>> = question.kinds.iter().map(|_| Vec::with_capacity(count)).collect();
     let key = question.keyed.then_some(key);
     let mut first: Option<String> = None;
-    for n in 0..(WARM_UP + ASKED) * question.kinds.len() {
+    for n in 0..(WARM_UP + count) * question.kinds.len() {
         let [at, which] = doorbell::clock::random::<2>();
         let at = usize::from(at) % question.kinds.len();
         let ids = &question.kinds[at].1;
