@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 unreachable.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -130,6 +131,8 @@ enum Command {
     /// End the agents' processes when the gateway is gone (the gateway starts this itself)
     #[command(hide = true, after_help = "Example:\n  doorbell guard")]
     Guard,
+    #[command(hide = true)]
+    StepDown(StepDownArgs),
 }
 
 /// Run the gateway: take deliveries and start agents, until it is told to end
@@ -162,6 +165,33 @@ enum LogFormatArg {
     Json,
 }
 
+/// Become another user, and then a command (the gateway starts agents that have `run_as` so)
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  doorbell step-down --uid 1000 --gid 1000 --groups 1000 --reach / --cwd / -- id")]
+struct StepDownArgs {
+    /// The user
+    #[arg(long)]
+    uid: u32,
+    /// Its primary group
+    #[arg(long)]
+    gid: u32,
+    /// All its groups
+    #[arg(long, value_delimiter = ',')]
+    groups: Vec<u32>,
+    /// What the user must get to
+    #[arg(long)]
+    reach: PathBuf,
+    /// Where the command runs
+    #[arg(long)]
+    cwd: PathBuf,
+    /// The file for what went wrong; without it, it is only looked whether the command could start
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// The program and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
 /// Run the gateway and show what comes in, and what the agents say, as it happens
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:\n  doorbell dev\n  doorbell ring github issues.opened     in another terminal")]
@@ -184,8 +214,14 @@ struct DemoArgs {
 pub fn run() -> ExitCode {
     completions::answer_shell();
     let Args { global, command } = Args::try_parse().unwrap_or_else(|error| failure::refuse_arguments(&error));
-    if matches!(command, Command::Guard) {
-        return serve::guard();
+    let command = match command {
+        // Neither needs what follows; and who becomes somebody else does it alone, without threads.
+        Command::Guard => return serve::guard(),
+        Command::StepDown(args) => return serve::step_down(args),
+        command => command,
+    };
+    if matches!(command, Command::Serve(_) | Command::Dev(_) | Command::Demo(_)) {
+        serve::shield();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -229,6 +265,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCod
         Command::Man(args) => man::run(&args)?,
         Command::Reference(args) => reference::run(&args)?,
         Command::Guard => return Ok(serve::guard()),
+        Command::StepDown(args) => return Ok(serve::step_down(args)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -72,6 +72,7 @@ pub use runtime::{Runtime, script_of};
 pub use sources::open_warning;
 pub use types::{is_named, providers};
 
+use crate::users::User;
 use problem::{Findings, Problem};
 
 /// The defaults as the program has them built in: also the reference of `config.toml`, every key with an explanation.
@@ -222,6 +223,8 @@ pub struct CommandRuntime {
     pub prompt: PromptChannel,
     /// Where it runs, absolute; none: in the run's own folder.
     pub cwd: Option<PathBuf>,
+    /// Who it runs as; none: as Doorbell's own user.
+    pub run_as: Option<User>,
     /// Further environment variables, as templates.
     pub env: BTreeMap<String, Template>,
     /// Credentials that it gets as environment variables: name and value.

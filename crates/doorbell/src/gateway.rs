@@ -54,6 +54,9 @@ pub struct Address {
     /// The version of its program.
     #[serde(default)]
     pub version: String,
+    /// The `PATH` that commands get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// The file that tells where the gateway of a project runs.
@@ -101,7 +104,13 @@ impl Gateway {
     pub async fn start(config: Config, program: &Path, inherited: Vec<(String, OsString)>) -> anyhow::Result<Self> {
         let root = config.root.clone();
         let state = root.join(STATE_FOLDER);
+        let path = inherited.iter().find(|(name, _)| name == "PATH").and_then(|(_, value)| value.to_str());
+        let path = path.map(str::to_owned);
         let project = take_project(&state).await?;
+        let mut commands = config.agents.values().filter_map(|agent| agent.runtime.command());
+        let passable = commands.any(|command| command.run_as.is_some());
+        runtime::keep_state(&state, passable)
+            .with_context(|| format!("cannot set the modes of {}", state.display()))?;
         let store = store::open(&config.store_url, &root).await?;
         let listeners = Listeners::open(&config.gateway)?;
         let address = listeners.senders.local_addr()?;
@@ -125,7 +134,7 @@ impl Gateway {
             http::routers(Arc::clone(&app), Arc::clone(&dispatcher), Arc::clone(&notifier), accepting.clone());
         let servers = listeners.serve(&app, routers, &accepting);
         let keeper = tokio::spawn(keep_uses(Arc::clone(&app), accepting.clone()));
-        files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app))?.as_bytes())?;
+        files::write_private(&address_file(&root), serde_json::to_string(&found_at(&app, path))?.as_bytes())?;
         ops::replays::resume(&app, &dispatcher).await?;
         let reloading = Reloader::start(Arc::clone(&app))?;
         let in_force = app.current();
@@ -371,7 +380,7 @@ fn forget_address(app: &App) {
 }
 
 /// What tells the commands of this project where the gateway is.
-fn found_at(app: &App) -> Address {
+fn found_at(app: &App, path: Option<String>) -> Address {
     Address {
         url: app.api_url().to_owned(),
         ingest: app.admin_url.get().map(|_| app.local_url().to_owned()),
@@ -379,6 +388,7 @@ fn found_at(app: &App) -> Address {
         store: app.current().config.store_url.clone(),
         instance: app.instance.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        path,
     }
 }
 

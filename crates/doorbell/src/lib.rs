@@ -22,4 +22,5 @@ pub mod schedules;
 pub mod store;
 pub mod sweep;
 pub mod telemetry;
+pub mod users;
 pub mod vault;

@@ -24,6 +24,7 @@ pub mod keys;
 pub mod leases;
 pub mod notifications;
 pub mod own_webhook;
+mod owned;
 pub mod pauses;
 pub mod replays;
 pub mod runs;

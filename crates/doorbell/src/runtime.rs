@@ -36,17 +36,22 @@ mod orphans;
 mod processes;
 mod redaction;
 mod remote;
+mod shield;
 mod subscriber;
+mod user;
 
 pub use answer::{Answer, Collector};
 pub use errand::{Errand, run_errand};
+pub use folder::keep_state;
 pub use guard::{Guard, watch};
-pub use leftovers::{Marked, find_marked, variable};
+pub use leftovers::{Marked, find_marked};
 pub use lookup::find_program;
 pub use orphans::adopt;
 pub use processes::{end_run, identify};
 pub use remote::{Answered, Call, Callback, call};
+pub use shield::{shield, user_of};
 pub use subscriber::{Delivery, challenge, deliver, fault_of, tell};
+pub use user::{STEP_DOWN, Step, look_as, step_down};
 
 use command::Prepared;
 use log::Log;
@@ -329,6 +334,9 @@ impl Attempt {
                 (outcome, ended)
             }
             Turn::Exit => {
+                if let Some(outcome) = self.prepared.not_started(exit_code) {
+                    return Ended::without_process(outcome);
+                }
                 let outcome = match status {
                     Ok(status) => judge(status),
                     Err(error) => Outcome::Failed(format!("its end could not be waited for: {error}")),

@@ -76,6 +76,24 @@ impl Error {
     }
 }
 
+/// Whose a run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOwner {
+    /// The agent that it is of.
+    pub agent: String,
+    /// The run that called it, if one did.
+    pub parent: Option<String>,
+}
+
+/// Whose an event is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventOwner {
+    /// The source that it came to.
+    pub source: String,
+    /// The agents that it has outcomes for.
+    pub agents: Vec<String>,
+}
+
 /// Everything durable. All times are handed in, so that a store never reads a clock.
 pub trait Store: Send + Sync + std::fmt::Debug {
     /// Stores the events of one delivery with their outcomes and runs: all or nothing, durable when it answers. There is one
@@ -213,6 +231,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The events that a run has beside its own, oldest first: those that were gathered before its own one came, or were
     /// added to it while it was queued.
     fn companions(&self, run: RunId) -> Answer<'_, Vec<StoredEvent>>;
+
+    /// Whose a run is: as little as there is to ask, so that the time it takes hardly tells whether there is one.
+    fn owner_of_run(&self, id: RunId) -> Answer<'_, Option<RunOwner>>;
+
+    /// Whose an event is, in the same way.
+    fn owner_of_event(&self, id: EventId) -> Answer<'_, Option<EventOwner>>;
 
     /// One run with its attempts.
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>>;

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", ALL),
     ("clock", &[]),
     ("conditions", &[]),
-    ("config", &[]),
+    ("config", &["users"]),
     ("dispatch", &["app", "clock", "config", "runtime", "store", "telemetry"]),
     ("files", &[]),
     (
@@ -48,11 +48,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("notify", &["app", "clock", "config", "dispatch", "runtime", "store", "telemetry"]),
     ("ops", &["app", "clock", "conditions", "config", "dispatch", "files", "notify", "store", "telemetry", "vault"]),
     ("reload", &["app", "clock", "config"]),
-    ("runtime", &["clock", "config", "files", "store"]),
+    ("runtime", &["clock", "config", "files", "store", "users"]),
     ("schedules", &["app", "clock", "config", "dispatch", "store"]),
     ("store", &["files"]),
     ("sweep", &["app", "clock", "dispatch", "files", "store"]),
     ("telemetry", &["config", "store"]),
+    ("users", &[]),
     ("vault", &["clock", "files"]),
 ];
 
@@ -93,10 +94,16 @@ const RESERVED: &[Reserved] = &[
         why: "only `store` names SQL",
     },
     Reserved {
-        names: &["tokio::process", "std::process::Command", "nix::sys::signal", "nix::unistd"],
+        names: &["tokio::process", "std::process::Command", "nix::sys::signal"],
         within: "crates/",
         only_in: &["crates/doorbell/src/runtime"],
         why: "only `runtime` names processes",
+    },
+    Reserved {
+        names: &["nix::unistd"],
+        within: "crates/",
+        only_in: &["crates/doorbell/src/runtime", "crates/doorbell/src/users"],
+        why: "only `runtime` names processes, and `users` looks up who is who",
     },
     Reserved {
         names: &["reqwest"],

@@ -29,6 +29,12 @@ impl Connection {
         self.receive().await
     }
 
+    pub async fn delete(&mut self, path: &str, key: &str) -> (u16, String) {
+        let head = format!("DELETE {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await.unwrap();
+        self.receive().await
+    }
+
     /// Posts, and leaves the answer for later.
     pub async fn send(&mut self, path: &str, key: Option<&str>, body: &str) {
         let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();

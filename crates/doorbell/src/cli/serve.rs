@@ -9,9 +9,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
 use super::failure::{Exit, Failure};
-use super::{LogFormatArg, ServeArgs, output};
+use super::{LogFormatArg, ServeArgs, StepDownArgs, output};
 use crate::config::{self, Config, Environment};
 use crate::gateway::{Address, Gateway, Taken, address_file};
+use crate::runtime;
 use crate::telemetry::{self, LogFormat};
 
 pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -157,8 +158,21 @@ impl Told {
 
 /// `doorbell guard`: ends the agents' processes when the gateway that started it is gone.
 pub(super) fn guard() -> ExitCode {
-    crate::runtime::watch(std::io::stdin());
+    runtime::watch(std::io::stdin());
     ExitCode::SUCCESS
+}
+
+/// `doorbell step-down`: becomes the user of an agent, and then its command.
+pub(super) fn step_down(args: StepDownArgs) -> ExitCode {
+    let StepDownArgs { uid, gid, groups, reach, cwd, report, command } = args;
+    runtime::step_down(&runtime::Step { uid, gid, groups, reach, cwd, report, command })
+}
+
+/// Keeps this process, which is to be a gateway, from the eyes of agents.
+pub(super) fn shield() {
+    if let Err(error) = runtime::shield() {
+        warn(&format!("agents of Doorbell's own user can read its memory: {error}"));
+    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use super::names::{is_name, is_variable};
 use super::problem::{Findings, Layer, Place, Problem};
 use super::sources::note;
 use super::{CommandRuntime, HttpRuntime, PromptChannel, http_runtime, presets, result};
+use crate::users::{self, Refusal, User};
 
 const KEYS: Keys<'static> = Keys {
-    known: &["type", "preset", "command", "args", "prompt", "cwd", "env", "credentials", "result"],
-    planned: &["run_as", "session"],
+    known: &["type", "preset", "command", "args", "prompt", "cwd", "run_as", "env", "credentials", "result"],
+    planned: &["session"],
     hints: &[
         ("url", "it is for type = \"http\""),
         ("headers", "it is for type = \"http\""),
@@ -32,6 +33,7 @@ const WORKER_KEYS: Keys<'static> = Keys {
         ("url", "it is for type = \"http\": a worker asks Doorbell"),
         ("credential", "a worker shows an API key: `doorbell keys create --role agent`"),
         ("env", "it is for type = \"command\": a worker has an environment of its own"),
+        ("run_as", "it is for type = \"command\": a worker is started by whoever runs it"),
     ],
 };
 
@@ -179,10 +181,11 @@ fn read_command(table: &Table, around: Surroundings<'_>, findings: &mut Findings
     {
         warn_of_empty_folder(node, command, findings);
     }
+    let run_as = table.read(findings, "run_as", user);
     let env = table.get("env").map(|node| variables(node, findings)).unwrap_or_default();
     let credentials = secrets(table, &env, around.credentials, findings);
     let result = table.get("result").and_then(|node| result::read(node, findings));
-    Some(CommandRuntime { command: command?, prompt, cwd, env, credentials, result })
+    Some(CommandRuntime { command: command?, prompt, cwd, run_as, env, credentials, result })
 }
 
 const TYPES: [(&str, Type); 3] = [("command", Type::Command), ("http", Type::Http), ("worker", Type::Worker)];
@@ -250,6 +253,30 @@ fn folder(node: &Node, root: &Path) -> Result<PathBuf, Problem> {
         }
         path => Ok(root.join(path)),
     }
+}
+
+/// Who it runs as. It is never run as anybody else instead: what is said here keeps secrets from it.
+fn user(node: &Node) -> Result<User, Problem> {
+    let name = node.text("the name of a user such as \"agent\"")?;
+    let leave = "leave `run_as` out: it then runs as Doorbell's own user and can read what that can";
+    users::find(&name).map_err(|refusal| match refusal {
+        Refusal::Unknown => Problem::at(&node.place, format!("there is no user {name:?} on this machine"))
+            .help(format!("`useradd --system {name}` makes one; or {leave}")),
+        Refusal::Root => {
+            Problem::at(&node.place, format!("`{name}` may do everything, so nothing would be kept from it"))
+                .help("name a user without rights of its own, such as one that `useradd --system agent` makes")
+        }
+        Refusal::Own => Problem::at(&node.place, format!("`{name}` is Doorbell's own user"))
+            .help(format!("start Doorbell as root, which runs this command as `{name}`; or {leave}")),
+        Refusal::Powerless(missing) => {
+            let missing = missing.join(", ");
+            Problem::at(&node.place, format!("Doorbell may not start anything as `{name}`: it lacks {missing}"))
+                .help(format!("start Doorbell as root (in a container: with these capabilities); or {leave}"))
+        }
+        Refusal::Unreadable(error) => {
+            Problem::at(&node.place, format!("the user {name:?} cannot be looked up: {error}"))
+        }
+    })
 }
 
 fn variables(node: &Node, findings: &mut Findings) -> BTreeMap<String, Template> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::triggers::complete;
 use super::view::parse_object;
-use super::{Error, page_size, parse_cursor, parse_time, view_event, waits};
+use super::{Error, owned, page_size, parse_cursor, parse_time, view_event};
 use crate::app::subscriptions::is_subscriber;
 use crate::app::webhooks::trigger;
 use crate::app::{App, Caller};
@@ -165,12 +165,9 @@ async fn with_outcomes(app: &App, caller: &Caller, stored: Vec<StoredEvent>) -> 
 /// If there is none, or not for this caller.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::Event, Error> {
     let id = parse_id(id)?;
+    owned::require_event(app, caller, id).await?;
     let event = app.store.event(id).await?.ok_or(Error::NotFound("event"))?;
     let mut outcomes = app.store.outcomes(id).await?;
-    let sees_it = caller.has_source(&event.source) || outcomes.iter().any(|outcome| caller.may_see(&outcome.agent));
-    if !sees_it && !waits::goes_on_by(app, caller, id).await? {
-        return Err(Error::NotFound("event"));
-    }
     outcomes.retain(|outcome| caller.may_see(&outcome.agent));
     Ok(view_event(event, outcomes))
 }

@@ -154,8 +154,12 @@ pub async fn started(app: &App, run: &str) -> Result<api::StartedExecution, Erro
 pub async fn execution(app: &App, caller: &Caller, agent: &str, id: &str) -> Result<api::Execution, Error> {
     let missing = || Error::NotFound("execution");
     let id: RunId = id.parse().map_err(|_| missing())?;
-    let found = app.store.run(id).await?.filter(|(run, _)| run.agent == agent && caller.may_see(agent));
-    let (run, _) = found.ok_or_else(missing)?;
+    // Before anything else is read of it: see `owned`.
+    let owner = app.store.owner_of_run(id).await?;
+    if owner.is_none_or(|owner| owner.agent != agent || !caller.may_see(agent)) {
+        return Err(missing());
+    }
+    let (run, _) = app.store.run(id).await?.ok_or_else(missing)?;
     let event = app.store.event(run.event).await?;
     let body = app.store.body(run.event).await?;
     let input = body.map_or(Value::Null, |body| {

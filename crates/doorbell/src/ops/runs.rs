@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::view::{view_attempt, view_companion, view_step};
-use super::{Error, calls, delays, page_size, parse_cursor, view_line, view_run};
+use super::{Error, calls, delays, owned, page_size, parse_cursor, view_line, view_run};
 use crate::app::{App, Caller};
 use crate::dispatch::Dispatcher;
 use crate::store::{Cancel, CauseKind, Release, Retry, RunQuery};
@@ -109,11 +109,8 @@ pub(super) fn agents_of(caller: &Caller, asked: Option<String>) -> Option<Option
 /// If there is none, or not for this caller.
 pub async fn get(app: &App, caller: &Caller, id: &str) -> Result<api::RunDetail, Error> {
     let id: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    owned::require_run(app, caller, id).await?;
     let (run, attempts) = app.store.run(id).await?.ok_or(Error::NotFound("run"))?;
-    // Whoever called an agent sees how that goes.
-    if !caller.may_see(&run.agent) && !calls::is_parent(app, caller, &run).await? {
-        return Err(Error::NotFound("run"));
-    }
     let events = if run.absorbed > 0 { app.store.companions(run.id).await? } else { Vec::new() };
     Ok(api::RunDetail {
         run: api::Run { follow_up_fails: app.untold.why(id), ..view_run(run) },

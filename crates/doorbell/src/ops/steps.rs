@@ -3,8 +3,8 @@
 use doorbell_core::id::RunId;
 use serde_json::Value;
 
-use super::Error;
 use super::leases::{Speaker, carried_out, lost};
+use super::{Error, owned};
 use crate::app::{App, Caller};
 use crate::clock;
 use crate::store::{LARGEST_STEPS, MOST_STEPS, NewStep, Running, StepKept};
@@ -80,6 +80,7 @@ async fn own(app: &App, speaker: &Speaker, id: &str) -> Result<Running, Error> {
 
 async fn seen(app: &App, caller: &Caller, id: &str) -> Result<RunId, Error> {
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    owned::require_run(app, caller, run).await?;
     let (stored, _) = app.store.run(run).await?.ok_or(Error::NotFound("run"))?;
     if caller.may_see(&stored.agent) { Ok(run) } else { Err(Error::NotFound("run")) }
 }

@@ -13,7 +13,7 @@ use doorbell_core::wait::{Resumed, Wait};
 use serde_json::{Value, json};
 
 use super::leases::{Speaker, carried_out, find, lost};
-use super::{Error, calls, require_any_owner};
+use super::{Error, calls, owned, require_any_owner};
 use crate::app::{App, Caller, Snapshot};
 use crate::clock;
 use crate::config::parse_duration;
@@ -123,6 +123,7 @@ pub async fn answer(
     wish: api::NewAnswer,
 ) -> Result<api::Answered, Error> {
     let run: RunId = id.parse().map_err(|_| Error::NotFound("run"))?;
+    owned::require_run(app, caller, run).await?;
     let (stored, _) = app.store.run(run).await?.ok_or(Error::NotFound("run"))?;
     if !caller.may_see(&stored.agent) {
         return Err(Error::NotFound("run"));

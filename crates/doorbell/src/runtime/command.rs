@@ -12,10 +12,12 @@ use nix::errno::Errno;
 use tokio::process::{Child, Command};
 
 use super::Job;
-use super::folder::{self, Folder};
+use super::folder::Folder;
 use super::lookup;
 use super::orphans::{self, Own};
+use super::user::{self, Fault, NOT_STARTED, Place};
 use crate::config::{CommandRuntime, PromptChannel};
+use crate::users::User;
 
 /// Bytes of one argument, at most: 32 pages with the NUL at its end (`MAX_ARG_STRLEN` of Linux).
 const LONGEST_ARGUMENT: usize = 128 * 1024 - 1;
@@ -29,6 +31,8 @@ pub(super) struct Prepared {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     cwd: PathBuf,
+    /// Who it is carried out as; none: as who we are.
+    user: Option<User>,
     /// What it gets on standard input.
     pub(super) input: Option<Vec<u8>>,
     /// The run's own folder.
@@ -47,9 +51,9 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
     let broken = |error: io::Error| {
         Outcome::TryAgain(format!("cannot write the run's folder {}: {error}", job.folder.display()))
     };
-    let folder = Folder::open(&job.folder).map_err(broken)?;
+    let folder = Folder::open(&job.folder, runtime.run_as.as_ref()).map_err(broken)?;
     let event = serde_json::to_vec(&job.envelope).map_err(|error| broken(error.into()))?;
-    folder::write_anew(&folder.event_file(), &event).map_err(broken)?;
+    folder.write(&folder.event_file(), &event).map_err(broken)?;
     let prompt = prompt::build(job.agent.instructions.as_ref(), &job.envelope, &job.agent.params).map_err(|error| {
         let line = error.line.map(|line| format!(", line {line}")).unwrap_or_default();
         Outcome::Failed(format!("the prompt cannot be made from SKILL.md{line}: {error}"))
@@ -60,7 +64,7 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
         PromptChannel::Stdin => input = Some(prompt.into_bytes()),
         PromptChannel::Arg => arguments.push(argument(prompt)?.into()),
         PromptChannel::File => {
-            folder::write_anew(&folder.prompt_file(), prompt.as_bytes()).map_err(broken)?;
+            folder.write(&folder.prompt_file(), prompt.as_bytes()).map_err(broken)?;
             arguments.push(folder.prompt_file().into());
         }
     }
@@ -70,7 +74,8 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
     // the longer the more memory the gateway has. One whose place is known is not.
     let path = environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value);
     let file = path.and_then(|path| lookup::in_path(program, path));
-    Ok(Prepared { program: program.clone(), file, arguments, environment, cwd, input, folder })
+    let user = runtime.run_as.clone();
+    Ok(Prepared { program: program.clone(), file, arguments, environment, cwd, user, input, folder })
 }
 
 /// A prompt as an argument.
@@ -93,8 +98,15 @@ fn argument(prompt: String) -> Result<String, Outcome> {
 fn environment(job: &Job, folder: &Folder) -> Result<Vec<(OsString, OsString)>, Outcome> {
     let mut all: Vec<(OsString, OsString)> = Vec::new();
     let mut set = |name: &str, value: OsString| all.push((name.into(), value));
-    job.inherited.iter().for_each(|(name, value)| set(name, value.into()));
-    let CommandRuntime { env, credentials, .. } = job.command.as_ref();
+    let CommandRuntime { env, credentials, run_as, .. } = job.command.as_ref();
+    // What is temporary to us may be closed to another user.
+    let is_theirs = |name: &str| run_as.is_none() || name != "TMPDIR";
+    job.inherited.iter().filter(|(name, _)| is_theirs(name)).for_each(|(name, value)| set(name, value.into()));
+    if let Some(user) = run_as {
+        let own = [("HOME", user.home.as_os_str()), ("SHELL", user.shell.as_os_str())];
+        own.into_iter().for_each(|(name, value)| set(name, value.to_owned()));
+        ["USER", "LOGNAME"].into_iter().for_each(|name| set(name, user.name.clone().into()));
+    }
     for (name, template) in env {
         let value = template
             .render(&job.envelope, &job.agent.params)
@@ -134,14 +146,41 @@ impl Prepared {
             return Err(Outcome::Failed(format!("the folder {cwd} is not there: make it, or change `[runtime] cwd`")));
         }
         let input = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
-        let mut command = Command::new(self.file.as_deref().unwrap_or(Path::new(&self.program)));
-        command.arg0(&self.program).args(&self.arguments).current_dir(&self.cwd).process_group(0);
-        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut command = self.command();
+        command
+            .args(&self.arguments)
+            .process_group(0)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Only if we are dropped half-way: otherwise the whole group is ended.
         command.kill_on_drop(true);
-        let is_own = self.cwd == self.folder.path();
-        orphans::start(|| command.spawn(), Child::id).map_err(|error| explain(&self.program, &self.cwd, is_own, &error))
+        orphans::start(|| command.spawn(), Child::id).map_err(|error| self.explain(&error))
+    }
+
+    /// The program, which is all that is left to name its arguments to.
+    fn command(&self) -> Command {
+        let Some(user) = &self.user else {
+            let mut command = Command::new(self.file.as_deref().unwrap_or(Path::new(&self.program)));
+            command.arg0(&self.program).current_dir(&self.cwd);
+            return command;
+        };
+        // It is looked for by the user: what we may execute, others perhaps may not.
+        let mut command = user::by_way(user, &self.folder.event_file(), &self.cwd, Some(&self.folder.fault_file()));
+        command.arg(&self.program);
+        command.into()
+    }
+
+    fn explain(&self, error: &io::Error) -> Outcome {
+        explain(&self.program, &self.cwd, self.cwd == self.folder.path(), error)
+    }
+
+    /// What the attempt came to, if it was to be carried out as another user and did not come as far as its program.
+    pub(super) fn not_started(&self, exit_code: Option<i32>) -> Option<Outcome> {
+        let user = self.user.as_ref().filter(|_| exit_code == Some(NOT_STARTED.into()))?;
+        let fault = Fault::read(&self.folder.fault()?)?;
+        let place = Place { user, reach: self.folder.path(), cwd: &self.cwd };
+        Some(fault.outcome(place, |error| self.explain(error)))
     }
 }
 

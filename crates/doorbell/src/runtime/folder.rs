@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 
 use super::redaction::Secrets;
 use crate::files;
+use crate::users::User;
 
 /// The largest result in bytes.
 const LARGEST_RESULT: u64 = 1024 * 1024;
@@ -18,19 +19,32 @@ const LARGEST_RESULT: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     path: PathBuf,
+    /// The user and the group whose it is; none: it is ours.
+    owner: Option<(u32, u32)>,
 }
 
 impl Folder {
     /// Makes the folder, for its owner only, and takes away what an earlier attempt left as a result. What an earlier
-    /// attempt put in the folder's place goes: a link would lead to files that are not the run's.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// attempt put in the folder's place goes: a link would lead to files that are not the run's. So does what an attempt
+    /// as another user left: nobody works on what others may have prepared.
+    pub(super) fn open(path: &Path, user: Option<&User>) -> io::Result<Self> {
         if fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()) {
             fs::remove_file(path)?;
         }
         files::make_private_folder(path)?;
+        let ours = path.parent().map_or_else(|| fs::metadata(path), fs::metadata)?.uid();
+        if fs::symlink_metadata(path)?.uid() != user.map_or(ours, |user| user.uid) {
+            files::remove_folder(path)?;
+            files::make_private_folder(path)?;
+        }
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
-        let folder = Self { path: path.to_owned() };
+        let folder = Self { path: path.to_owned(), owner: user.map(|user| (user.uid, user.gid)) };
+        if let Some((uid, gid)) = folder.owner {
+            path.ancestors().nth(2).map_or(Ok(()), |state| keep_state(state, true))?;
+            lchown(path, Some(uid), Some(gid))?;
+        }
         remove(&folder.output_file())?;
+        remove(&folder.fault_file())?;
         Ok(folder)
     }
 
@@ -51,10 +65,31 @@ impl Folder {
         self.path.join("output.json")
     }
 
+    /// Where a process that was to become another user leaves why it did not become its command.
+    pub(super) fn fault_file(&self) -> PathBuf {
+        self.path.join(".not-started")
+    }
+
+    /// What stands there.
+    pub(super) fn fault(&self) -> Option<String> {
+        String::from_utf8(read_small(&self.fault_file(), None).ok()??).ok()
+    }
+
+    /// Writes a file for who the folder belongs to. Made anew, so that nothing is written through a link an agent left in
+    /// its place.
+    pub(super) fn write(&self, file: &Path, content: &[u8]) -> io::Result<()> {
+        remove(file)?;
+        let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        if let Some((uid, gid)) = self.owner {
+            fchown(&made, Some(uid), Some(gid))?;
+        }
+        made.write_all(content)
+    }
+
     /// What the agent left in the file of its result, as it is; none if there is nothing. Up to a byte more than the
     /// largest result.
     pub(super) fn output(&self) -> io::Result<Option<Vec<u8>>> {
-        read_result(&self.output_file())
+        read_small(&self.output_file(), self.owner)
     }
 
     /// What the agent left as its result, without secrets; none if there is nothing.
@@ -77,10 +112,40 @@ impl Folder {
     }
 }
 
-/// Writes a file for its owner only. Made anew, so that nothing is written through a link an agent left in its place.
-pub(super) fn write_anew(file: &Path, content: &[u8]) -> io::Result<()> {
-    remove(file)?;
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(content)
+/// The mode of a folder that others may pass through, and see nothing of.
+const PASSABLE: u32 = 0o711;
+
+/// Keeps the state of a project from other users: everything in it is its owner's alone. `passable`: but the users that
+/// agents are carried out as can pass to the folders of their own runs.
+///
+/// # Errors
+/// As the file system says.
+pub fn keep_state(state: &Path, passable: bool) -> io::Result<()> {
+    let runs = state.join("runs");
+    let mode_of = |path: &Path| fs::symlink_metadata(path).map(|found| found.mode() & 0o777);
+    if !passable {
+        // What somebody opened on purpose is left to `doctor`.
+        for folder in [state, &runs] {
+            if mode_of(folder).is_ok_and(|mode| mode == PASSABLE) {
+                fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+            }
+        }
+        return Ok(());
+    }
+    files::make_private_folder(&runs)?;
+    for entry in fs::read_dir(state)? {
+        let path = entry?.path();
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if path != runs && !found.is_symlink() && found.mode() & 0o077 != 0 {
+            fs::set_permissions(&path, Permissions::from_mode(found.mode() & 0o700))?;
+        }
+    }
+    for folder in [&runs, state] {
+        if mode_of(folder)? != PASSABLE {
+            fs::set_permissions(folder, Permissions::from_mode(PASSABLE))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(file: &Path) -> io::Result<()> {
@@ -91,16 +156,21 @@ fn remove(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Up to one byte more than the largest result. Neither a link nor a pipe is followed or waited for.
-fn read_result(file: &Path) -> io::Result<Option<Vec<u8>>> {
+/// Up to one byte more than the largest result. Neither a link nor a pipe is followed or waited for; and where an `owner` is
+/// named, what is somebody else's is not read: we could, and the agent could not.
+fn read_small(file: &Path, owner: Option<(u32, u32)>) -> io::Result<Option<Vec<u8>>> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let opened = match OpenOptions::new().read(true).custom_flags(flags).open(file) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !opened.metadata()?.is_file() {
+    let found = opened.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::other("it is not a file"));
+    }
+    if owner.is_some_and(|(uid, _)| uid != found.uid()) {
+        return Err(io::Error::other("it is not the agent's own file"));
     }
     let mut text = Vec::new();
     opened.take(LARGEST_RESULT + 1).read_to_end(&mut text)?;
@@ -115,7 +185,7 @@ mod tests {
 
     fn result_of(make: impl FnOnce(&Path)) -> Result<Option<String>, String> {
         let home = tempfile::tempdir().unwrap();
-        let folder = Folder::open(&home.path().join("runs/run_1")).unwrap();
+        let folder = Folder::open(&home.path().join("runs/run_1"), None).unwrap();
         make(&folder.output_file());
         folder.result(&Arc::new(Secrets::new([])))
     }
@@ -149,7 +219,7 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         fs::write(path.join("output.json"), "1").unwrap();
         fs::write(path.join("notes"), "kept").unwrap();
-        let folder = Folder::open(&path).unwrap();
+        let folder = Folder::open(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert!(!folder.output_file().exists() && path.join("notes").exists());
     }
@@ -162,14 +232,14 @@ mod tests {
         fs::set_permissions(&outside, Permissions::from_mode(0o755)).unwrap();
         fs::write(outside.join("output.json"), "precious").unwrap();
         std::os::unix::fs::symlink(&outside, &path).unwrap();
-        let folder = Folder::open(&path).unwrap();
-        write_anew(&folder.event_file(), b"{}").unwrap();
+        let folder = Folder::open(&path, None).unwrap();
+        folder.write(&folder.event_file(), b"{}").unwrap();
         assert!(fs::symlink_metadata(&path).unwrap().is_dir() && path.join("event.json").exists());
         assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o755);
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "what was there is still there, and nothing else");
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "a file").unwrap();
-        assert!(Folder::open(&path).unwrap().path().is_dir());
+        assert!(Folder::open(&path, None).unwrap().path().is_dir());
     }
 
     #[test]
@@ -178,7 +248,7 @@ mod tests {
         let (target, link) = (home.path().join("target"), home.path().join("event.json"));
         fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        write_anew(&link, b"{}").unwrap();
+        Folder::open(home.path(), None).unwrap().write(&link, b"{}").unwrap();
         assert_eq!(
             (fs::read_to_string(&target).unwrap(), fs::read_to_string(&link).unwrap()),
             ("precious".into(), "{}".into())

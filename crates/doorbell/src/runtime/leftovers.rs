@@ -36,7 +36,7 @@ fn marked(pid: i32, runs: &Path) -> Option<Marked> {
 }
 
 /// A variable in the environment that a process was started with; none if it is another user's.
-pub fn variable(pid: i32, name: &str) -> Option<OsString> {
+fn variable(pid: i32, name: &str) -> Option<OsString> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut entries = environment.split(|byte| *byte == 0);
     let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;

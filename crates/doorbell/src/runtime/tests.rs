@@ -60,6 +60,7 @@ impl Bench {
             command: ["sh", "-c", script, "sh"].map(str::to_owned).to_vec(),
             prompt: PromptChannel::Stdin,
             cwd: None,
+            run_as: None,
             env: BTreeMap::new(),
             credentials: Vec::new(),
             result: None,

@@ -32,6 +32,7 @@ mod logs;
 mod moved;
 mod notes;
 mod once;
+mod owners;
 mod places;
 mod queue;
 mod readers;
@@ -56,10 +57,11 @@ pub use copy::{copy_unused, seal_copy};
 pub(super) use inspect::inspect;
 
 use super::{
-    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventQuery, Expired, Expiry, Figures,
-    Finish, Followed, Forgetting, Found, Lease, LogLine, NewEvent, Pending, Process, Rejection, Release, Released,
-    Removed, RemovedRecords, Resealed, RunQuery, Running, SecretUse, Space, Stats, Store, StoredEvent, StoredRun,
-    StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies, Wanted, WebhookChange,
+    AgentOutcome, Answer, ApiKey, Attempt, Body, Cancel, Claim, Claimed, Error, EventOwner, EventQuery, Expired,
+    Expiry, Figures, Finish, Followed, Forgetting, Found, Lease, LogLine, NewEvent, Pending, Process, Rejection,
+    Release, Released, Removed, RemovedRecords, Resealed, RunOwner, RunQuery, Running, SecretUse, Space, Stats, Store,
+    StoredEvent, StoredRun, StoredSubscription, StoredWebhook, SubscriptionChange, Sweep, Swept, Taken, Tallies,
+    Wanted, WebhookChange,
 };
 use crate::store::{
     Acceptance, Begun, Called, Change, ChangeEnd, ChangeQuery, DeadLetter, Delay, FollowedUp, GivenBack, NewStep,
@@ -468,6 +470,14 @@ impl Store for SqliteStore {
 
     fn runs(&self, query: RunQuery) -> Answer<'_, Vec<StoredRun>> {
         Box::pin(self.readers.read(move |sql| lists::runs(sql, &query)))
+    }
+
+    fn owner_of_run(&self, id: RunId) -> Answer<'_, Option<RunOwner>> {
+        Box::pin(self.readers.read(move |sql| owners::of_run(sql, id)))
+    }
+
+    fn owner_of_event(&self, id: EventId) -> Answer<'_, Option<EventOwner>> {
+        Box::pin(self.readers.read(move |sql| owners::of_event(sql, id)))
     }
 
     fn run(&self, id: RunId) -> Answer<'_, Option<(StoredRun, Vec<Attempt>)>> {

@@ -140,11 +140,11 @@ fn config_errors_show_the_line_and_come_all_at_once() {
 fn keys_that_are_not_built_yet_are_refused_by_name() {
     let project = project();
     let file = "agents/triage/config.toml";
-    project.write(file, &format!("{}\nrun_as = \"agent\"\n", project.read(file)));
+    project.write(file, &format!("{}\nsession = \"repo\"\n", project.read(file)));
     // Should it be taken one day, this must not go on for ever.
     let output = project.run(&["config"]);
     assert!(!output.status.success());
-    assert!(text(&output).contains("run_as") && text(&output).contains("not supported yet"), "{}", text(&output));
+    assert!(text(&output).contains("session") && text(&output).contains("not supported yet"), "{}", text(&output));
 }
 
 #[test]

@@ -12,6 +12,10 @@ use doorbell_core::provider::{Key, Provider, Signed, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use serde_json::Value;
 
+use secrets::Secrets;
+
+mod secrets;
+
 pub const SECRET: &str = "It's a Secret to Everybody";
 
 /// How long anything here may take: generous, because machines are shared. Nothing waits for it unless it fails.
@@ -24,6 +28,18 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_doorbell");
 #[derive(Debug)]
 pub struct Project {
     folder: tempfile::TempDir,
+    /// What must not be found when it ends.
+    pub secrets: Secrets,
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        // A test that fails anyway says why in its own words.
+        if !std::thread::panicking() {
+            let leaks = self.secrets.search(self.root());
+            assert!(leaks.is_empty(), "secrets stand where they do not belong: {leaks:#?}");
+        }
+    }
 }
 
 /// The smallest configuration: one GitHub source.
@@ -35,7 +51,7 @@ pub const ANY: &str = "[[webhooks]]\nsource = \"acme\"\n";
 impl Project {
     /// With a `config.toml` that listens on any port, and this after it.
     pub fn new(config: &str) -> Self {
-        let project = Self { folder: tempfile::tempdir().unwrap() };
+        let project = Self { folder: tempfile::tempdir().unwrap(), secrets: Secrets::default() };
         project.write("config.toml", &format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{config}"));
         project.credential("github_webhook_secret", "acme", SECRET);
         project
@@ -68,6 +84,7 @@ impl Project {
     }
 
     pub fn credential(&self, kind: &str, instance: &str, secret: &str) -> &Self {
+        self.secrets.add(format!("{kind}:{instance}"), secret);
         self.write(&format!("credentials/{kind}/{instance}/secret"), secret)
     }
 
@@ -111,7 +128,9 @@ impl Project {
 
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.doorbell(args).output().unwrap()
+        let output = self.doorbell(args).output().unwrap();
+        self.secrets.heed(args, &output);
+        output
     }
 
     /// Runs a command that must succeed, with `--json`.
@@ -137,6 +156,7 @@ impl Project {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("gateway.log")).unwrap();
         let address = self.path(".doorbell/gateway.json");
         let _ = std::fs::remove_file(&address);
+        self.secrets.add_environment(&command);
         command.stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().unwrap();
         let url = wait_for("the gateway to listen", || {

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use doorbell_client::api::{NewWebhook, Rotation, WebhookTest};
 use doorbell_client::{Answer, Client, EventQuery, api};
@@ -14,6 +13,7 @@ use serde_json::Value;
 use crate::support::{Gateway, Project, fresh_id, wait_until};
 
 mod declared;
+mod rotation;
 
 /// A project whose agent nothing in a file starts.
 fn project() -> Project {
@@ -290,50 +290,6 @@ async fn webhooks_outlive_restarts_reloads_and_a_kill_right_after_they_were_made
     })
     .await;
     assert_eq!(gateway.client.webhooks("third").await.unwrap().webhooks.len(), 1, "it can be looked at and deleted");
-}
-
-#[tokio::test]
-async fn a_rotation_under_load_refuses_nothing_within_the_overlap_and_all_after_it() {
-    let project = Project::new("");
-    project.agent("quiet", "scale = 1\nwhen_full = \"grow\"", "true");
-    let gateway = project.serve();
-    let (made, old) = create(&gateway.client, "quiet", "github").await;
-    gateway.client.pause(Some("quiet"), &api::NewPause { why: None }).await.unwrap();
-    let sender = gateway.sender(&path(&made.webhook_id));
-    let rotated = AtomicBool::new(false);
-    let (sender, old) = (&sender, old.as_str());
-    let send = async |secret: String, count: usize| {
-        for _ in 0..count {
-            let signed = signed(&secret);
-            let sent = sender.post(&signed.headers, signed.body).await.unwrap();
-            assert_eq!(sent.status, 200, "{:?}", sent.answer);
-        }
-    };
-    let rotate = async {
-        let overlap = Some("1h".to_owned());
-        let wish = Rotation { overlap, secret: None };
-        let new = gateway.client.rotate_webhook("quiet", &made.webhook_id, &wish).await;
-        let new = new.unwrap().signing_secret.unwrap();
-        rotated.store(true, Ordering::Relaxed);
-        send(new.clone(), 300).await;
-        new
-    };
-    let load = futures_util::future::join_all((0..7).map(|_| send(old.to_owned(), 100)));
-    let (new, _) = futures_util::future::join(rotate, load).await;
-    assert!(rotated.load(Ordering::Relaxed) && new != old);
-    let now = Rotation { overlap: Some("0s".to_owned()), secret: None };
-    let newest = gateway.client.rotate_webhook("quiet", &made.webhook_id, &now).await.unwrap().signing_secret.unwrap();
-    for secret in [old, new.as_str()] {
-        assert_eq!(refused(&gateway, &made.webhook_id, signed(secret)).await.0, 401, "every earlier one has ended");
-    }
-    accepted(&gateway, &made.webhook_id, signed(&newest)).await;
-    let short = Rotation { overlap: Some("300ms".to_owned()), secret: None };
-    gateway.client.rotate_webhook("quiet", &made.webhook_id, &short).await.unwrap();
-    wait_until("the overlap to end", async || {
-        let ended = matches!(gateway.send(&path(&made.webhook_id), signed(&newest)).await, Answer::Problem(_));
-        ended.then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

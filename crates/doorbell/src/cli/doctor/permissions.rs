@@ -3,10 +3,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::commands::agents_of_others;
 use super::{Finding, Subject, fail, ok, warn};
 use crate::config::Credentials;
-use crate::gateway::{STATE_FOLDER, key_file};
-use crate::vault;
+use crate::gateway::STATE_FOLDER;
+use crate::runtime::user_of;
 
 const CHECK: &str = "permissions";
 
@@ -14,35 +15,48 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let state = subject.root.join(STATE_FOLDER);
     let whose = owner(subject);
     let mut findings = Vec::new();
-    let own = [state.clone(), key_file(&subject.root), state.join(vault::FILE), state.join("runs")];
-    for path in own.into_iter().chain(databases(&state)) {
-        findings.extend(check_path(&path, true, whose));
+    let others = subject.config().is_some_and(|config| agents_of_others(config).next().is_some());
+    // Agents of other users pass through these to the folders of their runs, and see nothing of what else is there.
+    let way = if others { Closed::Passable } else { Closed::Private };
+    for path in [state.clone(), state.join("runs")] {
+        findings.extend(check_path(&path, way, whose));
+    }
+    for path in inside(&state).filter(|path| *path != state.join("runs")) {
+        findings.extend(check_path(&path, Closed::Private, whose));
     }
     let credentials = Credentials::new(&subject.environment);
     for path in credentials.own_paths() {
-        findings.extend(check_path(&path, true, whose));
+        findings.extend(check_path(&path, Closed::Private, whose));
     }
-    findings.extend(check_path(&subject.root.join("config.toml"), false, whose));
+    findings.extend(check_path(&subject.root.join("config.toml"), Closed::Unwritable, whose));
     if findings.is_empty() {
         findings.push(ok(CHECK, "state, keys and credentials are their owner's alone"));
     }
     findings
 }
 
-fn databases(state: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(state).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_string_lossy().contains(".db")).map(|entry| entry.path()).collect()
+fn inside(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// Whose the files must be: the user of the gateway that runs, else whoever asks.
 fn owner(subject: &Subject) -> Option<u32> {
-    let gateway = subject.pid().and_then(|pid| std::fs::metadata(format!("/proc/{pid}")).ok());
-    let asking = || std::fs::metadata("/proc/self").ok();
-    gateway.or_else(asking).map(|process| process.uid())
+    let asking = || i32::try_from(std::process::id()).ok().and_then(user_of);
+    subject.pid().and_then(user_of).or_else(asking)
 }
 
-/// `private`: nobody else may read it.
-fn check_path(path: &Path, private: bool, whose: Option<u32>) -> Vec<Finding> {
+/// From whom something is to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closed {
+    /// Nobody else may read it.
+    Private,
+    /// Nobody else may see what is in it; who knows what is there may pass.
+    Passable,
+    /// Nobody else may change it.
+    Unwritable,
+}
+
+fn check_path(path: &Path, closed: Closed, whose: Option<u32>) -> Vec<Finding> {
     let shown = path.display();
     let found = match std::fs::metadata(path) {
         Ok(found) => found,
@@ -53,9 +67,14 @@ fn check_path(path: &Path, private: bool, whose: Option<u32>) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
-    let open = found.mode() & 0o077;
+    let private = closed != Closed::Unwritable;
+    let open = found.mode() & if closed == Closed::Passable { 0o066 } else { 0o077 };
     if private && open != 0 {
-        let mode = if found.is_dir() { "700" } else { "600" };
+        let mode = match (closed, found.is_dir()) {
+            (Closed::Passable, _) => "711",
+            (_, true) => "700",
+            (_, false) => "600",
+        };
         let what = format!("{shown} is open to other users (mode {:o})", found.mode() & 0o777);
         findings.push(fail(CHECK, what, format!("chmod {mode} {shown}")));
     } else if !private && found.mode() & 0o002 != 0 {
@@ -84,7 +103,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let own = std::fs::metadata(&file).unwrap().uid();
-        assert_eq!(check_path(&file, true, Some(own)), []);
-        assert_eq!(check_path(&file, true, Some(own + 1))[0].status, Status::Fail);
+        assert_eq!(check_path(&file, Closed::Private, Some(own)), []);
+        assert_eq!(check_path(&file, Closed::Private, Some(own + 1))[0].status, Status::Fail);
     }
 }

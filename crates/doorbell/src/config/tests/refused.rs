@@ -11,9 +11,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
         assert!(problems.contains(&format!("`{key}` is not supported yet")), "{key}: {problems}");
     };
     check("postgres", gateway("[store]\nurl = \"postgres://db\""));
-    for key in ["run_as", "session"] {
-        check(key, agent(&format!("{AGENT}{key} = 1")));
-    }
+    check("session", agent(&format!("{AGENT}session = 1")));
 }
 
 #[test]
@@ -175,7 +173,11 @@ fn keys_of_others_and_typing_errors_are_refused_with_advice() {
         (gateway(&format!("{GATEWAY}ignore_senders = [\"*bot\"]")), "is no exact name", "belong into triggers"),
         (gateway("[webhooks.a]\ntype = \"githb\""), "unknown type \"githb\"", "did you mean `github`?"),
         (gateway("[[webhooks]]\ntype = \"github\""), "expected a table, found a list", "[webhooks.acme-github]"),
-        (agent(&format!("{AGENT}run_a = 1")), "unknown key `run_a`", "if `run_as` is meant: it is not supported yet"),
+        (
+            agent(&format!("{AGENT}sesion = 1")),
+            "unknown key `sesion`",
+            "if `session` is meant: it is not supported yet",
+        ),
         (agent(&format!("maxWorkQueueSize = 1\nwork_queue_size = 2\n{AGENT}")), "another name of", "keep one"),
     ] {
         let problems = project.problems();
@@ -258,6 +260,9 @@ fn wrong_values_are_refused_with_what_is_expected() {
         (agent(&AGENT.replace("type = \"command\"", "")), "a runtime needs a `type`"),
         (agent(&AGENT.replace("type = \"command\"", "type = \"comand\"")), "did you mean \"command\"?"),
         (in_runtime("cwd = \"~/app\""), "only shells know `~`"),
+        (in_runtime("run_as = \"no-such-user\""), "there is no user \"no-such-user\" on this machine"),
+        (in_runtime("run_as = \"root\""), "`root` may do everything"),
+        (in_runtime("run_as = 1000"), "expected the name of a user such as \"agent\", found an integer"),
         (in_runtime("env = { \"A-B\" = \"x\" }"), "\"A-B\" cannot be the name of a variable"),
         (in_runtime("env = { DOORBELL_URL = \"x\" }"), "variables that begin with DOORBELL_ are set by Doorbell"),
         (in_runtime("env = { A = \"{{\" }"), "`A` is no template"),

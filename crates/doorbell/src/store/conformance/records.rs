@@ -4,8 +4,8 @@ use doorbell_core::id::KeyId;
 
 use super::*;
 use crate::store::{
-    ApiKey, Change, ChangeEnd, ChangeQuery, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection, RunQuery,
-    SecretUse, StoredChange, Stream, Tallies, Within,
+    ApiKey, Change, ChangeEnd, ChangeQuery, EventOwner, EventQuery, LogLine, MOST_REJECTIONS, Notes, Rejection,
+    RunOwner, RunQuery, SecretUse, StoredChange, Stream, Tallies, Within,
 };
 
 every_store_keeps! {
@@ -16,6 +16,7 @@ every_store_keeps! {
     events_are_found_by_outcome,
     events_are_seen_by_whose_source_or_agent_they_are_of,
     outcomes_of_many_events_are_those_of_each,
+    whose_an_event_or_a_run_is_is_told_by_itself,
     headers_read_back_without_the_body,
     pages_of_runs_miss_nothing,
     runs_are_found_by_agent_state_and_event,
@@ -176,6 +177,26 @@ async fn events_are_seen_by_whose_source_or_agent_they_are_of(store: Arc<dyn Sto
     let with = |query: EventQuery, outcome: &str| EventQuery { outcome: Some(outcome.to_owned()), ..query };
     assert_eq!(events(&*store, with(within(&["a"], &["two"]), "started")).await, ids([3, 1]));
     assert_eq!(events(&*store, with(within(&["a"], &["one"]), "none")).await, ids([2]));
+}
+
+async fn whose_an_event_or_a_run_is_is_told_by_itself(store: Arc<dyn Store>) {
+    let starts = vec![start("a", 1, Admission::Grow), start("b", 2, Admission::Grow)];
+    accept(&*store, NewEvent { source: "one".to_owned(), starts, ..event(1) }).await;
+    accept(&*store, NewEvent { source: "two".to_owned(), ..event(3) }).await;
+    let owner = |source: &str, agents: &[&str]| {
+        Some(EventOwner { source: source.to_owned(), agents: agents.iter().map(|name| (*name).to_owned()).collect() })
+    };
+    let of_event = async |n| {
+        let mut owner = store.owner_of_event(event_id(n)).await.unwrap();
+        owner.iter_mut().for_each(|owner| owner.agents.sort());
+        owner
+    };
+    assert_eq!(of_event(1).await, owner("one", &["a", "b"]));
+    assert_eq!(of_event(3).await, owner("two", &[]));
+    assert_eq!(of_event(9).await, None);
+    let of_run = store.owner_of_run(run_id(2)).await.unwrap();
+    assert_eq!(of_run, Some(RunOwner { agent: "b".to_owned(), parent: None }));
+    assert_eq!(store.owner_of_run(run_id(9)).await.unwrap(), None);
 }
 
 async fn outcomes_of_many_events_are_those_of_each(store: Arc<dyn Store>) {
