@@ -21,14 +21,14 @@ pub(crate) fn agents(data: &[u8]) {
     let (by, at) = ("key".to_owned(), Timestamp::from_seconds(1_790_000_000));
     let declaration =
         Declaration { definition, created_by: by.clone(), created_at: at, updated_by: by, updated_at: at };
-    let config = CONFIG.clone().with_declared(BTreeMap::from([("triage".to_owned(), declaration)]));
+    let config = CONFIG.clone().with_declared(BTreeMap::from([("triage".to_owned(), declaration)]), |_| None);
     let declared = config.declared.get("triage").expect("it is remembered");
     assert_eq!(config.agents.contains_key("triage"), declared.is_in_force());
     assert_eq!(declared.is_in_force(), declared.problem().is_none_or(|problem| problem.is_empty()));
     assert_eq!(config.sources.len(), 2);
     if let Some(agent) = config.agents.get("triage") {
         assert!(agent.triggers.iter().all(|trigger| config.sources.contains_key(&trigger.source)), "{agent:?}");
-        let anew = config.clone().with_declared(BTreeMap::new());
+        let anew = config.clone().with_declared(BTreeMap::new(), |_| None);
         assert!(anew.agents.is_empty() && anew.settings == CONFIG.settings);
     }
 }
