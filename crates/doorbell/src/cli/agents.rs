@@ -177,7 +177,7 @@ fn row(agent: &Agent) -> [String; 7] {
         agent.runtime.clone(),
         scale(agent),
         short(Duration::from_secs(agent.timeout_seconds)),
-        agent.sources.join(", "),
+        sources(&agent.sources),
         agent.schedules.iter().map(|schedule| schedule.cron.as_str()).collect::<Vec<_>>().join("; "),
         agent.description.clone().unwrap_or_default(),
     ]
@@ -191,6 +191,17 @@ fn scale(agent: &Agent) -> String {
         Some(_) => format!("{} (paused)", agent.scale),
         None => agent.scale.to_string(),
     }
+}
+
+/// Those of the configuration by name, and how many webhooks were made at run time.
+fn sources(all: &[String]) -> String {
+    let (made, named): (Vec<&String>, Vec<&String>) = all.iter().partition(|name| name.starts_with("whk_"));
+    let webhooks = match made.len() {
+        0 => None,
+        1 => Some("1 webhook".to_owned()),
+        count => Some(format!("{count} webhooks")),
+    };
+    named.into_iter().cloned().chain(webhooks).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

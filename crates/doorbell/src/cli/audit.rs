@@ -106,6 +106,8 @@ async fn export(context: &Context, args: AuditArgs) -> anyhow::Result<()> {
 
 fn row(entry: &AuditEntry, clock: &Clock) -> [String; 8] {
     let result = match (entry.status, &entry.code) {
+        // A tool's refusal is an answer like others to those who only carry it.
+        (Some(..400), Some(code)) => format!("{} {code}", entry.result),
         (Some(status), Some(code)) => format!("{status} {code}"),
         (Some(status), None) => status.to_string(),
         (None, _) => entry.result.clone(),

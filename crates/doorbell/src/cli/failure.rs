@@ -200,6 +200,8 @@ fn classify(error: &anyhow::Error, of_project: bool) -> Failure {
             let message = format!("{error:#}{}", wrong.collect::<String>());
             let failure = match problem.status {
                 401 => Failure::new(Exit::NotAllowed, message).hint("give a key with --key or DOORBELL_TOKEN"),
+                403 if message.contains("of no account") => Failure::new(Exit::NotAllowed, message)
+                    .hint("whoever runs the gateway has one: the project's own is in .doorbell/key"),
                 403 => Failure::new(Exit::NotAllowed, message)
                     .hint("a key with role `owner` may: the project's own is in .doorbell/key, and `doorbell keys create --role owner \
                            --name NAME` makes another; give it with --key or DOORBELL_TOKEN"),

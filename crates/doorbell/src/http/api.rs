@@ -55,7 +55,7 @@ impl FromRequestParts<Shared> for Named {
 pub(super) fn read_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
     match query {
         Ok(Query(query)) => Ok(query),
-        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
+        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", body::plain(&error.body_text()))),
     }
 }
 

@@ -352,7 +352,7 @@ fn check_url(app: &App, url: &str) -> Result<(), Error> {
         return Ok(());
     }
     if parsed.scheme_str() != Some("https") {
-        return invalid("must begin with https://");
+        return invalid("must begin with https:// (for a receiver of your own network: `[gateway] private_callbacks`)");
     }
     match doorbell_client::refuse_private(url) {
         Ok(()) => Ok(()),

@@ -49,15 +49,25 @@ impl<T: DeserializeOwned + Default> FromRequest<Shared> for Wish<T> {
 pub(in crate::http) async fn whole(request: Request, shared: &Shared) -> Result<Bytes, Failure> {
     Bytes::from_request(request, shared).await.map_err(|error| match error.status() {
         status @ StatusCode::PAYLOAD_TOO_LARGE => Failure::new(status, "body_too_large", error.body_text()),
-        _ => Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text()),
+        _ => Failure::new(StatusCode::BAD_REQUEST, "invalid_request", plain(&error.body_text())),
     })
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     match Json::from_bytes(bytes) {
         Ok(Json(read)) => Ok(read),
-        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", error.body_text())),
+        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "invalid_request", plain(&error.body_text()))),
     }
+}
+
+/// What is wrong, without the words of the library that found it.
+pub(in crate::http) fn plain(text: &str) -> String {
+    const PREFIXES: [&str; 3] = [
+        "Failed to deserialize the JSON body into the target type: ",
+        "Failed to deserialize query string: ",
+        "Failed to parse the request body as JSON: ",
+    ];
+    PREFIXES.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text).to_owned()
 }
 
 /// Read from an object and from nothing else.
