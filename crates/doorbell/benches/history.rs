@@ -20,7 +20,7 @@ use doorbell_core::provider::{Provider, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use fill::KINDS;
 use serde_json::{Value, json};
-use support::{Load, Request, Server, load, millis};
+use support::{Ids, Load, Request, Server, load, millis};
 
 const SECRET: &str = "a secret of the benchmark";
 const PATH: &str = "/v1/webhooks/github/bench";
@@ -174,7 +174,7 @@ fn measure(project: &Path, events: u64, time: Duration) {
     figures.add("cold start to ready", "coldStart", millis(took), "≤ 300 ms", took.as_secs_f64());
     block_on(ask(&client, events, &mut figures));
     let requests = make_requests();
-    let deliver = |time| block_on(load(server.port, &requests, CONNECTIONS, time, Some(RATE)));
+    let deliver = |time| block_on(load(server.port, &requests, CONNECTIONS, time, Some(RATE), Ids::Github));
     figures.load("accept, nothing else", "accept", &deliver(time));
     back_up(project, bytes, &deliver, &mut figures);
     let memory = server.memory_mb();
@@ -295,7 +295,7 @@ fn sweep(project: &Path, requests: &[Request], time: Duration, figures: &mut Fig
     let (server, client, _) = start(project);
     let stats = || block_on(client.stats()).unwrap();
     let before = stats().events.unwrap_or_default();
-    let done = block_on(load(server.port, requests, CONNECTIONS, time, Some(RATE)));
+    let done = block_on(load(server.port, requests, CONNECTIONS, time, Some(RATE), Ids::Github));
     let now = stats();
     let removed = (before + done.answered as u64).saturating_sub(now.events.unwrap_or_default());
     let went_on = now.last_sweep.is_none();
