@@ -8,8 +8,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
+use crate::moment::moment_of;
 use crate::provider::{Reading, Unreadable, encode_hex};
 use crate::source::{Dedup, Source};
+use crate::time::Timestamp;
 use crate::verify::Verified;
 
 /// The provider, and the source, of events that Doorbell makes itself: no webhook brought them.
@@ -28,6 +30,9 @@ pub fn is_own(provider: &str) -> bool {
 
 /// The longest delivery id that is kept as it is, in bytes; a longer one is kept as its digest.
 const LONGEST_DELIVERY_ID: usize = 200;
+
+/// What keys begin with that are a delivery id as it is.
+const BY_ID: &str = "id:";
 
 /// The longest text of a [`Context::shortened`] one, in characters.
 const LONGEST_LISTED_TEXT: usize = 400;
@@ -298,15 +303,23 @@ pub fn event_type(provider: &str, event: &str, action: Option<&str>) -> String {
     }
 }
 
+/// The delivery key that follows from a delivery's id.
+pub fn key_of_id(id: &str) -> String {
+    if id.len() <= LONGEST_DELIVERY_ID {
+        format!("{BY_ID}{id}")
+    } else {
+        format!("id-sha256:{}", sha256(id.as_bytes()))
+    }
+}
+
+/// When the id that a delivery key was made of says that it was made, if it says so.
+pub fn moment_of_key(key: &str) -> Option<Timestamp> {
+    moment_of(key.strip_prefix(BY_ID)?)
+}
+
 /// `part`: which of several events of one body it is.
 fn delivery_keys(verified: &Verified, id: Option<&str>, part: Option<usize>) -> Vec<String> {
-    let by_id = id.map(|id| {
-        if id.len() <= LONGEST_DELIVERY_ID {
-            format!("id:{id}")
-        } else {
-            format!("id-sha256:{}", sha256(id.as_bytes()))
-        }
-    });
+    let by_id = id.map(key_of_id);
     let part = part.map(|index| format!(":{index}")).unwrap_or_default();
     let by_body = || format!("body-sha256:{}{part}", sha256(&verified.delivery().body));
     match verified.source().dedup() {

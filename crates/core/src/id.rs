@@ -78,6 +78,11 @@ pub type SubscriptionId = Id<OfSubscription>;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const LENGTH: usize = 26;
 
+/// What a digit of the alphabet stands for, in either case.
+pub(crate) fn digit(byte: u8) -> Option<usize> {
+    ALPHABET.iter().position(|known| *known == byte.to_ascii_uppercase())
+}
+
 impl<K> Id<K> {
     /// 48 bits of milliseconds, then 80 random bits, as a ULID has them (<https://github.com/ulid/spec>).
     pub fn new(at: Timestamp, random: [u8; 10]) -> Self {
@@ -113,7 +118,7 @@ impl<K: Kind> FromStr for Id<K> {
         }
         let mut bits = 0u128;
         for digit in digits.bytes() {
-            let value = ALPHABET.iter().position(|c| *c == digit.to_ascii_uppercase()).ok_or(invalid.clone())?;
+            let value = self::digit(digit).ok_or(invalid.clone())?;
             bits = (bits << 5) | value as u128;
         }
         Ok(Self(bits, PhantomData))

@@ -7,7 +7,7 @@
 //! 2. [`provider`]: what is known about each kind of sender;
 //! 3. [`source`]: a named endpoint of a provider with its keys;
 //! 4. [`verify`]: the only door from a delivery to a [`verify::Verified`];
-//! 5. [`event`]: what a verified delivery says, named, keyed and described;
+//! 5. [`event`]: what a verified delivery says, named, keyed and described; [`moment`]: when its id says it was made;
 //! 6. [`pattern`], [`condition`], [`trigger`], [`matcher`]: which agents want it, and why the others do not;
 //! 7. [`flow`], [`run`], [`retry`], [`wait`], [`cause`]: what becomes of a piece of work;
 //! 8. [`envelope`], [`prompt`], [`occurrence`]: what the agent is handed, or who subscribed;
@@ -21,6 +21,7 @@ pub mod event;
 pub mod flow;
 pub mod id;
 pub mod matcher;
+pub mod moment;
 pub mod occurrence;
 pub mod pattern;
 pub mod prompt;

@@ -60,7 +60,7 @@ mod words;
 pub use answer::{Answer, Ended, FollowUp, Greeting};
 pub use encoding::{decode_base64, decode_hex, encode_base64, encode_hex};
 pub(crate) use headers::kept_target;
-pub use headers::{kept_headers, visible_headers};
+pub use headers::{kept_headers, kept_headers_as_json, visible_headers};
 pub use json::NotJson;
 pub use key::{InvalidKey, Key};
 pub use registry::built_in;

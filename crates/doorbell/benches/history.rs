@@ -20,7 +20,7 @@ use doorbell_core::provider::{Provider, Unsent, find_sample};
 use doorbell_core::secret::Secret;
 use fill::KINDS;
 use serde_json::{Value, json};
-use support::{Load, Request, Server, load, millis};
+use support::{Ids, Load, Request, Server, load, millis};
 
 const SECRET: &str = "a secret of the benchmark";
 const PATH: &str = "/v1/webhooks/github/bench";
@@ -173,7 +173,7 @@ fn measure(project: &Path, events: u64, time: Duration) {
     let (server, client, took) = start(project);
     figures.add("cold start to ready", "coldStart", millis(took), "≤ 300 ms", took.as_secs_f64());
     let requests = make_requests();
-    let deliver = |time| block_on(load(server.port, &requests, CONNECTIONS, time, Some(RATE)));
+    let deliver = |time| block_on(load(server.port, &requests, CONNECTIONS, time, Some(RATE), Ids::Github));
     // Nothing is indexed yet.
     figures.load("accept while all is indexed for search", "acceptDuringIndexing", &deliver(time));
     block_on(ask(&client, events, &mut figures));
@@ -324,7 +324,7 @@ fn sweep(project: &Path, requests: &[Request], time: Duration, figures: &mut Fig
     let (server, client, _) = start(project);
     let stats = || block_on(client.stats()).unwrap();
     let before = stats().events.unwrap_or_default();
-    let done = block_on(load(server.port, requests, CONNECTIONS, time, Some(RATE)));
+    let done = block_on(load(server.port, requests, CONNECTIONS, time, Some(RATE), Ids::Github));
     let now = stats();
     let removed = (before + done.answered as u64).saturating_sub(now.events.unwrap_or_default());
     let went_on = now.last_sweep.is_none();

@@ -24,7 +24,7 @@ use doorbell_core::secret::Secret;
 use doorbell_core::source::{Dedup, NamedKey, Source};
 use doorbell_core::verify::verify;
 use serde_json::{Value, json};
-use support::{Load, Request, Server, load, median, micros, millis};
+use support::{Ids, Load, Request, Server, load, median, micros, millis};
 
 const SECRET: &str = "a secret of the benchmark";
 const BODY: usize = 8 * 1024;
@@ -130,8 +130,8 @@ fn make_requests() -> Vec<Request> {
 /// Not measured: caches fill, and the gateway learns what the bodies of its source have in common, once.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-fn warm(server: Server, requests: &[Request]) -> Server {
-    measure_load(&server, requests, CONNECTIONS, WARM_UP, None);
+fn warm(server: Server, requests: &[Request], ids: Ids) -> Server {
+    measure_load(&server, requests, CONNECTIONS, WARM_UP, None, ids);
     server
 }
 
@@ -147,10 +147,11 @@ fn measure_load(
     connections: usize,
     time: Duration,
     rate: Option<f64>,
+    ids: Ids,
 ) -> Measured {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let before = server.cpu();
-    let load = runtime.block_on(load(server.port, requests, connections, time, rate));
+    let load = runtime.block_on(load(server.port, requests, connections, time, rate, ids));
     assert_eq!(load.failed, 0, "every request is accepted");
     let cpu = (server.cpu() - before) / u32::try_from(load.answered.max(1)).unwrap();
     Measured { load, cpu, memory_mb: server.memory_mb() }
@@ -162,29 +163,41 @@ fn measure(time: Duration) {
     let requests = make_requests();
     let fsync = support::measure_fdatasync(folder.path(), 500);
     let project = folder.path().join("project");
-    let (mut plain, mut check, mut accept, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut check, mut accept, mut random) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut ratios = Vec::new();
     for _ in 0..3 {
-        for (server, rounds) in [
-            (start_yardstick("plain", folder.path()), &mut plain),
-            (start_yardstick("verify", folder.path()), &mut check),
-            (start_gateway(&project), &mut accept),
+        for (kind, ids, rounds) in [
+            (Some("plain"), Ids::Github, &mut plain),
+            (Some("verify"), Ids::Github, &mut check),
+            (None, Ids::Github, &mut accept),
+            (None, Ids::Random, &mut random),
         ] {
-            rounds.push(measure_load(&warm(server, &requests), &requests, CONNECTIONS, time, None));
+            let server = match kind {
+                Some(yardstick) => start_yardstick(yardstick, folder.path()),
+                None => start_gateway(&project),
+            };
+            let server = warm(server, &requests, ids);
+            rounds.push(measure_load(&server, &requests, CONNECTIONS, time, None, ids));
         }
         ratios.push(accept.last().unwrap().load.per_second() / check.last().unwrap().load.per_second());
     }
     let ratio = median(ratios);
     println!("fdatasync of 8 KiB here: p50 {}, p99 {}\n", micros(fsync[250]), micros(fsync[495]));
     let yardstick = median(check.iter().map(|m| m.load.per_second()).collect());
-    let rows = [("same stack, answers 200", &plain), ("verify only", &check), ("Doorbell, SQLite", &accept)];
+    let rows = [
+        ("same stack, answers 200", &plain),
+        ("verify only", &check),
+        ("Doorbell, SQLite", &accept),
+        ("the same, random delivery ids", &random),
+    ];
     let rows = rows.map(|(name, rounds)| row(name, rounds, yardstick));
     support::print_table(&["what", "requests/s", "over verify only", "CPU each", "p50", "p99", "memory"], &rows);
 
     let server = start_gateway(&project);
     let rest = server.memory_mb();
-    let one = measure_load(&server, &requests, 1, time, None);
+    let one = measure_load(&server, &requests, 1, time, None, Ids::Github);
     let full = median(accept.iter().map(|m| m.load.per_second()).collect());
-    let half = measure_load(&server, &requests, CONNECTIONS, time, Some(full / 2.0));
+    let half = measure_load(&server, &requests, CONNECTIONS, time, Some(full / 2.0), Ids::Github);
     drop(server);
     let (events, bytes) = disk_use(&project);
     let per_event = bytes as f64 / events as f64;
@@ -217,6 +230,7 @@ fn measure(time: Duration) {
         "ingest",
         &json!({
             "ratioOverVerifyOnly": ratio, "verifyOnlyPerSecond": yardstick, "acceptsPerSecond": full,
+            "acceptsPerSecondWithRandomIds": median(random.iter().map(|m| m.load.per_second()).collect()),
             "plainPerSecond": median(plain.iter().map(|m| m.load.per_second()).collect()),
             "fdatasyncP50": seconds(fsync[250]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
             "oneConnectionP99": seconds(one.load.percentile(99.0)), "halfLoadP99": seconds(half.load.percentile(99.0)),

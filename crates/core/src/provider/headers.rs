@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, Method};
+use serde::{Serialize, Serializer};
 
 use super::Provider;
 use crate::delivery::Delivery;
@@ -77,7 +78,12 @@ fn is_always_secret(name: &str) -> bool {
 /// The headers that may be stored, shown and handed on: names in lower case, those with a secret left out, repeated
 /// ones joined with `, `, bytes that are not UTF-8 replaced.
 pub fn visible_headers(provider: &dyn Provider, headers: &HeaderMap) -> BTreeMap<String, String> {
-    let mut visible = BTreeMap::<String, String>::new();
+    visible(provider, headers).into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
+}
+
+/// The same, by name.
+fn visible<'h>(provider: &dyn Provider, headers: &'h HeaderMap) -> Vec<(&'h str, Cow<'h, str>)> {
+    let mut visible: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(headers.len());
     for (name, value) in headers {
         let name = name.as_str();
         if is_always_secret(name) || provider.secret_headers().iter().any(|secret| secret == name) {
@@ -85,14 +91,13 @@ pub fn visible_headers(provider: &dyn Provider, headers: &HeaderMap) -> BTreeMap
         }
         // Nearly all are text, which this sees faster than the lossy way does.
         let value = value.to_str().map_or_else(|_| String::from_utf8_lossy(value.as_bytes()), Cow::Borrowed);
-        match visible.get_mut(name) {
-            Some(joined) => {
-                joined.push_str(", ");
-                joined.push_str(&value);
-            }
-            None => drop(visible.insert(name.to_owned(), value.into_owned())),
+        // The values of one name come one after the other.
+        match visible.last_mut().filter(|(last, _)| *last == name) {
+            Some((_, joined)) => *joined = Cow::Owned(format!("{joined}, {value}")),
+            None => visible.push((name, value)),
         }
     }
+    visible.sort_unstable_by_key(|(name, _)| *name);
     visible
 }
 
@@ -105,6 +110,25 @@ pub fn kept_headers(provider: &dyn Provider, delivery: &Delivery) -> BTreeMap<St
         kept.insert(URL.to_owned(), without_secrets(&delivery.url).into_owned());
     }
     kept
+}
+
+/// The same as JSON, as it is stored.
+pub fn kept_headers_as_json(provider: &dyn Provider, delivery: &Delivery) -> String {
+    let json = match delivery.body.is_empty() {
+        true => serde_json::to_string(&kept_headers(provider, delivery)),
+        // Nothing is copied but into the JSON: this is done for every delivery.
+        false => serde_json::to_string(&Pairs(&visible(provider, &delivery.headers))),
+    };
+    json.unwrap_or_default()
+}
+
+/// Names and values, serialised as a map.
+struct Pairs<'p>(&'p [(&'p str, Cow<'p, str>)]);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 /// The method and the URL that [`kept_headers`] kept; `POST` and nothing where it kept none.

@@ -6,16 +6,18 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
-use serde_json::value::RawValue;
+
+mod cursor;
+
+pub(super) use cursor::{Cursor, Stop};
 
 /// An object of which some fields are read.
 pub(super) trait Object<'de>: Default {
     /// Takes the value of the field `name`, exactly once: with [`text`], [`object`], … or [`skip`].
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error>;
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop>;
 }
 
 /// The text of a body: UTF-8, without a byte order mark.
@@ -47,167 +49,82 @@ impl NotJson {
 
 /// Reads a text that must be one JSON object.
 pub(super) fn read<'de, T: Object<'de>>(text: &'de str) -> Result<T, NotJson> {
-    let read = || {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let object = json.deserialize_map(Whole(PhantomData))?;
-        json.end()?;
-        Ok(object)
-    };
-    read().map_err(|error| NotJson::new(&error, "JSON, but not an object"))
+    let mut cursor = Cursor::new(text);
+    let read = cursor.object().and_then(|object| cursor.end().map(|()| object));
+    read.ok().flatten().ok_or_else(|| fault_of(text))
+}
+
+/// Why a text was not read. The careful way knows.
+fn fault_of(text: &str) -> NotJson {
+    let mut json = serde_json::Deserializer::from_str(text);
+    match json.deserialize_map(Whole).and_then(|()| json.end()) {
+        Err(error) => NotJson::new(&error, "JSON, but not an object"),
+        // Nested deeper than anything that is read.
+        Ok(()) => NotJson { what: "JSON that is not read", line: 1, column: 1 },
+    }
 }
 
 /// A text that is not empty.
-pub(super) fn text<'de, A: MapAccess<'de>>(value: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
-    Ok(as_text(raw(value)?))
+pub(super) fn text<'de>(value: &mut Cursor<'de>) -> Result<Option<Cow<'de, str>>, Stop> {
+    value.text()
 }
 
 /// A whole number.
-pub(super) fn number<'de, A: MapAccess<'de>>(value: &mut A) -> Result<Option<i64>, A::Error> {
-    Ok(raw(value)?.parse().ok())
+pub(super) fn number(value: &mut Cursor<'_>) -> Result<Option<i64>, Stop> {
+    Ok(value.pass()?.parse().ok())
 }
 
 /// An object.
-pub(super) fn object<'de, T: Object<'de>, A: MapAccess<'de>>(value: &mut A) -> Result<Option<T>, A::Error> {
-    value.next_value_seed(Maybe::<OneOf<T>>(PhantomData))
+pub(super) fn object<'de, T: Object<'de>>(value: &mut Cursor<'de>) -> Result<Option<T>, Stop> {
+    value.object()
 }
 
 /// The objects of a list.
-pub(super) fn list<'de, T: Object<'de>, A: MapAccess<'de>>(value: &mut A) -> Result<Option<Vec<T>>, A::Error> {
-    value.next_value_seed(Maybe::<ListOf<T>>(PhantomData))
+pub(super) fn list<'de, T: Object<'de>>(value: &mut Cursor<'de>) -> Result<Option<Vec<T>>, Stop> {
+    value.list()
 }
 
 /// A value that nobody asked for.
-pub(super) fn skip<'de, A: MapAccess<'de>>(value: &mut A) -> Result<(), A::Error> {
-    value.next_value::<IgnoredAny>().map(|_| ())
+pub(super) fn skip(value: &mut Cursor<'_>) -> Result<(), Stop> {
+    value.pass().map(|_| ())
 }
 
 /// The JSON of a value as it stands there.
-pub(super) fn raw<'de, A: MapAccess<'de>>(value: &mut A) -> Result<&'de str, A::Error> {
-    value.next_value::<&RawValue>().map(RawValue::get)
+pub(super) fn raw<'de>(value: &mut Cursor<'de>) -> Result<&'de str, Stop> {
+    value.pass()
 }
 
-/// The text that `raw` is, if it is one and not empty. Half a surrogate pair becomes U+FFFD.
+/// The text that `raw` is, if it is one and not empty.
 pub(super) fn as_text(raw: &str) -> Option<Cow<'_, str>> {
     let quoted = raw.strip_prefix('"')?;
     // Without an escape the characters are what stands there, which was seen to be a whole text when it was read.
-    if let Some(plain) = quoted.strip_suffix('"').filter(|plain| !plain.contains('\\')) {
-        return Some(plain).filter(|text| !text.is_empty()).map(Cow::Borrowed);
-    }
-    let mut json = serde_json::Deserializer::from_str(raw);
-    // As bytes, because as a text serde_json refuses half a surrogate pair.
-    json.deserialize_bytes(Characters).ok().filter(|text| !text.is_empty())
+    let plain = quoted.strip_suffix('"').filter(|plain| !plain.contains('\\'));
+    Some(plain.map_or_else(|| unescape(raw), Cow::Borrowed)).filter(|text| !text.is_empty())
 }
 
-struct Whole<T>(PhantomData<T>);
-struct Maybe<S>(PhantomData<S>);
+/// What a text says that has escapes in it, all of them right ones. Half a surrogate pair becomes U+FFFD.
+fn unescape(raw: &str) -> Cow<'_, str> {
+    // As bytes, because as a text serde_json refuses half a surrogate pair.
+    serde_json::Deserializer::from_str(raw).deserialize_bytes(Characters).unwrap_or_default()
+}
+
+struct Whole;
 struct Characters;
 /// The name of a field.
 pub(super) struct Name;
 
-fn fill<'de, T: Object<'de>, A: MapAccess<'de>>(mut map: A) -> Result<T, A::Error> {
-    let mut object = T::default();
-    while let Some(name) = map.next_key_seed(Name)? {
-        object.field(&name, &mut map)?;
-    }
-    Ok(object)
-}
-
-impl<'de, T: Object<'de>> Visitor<'de> for Whole<T> {
-    type Value = T;
+impl<'de> Visitor<'de> for Whole {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-        fill(map)
-    }
-}
-
-/// What is wanted of a value that may be anything. The rest is skipped without recursion, so what is wanted bounds the
-/// depth of the stack.
-trait Wanted<'de> {
-    type Value;
-
-    fn of_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self::Value>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn of_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Self::Value>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-}
-
-struct OneOf<T>(PhantomData<T>);
-struct ListOf<T>(PhantomData<T>);
-
-impl<'de, T: Object<'de>> Wanted<'de> for OneOf<T> {
-    type Value = T;
-
-    fn of_map<A: MapAccess<'de>>(map: A) -> Result<Option<T>, A::Error> {
-        fill(map).map(Some)
-    }
-}
-
-impl<'de, T: Object<'de>> Wanted<'de> for ListOf<T> {
-    type Value = Vec<T>;
-
-    fn of_seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Option<Vec<T>>, A::Error> {
-        let mut list = Vec::new();
-        while let Some(element) = seq.next_element_seed(Maybe::<OneOf<T>>(PhantomData))? {
-            list.extend(element);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_key_seed(Name)?.is_some() {
+            map.next_value::<IgnoredAny>()?;
         }
-        Ok(Some(list))
-    }
-}
-
-impl<'de, W: Wanted<'de>> DeserializeSeed<'de> for Maybe<W> {
-    type Value = Option<W::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
-        value.deserialize_any(self)
-    }
-}
-
-impl<'de, W: Wanted<'de>> Visitor<'de> for Maybe<W> {
-    type Value = Option<W::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        W::of_map(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        W::of_seq(seq)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -253,7 +170,7 @@ mod tests {
     }
 
     impl<'de> Object<'de> for Thing<'de> {
-        fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+        fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
             match name {
                 "name" => self.name = text(value)?,
                 "size" => self.size = number(value)?,

@@ -2,7 +2,7 @@
 
 use doorbell_core::provider::generic::{Generic, GenericOptions, Scheme};
 use doorbell_core::provider::github::Github;
-use doorbell_core::provider::{Provider, find_sample, visible_headers};
+use doorbell_core::provider::{Provider, find_sample, kept_headers, kept_headers_as_json, visible_headers};
 
 use super::delivery;
 
@@ -27,6 +27,18 @@ fn headers_with_a_secret_are_not_visible() {
     let visible: Vec<_> = visible.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(visible, [("via", "a, b\u{fffd}"), ("x-hub-signature-256", "sha256=00")]);
     assert!(visible_headers(&Github, &request.headers).contains_key("x-proof"));
+}
+
+#[test]
+fn headers_are_stored_as_they_are_shown() {
+    let headers =
+        [("Via", &b"a \"b\""[..]), ("X-B", b"\xff"), ("Via", b"c"), ("Cookie", b"x"), ("A", b""), ("Via", b"d")];
+    for (body, kept) in [("", 5), ("x", 3)] {
+        let request = delivery(&headers, body);
+        let json = kept_headers_as_json(&Github, &request);
+        assert_eq!(json, serde_json::to_string(&kept_headers(&Github, &request)).unwrap());
+        assert_eq!(json.matches("\":\"").count(), kept, "{json}");
+    }
 }
 
 #[test]

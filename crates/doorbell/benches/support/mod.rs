@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use doorbell_core::moment;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -123,6 +124,31 @@ pub struct Request {
     pub after_id: Vec<u8>,
 }
 
+/// How the deliveries of a load are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// As GitHub names them: UUIDs of version 1, which say when they were made.
+    Github,
+    /// UUIDs of version 4: random.
+    Random,
+}
+
+impl Ids {
+    /// The id of the delivery `sent` of a lane; `salt` is the lane's own.
+    fn make(self, salt: u64, sent: u64) -> String {
+        if self == Self::Github {
+            return moment::uuid(doorbell::clock::now(), sent as u16, salt);
+        }
+        // As random as a random one, and made in less time than asking the system for it takes.
+        let mix = |n: u64| {
+            (n ^ (n >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        };
+        let bits = (u128::from(mix(salt ^ mix(sent))) << 64) | u128::from(mix(salt.wrapping_add(sent)));
+        let digits = format!("{:032x}", (bits & !(0xF << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62));
+        [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+    }
+}
+
 /// What a load did.
 #[derive(Debug, Clone)]
 pub struct Load {
@@ -150,10 +176,11 @@ pub async fn load(
     connections: usize,
     time: Duration,
     per_second: Option<f64>,
+    ids: Ids,
 ) -> Load {
     let started = Instant::now();
     let pause = per_second.map(|rate| Duration::from_secs_f64(connections as f64 / rate));
-    let lanes = (0..connections).map(|lane| drive(port, requests, lane, started, time, pause));
+    let lanes = (0..connections).map(|lane| drive(port, requests, lane, started, time, pause, ids));
     let mut all = Load { answered: 0, failed: 0, took: Duration::ZERO, latencies: Vec::new() };
     for lane in futures_util::future::join_all(lanes).await {
         all.answered += lane.answered;
@@ -172,11 +199,12 @@ async fn drive(
     started: Instant,
     time: Duration,
     pause: Option<Duration>,
+    ids: Ids,
 ) -> Load {
     let mut load = Load { answered: 0, failed: 0, took: Duration::ZERO, latencies: Vec::new() };
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let salt = u128::from_be_bytes(doorbell::clock::random());
+    let salt = u64::from_be_bytes(doorbell::clock::random());
     let (mut sent, mut wire, mut answer) = (0u64, Vec::new(), vec![0; 16 * 1024]);
     let mut next = Instant::now() + pause.map_or(Duration::ZERO, |pause| pause.mul_f64(lane as f64 / 64.0));
     while started.elapsed() < time {
@@ -187,7 +215,7 @@ async fn drive(
         let request = &requests[(lane + sent as usize * 7) % requests.len()];
         wire.clear();
         wire.extend_from_slice(&request.before_id);
-        wire.extend_from_slice(format!("{salt:032x}-{sent:08x}").as_bytes());
+        wire.extend_from_slice(ids.make(salt, sent).as_bytes());
         wire.extend_from_slice(&request.after_id);
         sent += 1;
         let begun = Instant::now();

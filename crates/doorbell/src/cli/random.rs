@@ -1,16 +1,14 @@
 //! Random text: delivery ids and secrets.
 
+use doorbell_core::moment;
 use doorbell_core::provider::encode_hex;
 
 use crate::clock;
 
-/// A version 4 UUID, as providers name their deliveries.
+/// A UUID that says when it was made, as GitHub names its deliveries.
 pub(super) fn uuid() -> String {
-    let mut bytes = clock::random::<16>();
-    bytes[6] = (bytes[6] & 0x0F) | 0x40;
-    bytes[8] = (bytes[8] & 0x3F) | 0x80;
-    let digits = encode_hex(&bytes);
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+    let random = u128::from_be_bytes(clock::random());
+    moment::uuid(clock::now(), (random >> 64) as u16, random as u64)
 }
 
 /// A secret of 256 bits, in hexadecimal digits.
@@ -26,7 +24,7 @@ mod tests {
     fn a_delivery_id_is_a_uuid_and_never_the_same() {
         let (one, two) = (uuid(), uuid());
         assert_eq!(one.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
-        assert_eq!(&one[14..15], "4");
+        assert!(moment::moment_of(&one).is_some());
         assert_ne!(one, two);
     }
 

@@ -17,7 +17,7 @@ use doorbell_client::api::Receipt;
 use doorbell_core::condition::Choice;
 use doorbell_core::delivery::Delivery;
 use doorbell_core::event::Event;
-use doorbell_core::provider::{Answer, Unreadable, kept_headers};
+use doorbell_core::provider::{Answer, Unreadable, kept_headers_as_json};
 use doorbell_core::source::Source;
 use doorbell_core::trigger::Candidate;
 use doorbell_core::verify::Verified;
@@ -339,7 +339,11 @@ async fn collect(
 
 /// The events with what they start, matched against the triggers in force.
 async fn new_events(app: &App, in_force: &Snapshot, events: &[Event]) -> Vec<NewEvent> {
-    futures_util::future::join_all(events.iter().map(|event| new_event(app, in_force, event))).await
+    match events {
+        // Nearly always.
+        [event] => vec![new_event(app, in_force, event).await],
+        events => futures_util::future::join_all(events.iter().map(|event| new_event(app, in_force, event))).await,
+    }
 }
 
 async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
@@ -361,7 +365,6 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
     });
     let mut starts: Vec<Start> = starts.collect();
     app.pauses.hold(&mut starts);
-    let headers = kept_headers(source.provider(), delivery);
     NewEvent {
         id: clock::new_id(),
         source: source.name().to_owned(),
@@ -374,7 +377,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         received_at: delivery.received_at,
         handshake: event.is_handshake(),
         context: event.context().shortened(),
-        headers: serde_json::to_string(&headers).unwrap_or_default(),
+        headers: kept_headers_as_json(source.provider(), delivery),
         body: delivery.body.clone(),
         trigger_set: in_force.trigger_set,
         trace: None,

@@ -175,7 +175,7 @@ impl SqliteStore {
         let packed: Vec<accept::Packed> = beside(bytes, move || events.into_iter().map(pack).collect()).await?;
         let packed = Arc::new(packed);
         let stored = Arc::clone(&packed);
-        let acceptance = self.writer.write(move |work| accept::accept(work, &stored)).await?;
+        let acceptance = self.writer.add(move |work| accept::accept(work, &stored)).await?;
         if let Acceptance::Stored(accepted) = &acceptance {
             let new = packed.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
             new.for_each(|((event, _), _)| self.learner.stored(&event.source));

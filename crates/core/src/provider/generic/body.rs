@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::de::MapAccess;
-
 use crate::delivery::Delivery;
 use crate::event::{Context, Value};
 use crate::provider::{is_name, json};
@@ -41,7 +39,7 @@ pub(in crate::provider) fn fields(delivery: &Delivery) -> Fields<'_> {
 }
 
 impl<'de> json::Object<'de> for Fields<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut json::Cursor<'de>) -> Result<(), json::Stop> {
         let raw = json::raw(value)?;
         match (raw, json::as_text(raw)) {
             (_, Some(text)) => self.take_text(name, text),

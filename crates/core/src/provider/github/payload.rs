@@ -3,9 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde::de::MapAccess;
-
-use crate::provider::json::{Object, list, number, object, skip, text};
+use crate::provider::json::{Cursor, Object, Stop, list, number, object, skip, text};
 
 type Text<'a> = Option<Cow<'a, str>>;
 
@@ -147,7 +145,7 @@ impl<'a> Payload<'a> {
 }
 
 impl<'de> Object<'de> for Payload<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "action" => self.action = text(value)?,
             "ref" => self.reference = text(value)?,
@@ -183,7 +181,7 @@ impl<'de> Object<'de> for Payload<'de> {
 }
 
 impl<'de> Object<'de> for Subject<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "number" => self.number = number(value)?,
             "title" => self.title = text(value)?,
@@ -216,7 +214,7 @@ impl<'de> Object<'de> for Subject<'de> {
 }
 
 impl<'de> Object<'de> for Person<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "login" => self.login = text(value)?,
             "username" => self.username = text(value)?,
@@ -229,7 +227,7 @@ impl<'de> Object<'de> for Person<'de> {
 }
 
 impl<'de> Object<'de> for Named<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "name" => self.name = text(value)?,
             _ => skip(value)?,
@@ -239,7 +237,7 @@ impl<'de> Object<'de> for Named<'de> {
 }
 
 impl<'de> Object<'de> for Tip<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "ref" | "head_branch" => self.branch = text(value)?,
             _ => skip(value)?,
@@ -249,7 +247,7 @@ impl<'de> Object<'de> for Tip<'de> {
 }
 
 impl<'de> Object<'de> for Numbered {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "number" => self.number = number(value)?,
             _ => skip(value)?,
@@ -259,7 +257,7 @@ impl<'de> Object<'de> for Numbered {
 }
 
 impl<'de> Object<'de> for Commit<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "message" => self.message = text(value)?,
             "author" => self.author = object(value)?,
@@ -270,7 +268,7 @@ impl<'de> Object<'de> for Commit<'de> {
 }
 
 impl<'de> Object<'de> for Repository<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "full_name" => self.full_name = text(value)?,
             _ => skip(value)?,
@@ -280,7 +278,7 @@ impl<'de> Object<'de> for Repository<'de> {
 }
 
 impl<'de> Object<'de> for Installation<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut Cursor<'de>) -> Result<(), Stop> {
         match name {
             "id" => self.id = number(value)?,
             "account" => self.account = object(value)?,

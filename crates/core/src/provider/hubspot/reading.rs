@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use serde::de::MapAccess;
-
 use super::signed_url;
 use crate::delivery::Delivery;
 use crate::event::Context;
@@ -96,7 +94,7 @@ fn several(texts: &[&str]) -> Result<Vec<Reading>, Unreadable> {
 struct Lasting<'a>(Vec<(String, &'a str)>);
 
 impl<'de> json::Object<'de> for Lasting<'de> {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut json::Cursor<'de>) -> Result<(), json::Stop> {
         match name {
             "attemptNumber" => json::skip(value)?,
             _ => self.0.push((name.to_owned(), json::raw(value)?)),

@@ -3,12 +3,10 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use aws_lc_rs::digest;
-use serde::de::MapAccess;
-
 use crate::event::Context;
 use crate::provider::paths::{Found, Paths};
 use crate::provider::{encode_hex, is_name, json};
+use aws_lc_rs::digest;
 
 pub(super) static PATHS: LazyLock<Paths> = LazyLock::new(|| {
     Paths::known(&[
@@ -79,7 +77,7 @@ pub(super) static PATHS: LazyLock<Paths> = LazyLock::new(|| {
 struct Lasting(Option<digest::Context>);
 
 impl<'de> json::Object<'de> for Lasting {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, value: &mut A) -> Result<(), A::Error> {
+    fn field(&mut self, name: &str, value: &mut json::Cursor<'de>) -> Result<(), json::Stop> {
         if name == "webhookTimestamp" {
             return json::skip(value);
         }

@@ -38,8 +38,10 @@ pub(super) fn confirm(
     let started = receipts.iter().any(|receipt| !receipt.runs.is_empty());
     let answer = events.iter().find_map(|event| event.source().provider().answer(event, started));
     // There is an event for each source that verified, and at least one did.
-    let first = receipts[0].clone();
-    let deliveries = if receipts.len() > 1 { receipts } else { Vec::new() };
+    let (first, deliveries) = match receipts.len() {
+        1 => (receipts.remove(0), Vec::new()),
+        _ => (receipts[0].clone(), receipts),
+    };
     let receipt = Receipt {
         received: true,
         delivery_id: first.delivery_id,

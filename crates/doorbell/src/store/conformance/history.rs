@@ -8,6 +8,7 @@ every_store_keeps! {
     an_event_may_not_go_before_its_runs_are_over_and_old,
     the_past_is_looked_at_in_pieces,
     what_is_removed_is_gone_with_all_that_is_its,
+    every_key_of_what_is_removed_is_free_again,
     what_came_to_life_meanwhile_is_not_removed,
     the_folder_of_a_run_that_is_tried_again_while_it_is_swept_stays,
     sequences_are_never_given_again,
@@ -131,6 +132,24 @@ async fn what_is_removed_is_gone_with_all_that_is_its(store: Arc<dyn Store>) {
     let again = NewEvent { delivery_keys: event(1).delivery_keys, ..starting("triage", 3) };
     assert!(!accept(&*store, again).await.duplicate);
     assert!(accept(&*store, event(2)).await.duplicate);
+}
+
+async fn every_key_of_what_is_removed_is_free_again(store: Arc<dyn Store>) {
+    const UUID: &str = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
+    let named = |n: u32, id: &str, keys: &[&str]| NewEvent {
+        delivery_id: Some(id.to_owned()),
+        delivery_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        ..event(n)
+    };
+    let own = format!("id:{UUID}");
+    accept(&*store, named(1, UUID, &[&own, "body-sha256:1"])).await;
+    // Under another id: that one is the first event's from now on, too.
+    assert!(accept(&*store, named(2, "other", &["id:other", "body-sha256:1"])).await.duplicate);
+    accept(&*store, event(3)).await;
+    assert_eq!(sweep(&*store, 2).await.events, 1);
+    for (n, key) in [(4, own.as_str()), (5, "id:other"), (6, "body-sha256:1")] {
+        assert!(!accept(&*store, named(n, "another", &[key])).await.duplicate, "{key}");
+    }
 }
 
 async fn what_came_to_life_meanwhile_is_not_removed(store: Arc<dyn Store>) {

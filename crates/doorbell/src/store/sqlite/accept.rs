@@ -1,6 +1,7 @@
 //! A delivery: its events, who has them already, and the runs they start, in one transaction.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use doorbell_core::flow::{Flow, Move};
 use doorbell_core::id::{EventId, RunId};
@@ -18,12 +19,20 @@ use super::writer::{Memory, Work};
 use crate::store::{Acceptance, Accepted, Admission, AgentOutcome, Effects, NewEvent, OutcomeKind, Start};
 
 mod events;
+mod plain;
+
+pub(super) use events::remove_keys;
+pub(super) use plain::{Plain, write as write_plain};
 
 /// An event, its headers and body taken out and packed.
 pub(super) type Packed = (NewEvent, PackedBody);
 
 /// Stores a delivery, or nothing of it if every agent it would start refuses.
-pub(super) fn accept(work: &mut Work<'_>, events: &[Packed]) -> Outcome<Acceptance> {
+pub(super) fn accept(work: &mut Work<'_>, events: &Arc<Vec<Packed>>) -> Outcome<Acceptance> {
+    if let Some(accepted) = plain::accept(work, events)? {
+        return Ok(Acceptance::Stored(vec![accepted]));
+    }
+    plain::write(work)?;
     if replayed::is_served(work.sql, events)? {
         return Ok(Acceptance::Stored(Vec::new()));
     }
@@ -367,9 +376,7 @@ impl<'a> Decided<'a> {
         if let Move::Pause(reason) = &self.next {
             return self.hold(work, run, reason);
         }
-        // OR FAIL: as triggers follow, SQLite would else copy every page that this changes, to undo it alone. Nobody does: an
-        // operation that fails takes its batch with it. See also `tally`.
-        let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, kept) \
+        let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, kept) \
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let created = self.place.event.received_at.as_millis();
         let (id, agent) = (run.id.to_bytes(), &self.place.start.agent);
@@ -405,7 +412,7 @@ impl<'a> Decided<'a> {
         ];
         change(work.sql, statement, values)?;
         work.memory.next_run = Some(run.seq + 1);
-        Ok(())
+        tally::count_new(work.sql, run.seq)
     }
 
     fn outcome(self) -> AgentOutcome {
@@ -423,8 +430,8 @@ impl<'a> Decided<'a> {
 
 /// Claims the event's keys, and stores it if none of them was known.
 fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
-    let seq = next_seq(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")?;
-    let Some(known) = events::claim_keys(work.sql, event, seq)? else {
+    let seq = next_event(work)?;
+    let Some(known) = events::claim_keys(work, event, seq)? else {
         events::insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
         return Ok(Placed { seq, id: event.id, duplicate: false, forgotten: false, outcomes: Vec::new() });
@@ -437,6 +444,11 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
         .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
     Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
+}
+
+/// The sequence of the next event.
+fn next_event(work: &mut Work<'_>) -> Outcome<i64> {
+    next_seq(work.sql, &mut work.memory.next_event, "SELECT max(seq) FROM events")
 }
 
 /// The sequence of the next run.

@@ -216,8 +216,7 @@ pub(super) fn insert(
     trace: Option<&str>,
     next: &Move<Known>,
 ) -> Outcome<()> {
-    // OR FAIL: see where runs without flow control are written.
-    let statement = "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, reason, due, \
+    let statement = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at, trace, key, reason, due, \
                      gathers_until, lane, alone, priority, gate, counted_at, replaces, paused_source, age, kept) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     let Arrival { event_seq, now, start, flow, replay, .. } = arrival;
@@ -251,6 +250,7 @@ pub(super) fn insert(
             replay.map(|_| 1),
         ],
     )?;
+    tally::count_new(work.sql, seq)?;
     if state == QUEUED { enter_lane(work.sql, arrival, seq) } else { Ok(()) }
 }
 

@@ -6,6 +6,7 @@ use doorbell_core::id::{EventId, RunId};
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::accept::remove_keys;
 use super::fault::Outcome;
 use super::lists::{DISORDER, first_received};
 use super::rows::{self, all, change, value};
@@ -96,9 +97,9 @@ pub(super) fn remove(work: &Work<'_>, events: &[i64], before: Timestamp) -> Outc
             }
             removed.runs.push(run.id);
         }
+        remove_keys(sql, *seq)?;
         for of_event in [
             "DELETE FROM outcomes WHERE event_seq = ?1",
-            "DELETE FROM delivery_digests WHERE event_seq = ?1",
             "DELETE FROM bodies WHERE event_seq = ?1",
             "DELETE FROM events WHERE seq = ?1",
         ] {
@@ -251,7 +252,7 @@ pub(super) fn forget(work: &Work<'_>, id: EventId, sent: Option<&[u8]>, now: Tim
     change(sql, "DELETE FROM bodies WHERE event_seq = ?1", [seq])?;
     index::remove(sql, seq)?;
     forget_refusals(sql, source, delivery_id, sent)?;
-    let empty = "UPDATE events SET context = '{}', body_size = 0, forgotten_at = ?2 WHERE seq = ?1";
+    let empty = "UPDATE events SET context = '{}', parent = NULL, body_size = 0, forgotten_at = ?2 WHERE seq = ?1";
     change(sql, empty, params![seq, now.as_millis()])?;
     Ok(Forgetting::Forgotten(now))
 }

@@ -27,8 +27,7 @@ pub(super) fn read(text: Option<String>) -> Outcome<Option<Moved>> {
 pub(super) fn calls_of(sql: &Connection, run: RunId) -> Outcome<Vec<Called>> {
     let calls = "SELECT r.id, r.agent, r.state FROM events e INDEXED BY events_calls \
                  JOIN outcomes o ON o.event_seq = e.seq JOIN runs r ON r.seq = o.run_seq \
-                 WHERE e.provider = 'agent' AND json_valid(e.context) AND json_extract(e.context, '$.parent') = ?1 \
-                 ORDER BY e.seq LIMIT ?2";
+                 WHERE e.parent = ?1 ORDER BY e.seq LIMIT ?2";
     all(sql, calls, params![run.to_string(), MOST_CALLS], |row| {
         Ok(Called { run: rows::id(row, 0)?, agent: row.get(1)?, state: state_of(row.get(2)?)? })
     })

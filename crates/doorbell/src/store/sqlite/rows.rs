@@ -1,7 +1,7 @@
 //! Rows and what they mean.
 
 use aws_lc_rs::digest;
-use doorbell_core::event::event_type;
+use doorbell_core::event::{event_type, moment_of_key};
 use doorbell_core::id::{EventId, Id, ReplayId, RunId};
 use doorbell_core::run::{Progress, State};
 use doorbell_core::time::Timestamp;
@@ -20,6 +20,19 @@ pub(super) fn delivery_digest(source: &str, key: &str) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&context.finish().as_ref()[..16]);
     short
+}
+
+/// The same digest behind the moment that the sender's id names, as `claimed_keys` has it.
+pub(super) fn delivery_key(source: &str, key: &str) -> [u8; 22] {
+    let digest = delivery_digest(source, key);
+    let millis = moment_of_key(key).and_then(|at| u64::try_from(at.as_millis()).ok()).map(u64::to_be_bytes);
+    let mut placed = [0; 22];
+    match millis {
+        Some([0, 0, moment @ ..]) => placed[..6].copy_from_slice(&moment),
+        _ => placed[..6].copy_from_slice(&digest[..6]),
+    }
+    placed[6..].copy_from_slice(&digest);
+    placed
 }
 
 pub(super) const HELD: i64 = 0;

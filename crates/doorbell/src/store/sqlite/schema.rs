@@ -35,6 +35,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0021_idempotency.sql"),
     include_str!("../../../migrations/sqlite/0022_accounts.sql"),
     include_str!("../../../migrations/sqlite/0023_search.sql"),
+    include_str!("../../../migrations/sqlite/0024_claimed_keys.sql"),
 ];
 
 /// Bytes in a page of a new database. A commit writes whole pages, of which the places of delivery keys, which are random,
@@ -128,6 +129,7 @@ fn migrate_with(connection: &mut Connection, migrations: &[&str]) -> anyhow::Res
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::delivery_key;
     use super::*;
 
     fn memory() -> Connection {
@@ -143,6 +145,15 @@ mod tests {
         let find = "SELECT event_seq FROM delivery_digests WHERE digest = ?1";
         let found: i64 = connection.query_row(find, [delivery_digest("acme", "id:1")], |row| row.get(0)).unwrap();
         assert_eq!(found, 7);
+    }
+
+    #[test]
+    fn keys_are_kept_in_the_order_of_what_their_ids_say() {
+        let key = |id: &str| delivery_key("acme", &format!("id:{id}"));
+        let (first, second) = ("72d3162e-cc78-11e3-81ab-4c9367dc0958", "02d3162e-cc79-11e3-81ab-4c9367dc0958");
+        assert!(key(first) < key(second) && first > second);
+        let (of_random, digest) = (key("1"), delivery_digest("acme", "id:1"));
+        assert_eq!((&of_random[..6], &of_random[6..]), (&digest[..6], &digest[..]));
     }
 
     #[test]

@@ -98,9 +98,7 @@ pub(super) fn follow(work: &mut Work<'_>, followed: &Followed) -> Outcome<bool> 
         if change(work.sql, outcome, params![event, agent, started, seq, now, created])? == 0 {
             continue;
         }
-        // OR FAIL: see `accept`.
-        let queue =
-            "INSERT OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let queue = "INSERT INTO runs (seq, id, agent, event_seq, state, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         change(work.sql, queue, params![seq, run.to_bytes(), agent, event, QUEUED, now])?;
         work.memory.next_run = Some(seq + 1);
         work.memory.count_made(&agent);

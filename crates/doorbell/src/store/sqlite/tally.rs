@@ -3,7 +3,9 @@
 //!
 //! The numbers stand in a temporary table of the writing connection, and triggers of that connection keep them. So they
 //! are right whichever statement changes a run, follow every rollback, cost no write to the disk, and are made anew
-//! with the connection.
+//! with the connection. New runs have no trigger, as it would cost each of them: whoever writes one counts it.
+
+use std::sync::LazyLock;
 
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
@@ -51,10 +53,6 @@ SELECT tally.agent, -8, (SELECT count(*) FROM main.runs INDEXED BY runs_by_state
                          WHERE runs.agent = tally.agent AND runs.state = 2 AND runs.gate <> '-')
 FROM temp.tally WHERE tally.kind = 2;
 
-CREATE TEMP TRIGGER tally_held_new AFTER INSERT ON main.runs WHEN new.state = 0 BEGIN
-    INSERT INTO tally VALUES (new.agent, {why new}, 1) ON CONFLICT DO UPDATE SET count = count + 1;
-END;
-
 CREATE TEMP TRIGGER tally_held_moved AFTER UPDATE OF state, reason, paused_source ON main.runs
 WHEN new.state = 0 OR old.state = 0 BEGIN
     UPDATE tally SET count = count - 1 WHERE old.state = 0 AND agent = old.agent AND kind = {why old};
@@ -77,7 +75,7 @@ END;
 /// those of them that have a throttle, and -3 to -7 for those that are held, by why.
 const INSTALL: &str = "
 -- `count` is never NULL, and not declared so: a constraint that could stop the update below would have SQLite prepare to undo
--- each new run alone, by a copy of every page that it changes.
+-- each change of a run alone, by a copy of every page that it changes.
 CREATE TEMP TABLE tally (agent TEXT NOT NULL, kind INTEGER NOT NULL, count INTEGER,
                          PRIMARY KEY (agent, kind)) WITHOUT ROWID;
 
@@ -96,10 +94,8 @@ SELECT tally.agent, -2, (SELECT count(*) FROM main.runs INDEXED BY runs_by_state
                          WHERE runs.agent = tally.agent AND runs.state = 2 AND runs.lane IS NOT NULL)
 FROM temp.tally WHERE tally.kind = 2;
 
--- Runs that are queued without flow control, which most are, are counted by `settle`: once for a batch of them.
-CREATE TEMP TRIGGER tally_made AFTER INSERT ON main.runs WHEN new.state <> 2 OR new.lane IS NOT NULL BEGIN
-    INSERT INTO tally VALUES (new.agent, new.state, 1) ON CONFLICT DO UPDATE SET count = count + 1;
-END;
+-- New runs that are queued without flow control, which most are, are counted by `settle`, once for a batch of them; the others
+-- by `count_new`.
 
 CREATE TEMP TRIGGER tally_moved AFTER UPDATE OF state ON main.runs WHEN new.state <> old.state BEGIN
     -- It may have been made in this batch, and not be counted yet.
@@ -125,10 +121,12 @@ END;
 /// Counts what there is, and keeps count from now on. For the connection that writes, before its first operation.
 pub(super) fn install(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(INSTALL)?;
-    let why = WHY_HELD.replace("{paused}", PAUSED).replace("{gone}", AGENT_IS_GONE);
-    let of = |row: &str| why.replace("{row}", row);
-    let held = INSTALL_HELD.replace("{why run}", &of("run"));
-    connection.execute_batch(&held.replace("{why new}", &of("new")).replace("{why old}", &of("old")))
+    let held = INSTALL_HELD.replace("{why run}", &why_held("run"));
+    connection.execute_batch(&held.replace("{why new}", &why_held("new")).replace("{why old}", &why_held("old")))
+}
+
+fn why_held(row: &str) -> String {
+    WHY_HELD.replace("{paused}", PAUSED).replace("{gone}", AGENT_IS_GONE).replace("{row}", row)
 }
 
 /// Adds the runs that were queued without flow control since: before the transaction ends, or something reads the numbers.
@@ -140,7 +138,22 @@ pub(super) fn settle(work: &mut Work<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// Counts a new run that is queued under flow control; the others keep count by themselves.
+/// Counts a new run that is held, or under flow control: to be called wherever one is written.
+pub(super) fn count_new(sql: &Connection, seq: i64) -> Outcome<()> {
+    static HELD: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "INSERT INTO temp.tally SELECT agent, {}, 1 FROM main.runs AS run WHERE seq = ?1 AND state = 0 \
+             ON CONFLICT DO UPDATE SET count = count + 1",
+            why_held("run")
+        )
+    });
+    let state = "INSERT INTO temp.tally SELECT agent, state, 1 FROM main.runs WHERE seq = ?1 \
+                 ON CONFLICT DO UPDATE SET count = count + 1";
+    change(sql, state, [seq])?;
+    change(sql, &HELD, [seq]).map(drop)
+}
+
+/// Counts a new run that is queued under flow control, beside [`count_new`]; the others keep count by themselves.
 pub(super) fn count_in_lane(sql: &Connection, agent: &str, throttled: bool) -> Outcome<()> {
     let count = "INSERT INTO temp.tally VALUES (?1, ?2, 1) ON CONFLICT DO UPDATE SET count = count + 1";
     if throttled {

@@ -8,10 +8,11 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use doorbell_core::run::State;
-use rusqlite::{Connection, ffi};
+use rusqlite::{Connection, ffi, params};
 use tempfile::TempDir;
 
 use super::fault::Fault;
+use super::rows::delivery_digest;
 use super::{Options, SqliteStore};
 use crate::store::conformance::{
     accept, active, at, claim, event, event_id, finish, lease, run, run_id, starting, state,
@@ -340,8 +341,33 @@ async fn damaged_rows_are_errors() {
     assert!(matches!(store.body(event_id(2)).await, Err(Error::Corrupt(_))));
     assert!(matches!(store.run(run_id(3)).await, Err(Error::Corrupt(_))));
     assert!(matches!(store.cancel(run_id(3), "ann".to_owned(), at(1)).await, Err(Error::Corrupt(_))));
-    meddle(&store, "UPDATE delivery_digests SET event_seq = 77").await;
+    meddle(&store, "UPDATE claimed_keys SET event_seq = 77").await;
     assert!(matches!(store.accept(vec![event(2)]).await, Err(Error::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn what_was_delivered_before_keys_had_an_order_is_a_duplicate_until_it_is_removed() {
+    let place = Place::new();
+    let store = place.open().await;
+    for n in 1..=2 {
+        accept(&store, event(n)).await;
+    }
+    meddle(&store, "DELETE FROM claimed_keys WHERE event_seq = 1").await;
+    drop(store);
+    let old = params![delivery_digest(&event(1).source, &event(1).delivery_keys[0])];
+    let sql = Connection::open(&place.path).unwrap();
+    sql.execute("INSERT INTO delivery_digests (digest, event_seq) VALUES (?1, 1)", old).unwrap();
+    drop(sql);
+    let store = place.open().await;
+    let keys = vec!["new".to_owned(), event(1).delivery_keys.remove(0)];
+    let again = accept(&store, NewEvent { delivery_keys: keys, ..event(3) }).await;
+    assert_eq!((again.event, again.duplicate), (event_id(1), true));
+    let again = accept(&store, NewEvent { delivery_keys: vec!["new".to_owned()], ..event(4) }).await;
+    assert_eq!(again.event, event_id(1), "its other key is the first event's now");
+    assert_eq!(store.remove(vec![1], at(900)).await.unwrap().events, 1);
+    for (n, key) in [(5, event(1).delivery_keys.remove(0)), (6, "new".to_owned())] {
+        assert!(!accept(&store, NewEvent { delivery_keys: vec![key], ..event(n) }).await.duplicate);
+    }
 }
 
 #[tokio::test]

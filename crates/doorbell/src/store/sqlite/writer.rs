@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::accept::{Plain, write_plain};
 use super::checkpoint::Checkpointer;
 use super::copy::Order;
 use super::fault::{Fault, Outcome, asks_for_reopening};
@@ -20,6 +21,8 @@ use crate::store::{Error, Figures};
 
 /// Operations in one commit.
 const MOST_OPERATIONS: usize = 256;
+/// How often the processor is left to others before a commit, for as long as something is handed in meanwhile.
+const MOST_YIELDS: usize = 4;
 /// Operations that may wait; beyond it callers wait to hand theirs in.
 const MOST_WAITING: usize = 1024;
 
@@ -43,8 +46,12 @@ pub(super) struct Memory {
     pub(super) made: HashMap<String, u64>,
     /// The sequence of the next event.
     pub(super) next_event: Option<i64>,
+    /// Whether there are keys from before `claimed_keys`.
+    pub(super) old_keys: Option<bool>,
     /// The sequence of the next run.
     pub(super) next_run: Option<i64>,
+    /// What is added and not written yet.
+    pub(super) plain: Plain,
 }
 
 impl Memory {
@@ -74,6 +81,8 @@ impl Memory {
 /// Something to do in a transaction, and whom to answer. It may be run more than once: each time in a transaction that
 /// knows nothing of the earlier ones.
 trait Operation: Send {
+    /// Whether it sees by itself that what is added and not written yet is written before it looks at the tables.
+    fn adds(&self) -> bool;
     fn run(&mut self, work: &mut Work<'_>) -> Outcome<()>;
     /// After the commit.
     fn succeed(self: Box<Self>);
@@ -83,11 +92,16 @@ trait Operation: Send {
 
 struct Asked<T, F> {
     work: F,
+    adds: bool,
     done: Option<T>,
     answer: oneshot::Sender<Result<T, Error>>,
 }
 
 impl<T: Send, F: FnMut(&mut Work<'_>) -> Outcome<T> + Send> Operation for Asked<T, F> {
+    fn adds(&self) -> bool {
+        self.adds
+    }
+
     fn run(&mut self, work: &mut Work<'_>) -> Outcome<()> {
         self.done = Some((self.work)(work)?);
         Ok(())
@@ -155,9 +169,26 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&mut Work<'_>) -> Outcome<T> + Send + 'static,
     {
+        self.hand_in(false, work).await
+    }
+
+    /// The same for work that adds to what is not written yet (see [`Memory::plain`]), or has it written first.
+    pub(super) async fn add<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Work<'_>) -> Outcome<T> + Send + 'static,
+    {
+        self.hand_in(true, work).await
+    }
+
+    async fn hand_in<T, F>(&self, adds: bool, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Work<'_>) -> Outcome<T> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let inbox = self.inbox.as_ref().ok_or_else(closed)?;
-        inbox.send(Box::new(Asked { work, done: None, answer })).await.map_err(|_| closed())?;
+        inbox.send(Box::new(Asked { work, adds, done: None, answer })).await.map_err(|_| closed())?;
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -211,14 +242,20 @@ impl Thread {
 
     /// Carries out an operation together with what else waits.
     fn carry_out_with(&mut self, first: Box<dyn Operation>) {
+        let mut batch = vec![first];
         // Whoever is about to hand something in may have been interrupted by this thread's waking. Where all threads
         // share a processor this makes batches several times larger; where nobody wants it, it costs nothing.
-        std::thread::yield_now();
-        let mut batch = vec![first];
-        while batch.len() < MOST_OPERATIONS
-            && let Ok(next) = self.waiting.try_recv()
-        {
-            batch.push(next);
+        for _ in 0..MOST_YIELDS {
+            std::thread::yield_now();
+            let before = batch.len();
+            while batch.len() < MOST_OPERATIONS
+                && let Ok(next) = self.waiting.try_recv()
+            {
+                batch.push(next);
+            }
+            if batch.len() == before {
+                break;
+            }
         }
         self.carry_out(batch);
     }
@@ -331,10 +368,15 @@ fn transact(
     let mut work = Work { sql, memory };
     for operation in batch.iter_mut() {
         // A panic fails the operation, not the thread that everybody needs.
-        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| operation.run(&mut work)));
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            if !operation.adds() {
+                write_plain(&mut work)?;
+            }
+            operation.run(&mut work)
+        }));
         ran.unwrap_or_else(|_| Err(Fault::Corrupt("the operation panicked".to_owned()))).map_err(Failure::Operation)?;
     }
-    tally::settle(&mut work).map_err(Failure::Operation)?;
+    write_plain(&mut work).and_then(|()| tally::settle(&mut work)).map_err(Failure::Operation)?;
     let begin = Instant::now();
     run("COMMIT").map_err(Failure::Transaction)?;
     // One that changed nothing has nothing to bring to the disk.

@@ -1,38 +1,82 @@
 //! Events as rows: claimed by their delivery keys, and written.
 
-use rusqlite::{Connection, params};
+use doorbell_core::event::key_of_id;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::store::NewEvent;
 use crate::store::sqlite::body::PackedBody;
-use crate::store::sqlite::fault::Outcome;
-use crate::store::sqlite::rows::{change, delivery_digest, value};
+use crate::store::sqlite::fault::{Fault, Outcome};
+use crate::store::sqlite::rows::{change, delivery_digest, delivery_key, value};
+use crate::store::sqlite::writer::Work;
 
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
 /// answers.
-pub(super) fn claim_keys(sql: &Connection, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
-    let claim = "INSERT INTO delivery_digests (digest, event_seq) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-    let digests = event.delivery_keys.iter().map(|key| delivery_digest(&event.source, key));
+pub(super) fn claim_keys(work: &mut Work<'_>, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
+    let claim = "INSERT INTO claimed_keys (key, event_seq, follows) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+    let own = event.delivery_id.as_deref().map(key_of_id);
     let mut known = None;
-    for digest in digests.clone() {
-        if change(sql, claim, params![digest, seq])? == 0 && known.is_none() {
-            let owner = "SELECT event_seq FROM delivery_digests WHERE digest = ?1";
-            known = value(sql, owner, [digest])?.filter(|owner| *owner != seq);
+    for key in &event.delivery_keys {
+        if let Some(owner) = owner_of_old(work, &event.source, key)? {
+            known.get_or_insert(owner);
+            continue;
+        }
+        let placed = delivery_key(&event.source, key);
+        let follows = own.as_ref() == Some(key);
+        if change(work.sql, claim, params![placed, seq, follows])? == 0 && known.is_none() {
+            let owner = "SELECT event_seq FROM claimed_keys WHERE key = ?1";
+            known = value(work.sql, owner, [placed])?.filter(|owner| *owner != seq);
         }
     }
     if let (Some(owner), 2..) = (known, event.delivery_keys.len()) {
-        let hand_over = "UPDATE delivery_digests SET event_seq = ?2 WHERE digest = ?1 AND event_seq = ?3";
-        for digest in digests {
-            change(sql, hand_over, params![digest, owner, seq])?;
+        let hand_over = "UPDATE claimed_keys SET event_seq = ?2, follows = 0 WHERE key = ?1 AND event_seq = ?3";
+        for key in &event.delivery_keys {
+            change(work.sql, hand_over, params![delivery_key(&event.source, key), owner, seq])?;
         }
     }
     Ok(known)
 }
 
+/// The event that a key belongs to since before `claimed_keys`.
+fn owner_of_old(work: &mut Work<'_>, source: &str, key: &str) -> Outcome<Option<i64>> {
+    let any = match work.memory.old_keys {
+        Some(any) => any,
+        None => {
+            let any = value(work.sql, "SELECT EXISTS (SELECT 1 FROM delivery_digests)", ())?.unwrap_or(false);
+            *work.memory.old_keys.insert(any)
+        }
+    };
+    if !any {
+        return Ok(None);
+    }
+    value(work.sql, "SELECT event_seq FROM delivery_digests WHERE digest = ?1", [delivery_digest(source, key)])
+}
+
+/// Gives the keys of an event back, which is about to be removed.
+pub(in crate::store::sqlite) fn remove_keys(sql: &Connection, seq: i64) -> Outcome<()> {
+    let own = "SELECT source, delivery_id FROM events WHERE seq = ?1 AND delivery_id IS NOT NULL";
+    let own = sql.prepare_cached(own)?.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?))).optional();
+    match own.map_err(Fault::from) {
+        Ok(Some((source, id))) => {
+            let (source, id): (String, String) = (source, id);
+            let key = delivery_key(&source, &key_of_id(&id));
+            change(sql, "DELETE FROM claimed_keys WHERE key = ?1 AND event_seq = ?2", params![key, seq])?;
+        }
+        Ok(None) => {}
+        // Damaged: without an index then, rather than leave a key that names no event.
+        Err(fault) if fault.is_bad_row() => drop(change(sql, "DELETE FROM claimed_keys WHERE +event_seq = ?1", [seq])?),
+        Err(fault) => return Err(fault),
+    }
+    change(sql, "DELETE FROM claimed_keys WHERE event_seq = ?1 AND follows = 0", [seq])?;
+    change(sql, "DELETE FROM delivery_digests WHERE event_seq = ?1", [seq]).map(drop)
+}
+
 /// Writes a new event.
 pub(super) fn insert(sql: &Connection, seq: i64, event: &NewEvent, body: &PackedBody) -> Outcome<()> {
     let statement = "INSERT INTO events (seq, id, source, provider, event, action, delivery_id, verified_by, \
-                     received_at, handshake, trigger_set, body_size, duplicates, silent, context, replay, replay_of) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16)";
+                     received_at, handshake, trigger_set, body_size, duplicates, silent, context, replay, replay_of, \
+                     parent) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16, \
+                     iif(?4 = 'agent' AND json_valid(?14), json_extract(?14, '$.parent'), NULL))";
     change(
         sql,
         statement,

@@ -283,7 +283,7 @@ async fn fail(store: &SqliteStore, how: How) -> Seen {
     let failed = store.writer.write(move |work| {
         work.sql.execute_batch(
             "DELETE FROM events; DELETE FROM runs; UPDATE outcomes SET kind = 2, run_seq = NULL; \
-             DELETE FROM delivery_digests;",
+             DELETE FROM claimed_keys;",
         )?;
         (work.memory.next_event, work.memory.next_run) = (Some(1), Some(1));
         work.memory.fresh.insert("rejects".to_owned(), 99);

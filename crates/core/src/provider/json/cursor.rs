@@ -1,0 +1,398 @@
+//! A place in a JSON text, which moves over it once and copies nothing.
+//!
+//! It takes what `serde_json` takes (a property test holds the two against each other), in less time: what nobody asks
+//! for is passed over without being taken apart, and eight characters of a text are looked at together.
+
+use std::borrow::Cow;
+
+use super::Object;
+
+/// Objects in each other that may be wanted; what is passed over may be nested to any depth.
+const DEEPEST: usize = 128;
+
+/// The text is not JSON. Where and why is found out by whoever has to say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::provider) struct Stop;
+
+/// A place in a JSON text.
+#[derive(Debug)]
+pub(in crate::provider) struct Cursor<'t> {
+    text: &'t str,
+    at: usize,
+    /// Wanted objects that are open.
+    depth: usize,
+    /// What closes the lists and objects that are passed over and open.
+    open: Vec<u8>,
+}
+
+/// A text as it stands there, with its quotes.
+#[derive(Debug, Clone, Copy)]
+struct Quoted<'t> {
+    raw: &'t str,
+    escaped: bool,
+}
+
+impl<'t> Quoted<'t> {
+    /// What it says.
+    fn said(self) -> Cow<'t, str> {
+        if self.escaped { super::unescape(self.raw) } else { Cow::Borrowed(&self.raw[1..self.raw.len() - 1]) }
+    }
+}
+
+impl<'t> Cursor<'t> {
+    /// At the beginning of a text, or of what stands there first.
+    pub(super) fn new(text: &'t str) -> Self {
+        let mut cursor = Self { text, at: 0, depth: 0, open: Vec::new() };
+        cursor.pass_space();
+        cursor
+    }
+
+    /// That nothing more follows.
+    pub(super) fn end(&mut self) -> Result<(), Stop> {
+        self.pass_space();
+        if self.at == self.text.len() { Ok(()) } else { Err(Stop) }
+    }
+
+    /// Reads a text that is not empty; none if the value is none.
+    pub(super) fn text(&mut self) -> Result<Option<Cow<'t, str>>, Stop> {
+        if self.peek() != Some(b'"') {
+            return self.pass().map(|_| None);
+        }
+        Ok(Some(self.quoted()?.said()).filter(|text| !text.is_empty()))
+    }
+
+    /// Reads an object; none if the value is none.
+    pub(super) fn object<T: Object<'t>>(&mut self) -> Result<Option<T>, Stop> {
+        if self.peek() != Some(b'{') {
+            return self.pass().map(|_| None);
+        }
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(Stop);
+        }
+        let mut object = T::default();
+        self.at += 1;
+        self.pass_space();
+        if !self.take(b'}') {
+            loop {
+                let name = self.name()?;
+                object.field(&name.said(), self)?;
+                self.pass_space();
+                if self.take(b'}') {
+                    break;
+                }
+                self.pass_comma()?;
+            }
+        }
+        self.depth -= 1;
+        Ok(Some(object))
+    }
+
+    /// Reads the objects of a list; none if the value is none.
+    pub(super) fn list<T: Object<'t>>(&mut self) -> Result<Option<Vec<T>>, Stop> {
+        if self.peek() != Some(b'[') {
+            return self.pass().map(|_| None);
+        }
+        let mut list = Vec::new();
+        self.at += 1;
+        self.pass_space();
+        if !self.take(b']') {
+            loop {
+                list.extend(self.object()?);
+                self.pass_space();
+                if self.take(b']') {
+                    break;
+                }
+                self.pass_comma()?;
+            }
+        }
+        Ok(Some(list))
+    }
+
+    /// Passes over a value and answers it as it stands there.
+    pub(super) fn pass(&mut self) -> Result<&'t str, Stop> {
+        let start = self.at;
+        self.open.clear();
+        loop {
+            let opened = match self.peek().ok_or(Stop)? {
+                b'"' => self.quoted().map(|_| false)?,
+                b'{' => self.begin(b'}')?,
+                b'[' => self.begin(b']')?,
+                b't' => self.pass_word("true")?,
+                b'f' => self.pass_word("false")?,
+                b'n' => self.pass_word("null")?,
+                _ => self.pass_number()?,
+            };
+            if !opened && !self.pass_ends()? {
+                return Ok(&self.text[start..self.at]);
+            }
+        }
+    }
+
+    /// Passes over what follows a value, up to the next value. False if that was the last.
+    #[inline]
+    fn pass_ends(&mut self) -> Result<bool, Stop> {
+        while let Some(close) = self.open.last().copied() {
+            self.pass_space();
+            if self.take(close) {
+                self.open.pop();
+                continue;
+            }
+            self.pass_comma()?;
+            if close == b'}' {
+                self.name()?;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Passes over the beginning of a list or an object. False if that is its end, too.
+    #[inline]
+    fn begin(&mut self, close: u8) -> Result<bool, Stop> {
+        self.at += 1;
+        self.pass_space();
+        if self.take(close) {
+            return Ok(false);
+        }
+        self.open.push(close);
+        if close == b'}' {
+            self.name()?;
+        }
+        Ok(true)
+    }
+
+    /// The name of a field, of which the value follows.
+    #[inline]
+    fn name(&mut self) -> Result<Quoted<'t>, Stop> {
+        let name = self.quoted()?;
+        self.pass_space();
+        if !self.take(b':') {
+            return Err(Stop);
+        }
+        self.pass_space();
+        Ok(name)
+    }
+
+    #[inline]
+    fn quoted(&mut self) -> Result<Quoted<'t>, Stop> {
+        if !self.take(b'"') {
+            return Err(Stop);
+        }
+        let (start, mut escaped) = (self.at - 1, false);
+        loop {
+            self.at = end_of_plain(self.text.as_bytes(), self.at);
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.pass_escape()?,
+                _ => return Err(Stop),
+            }
+            escaped = true;
+        }
+        self.at += 1;
+        Ok(Quoted { raw: &self.text[start..self.at], escaped })
+    }
+
+    fn pass_escape(&mut self) -> Result<(), Stop> {
+        let rest = &self.text.as_bytes()[self.at + 1..];
+        self.at += match rest {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'u', digits @ ..] if digits.len() >= 4 && digits[..4].iter().all(u8::is_ascii_hexdigit) => 6,
+            _ => return Err(Stop),
+        };
+        Ok(())
+    }
+
+    #[inline]
+    fn pass_word(&mut self, word: &str) -> Result<bool, Stop> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(Stop);
+        }
+        self.at += word.len();
+        Ok(false)
+    }
+
+    fn pass_number(&mut self) -> Result<bool, Stop> {
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.pass_digits()?;
+        }
+        if self.take(b'.') {
+            self.pass_digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _ = self.take(b'+') || self.take(b'-');
+            self.pass_digits()?;
+        }
+        Ok(false)
+    }
+
+    /// At least one.
+    #[inline]
+    fn pass_digits(&mut self) -> Result<(), Stop> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+        if self.at > start { Ok(()) } else { Err(Stop) }
+    }
+
+    #[inline]
+    fn pass_comma(&mut self) -> Result<(), Stop> {
+        if !self.take(b',') {
+            return Err(Stop);
+        }
+        self.pass_space();
+        Ok(())
+    }
+
+    #[inline]
+    fn pass_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    #[inline]
+    fn take(&mut self, byte: u8) -> bool {
+        let there = self.peek() == Some(byte);
+        self.at += usize::from(there);
+        there
+    }
+}
+
+/// The lowest bit of each byte of a word.
+const LOW: u64 = 0x0101_0101_0101_0101;
+
+/// Where a run of characters ends that stand for themselves: at a quote, a backslash, a control character, or the end.
+#[inline]
+fn end_of_plain(bytes: &[u8], mut at: usize) -> usize {
+    // Eight at once: the highest bit of a byte is set where one ends. Beyond the first of them it may be set where none does.
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|eight| u64::from_le_bytes(*eight)) {
+        let is_zero = |word: u64| word.wrapping_sub(LOW) & !word;
+        let is = |byte: u8| is_zero(word ^ (LOW * u64::from(byte)));
+        let is_control = word.wrapping_sub(LOW * u64::from(b' ')) & !word;
+        let found = (is(b'"') | is(b'\\') | is_control) & (LOW << 7);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | ..b' ')) {
+        at += 1;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    fn passes(text: &str) -> bool {
+        let mut cursor = Cursor::new(text);
+        cursor.pass().and_then(|_| cursor.end()).is_ok()
+    }
+
+    /// Pieces of JSON, whole ones and broken ones.
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"a\"",
+            "\"\"",
+            "\"",
+            "\\",
+            "\\u00e9",
+            "\\ud800",
+            "\\n",
+            "\\x",
+            "é",
+            "🔔",
+            " ",
+            "\n",
+            "\t",
+            "\u{1}",
+            "\u{7f}",
+            "0",
+            "1",
+            "-",
+            "-1",
+            "01",
+            "1.5",
+            "1.",
+            ".5",
+            "1e5",
+            "1E+5",
+            "e",
+            "true",
+            "tru",
+            "false",
+            "null",
+            "nul",
+            "\"a\":1",
+            "\"a\":",
+            "\"a text of more than sixteen bytes\"",
+            "{\"a\":[1,{}]}",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            ".{0,40}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(5, 60, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(".{0,20}", inner, 0..6).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_takes_what_serde_json_takes(text in pieces()) {
+            prop_assert_eq!(passes(&text), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn it_takes_json_however_it_is_written_and_nothing_that_is_cut(value in json(), cut: prop::sample::Index) {
+            for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+                prop_assert_eq!(Cursor::new(&text).pass(), Ok(text.as_str()));
+                let cut = (0..=cut.index(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+                prop_assert_eq!(passes(&text[..cut]), serde_json::from_str::<IgnoredAny>(&text[..cut]).is_ok());
+                prop_assert_eq!(passes(&text[cut..]), serde_json::from_str::<IgnoredAny>(&text[cut..]).is_ok());
+            }
+        }
+
+        #[test]
+        fn a_run_ends_where_it_ends_byte_by_byte(bytes: Vec<u8>, at: prop::sample::Index) {
+            let at = at.index(bytes.len() + 1);
+            let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | ..b' ');
+            let expected = bytes[at..].iter().position(ends).map_or(bytes.len(), |found| at + found);
+            prop_assert_eq!(end_of_plain(&bytes, at), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_passed_over_may_be_nested_to_any_depth() {
+        let deep = format!("{}1{}", r#"[{"a":"#.repeat(100_000), "}]".repeat(100_000));
+        assert!(passes(&deep) && !passes(&deep[..deep.len() - 1]));
+    }
+}
