@@ -107,7 +107,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         return Ok(());
     }
     let clock = Clock::here();
-    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES"]).wrapping_last();
+    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES"]).keeping_lines();
     page.events.iter().for_each(|event| table.row(row(event, &clock)));
     table.print()?;
     if let Some(cursor) = page.next_cursor {
@@ -117,7 +117,8 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
 }
 
 fn row(event: &Event, clock: &Clock) -> [String; 5] {
-    let outcome = |of: &Outcome| format!("{}: {}", of.agent, of.outcome);
+    // Each on a line of its own, and no line that is not one of them.
+    let outcome = |of: &Outcome| output::escape_terminal(&format!("{}: {}", of.agent, of.outcome)).into_owned();
     let outcomes = event.outcomes.iter().map(outcome).collect::<Vec<_>>().join("\n");
     let again = if event.duplicates > 0 { format!(" (+{} again)", event.duplicates) } else { String::new() };
     [
