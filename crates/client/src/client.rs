@@ -164,7 +164,7 @@ impl Client {
     /// Asks a run to end.
     ///
     /// # Errors
-    /// 404 if there is no such run, 409 if it ended already.
+    /// 404 if there is no such run. One that ended already is answered with the state that it has.
     pub async fn cancel_run(&self, id: &str) -> Result<api::Cancelled, Error> {
         self.post(self.url(&["v1", "runs", id, "cancel"])?, None).await
     }
@@ -182,12 +182,9 @@ impl Client {
     /// # Errors
     /// 404 if there is no such agent for the own key, 409 if its runs are not fetched.
     pub async fn poll(&self, poll: &api::Poll) -> Result<api::Polled, Error> {
-        let body = serde_json::to_vec(poll).map_err(|error| Error::Unexpected(error.to_string()))?;
         let patience = TIMEOUT + Duration::from_secs(poll.wait_seconds.unwrap_or(30));
-        let request = self.http.post(self.url(&["v1", "worker", "poll"])?).headers(self.headers("application/json"));
-        let request = request.header("content-type", "application/json").body(body).timeout(patience);
-        let response = self.check(request.send().await).await?;
-        read(&response.bytes().await.map_err(|error| unreachable(&self.base, error))?)
+        let url = self.url(&["v1", "worker", "poll"])?;
+        read(&self.ask_within(Some(patience), Method::POST, url, Some(encode(poll)?), None).await?)
     }
 
     /// Keeps the lease of a run, and asks whether somebody wants its end.
@@ -195,7 +192,7 @@ impl Client {
     /// # Errors
     /// 409 `lease_lost` if the lease is another one by now: the run is to be left alone.
     pub async fn heartbeat(&self, id: &str, heartbeat: &api::Heartbeat) -> Result<api::Heard, Error> {
-        let body = serde_json::to_vec(heartbeat).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(heartbeat)?;
         self.post(self.url(&["v1", "runs", id, "heartbeat"])?, Some(body)).await
     }
 
@@ -204,7 +201,7 @@ impl Client {
     /// # Errors
     /// 409 `lease_lost` if the lease is another one by now.
     pub async fn append_lines(&self, id: &str, lines: &api::RunLines) -> Result<api::KeptLines, Error> {
-        let body = serde_json::to_vec(lines).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(lines)?;
         self.post(self.url(&["v1", "runs", id, "logs"])?, Some(body)).await
     }
 
@@ -214,7 +211,7 @@ impl Client {
     /// 409 `lease_lost` if the lease is another one by now, 404 if there is no such run.
     pub async fn end_run(&self, id: &str, end: &api::RunEnd) -> Result<api::EndedRun, Error> {
         let how = if end.error.is_some() { "fail" } else { "complete" };
-        let body = serde_json::to_vec(end).map_err(|error| Error::Unexpected(error.to_string()))?;
+        let body = encode(end)?;
         self.post(self.url(&["v1", "runs", id, how])?, Some(body)).await
     }
 
@@ -234,11 +231,7 @@ impl Client {
     /// # Errors
     /// 403 if the own key may not, 400 if the file is not fit for it.
     pub async fn copy_store(&self, wish: &api::NewCopy) -> Result<api::Copied, Error> {
-        let body = encode(wish)?;
-        let request = self.http.post(self.url(&["v1", "backup"])?).headers(self.headers("application/json"));
-        let request = request.header("content-type", "application/json").body(body);
-        let response = self.check(request.send().await).await?;
-        read(&response.bytes().await.map_err(|error| unreachable(&self.base, error))?)
+        read(&self.ask_within(None, Method::POST, self.url(&["v1", "backup"])?, Some(encode(wish)?), None).await?)
     }
 
     /// What is going on.
@@ -276,7 +269,7 @@ impl Client {
         self.get(url).await
     }
 
-    /// The newest secret that a sender showed to a source when its webhook was set up.
+    /// The first secret that a sender showed to a source when its webhook was set up; those that were shown after it are in `later`.
     ///
     /// # Errors
     /// 404 if there is none, 403 if the own key may not see it.
@@ -284,7 +277,7 @@ impl Client {
         self.get(self.url(&["v1", "sources", source, "captured"])?).await
     }
 
-    /// Removes it.
+    /// Removes all secrets that were shown to a source.
     ///
     /// # Errors
     /// 404 if there is none, 403 if the own key may not.
@@ -378,7 +371,22 @@ impl Client {
         body: Option<Vec<u8>>,
         header: Option<(&str, &str)>,
     ) -> Result<Bytes, Error> {
-        let mut request = self.http.request(method, url).headers(self.headers("application/json")).timeout(TIMEOUT);
+        self.ask_within(Some(TIMEOUT), method, url, body, header).await
+    }
+
+    /// Asks, and waits so long for the whole answer; none: however long it takes.
+    async fn ask_within(
+        &self,
+        patience: Option<Duration>,
+        method: Method,
+        url: Url,
+        body: Option<Vec<u8>>,
+        header: Option<(&str, &str)>,
+    ) -> Result<Bytes, Error> {
+        let mut request = self.http.request(method, url).headers(self.headers("application/json"));
+        if let Some(patience) = patience {
+            request = request.timeout(patience);
+        }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
@@ -425,10 +433,10 @@ impl Client {
 
 /// An absolute http or https URL.
 pub(crate) fn parse_url(text: &str) -> Result<Url, Error> {
-    let url = Url::parse(text).map_err(|error| Error::Unexpected(format!("`{text}` is not a URL: {error}")))?;
+    let url = Url::parse(text).map_err(|error| Error::NoUrl(format!("`{text}` is not a URL: {error}")))?;
     match url.scheme() {
         "http" | "https" if url.has_host() => Ok(url),
-        _ => Err(Error::Unexpected(format!("`{text}` is not a URL of a gateway: it begins with http:// or https://"))),
+        _ => Err(Error::NoUrl(format!("`{text}` is not a URL of a gateway: it begins with http:// or https://"))),
     }
 }
 

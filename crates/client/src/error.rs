@@ -16,6 +16,9 @@ pub enum Error {
     /// The gateway refused, and says why.
     #[error("{} ({} {})", .0.detail, .0.status, .0.code)]
     Api(Problem),
+    /// What was named is no URL of a gateway.
+    #[error("{0}")]
+    NoUrl(String),
     /// The question cannot be asked, or the answer is not one of this API.
     #[error("{0}")]
     Unexpected(String),
@@ -31,7 +34,7 @@ impl Error {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Api(problem) => Some(problem.status),
-            Self::Unreachable { .. } | Self::Unexpected(_) => None,
+            Self::Unreachable { .. } | Self::NoUrl(_) | Self::Unexpected(_) => None,
         }
     }
 }

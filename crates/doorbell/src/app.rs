@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use aws_lc_rs::digest;
+use doorbell_client::Outbound;
 use doorbell_core::id::{EventId, RunId};
 use doorbell_core::provider::encode_hex;
 use doorbell_core::time::Timestamp;
@@ -25,6 +26,7 @@ mod declared;
 mod pauses;
 mod replays;
 mod secret_uses;
+mod shares;
 mod signs;
 mod snapshot;
 pub mod subscriptions;
@@ -39,6 +41,7 @@ pub use declared::{load_declared, note_declared};
 pub use pauses::{Pause, Paused, Pauses};
 pub use replays::Replays;
 pub use secret_uses::SecretUses;
+pub use shares::{Share, Shares};
 pub use signs::{Arrivals, Signs, Taken, Telling};
 pub use snapshot::{InForce, Snapshot, Turn};
 pub use subscriptions::Listeners;
@@ -79,6 +82,8 @@ pub struct App {
     pub waits: Waits,
     /// Whether anybody subscribes to events.
     pub listeners: Listeners,
+    /// Connections to receivers that somebody else than the operator chose, which are kept from one delivery to the next.
+    pub public: Arc<Outbound>,
     /// Follow-ups that are being tried.
     pub untold: Untold,
     /// What happens, for those who watch.
@@ -127,7 +132,8 @@ impl App {
         if let Some(broken) = vault.broken() {
             tracing::error!(error = broken, "master_key.unreadable: it is not written over; put the right one there");
         }
-        let snapshot = Snapshot::prepare(config, store.as_ref(), &vault, 1).await?;
+        let public = Arc::new(Outbound::in_public());
+        let snapshot = Snapshot::prepare(config, store.as_ref(), &vault, &public, 1).await?;
         snapshot.hooks.warn_of_locked();
         accounts.settle(store.as_ref(), &snapshot.config, &snapshot.hooks).await?;
         let in_force = InForce::new(snapshot);
@@ -146,6 +152,7 @@ impl App {
             replays: Replays::default(),
             waits: Waits::default(),
             listeners: Listeners::default(),
+            public,
             untold: Untold::default(),
             activity: Activity::default(),
             signs: Signs::default(),

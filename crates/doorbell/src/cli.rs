@@ -16,6 +16,7 @@ mod agents;
 mod audit;
 mod backup;
 mod completions;
+mod consent;
 mod context;
 mod creds;
 mod demo;

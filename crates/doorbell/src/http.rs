@@ -57,6 +57,8 @@ pub struct Shared {
     confirmations: ingest::Confirmations,
     own_limits: Arc<ingest::OwnLimits>,
     turns: Arc<once::Turns>,
+    /// Places for streams of server-sent events.
+    streams: Arc<crate::app::Shares>,
     /// Ends the streams when the gateway closes: they would hold it open.
     closing: tokio_util::sync::CancellationToken,
 }
@@ -124,6 +126,7 @@ pub fn routers(
         confirmations: ingest::Confirmations::default(),
         own_limits: Arc::new(ingest::OwnLimits::default()),
         turns: Arc::new(once::Turns::default()),
+        streams: stream::places(),
         closing,
     };
     // Whoever looks whether the gateway is well may do so under any name.

@@ -4,15 +4,17 @@
 //! through `ops`. `doorbell mcp` hands what it reads to this server.
 
 use std::convert::Infallible;
-use std::fmt::Display;
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::uri::Uri;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorData, Implementation,
+    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, ErrorData, Implementation,
     ListResourceTemplatesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
     ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
@@ -20,6 +22,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData as Refused, ServerHandler};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, Caller};
@@ -66,7 +69,7 @@ pub struct Desk {
 pub async fn answer<B>(desk: Desk, request: Request<B>) -> Response<BoxBody<Bytes, Infallible>>
 where
     B: http_body::Body + Send + 'static,
-    B::Error: Display,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut config = StreamableHttpServerConfig::default()
         .disable_allowed_hosts()
@@ -79,8 +82,53 @@ where
     let service =
         StreamableHttpService::new(move || Ok(server.clone()), Arc::new(NeverSessionManager::default()), config);
     let may_greet = events::may_greet(&request);
-    let response = service.handle(request).await;
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, LARGEST).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return unread(error.as_ref()),
+    };
+    let says_json = says_json(&parts.headers);
+    let response = service.handle(Request::from_parts(parts, Full::new(body.clone()))).await;
+    if says_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        return no_message(&body);
+    }
     if may_greet { events::greet(response).await } else { response }
+}
+
+/// Whether a request says that its body is JSON.
+fn says_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// The answer to a body that did not come whole.
+fn unread(error: &(dyn Error + 'static)) -> Response<BoxBody<Bytes, Infallible>> {
+    let (status, text) = match error.is::<LengthLimitError>() {
+        true => (StatusCode::PAYLOAD_TOO_LARGE, format!("a message may have {LARGEST} bytes")),
+        false => (StatusCode::BAD_REQUEST, format!("the body did not come whole: {error}")),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)).boxed());
+    *response.status_mut() = status;
+    response
+}
+
+/// The answer to JSON that is none, or no message: the library says of both that the content type is wrong.
+fn no_message(body: &[u8]) -> Response<BoxBody<Bytes, Infallible>> {
+    let (code, text, id) = match serde_json::from_slice::<Value>(body) {
+        Err(error) => (ErrorCode::PARSE_ERROR, format!("the body is no JSON: {error}"), Value::Null),
+        Ok(Value::Array(_)) => {
+            (ErrorCode::INVALID_REQUEST, "batches are not taken: POST each message".to_owned(), Value::Null)
+        }
+        Ok(message) => {
+            let id = message.get("id").filter(|id| id.is_string() || id.is_number()).cloned().unwrap_or_default();
+            (ErrorCode::INVALID_REQUEST, "the body is no message of JSON-RPC 2.0".to_owned(), id)
+        }
+    };
+    let said = json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code.0, "message": text } });
+    let mut response = Response::new(Full::new(Bytes::from(said.to_string())).boxed());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// The pages that may ask: those of the public URL.
@@ -140,7 +188,13 @@ impl ServerHandler for Server {
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, Refused> {
-        events::answer(&self.0, request, context).await
+        // The library reads these itself: what it could not read comes here.
+        let takes = match request.method.as_str() {
+            "tools/call" => "`params` must have the `name` of a tool, and `arguments` that are an object",
+            "resources/read" => "`params` must have the `uri` of a resource",
+            _ => return events::answer(&self.0, request, context).await,
+        };
+        Err(ErrorData::invalid_params(takes, None))
     }
 
     async fn list_resource_templates(

@@ -25,13 +25,22 @@ pub enum LogFormat {
     Json,
 }
 
+/// Libraries that say too much, and what is heard of them unless a filter names them: the first warns of every folder that is removed
+/// while it is watched; the second tells of every client that hangs up or is refused, with whatever it sent.
+const QUIET: [(&str, &str); 2] = [("notify", "error"), ("rmcp", "off")];
+
+/// Whether a filter says what is heard of a target.
+fn names(filter: &str, target: &str) -> bool {
+    filter.split(',').any(|one| one.trim().split(['=', '[', ':']).next() == Some(target))
+}
+
 /// Sends log lines to standard error: those that `DOORBELL_LOG` names, or else `filter`, a `tracing` filter such as
 /// `info` or `doorbell=debug`. They have colours on a terminal, unless `NO_COLOR` is set.
 pub fn start_logging(environment: &Environment, filter: &str, format: LogFormat) {
-    let filter = environment.var("DOORBELL_LOG").unwrap_or(filter);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // The first warns of every folder that is removed while it is watched, the second tells of every request.
-    let quiet = ["notify=error", "rmcp=warn"].into_iter().filter_map(|quiet| quiet.parse().ok());
+    let asked = environment.var("DOORBELL_LOG").unwrap_or(filter);
+    let filter = EnvFilter::try_new(asked).unwrap_or_else(|_| EnvFilter::new("info"));
+    let quiet = QUIET.into_iter().filter(|(target, _)| !names(asked, target));
+    let quiet = quiet.filter_map(|(target, level)| format!("{target}={level}").parse().ok());
     let filter = quiet.fold(filter, EnvFilter::add_directive);
     let colours = std::io::stderr().is_terminal() && !environment.refuses_colours();
     let lines = tracing_subscriber::fmt()

@@ -101,10 +101,10 @@ impl Access {
         });
     }
 
-    /// Is cancelled when this key is removed; none if it is no API key, or is removed already.
-    pub fn removal(&self, presented: &str) -> Option<CancellationToken> {
+    /// Is cancelled when the key of this hash is removed; none if it is no API key, or is removed already.
+    pub fn removal(&self, hash: &[u8]) -> Option<CancellationToken> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&hash_key(presented)).map(|admitted| admitted.removed.clone())
+        keys.get(hash).map(|admitted| admitted.removed.clone())
     }
 
     /// Whether there is a key with this id.
@@ -118,13 +118,12 @@ impl Access {
         keys.values().find(|admitted| admitted.key.id == id)?.key.expires_at
     }
 
-    /// Who has this key or token, and notes that it is used now.
+    /// Who has the key or token of this hash, and notes that it is used now.
     ///
     /// # Errors
     /// If it is nobody's, or ended.
-    pub fn identify(&self, presented: &str, now: Timestamp) -> Result<Known, Unknown> {
-        let hash = hash_key(presented);
-        if let Some(admitted) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+    pub fn identify(&self, hash: &[u8], now: Timestamp) -> Result<Known, Unknown> {
+        if let Some(admitted) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(hash) {
             let key = &admitted.key;
             if let Some(at) = key.expires_at.filter(|_| admitted.is_over(now)) {
                 return Err(Unknown::Expired(at));
@@ -135,7 +134,7 @@ impl Access {
             return Ok(Known { caller, id: key.id.to_string(), name: key.name.clone(), account });
         }
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let (run, agent) = tokens.get(&hash).ok_or(Unknown::Nobody)?;
+        let (run, agent) = tokens.get(hash).ok_or(Unknown::Nobody)?;
         let caller = Caller::Run { run: *run, agent: agent.clone() };
         let account = self.accounts.of_caller(&caller);
         Ok(Known { caller, id: run.to_string(), name: agent.clone(), account })

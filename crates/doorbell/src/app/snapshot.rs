@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use doorbell_client::Outbound;
 use doorbell_core::matcher::Matcher;
 use doorbell_core::time::Timestamp;
 use doorbell_core::trigger::Trigger;
@@ -44,6 +45,7 @@ impl Snapshot {
         base: Config,
         store: &dyn Store,
         vault: &Vault,
+        public: &Arc<Outbound>,
         generation: u64,
     ) -> Result<Self, Error> {
         let now = clock::now();
@@ -53,7 +55,8 @@ impl Snapshot {
         let kept: Vec<&Trigger> = triggers.iter().filter(|trigger| hooks.get(&trigger.source).is_none()).collect();
         let text = serde_json::to_string(&kept).map_err(|error| Error::Unavailable(Box::new(error)))?;
         let trigger_set = store.keep_trigger_set(text, now).await?;
-        let subscribers = subscriptions::put_in_force(&config, store.subscriptions().await?, vault, now);
+        let stored = store.subscriptions().await?;
+        let subscribers = subscriptions::put_in_force(&config, stored, vault, public, now);
         let matcher = Matcher::new(triggers);
         Ok(Self { base, config, hooks, subscribers, matcher, trigger_set, generation, loaded_at: now })
     }
@@ -77,7 +80,8 @@ impl App {
     /// If the store is unavailable; then nothing changed.
     pub async fn prepare(&self, base: Config, _turn: &Turn<'_>) -> Result<Snapshot, Error> {
         let generation = self.current().generation + 1;
-        let snapshot = Snapshot::prepare(base, self.store.as_ref(), &self.vault, generation).await?;
+        let (store, vault) = (self.store.as_ref(), &self.vault);
+        let snapshot = Snapshot::prepare(base, store, vault, &self.public, generation).await?;
         self.accounts.settle(self.store.as_ref(), &snapshot.config, &snapshot.hooks).await?;
         Ok(snapshot)
     }
@@ -88,7 +92,8 @@ impl App {
     /// If the store is unavailable; then what was in force stays.
     pub async fn renew(&self, _turn: &Turn<'_>) -> Result<Arc<Snapshot>, Error> {
         let old = self.current();
-        let snapshot = Snapshot::prepare(old.base.clone(), self.store.as_ref(), &self.vault, old.generation).await?;
+        let (store, vault) = (self.store.as_ref(), &self.vault);
+        let snapshot = Snapshot::prepare(old.base.clone(), store, vault, &self.public, old.generation).await?;
         self.accounts.settle(self.store.as_ref(), &snapshot.config, &snapshot.hooks).await?;
         Ok(self.in_force.amend(Snapshot { loaded_at: old.loaded_at, ..snapshot }))
     }

@@ -16,8 +16,9 @@ use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 use doorbell_core::trigger::Trigger;
 use serde_json::{Map, Value, json};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
+use super::Shares;
 use super::webhooks::unseal_secret;
 use crate::config::{self, Agent, Config, HttpRuntime, Runtime, WhenFull};
 use crate::store::{StoredEvent, StoredSubscription, Subscription};
@@ -82,10 +83,10 @@ pub(super) fn put_in_force(
     config: &Config,
     stored: Vec<StoredSubscription>,
     vault: &Vault,
+    public: &Arc<Outbound>,
     now: Timestamp,
 ) -> Subscribers {
-    let public = Arc::new(Outbound::in_public());
-    let connections = |url: &str| (!is_allowed(config, url)).then(|| Arc::clone(&public));
+    let connections = |url: &str| (!is_allowed(config, url)).then(|| Arc::clone(public));
     let live = stored.into_iter().filter(|one| now < one.subscription.expires_at);
     let subscribers = live.map(|StoredSubscription { subscription, secrets }| {
         let id = subscription.id;
@@ -143,8 +144,8 @@ pub fn id_of(key: KeyId, url: &str, source: &str, arguments: &str) -> Subscripti
 }
 
 /// Who would carry out the runs of a subscription that is not in force yet.
-pub fn agent_for(config: &Config, subscription: &Subscription, secret: Secret) -> Agent {
-    let connections = (!is_allowed(config, &subscription.url)).then(|| Arc::new(Outbound::in_public()));
+pub fn agent_for(config: &Config, subscription: &Subscription, secret: Secret, public: &Arc<Outbound>) -> Agent {
+    let connections = (!is_allowed(config, &subscription.url)).then(|| Arc::clone(public));
     agent_of(subscription, secret, Vec::new(), connections)
 }
 
@@ -198,9 +199,11 @@ pub fn occurrence_of(event: &StoredEvent) -> Occurrence {
 pub const FORBIDDEN: i32 = -32012;
 
 /// Streams of events at once.
-pub const MOST_STREAMS: usize = 100;
+const MOST_STREAMS: usize = 100;
+/// Those of one account, or of one key of none.
+pub const MOST_STREAMS_OF_ONE: usize = MOST_STREAMS / 4;
 /// Receivers that are asked at once whether they want what a subscription says.
-pub const MOST_CHALLENGES: usize = 8;
+const MOST_CHALLENGES: usize = 8;
 /// The same for one key in a minute.
 pub const MOST_CHALLENGES_OF_KEY: usize = 30;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -211,9 +214,9 @@ pub struct Listeners {
     any: AtomicBool,
     bell: Notify,
     /// Streams that may still be opened.
-    pub streams: Arc<Semaphore>,
+    pub streams: Arc<Shares>,
     /// Challenges that may still be made now.
-    pub challenges: Semaphore,
+    pub challenges: Arc<Shares>,
     /// When each key had receivers asked, in the last minute.
     asked: Mutex<HashMap<KeyId, Vec<Timestamp>>>,
 }
@@ -223,11 +226,16 @@ impl Default for Listeners {
         Self {
             any: AtomicBool::new(false),
             bell: Notify::new(),
-            streams: Arc::new(Semaphore::new(MOST_STREAMS)),
-            challenges: Semaphore::new(MOST_CHALLENGES),
+            streams: Shares::new(MOST_STREAMS, MOST_STREAMS_OF_ONE),
+            challenges: Shares::new(MOST_CHALLENGES, MOST_CHALLENGES / 4),
             asked: Mutex::default(),
         }
     }
+}
+
+/// Whose share of what all have together somebody takes: that of the account, or the key's own.
+pub fn tenant(account: Option<&str>, key: &str) -> String {
+    account.map_or_else(|| key.to_owned(), |account| format!("account {account}"))
 }
 
 impl Listeners {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::Agent;
 
 use super::completions;
+use super::consent;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, Table};
@@ -68,6 +69,9 @@ struct RmArgs {
     /// The agent
     #[arg(add = completions::agents())]
     name: String,
+    /// Do not ask on a terminal
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) async fn run(context: &Context, args: AgentsArgs) -> anyhow::Result<()> {
@@ -75,7 +79,7 @@ pub(super) async fn run(context: &Context, args: AgentsArgs) -> anyhow::Result<(
         None => list(context).await,
         Some(AgentsCommand::Show(args)) => show(context, &args.name).await,
         Some(AgentsCommand::Declare(args)) => declare(context, &args).await,
-        Some(AgentsCommand::Rm(args)) => remove(context, &args.name).await,
+        Some(AgentsCommand::Rm(args)) => remove(context, &args).await,
         Some(AgentsCommand::Webhook(args)) => webhooks::own(context, args).await,
     }
 }
@@ -132,7 +136,10 @@ async fn declare(context: &Context, args: &DeclareArgs) -> anyhow::Result<()> {
     Ok(output::line(format!("agent {} is declared", output::escape_terminal(&args.name)))?)
 }
 
-async fn remove(context: &Context, name: &str) -> anyhow::Result<()> {
+async fn remove(context: &Context, RmArgs { name, yes }: &RmArgs) -> anyhow::Result<()> {
+    let name = name.as_str();
+    let shown = output::escape_terminal(name);
+    consent::ask(*yes, &format!("Remove {shown}? Its runs that wait are held until it is declared again."))?;
     let removed = context.client()?.remove_agent(name, None).await.map_err(Failure::no_agent(name))?;
     if context.json {
         return output::json(&removed);

@@ -12,6 +12,7 @@ use doorbell_core::secret::Secret;
 use doorbell_core::source::{NamedKey, Source};
 
 use super::completions;
+use super::consent;
 use super::context::{self, Context};
 use super::doctor;
 use super::failure::{self, Exit, Failure};
@@ -234,9 +235,9 @@ fn remove(context: &Context, args: &RmArgs) -> anyhow::Result<()> {
         let hint = "take it out of config.toml first: a running gateway refuses a configuration whose secret is missing, and goes on with what it has";
         return Err(Failure::new(Exit::Failed, message).hint(hint).into());
     }
-    if !args.yes && !is_sure(&what)? {
-        return Err(Failure::new(Exit::Failed, "nothing was changed").into());
-    }
+    let unasked = format!("there is no terminal to ask on whether to remove {what}");
+    let question = format!("Remove {}? Whoever uses it has it no more.", escape_terminal(&what));
+    consent::demand(args.yes, unasked, &question)?;
     let removed = remove_from(&credentials, &args.name, args.field.as_deref()).map_err(refused)?;
     if removed.is_empty() {
         let failure = Failure::new(Exit::NotFound, format!("there is no credential {what} in the home folder"));
@@ -281,15 +282,6 @@ fn refused(error: io::Error) -> anyhow::Error {
         io::ErrorKind::InvalidInput => Failure::usage(error.to_string()).into(),
         _ => error.into(),
     }
-}
-
-fn is_sure(what: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        let message = format!("there is no terminal to ask on whether to remove {what}");
-        return Err(Failure::usage(message).hint("say --yes").into());
-    }
-    let question = format!("Remove {}? Whoever uses it has it no more.", escape_terminal(what));
-    inquire::Confirm::new(&question).with_default(false).prompt().map_err(failure::given_up)
 }
 
 fn types(context: &Context) -> anyhow::Result<()> {

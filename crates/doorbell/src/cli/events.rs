@@ -118,7 +118,7 @@ async fn list(context: &Context, filters: Filters) -> anyhow::Result<()> {
         note_more(&page, &clock);
         return Ok(());
     }
-    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES"]).wrapping_last();
+    let mut table = Table::new(&["TIME", "ID", "EVENT", "SOURCE", "OUTCOMES"]).keeping_lines();
     page.events.iter().for_each(|event| table.row(row(event, &clock)));
     table.print()?;
     note_more(&page, &clock);
@@ -136,7 +136,8 @@ fn note_more(page: &api::EventPage, clock: &Clock) {
 }
 
 fn row(event: &Event, clock: &Clock) -> [String; 5] {
-    let outcome = |of: &Outcome| format!("{}: {}", of.agent, of.outcome);
+    // Each on a line of its own, and no line that is not one of them.
+    let outcome = |of: &Outcome| output::escape_terminal(&format!("{}: {}", of.agent, of.outcome)).into_owned();
     let outcomes = event.outcomes.iter().map(outcome).collect::<Vec<_>>().join("\n");
     let again = if event.duplicates > 0 { format!(" (+{} again)", event.duplicates) } else { String::new() };
     [

@@ -210,6 +210,7 @@ fn classify(error: &anyhow::Error, of_project: bool) -> Failure {
             };
             Failure { code: Some(problem.code.clone()), ..failure }
         }
+        Some(doorbell_client::Error::NoUrl(_)) => Failure::usage(format!("{error:#}")),
         Some(doorbell_client::Error::Unexpected(_)) | None => Failure::new(Exit::Failed, format!("{error:#}")),
     }
 }

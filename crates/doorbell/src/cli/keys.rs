@@ -7,8 +7,10 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{CreatedKey, Key, KeyList, NewKey, RemovedKey};
 
 use super::completions;
+use super::consent;
 use super::context::Context;
 use super::failure::{Exit, Failure};
+use super::known;
 use super::output::{self, Table, escape_terminal};
 use super::time::Clock;
 use crate::app::{Accounts, load_declared};
@@ -75,6 +77,9 @@ struct RmArgs {
     /// The key's id (`doorbell keys ls`), not its secret
     #[arg(add = completions::keys())]
     id: String,
+    /// Do not ask on a terminal
+    #[arg(short, long)]
+    yes: bool,
 }
 
 const CREATE_EXAMPLES: &str = "\
@@ -87,7 +92,7 @@ pub(super) async fn run(context: &Context, args: KeysArgs) -> anyhow::Result<()>
     match args.command {
         KeysCommand::Create(args) => show_new(context, args).await,
         KeysCommand::Ls(LsArgs {}) => show_all(context).await,
-        KeysCommand::Rm(args) => remove(context, &args.id).await,
+        KeysCommand::Rm(args) => remove(context, &args).await,
     }
 }
 
@@ -135,8 +140,10 @@ fn row(key: &Key, clock: &Clock) -> [String; 7] {
     ]
 }
 
-async fn remove(context: &Context, id: &str) -> anyhow::Result<()> {
-    let removed = remove_one(context, id).await?;
+async fn remove(context: &Context, args: &RmArgs) -> anyhow::Result<()> {
+    let question = format!("Remove {}? Whoever uses it is refused at once.", escape_terminal(&args.id));
+    consent::ask(args.yes, &question)?;
+    let removed = remove_one(context, &args.id).await?;
     match context.json {
         true => output::json(&removed),
         false => Ok(output::line(escape_terminal(&format!("{} is removed", removed.key_id)))?),
@@ -144,19 +151,28 @@ async fn remove(context: &Context, id: &str) -> anyhow::Result<()> {
 }
 
 async fn create(context: &Context, wish: NewKey) -> anyhow::Result<CreatedKey> {
-    let asked = async { anyhow::Ok(context.client()?.create_key(&wish).await?) }.await;
-    match nobody_there(context, asked)? {
+    let asked = async {
+        let client = context.client()?;
+        let created = client.create_key(&wish).await;
+        if created.as_ref().is_err_and(|error| error.status() == Some(400)) {
+            known::check_agent(&client, wish.agent.as_deref()).await?;
+        }
+        anyhow::Ok(created?)
+    };
+    match nobody_there(context, asked.await)? {
         Ok(created) => Ok(created),
         Err(NobodyThere) => {
             let (config, store) = open(&context.root()?).await?;
             let notes = store.notes("").await?;
             let declared = load_declared(&notes);
             let agents: Vec<&str> = config.agents.keys().chain(declared.keys()).map(String::as_str).collect();
+            let is_missing = wish.agent.as_deref().is_some_and(|agent| !agents.contains(&agent));
             match ops::keys::make(store.as_ref(), wish, &agents, &Accounts::load(&notes)).await {
                 Ok((_, created)) => {
                     ops::audit::note_offline(store.as_ref(), "POST /v1/keys", &created.key_id).await?;
                     Ok(created)
                 }
+                Err(ops::Error::Invalid(detail)) if is_missing => Err(Failure::new(Exit::NotFound, detail).into()),
                 Err(ops::Error::Invalid(detail)) => Err(Failure::usage(detail).into()),
                 Err(error) => Err(error.into()),
             }

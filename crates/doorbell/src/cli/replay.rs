@@ -8,6 +8,7 @@ use doorbell_client::api::{NewReplay, Replay, ReplayFilter, ReplayMode, ReplayPr
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::completions;
+use super::consent;
 use super::context::Context;
 use super::failure::{Exit, Failure};
 use super::output::{self, Table, escape_terminal};
@@ -100,6 +101,9 @@ struct Wish {
     /// Do not wait until it is done
     #[arg(long)]
     detach: bool,
+    /// Do not ask on a terminal before all that a filter finds are carried out
+    #[arg(short, long)]
+    yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -164,7 +168,7 @@ async fn replay_some(context: &Context, client: &Client, wish: Wish) -> anyhow::
 
 async fn replay_many(context: &Context, client: &Client, wish: Wish) -> anyhow::Result<()> {
     let at = |when: Option<When>| when.map(|when| when.to_rfc3339(clock::now()));
-    let Wish { source, event, outcome, since, until, condition, mode, agents, rate, dry_run, detach, .. } = wish;
+    let Wish { source, event, outcome, since, until, condition, mode, agents, rate, dry_run, detach, yes, .. } = wish;
     let filter = ReplayFilter { source, event, outcome, since: at(since), until: at(until), condition };
     if filter == ReplayFilter::default() {
         let message = "say which events: their ids, or a filter such as --source or --since";
@@ -173,6 +177,14 @@ async fn replay_many(context: &Context, client: &Client, wish: Wish) -> anyhow::
     let new = NewReplay { filter, mode: mode.into(), agents, rate, dry_run };
     if dry_run {
         return preview(context, &client.preview_replay(&new).await?);
+    }
+    if consent::is_asked(yes) {
+        let found = client.preview_replay(&NewReplay { dry_run: true, ..new.clone() }).await?;
+        let more = if found.complete { "" } else { " or more" };
+        let runs: u64 = found.agents.values().copied().sum();
+        if runs > 0 {
+            consent::ask(yes, &format!("Carry {}{more} events out once more? They start {runs} runs.", found.events))?;
+        }
     }
     let begun = client.start_replay(&new).await?;
     if detach {

@@ -71,6 +71,9 @@ struct ShowArgs {
 struct CancelArgs {
     #[command(flatten)]
     which: Which,
+    /// Do not ask on a terminal before all that a filter finds are ended
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// Let held runs go on, and start those now that wait for their next try or gather events
@@ -155,7 +158,7 @@ pub(super) async fn run(context: &Context, args: RunsArgs) -> anyhow::Result<()>
     match args.command {
         None => list(context, args.filters).await,
         Some(RunsCommand::Show(args)) => show(context, &args.id).await,
-        Some(RunsCommand::Cancel(args)) => many::change(context, many::Verb::Cancel, args.which, None).await,
+        Some(RunsCommand::Cancel(args)) => many::cancel(context, args.which, args.yes).await,
         Some(RunsCommand::Release(args)) => many::change(context, many::Verb::Release, args.which, None).await,
         Some(RunsCommand::Retry(args)) => many::change(context, many::Verb::Retry, args.which, args.cause).await,
         Some(RunsCommand::Answer(args)) => answer::run(context, args).await,

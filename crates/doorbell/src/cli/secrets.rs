@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use doorbell_client::api::{Rekey, Rekeyed};
 
+use super::consent;
 use super::context::Context;
 use super::failure::Failure;
 use super::keys::{NobodyThere, nobody_there, open};
@@ -35,10 +36,18 @@ struct RekeyArgs {
     /// The earlier master key is lost for good: go on with a new one. Webhooks whose secrets stay closed must be rotated
     #[arg(long)]
     lost: bool,
+    /// Do not ask on a terminal
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) async fn run(context: &Context, args: SecretsArgs) -> anyhow::Result<()> {
-    let SecretsCommand::Rekey(RekeyArgs { lost }) = args.command;
+    let SecretsCommand::Rekey(RekeyArgs { lost, yes }) = args.command;
+    let question = match lost {
+        true => "Give the earlier master key up for good? Webhooks whose secrets stay closed must be rotated.",
+        false => "Seal all secrets with a new master key? A copy of the earlier one opens them no more.",
+    };
+    consent::ask(yes, question)?;
     let asked = async { anyhow::Ok(context.client()?.rekey(&Rekey { lost }).await?) }.await;
     let done = match nobody_there(context, asked)? {
         Ok(done) => done,

@@ -6,12 +6,14 @@ use clap::{Args, Subcommand};
 use doorbell_client::api::{self, NewWebhook, Rotation, Webhook, WebhookTest};
 
 use super::completions;
+use super::consent;
 use super::context::Context;
 use super::creds;
-use super::failure::{self, Exit, Failure};
+use super::failure::{Exit, Failure};
 use super::output::{self, MOST, Table, escape_terminal};
 use super::sources;
 use super::time::Clock;
+use crate::config::parse_duration;
 
 /// Manage webhooks that are made while the gateway runs: each has a URL of its own and starts one agent
 #[derive(Debug, Args)]
@@ -79,6 +81,9 @@ struct RotateArgs {
     /// Read the secret that the sender made from standard input, instead of making one; one line end is not part of it
     #[arg(long)]
     secret_stdin: bool,
+    /// Do not ask on a terminal before the old secret is refused at once (`--overlap 0s`)
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// Deactivate a webhook: its URL answers with 404 from then on
@@ -250,6 +255,7 @@ fn row(webhook: &Webhook, clock: &Clock) -> [String; 7] {
 async fn rotate(context: &Context, args: RotateArgs) -> anyhow::Result<()> {
     let client = context.client()?;
     let Which { agent, id } = &args.which;
+    ask_for_no_overlap(args.yes, args.overlap.as_deref(), id)?;
     let mut wish = Rotation { overlap: args.overlap, secret: None };
     let rotated = match args.secret_stdin {
         true => {
@@ -283,9 +289,9 @@ async fn rotate(context: &Context, args: RotateArgs) -> anyhow::Result<()> {
 
 async fn delete(context: &Context, args: &DeleteArgs) -> anyhow::Result<()> {
     let Which { agent, id } = &args.which;
-    if !args.yes && !is_sure(id)? {
-        return Err(Failure::new(Exit::Failed, "nothing was changed").into());
-    }
+    let unasked = format!("there is no terminal to ask on whether to delete {id}");
+    let question = format!("Delete {}? What its sender still sends will be answered with 404.", escape_terminal(id));
+    consent::demand(args.yes, unasked, &question)?;
     let deleted = context.client()?.delete_webhook(agent, id).await.map_err(args.which.missing())?;
     match context.json {
         true => output::json(&deleted),
@@ -296,13 +302,16 @@ async fn delete(context: &Context, args: &DeleteArgs) -> anyhow::Result<()> {
     }
 }
 
-fn is_sure(id: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        let message = format!("there is no terminal to ask on whether to delete {id}");
-        return Err(Failure::usage(message).hint("say --yes").into());
+/// Asks before a secret is refused at once.
+fn ask_for_no_overlap(yes: bool, overlap: Option<&str>, whose: &str) -> anyhow::Result<()> {
+    if !overlap.is_some_and(|overlap| parse_duration(overlap).is_ok_and(|overlap| overlap.is_zero())) {
+        return Ok(());
     }
-    let question = format!("Delete {}? What its sender still sends will be answered with 404.", escape_terminal(id));
-    inquire::Confirm::new(&question).with_default(false).prompt().map_err(failure::given_up)
+    let question = format!(
+        "Replace the secret of {} with no overlap? What is signed with the old one is refused at once.",
+        escape_terminal(whose)
+    );
+    consent::ask(yes, &question)
 }
 
 async fn activate(context: &Context, which: &Which) -> anyhow::Result<()> {
@@ -373,9 +382,17 @@ pub(super) struct OwnArgs {
     /// How long the old secret still verifies [default: 24h]
     #[arg(long, value_name = "DURATION", requires = "rotate")]
     overlap: Option<String>,
+    /// Do not ask on a terminal before anybody can start the agent (`--auth none`), or the old secret is refused at once
+    #[arg(short, long)]
+    yes: bool,
 }
 
 pub(super) async fn own(context: &Context, args: OwnArgs) -> anyhow::Result<()> {
+    if args.auth.as_deref() == Some("none") {
+        let agent = escape_terminal(&args.agent);
+        consent::ask(args.yes, &format!("Ask for no proof? Anybody who knows the URL can start {agent} then."))?;
+    }
+    ask_for_no_overlap(args.yes, args.overlap.as_deref(), &args.agent)?;
     let wish = api::OwnWebhookWish {
         webhook_enabled: (args.enable || args.disable).then_some(args.enable),
         webhook_auth: args.auth,

@@ -19,7 +19,7 @@ use http::{Method, StatusCode};
 
 use super::Shared;
 use super::api::{Answer, read_query};
-use super::auth::{self, By};
+use super::auth::{By, Introduced};
 use super::error::{Code, Failure};
 use crate::ops::{self, audit::Author};
 use crate::store::ChangeEnd;
@@ -52,7 +52,7 @@ impl FromRequestParts<Shared> for Asks {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
-        let known = auth::identify(parts, shared).await?;
+        let Introduced { known, .. } = Introduced::from_request_parts(parts, shared).await?;
         let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let remote = remote.map(|ConnectInfo(remote)| remote.ip().to_canonical().to_string()).unwrap_or_default();
         Ok(Self(Author { known, remote }))

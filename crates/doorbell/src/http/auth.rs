@@ -7,7 +7,7 @@ use doorbell_core::delivery::bearer_token;
 use doorbell_core::provider::encode_hex;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -17,6 +17,31 @@ use crate::clock;
 use crate::ops::leases;
 use crate::store::Lease;
 
+/// Who asks, and the hash of the key or token that was shown: looked up once for a request.
+#[derive(Debug, Clone)]
+pub(super) struct Introduced {
+    pub(super) known: Known,
+    pub(super) hash: Vec<u8>,
+}
+
+impl Introduced {
+    /// Whose idempotency keys these are: of the key that is shown; of the run, whose every try has another token.
+    pub(super) fn whose(&self) -> String {
+        match &self.known.caller {
+            Caller::Run { run, .. } => run.to_string(),
+            _ => encode_hex(&self.hash),
+        }
+    }
+}
+
+impl FromRequestParts<Shared> for Introduced {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
+        identify(parts, shared).await
+    }
+}
+
 /// Who asks, as a handler takes it.
 #[derive(Debug)]
 pub(super) struct By(pub(super) Caller);
@@ -25,22 +50,22 @@ impl FromRequestParts<Shared> for By {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
-        identify(parts, shared).await.map(|known| Self(known.caller))
+        identify(parts, shared).await.map(|introduced| Self(introduced.known.caller))
     }
 }
 
 /// Who asks. A request counts once for its key, however often this is asked.
-pub(super) async fn identify(parts: &mut Parts, shared: &Shared) -> Result<Known, Failure> {
-    if let Some(known) = parts.extensions.get::<Known>() {
-        return Ok(known.clone());
+async fn identify(parts: &mut Parts, shared: &Shared) -> Result<Introduced, Failure> {
+    if let Some(introduced) = parts.extensions.get::<Introduced>() {
+        return Ok(introduced.clone());
     }
-    let known = look_up(parts, shared).await;
-    let known = known.inspect_err(|failure| shared.app.metrics.count_api_refused(failure.code()))?;
-    parts.extensions.insert(known.clone());
-    Ok(known)
+    let introduced = look_up(parts, shared).await;
+    let introduced = introduced.inspect_err(|failure| shared.app.metrics.count_api_refused(failure.code()))?;
+    parts.extensions.insert(introduced.clone());
+    Ok(introduced)
 }
 
-async fn look_up(parts: &Parts, shared: &Shared) -> Result<Known, Failure> {
+async fn look_up(parts: &Parts, shared: &Shared) -> Result<Introduced, Failure> {
     let header = parts.headers.get(AUTHORIZATION).ok_or_else(|| {
         let detail = "send `Authorization: Bearer dbk_…`; `doorbell keys create` makes a key";
         Failure::new(StatusCode::UNAUTHORIZED, "key_missing", detail)
@@ -48,21 +73,25 @@ async fn look_up(parts: &Parts, shared: &Shared) -> Result<Known, Failure> {
     let presented = header.to_str().ok().and_then(bearer_token);
     let in_force = shared.app.current();
     let gateway = &in_force.config.gateway;
-    let admit = |key: &str| shared.door.admit_request(hash_key(key), gateway);
-    if let Some((token, lease)) = presented.and_then(|token| Some((token, Lease::from_token(token)?))) {
+    let hash = presented.map(hash_key);
+    let admit = |known: Known, hash: Vec<u8>| {
+        shared.door.admit_request(hash.clone(), gateway)?;
+        Ok(Introduced { known, hash })
+    };
+    if let (Some(lease), Some(hash)) = (presented.and_then(Lease::from_token), &hash) {
         // What it reaches has no characters that are written otherwise in a path.
         let path: Vec<&str> = parts.uri.path().split('/').skip(1).collect();
         // In a box: each request has room for whatever it may ever wait for, and most show a key.
         let known = Box::pin(leases::reach(&shared.app, lease, parts.method == Method::GET, &path)).await?;
-        return admit(token).map(|()| known);
+        return admit(known, hash.clone());
     }
-    let refusal = match presented.map(|key| (key, shared.app.access.identify(key, clock::now()))) {
-        Some((key, Ok(known))) => return admit(key).map(|()| known),
-        Some((_, Err(Unknown::Expired(at)))) => {
+    let refusal = match hash.map(|hash| (shared.app.access.identify(&hash, clock::now()), hash)) {
+        Some((Ok(known), hash)) => return admit(known, hash),
+        Some((Err(Unknown::Expired(at)), _)) => {
             let detail = format!("this key ended on {at}: an owner makes another one (`doorbell keys create`)");
             Failure::new(StatusCode::UNAUTHORIZED, "key_expired", detail)
         }
-        Some((_, Err(Unknown::Nobody))) | None => invalid(),
+        Some((Err(Unknown::Nobody), _)) | None => invalid(),
     };
     Err(match parts.extensions.get::<ConnectInfo<SocketAddr>>() {
         Some(ConnectInfo(remote)) => shared.door.refuse(remote.ip(), gateway, refusal),
@@ -82,40 +111,14 @@ impl FromRequestParts<Shared> for KeyRemoved {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Failure> {
-        let presented = parts.headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).and_then(bearer_token);
-        let presented = presented.ok_or_else(invalid)?;
-        match shared.app.access.removal(presented) {
+        let Introduced { hash, .. } = identify(parts, shared).await?;
+        match shared.app.access.removal(&hash) {
             Some(removed) => Ok(Self(removed)),
             // A run's token cannot be removed; a key that was a moment ago is nobody's.
-            None if shared.app.access.identify(presented, clock::now()).is_ok() => Ok(Self(CancellationToken::new())),
+            None if shared.app.access.knows(&hash, clock::now()) => Ok(Self(CancellationToken::new())),
             None => Err(invalid()),
         }
     }
-}
-
-/// Whose an idempotency key is, of somebody who is let in: of the key that is shown; of the run, whose every try has another token.
-pub(super) fn whose(shared: &Shared, headers: &HeaderMap) -> Option<String> {
-    let presented = headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token)?;
-    let known = shared.app.access.identify(presented, clock::now()).ok()?;
-    Some(named(&known.caller, presented))
-}
-
-/// The same of somebody who was let in already.
-pub(super) fn whose_of(caller: &Caller, headers: &HeaderMap) -> String {
-    let presented = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok()).and_then(bearer_token);
-    named(caller, presented.unwrap_or_default())
-}
-
-fn named(caller: &Caller, presented: &str) -> String {
-    match caller {
-        Caller::Run { run, .. } => run.to_string(),
-        _ => encode_hex(&hash_key(presented)),
-    }
-}
-
-/// The hash of the key or token that a request shows.
-pub(super) fn shown_hash(headers: &HeaderMap) -> Option<Vec<u8>> {
-    headers.get(AUTHORIZATION)?.to_str().ok().and_then(bearer_token).map(hash_key)
 }
 
 /// A caller on this machine, or one with a key: metrics are open on loopback only.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Shared;
 use super::api::{Named, Sent, Wish};
 use super::audit::{Asks, Target};
-use super::auth::{By, KeyRemoved, LocalOrKnown};
+use super::auth::{By, Introduced, KeyRemoved, LocalOrKnown};
 use super::document::{Described, Sketch};
 use super::error::Failure;
 use super::leases::Speaking;
@@ -31,6 +31,12 @@ macro_rules! says_nothing {
 says_nothing!(State<Shared>, HeaderMap, ConnectInfo<SocketAddr>, KeyRemoved, Request, Response);
 
 impl Described for By {
+    fn describe(sketch: &mut Sketch<'_>) {
+        sketch.needs_key();
+    }
+}
+
+impl Described for Introduced {
     fn describe(sketch: &mut Sketch<'_>) {
         sketch.needs_key();
     }

@@ -10,7 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE};
 
 use super::Shared;
 use super::audit::Asks;
-use super::auth::{KeyRemoved, shown_hash, whose_of};
+use super::auth::{Introduced, KeyRemoved};
 use super::error::Failure;
 use crate::mcp::{self, Desk};
 
@@ -20,11 +20,12 @@ const LONGEST_LINE: usize = 4096;
 pub(super) async fn answer(
     State(shared): State<Shared>,
     Asks(author): Asks,
+    introduced: Introduced,
     KeyRemoved(removed): KeyRemoved,
     request: Request,
 ) -> Response {
-    let (caller, shown) = (author.known.caller.clone(), shown_hash(request.headers()).unwrap_or_default());
-    let whose = whose_of(&caller, request.headers());
+    let (whose, shown) = (introduced.whose(), introduced.hash);
+    let caller = introduced.known.caller;
     let (app, dispatcher, closing) = (Arc::clone(&shared.app), Arc::clone(&shared.dispatcher), shared.closing.clone());
     let desk = Desk { app, dispatcher, caller, whose, author, shown, removed, closing };
     let response = mcp::answer(desk, request).await.map(Body::new);
@@ -51,7 +52,10 @@ async fn refuse(response: Response) -> Response {
         StatusCode::NOT_ACCEPTABLE => ("not_acceptable", line),
         StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", line),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ("content_type", line),
-        StatusCode::INTERNAL_SERVER_ERROR => ("mcp_failed", "the gateway did not answer; its log says more".to_owned()),
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::error!(error = line, "mcp.failed");
+            ("mcp_failed", "the gateway did not answer; its log says more".to_owned())
+        }
         _ => ("invalid_request", line),
     };
     let mut refused = Failure::new(parts.status, code, detail).into_response();

@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aws_lc_rs::digest;
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
+use axum::extract::{FromRequestParts, Request};
 use axum::handler::Handler;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use super::Shared;
 use super::api::whole;
-use super::auth::whose;
+use super::auth::Introduced;
 use super::document::{DescribedHandler, Sketch};
 use super::error::Failure;
 use crate::clock;
@@ -67,14 +67,15 @@ where
 
     fn call(self, request: Request, shared: Shared) -> Self::Future {
         let Some(key) = request.headers().get(HEADER) else { return Box::pin(self.handler.call(request, shared)) };
-        // Who is not let in is told so by the handler.
-        let Some(whose) = whose(&shared, request.headers()) else {
-            return Box::pin(self.handler.call(request, shared));
-        };
         let key = read_key(key.to_str().unwrap_or_default());
         Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let whose = match Introduced::from_request_parts(&mut parts, &shared).await {
+                Ok(introduced) => introduced.whose(),
+                Err(failure) => return failure.into_response(),
+            };
             let answer = match key {
-                Ok(key) => self.answer(request, shared, whose, key).await,
+                Ok(key) => self.answer(Request::from_parts(parts, body), shared, whose, key).await,
                 Err(error) => Err(error.into()),
             };
             answer.unwrap_or_else(IntoResponse::into_response)
@@ -140,7 +141,6 @@ fn unknown() -> Failure {
 fn again(answer: OnceAnswer) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     (status, headers, answer.body).into_response()

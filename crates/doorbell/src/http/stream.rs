@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::api::{Named, read_query};
-use super::auth::{By, KeyRemoved, shown_hash};
+use super::auth::{Introduced, KeyRemoved};
 use super::error::Failure;
-use crate::app::{App, Caller, Notice};
+use crate::app::{App, Caller, Notice, Share, Shares};
 use crate::clock;
 use crate::ops;
 
@@ -77,7 +77,7 @@ pub(super) struct ActivityQuery {
 /// What happens. With `Last-Event-ID` (an event's `seq`), events that came since are sent first.
 pub(super) async fn stream_activity(
     State(shared): State<Shared>,
-    By(caller): By,
+    introduced: Introduced,
     KeyRemoved(removed): KeyRemoved,
     headers: HeaderMap,
     query: Result<Query<ActivityQuery>, QueryRejection>,
@@ -85,7 +85,9 @@ pub(super) async fn stream_activity(
     let query = read_query(query)?;
     let after = resumed(&headers)?.or(query.after);
     ops::events::check_place(&shared.app, after.unwrap_or(0)).await?;
-    Ok(send(shared.clone(), &headers, removed, move |messages| async move {
+    let (place, caller) = (take_place(&shared, &introduced)?, introduced.known.caller);
+    let watcher = Watcher { shown: introduced.hash, removed, place };
+    Ok(send(shared.clone(), watcher, move |messages| async move {
         let _ = watch_activity(&shared, &caller, query.logs, after, &messages).await;
     }))
 }
@@ -206,7 +208,7 @@ pub(super) enum LogMessage {
 /// A run's log: as it is, or (`follow`, or `Accept: text/event-stream`) as it grows, to the end of the run.
 pub(super) async fn run_log(
     State(shared): State<Shared>,
-    By(caller): By,
+    introduced: Introduced,
     KeyRemoved(removed): KeyRemoved,
     Named(id): Named,
     headers: HeaderMap,
@@ -214,13 +216,16 @@ pub(super) async fn run_log(
 ) -> Result<Response, Failure> {
     let query = read_query(query)?;
     let wants_stream = headers.get(ACCEPT).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let caller = &introduced.known.caller;
     if !query.follow && !wants_stream {
-        let lines = ops::runs::log(&shared.app, &caller, &id, query.after, query.limit.unwrap_or(usize::MAX)).await?;
+        let lines = ops::runs::log(&shared.app, caller, &id, query.after, query.limit.unwrap_or(usize::MAX)).await?;
         return Ok(Json(api::Log { lines }).into_response());
     }
-    ops::runs::get(&shared.app, &caller, &id).await?;
+    ops::runs::get(&shared.app, caller, &id).await?;
     let after = resumed(&headers)?.unwrap_or(query.after);
-    Ok(send(shared.clone(), &headers, removed, move |messages| async move {
+    let (place, caller) = (take_place(&shared, &introduced)?, introduced.known.caller);
+    let watcher = Watcher { shown: introduced.hash, removed, place };
+    Ok(send(shared.clone(), watcher, move |messages| async move {
         let _ = follow_log(&shared, &caller, &id, after, &messages).await;
     }))
 }
@@ -274,23 +279,57 @@ async fn wait_for(notices: &mut tokio::sync::broadcast::Receiver<Notice>, id: &s
     tokio::time::timeout(LOOK, news).await.unwrap_or(Ok(()))
 }
 
-/// A stream of what `produce` sends, until it returns, the watcher goes, its key is removed, its token dies or the gateway
+/// The streams that are open at once, and how many of them one key has open, or one run.
+const MOST_STREAMS: usize = 250;
+const MOST_STREAMS_OF_ONE: usize = 50;
+/// When it is worth while to try again if there are too many.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// Places for streams.
+pub(super) fn places() -> Arc<Shares> {
+    Shares::new(MOST_STREAMS, MOST_STREAMS_OF_ONE)
+}
+
+fn take_place(shared: &Shared, introduced: &Introduced) -> Result<Share, Failure> {
+    shared.streams.take(&introduced.known.id).ok_or_else(|| {
+        let detail = format!("a key may have {MOST_STREAMS_OF_ONE} streams open, and all keys {MOST_STREAMS}");
+        Failure::too_many("too_many_streams", detail, TRY_AGAIN)
+    })
+}
+
+/// Who watches a stream.
+struct Watcher {
+    /// The hash of the key or token that was shown.
+    shown: Vec<u8>,
+    /// Is cancelled when the key is removed.
+    removed: CancellationToken,
+    place: Share,
+}
+
+/// Comes back when a key has ended, or a token is dead: nobody tells.
+async fn end_of(app: &App, shown: &[u8]) {
+    while app.access.knows(shown, clock::now()) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A stream of what `produce` sends, until it returns, the watcher goes, its key is removed or ends, its token dies or the gateway
 /// closes.
-fn send<P, F>(shared: Shared, headers: &HeaderMap, removed: CancellationToken, produce: P) -> Response
+fn send<P, F>(shared: Shared, Watcher { shown, removed, place }: Watcher, produce: P) -> Response
 where
     P: FnOnce(Messages) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let (sender, received) = mpsc::channel(ON_THE_WAY);
     let gone = sender.clone();
-    // Whoever is let in has shown one.
-    let shown = shown_hash(headers).unwrap_or_default();
-    let producing = produce(Messages { sender, app: Arc::clone(&shared.app), shown });
+    let producing = produce(Messages { sender, app: Arc::clone(&shared.app), shown: shown.clone() });
     tokio::spawn(async move {
+        let _place = place;
         tokio::select! {
             () = producing => {}
             () = gone.closed() => {}
             () = removed.cancelled() => {}
+            () = end_of(&shared.app, &shown) => {}
             () = shared.closing.cancelled() => {}
         }
     });

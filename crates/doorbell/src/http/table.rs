@@ -9,6 +9,7 @@ use super::route::{ANY_KEY, CHANGERS, OWNERS, Route, group};
 use super::{api, audit, ingest, leases, mcp, once, pages, stream, waits};
 
 const IF_MATCH: &str = "Only if what is there has one of these `ETag`s; else 412.";
+const IF_NONE_MATCH: &str = "`*`: only if nothing is declared of it yet; else 412.";
 const LAST_EVENT_ID: &str = "The id of the last message that was seen: what came since is sent first.";
 
 /// What is done with events.
@@ -23,7 +24,7 @@ fn events() -> Vec<Route> {
             )
             .stream::<types::Activity>()
             .header("Last-Event-ID", LAST_EVENT_ID)
-            .refuses(&["cursor_pruned"]),
+            .refuses(&["cursor_pruned", "too_many_streams"]),
             show_event(),
             Route::delete(
                 ("/v1/events/{id}", "forgetEvent", "Removes for good what an event and its runs said"),
@@ -120,7 +121,8 @@ fn runs() -> Vec<Route> {
             )
             .json::<types::Log>(StatusCode::OK)
             .stream::<stream::LogMessage>()
-            .header("Last-Event-ID", LAST_EVENT_ID),
+            .header("Last-Event-ID", LAST_EVENT_ID)
+            .refuses(&["too_many_streams"]),
             Route::post(("/v1/runs/{id}/cancel", "cancelRun", "Ends a run"), api::cancel_run).by(CHANGERS),
             Route::post(
                 ("/v1/runs/{id}/release", "releaseRun", "Lets a run go on that is held or waits for its next try"),
@@ -158,6 +160,7 @@ fn agents() -> Vec<Route> {
             .json::<types::AgentDetail>(StatusCode::OK)
             .json::<types::AgentDetail>(StatusCode::CREATED)
             .header("If-Match", IF_MATCH)
+            .header("If-None-Match", IF_NONE_MATCH)
             .refuses(&["managed_by_file", "too_many_agents", "precondition_failed", "invalid_agent"]),
             Route::patch(
                 (

@@ -20,9 +20,9 @@ const LONGEST_TEXT: usize = 4_000;
 const LONGEST_QUOTE: usize = 200;
 
 /// How many entries of a list.
-pub(super) fn page(limit: Option<usize>) -> Result<Option<usize>, Error> {
+pub(super) fn page(limit: Option<usize>) -> Result<usize, Error> {
     match limit.unwrap_or(PAGE) {
-        limit if (1..=LONGEST_PAGE).contains(&limit) => Ok(Some(limit)),
+        limit if (1..=LONGEST_PAGE).contains(&limit) => Ok(limit),
         _ => {
             Err(Error::Invalid(format!("`limit` must be from 1 to {LONGEST_PAGE}: ask for the next page by `cursor`")))
         }
@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn pages_have_an_end() {
-        assert_eq!(page(None).ok(), Some(Some(20)));
-        assert_eq!(page(Some(100)).ok(), Some(Some(100)));
+        assert_eq!(page(None).ok(), Some(20));
+        assert_eq!(page(Some(100)).ok(), Some(100));
         assert!(page(Some(0)).is_err() && page(Some(101)).is_err());
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use doorbell_client::api;
+use doorbell_core::id::WebhookId;
 use doorbell_core::secret::Secret;
 use doorbell_core::source::Source;
 use doorbell_core::time::Timestamp;
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::pauses::may_see_source;
-use super::{Error, require_source_owner};
+use super::{Error, require_any_owner, require_source_owner};
 use crate::app::{App, Caller};
 use crate::files;
 
@@ -156,17 +157,35 @@ fn later_one(shown: Shown) -> api::LaterSecret {
     api::LaterSecret { secret: shown.secret, captured_at: shown.at.to_string(), remote: shown.remote }
 }
 
-/// Removes them. For owners.
+/// Removes them. For owners; also those of a webhook that takes nothing now.
 ///
 /// # Errors
 /// If there is none, or the caller may not.
 pub async fn forget(app: &App, caller: &Caller, source: &str) -> Result<(), Error> {
     let in_force = app.current();
-    if !in_force.config.sources.contains_key(source) || !may_see_source(&in_force, caller, source) {
-        return Err(Error::NotFound("source"));
+    match in_force.config.sources.contains_key(source) {
+        true if may_see_source(&in_force, caller, source) => require_source_owner(caller, source)?,
+        false if owns_inactive(app, caller, source).await? => {}
+        _ => return Err(Error::NotFound("source")),
     }
-    require_source_owner(caller, source)?;
     tokio::fs::remove_file(file_of(app, source)).await.map_err(|_| Error::NotFound("captured secret"))
+}
+
+/// Whether this is a webhook that is stored and not in force, and the caller owns what its agent has.
+async fn owns_inactive(app: &App, caller: &Caller, source: &str) -> Result<bool, Error> {
+    let (Ok(id), Ok(())) = (source.parse(), require_any_owner(caller)) else { return Ok(false) };
+    let stored = app.store.webhooks().await?;
+    Ok(stored.iter().any(|one| one.webhook.id == id && caller.may_see(&one.webhook.agent)))
+}
+
+/// Removes those of a webhook that is gone for good, if there are any.
+pub(super) async fn remove_left(app: &App, webhook: WebhookId) {
+    match tokio::fs::remove_file(file_of(app, &webhook.to_string())).await {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(%webhook, %error, "webhook.captured_secret_left");
+        }
+        _ => {}
+    }
 }
 
 /// Names of sources are fit for files.

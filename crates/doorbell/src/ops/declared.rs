@@ -37,6 +37,8 @@ pub struct Change<'a> {
     pub caller: &'a Caller,
     /// `If-Match`: what is declared of it must have one of these etags.
     pub if_match: Option<&'a str>,
+    /// `If-None-Match`: what is declared of it must have none of these etags; `*`: nothing may be declared.
+    pub if_none_match: Option<&'a str>,
 }
 
 /// One agent, with what was declared of it.
@@ -268,10 +270,17 @@ fn check_size(definition: &Map<String, Value>, too_many: bool) -> Result<(), Err
 }
 
 fn check_etag(change: &Change<'_>, before: Option<&Map<String, Value>>) -> Result<(), Error> {
-    let Some(wanted) = change.if_match else { return Ok(()) };
     let now = before.map(etag);
+    let has =
+        |listed: &str, now: &str| listed.split(',').any(|one| matches!(one.trim(), one if one == "*" || one == now));
+    if let (Some(unwanted), Some(now)) = (change.if_none_match, &now)
+        && has(unwanted, now)
+    {
+        return Err(Error::Precondition(format!("it is declared already: its etag is {now}")));
+    }
+    let Some(wanted) = change.if_match else { return Ok(()) };
     match now {
-        Some(now) if wanted.split(',').any(|one| matches!(one.trim(), one if one == "*" || one == now)) => Ok(()),
+        Some(now) if has(wanted, &now) => Ok(()),
         Some(now) => {
             Err(Error::Precondition(format!("it was changed meanwhile: its etag is {now}; look, and ask again")))
         }

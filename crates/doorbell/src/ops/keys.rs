@@ -1,5 +1,6 @@
 //! API keys: made, listed, removed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use doorbell_client::api;
@@ -194,7 +195,9 @@ fn check(wish: &api::NewKey, agents: &[&str]) -> Result<(), Error> {
 }
 
 fn no_agent(agent: &str, agents: &[&str]) -> String {
-    match agents {
+    // One that is declared may be in force, too.
+    let agents = agents.iter().copied().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+    match agents.as_slice() {
         [] => format!("there is no agent `{agent}`, and no other"),
         _ => format!("there is no agent `{agent}`; there are: {}", agents.join(", ")),
     }

@@ -18,7 +18,7 @@ use super::pauses::may_see_source;
 use super::put_in_force;
 use super::webhooks::ready_to_seal;
 use super::{Error, events};
-use crate::app::subscriptions::{MOST_CHALLENGES_OF_KEY, agent_for, id_of, is_allowed, secrets_of};
+use crate::app::subscriptions::{MOST_CHALLENGES_OF_KEY, agent_for, id_of, is_allowed, secrets_of, tenant};
 use crate::app::webhooks::{seal_secret, unseal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
@@ -33,6 +33,8 @@ use reading::Scope;
 
 /// Subscriptions of one key.
 pub const MOST_OF_KEY: usize = 100;
+/// Subscriptions of all keys of one account.
+const MOST_OF_ACCOUNT: usize = MOST / 4;
 /// Subscriptions of all keys.
 pub const MOST: usize = 1000;
 /// How long one lives that says nothing of it, and at least and at most.
@@ -166,10 +168,6 @@ pub async fn subscribe(app: &App, dispatcher: &Arc<Dispatcher>, who: &Who, wish:
     let mut subscription = Subscription {
         id: id_of(key, &wish.url, &wish.source, &arguments),
         key,
-        agent: match &who.caller {
-            Caller::Agent(agent) => Some(agent.clone()),
-            _ => None,
-        },
         source: wish.source,
         arguments,
         url: wish.url,
@@ -180,7 +178,7 @@ pub async fn subscribe(app: &App, dispatcher: &Arc<Dispatcher>, who: &Who, wish:
     };
     let stored = app.store.subscriptions().await?;
     let before = live(&stored, &subscription, now);
-    require_place(&stored, before, &subscription, now)?;
+    require_place(app, &stored, before, &subscription, now)?;
     let known = before.filter(|before| is_secret_of(app, before, &secret));
     match known.filter(|before| now < before.subscription.verified_at.after(PROVEN_FOR)) {
         Some(before) => subscription.verified_at = before.subscription.verified_at,
@@ -240,7 +238,7 @@ async fn keep(app: &App, subscription: &mut Subscription, secret: &Secret) -> Re
     let now = clock::now();
     let stored = app.store.subscriptions().await?;
     let before = live(&stored, subscription, now);
-    require_place(&stored, before, subscription, now)?;
+    require_place(app, &stored, before, subscription, now)?;
     ready_to_seal(app).await?;
     if let Some(before) = before {
         subscription.created_at = before.subscription.created_at;
@@ -285,7 +283,13 @@ fn key_of(who: &Who) -> Result<KeyId, Error> {
     }
 }
 
+/// The account that a key belongs to.
+fn account_of(app: &App, key: KeyId) -> Option<String> {
+    app.accounts.of_caller(&app.access.caller_of(key)?)
+}
+
 fn require_place(
+    app: &App,
     stored: &[StoredSubscription],
     before: Option<&StoredSubscription>,
     wanted: &Subscription,
@@ -293,10 +297,15 @@ fn require_place(
 ) -> Result<(), Error> {
     let live = || stored.iter().map(|one| &one.subscription).filter(|one| now < one.expires_at);
     let of_key = live().filter(|one| one.key == wanted.key).count();
-    if before.is_some() || (of_key < MOST_OF_KEY && live().count() < MOST) {
+    let account = account_of(app, wanted.key);
+    let is_same = |one: &&Subscription| account_of(app, one.key) == account;
+    let of_account = if account.is_some() { live().filter(is_same).count() } else { 0 };
+    if before.is_some() || (of_key < MOST_OF_KEY && of_account < MOST_OF_ACCOUNT && live().count() < MOST) {
         return Ok(());
     }
-    let detail = format!("a key may have {MOST_OF_KEY} subscriptions, and all keys {MOST}: end one that is not used");
+    let detail = format!(
+        "a key may have {MOST_OF_KEY} subscriptions, the keys of an account {MOST_OF_ACCOUNT}, and all keys {MOST}: end one that is not used"
+    );
     Err(Error::Conflict("too_many_subscriptions", detail))
 }
 
@@ -311,9 +320,10 @@ async fn prove(
     if !app.listeners.may_ask(subscription.key, clock::now()) {
         return Err(busy(format!("a key may have {MOST_CHALLENGES_OF_KEY} receivers asked in a minute: wait for one")));
     }
-    let place = app.listeners.challenges.try_acquire();
-    let _place = place.map_err(|_| busy("too many receivers are being asked: try again in a moment".to_owned()))?;
-    let agent = agent_for(&app.current().config, subscription, secret.clone());
+    let account = account_of(app, subscription.key);
+    let place = app.listeners.challenges.take(&tenant(account.as_deref(), &subscription.key.to_string()));
+    let _place = place.ok_or_else(|| busy("too many receivers are being asked: try again in a moment".to_owned()))?;
+    let agent = agent_for(&app.current().config, subscription, secret.clone(), &app.public);
     let asked = dispatcher.challenge(&agent).await;
     asked.map_err(|why| {
         tracing::info!(subscription = %subscription.id, why, "subscription.not_proved");

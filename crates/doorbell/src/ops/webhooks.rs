@@ -10,7 +10,7 @@ use doorbell_core::id::WebhookId;
 use doorbell_core::secret::Secret;
 use doorbell_core::time::Timestamp;
 
-use super::{Error, put_in_force, secrets::stored_secrets};
+use super::{Error, captured, put_in_force, secrets::stored_secrets};
 use crate::app::webhooks::{is_foreign, path, seal_secret};
 use crate::app::{App, Caller};
 use crate::clock;
@@ -75,7 +75,10 @@ pub async fn create(
     let change =
         WebhookChange { webhook: webhook.clone(), secret: Some((sealed, now)), instead_of: instead_of.clone() };
     app.store.put_webhook(change).await?;
-    instead_of.iter().for_each(|gone| app.secret_uses.forget(&gone.to_string()));
+    for gone in instead_of {
+        app.secret_uses.forget(&gone.to_string());
+        captured::remove_left(app, gone).await;
+    }
     put_in_force(app, &turn).await;
     tracing::info!(webhook = %id, agent, provider = webhook.provider, by = caller.name(), "webhook.created");
     Ok(api::CreatedWebhook {

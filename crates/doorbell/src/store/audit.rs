@@ -37,15 +37,33 @@ impl Change {
         Self { at, who, name, role, operation, target, remote, account }.shortened()
     }
 
-    /// The same, with as much of its target as is kept.
+    /// The same, with as much of its target as is kept, and none of a secret that somebody wrote in the place of an id.
     #[must_use]
     pub fn shortened(mut self) -> Self {
+        self.target = without_secrets(&self.target);
         if self.target.len() > LONGEST_TARGET {
             self.target.truncate(self.target.floor_char_boundary(LONGEST_TARGET));
             self.target.push('…');
         }
         self
     }
+}
+
+/// What keys, tokens, leases and signing secrets begin with.
+const SECRETS: [&str; 4] = ["dbk_", "dbr_", "dbl_", "whsec_"];
+
+/// A text with what begins like a secret cut to that beginning.
+fn without_secrets(text: &str) -> String {
+    let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((at, begins)) = SECRETS.iter().filter_map(|begins| Some((rest.find(begins)?, *begins))).min() {
+        let (before, secret) = rest.split_at(at + begins.len());
+        kept.push_str(before);
+        kept.push('…');
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "_-+/=%.~".contains(c);
+        rest = secret.trim_start_matches(is_part);
+    }
+    kept.push_str(rest);
+    kept
 }
 
 /// Notes a change that is made already.
@@ -96,4 +114,22 @@ pub struct ChangeQuery {
     pub before: Option<i64>,
     /// At most.
     pub limit: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_keeps_nothing_of_a_secret_but_what_it_begins_with() {
+        for (target, kept) in [
+            ("dbk_abc-DEF_1", "dbk_…"),
+            ("triage/whsec_ab+c/d==", "triage/whsec_…"),
+            ("dbr_1 and dbl_2.3: run_1", "dbr_… and dbl_…: run_1"),
+            ("key_01/whk_02", "key_01/whk_02"),
+        ] {
+            let change = Change::local(Timestamp::from_millis(0), "me", "DELETE /v1/keys/{id}", target.to_owned());
+            assert_eq!(change.target, kept);
+        }
+    }
 }

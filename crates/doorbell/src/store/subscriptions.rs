@@ -12,8 +12,6 @@ pub struct Subscription {
     pub id: SubscriptionId,
     /// The key that made it: it lives no longer.
     pub key: KeyId,
-    /// The agent whose events the key is confined to.
-    pub agent: Option<String>,
     /// The source.
     pub source: String,
     /// Which of its events: JSON, always written the same way.

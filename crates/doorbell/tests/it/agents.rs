@@ -23,6 +23,7 @@ async fn an_agent_gets_its_event_and_answers_with_a_result() {
 async fn the_log_of_a_run_that_prints_its_secrets_shows_them_redacted() {
     let project = Project::new(ONE_SOURCE);
     project.credential("deploy_token", "acme", "very-secret-value");
+    project.secrets.expect("deploy_token", "the agent writes it into a file of its own folder");
     project.agent("triage", ANY, "echo token=$DOORBELL_TOKEN; echo cred=$DEPLOY_TOKEN 1>&2; echo \"\\\"$DEPLOY_TOKEN\\\"\" > $DOORBELL_OUTPUT_FILE");
     let config = project.read("agents/triage/config.toml");
     project.write("agents/triage/config.toml", &format!("{config}credentials = [\"deploy_token:acme\"]\n"));

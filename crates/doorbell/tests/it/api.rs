@@ -186,6 +186,27 @@ async fn pages_miss_nothing_and_show_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_key_has_so_many_streams_open_and_another_one_has_its_own() {
+    let project = project();
+    let gateway = project.serve();
+    let url = format!("{}/v1/events/stream", gateway.url);
+    let http = reqwest::Client::new();
+    let open = async |key: &str| http.get(&url).bearer_auth(key).send().await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        streams.push(open(&gateway.key).await);
+    }
+    assert!(streams.iter().all(|stream| stream.status() == 200));
+    let refused = open(&gateway.key).await;
+    assert!(refused.status() == 429 && refused.headers().contains_key("retry-after"), "{refused:?}");
+    assert_eq!(refused.json::<api::Problem>().await.unwrap().code, "too_many_streams");
+    let other = project.json(&["keys", "create", "--name", "other", "--role", "viewer"]);
+    assert_eq!(open(other["key"].as_str().unwrap()).await.status(), 200);
+    drop(streams);
+    wait_until("a place", async || (open(&gateway.key).await.status() == 200).then_some(())).await;
+}
+
+#[tokio::test]
 async fn the_stream_tells_what_happens_and_goes_on_where_it_ended() {
     let project = project();
     let gateway = project.serve();

@@ -187,6 +187,7 @@ async fn every_change_of_a_webhook_is_in_it_without_its_secrets() {
     let create = "curl -s -H \"Authorization: Bearer $DOORBELL_TOKEN\" -H 'Content-Type: application/json' \
                   -d '{\"name\":\"mine\"}' $DOORBELL_URL/v1/agents/triage/webhooks";
     project.agent("triage", "", create);
+    project.secrets.expect("webhook", "the agent prints what its call of the API answers into its log");
     let gateway = project.serve();
     let wish = api::NewKey { name: "ci".to_owned(), role: "agent".to_owned(), ..api::NewKey::default() };
     let wish = api::NewKey { agent: Some("triage".to_owned()), ..wish };
@@ -332,6 +333,22 @@ async fn what_a_run_does_with_its_token_and_what_is_done_without_a_gateway_is_no
 }
 
 #[tokio::test]
+async fn a_live_key_in_the_place_of_an_id_is_not_in_it() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    assert_eq!(gateway.client.remove_key(&gateway.key).await.unwrap_err().status(), Some(404));
+    let arguments = json!({ "agent": "triage", "id": gateway.key });
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "webhooks_delete", "arguments": arguments } });
+    let asked = reqwest::Client::new().post(format!("{}/mcp", gateway.url)).bearer_auth(&gateway.key);
+    asked.header("accept", "application/json, text/event-stream").json(&message).send().await.unwrap();
+    let seen = entries(&gateway).await;
+    let said: Vec<_> = seen.iter().map(|one| (one.operation.as_str(), one.target.as_str())).collect();
+    assert_eq!(said[..2], [("MCP webhooks_delete", "triage/dbk_…"), ("DELETE /v1/keys/{id}", "dbk_…")]);
+    assert!(!serde_json::to_string(&seen).unwrap().contains(&gateway.key));
+}
+
+#[tokio::test]
 async fn it_is_kept_for_its_own_time() {
     let project = Project::new(&format!("[store]\nretention = \"off\"\naudit_retention = \"1s\"\n{ONE_SOURCE}"));
     let gateway = project.serve();
@@ -343,11 +360,16 @@ async fn it_is_kept_for_its_own_time() {
 async fn a_key_ends_by_itself_and_says_so() {
     let project = Project::new(ONE_SOURCE);
     let gateway = project.serve();
-    let made = project.json(&["keys", "create", "--name", "brief", "--role", "viewer", "--expires", "1s"]);
+    let made = project.json(&["keys", "create", "--name", "brief", "--role", "viewer", "--expires", "5s"]);
     let key = made["key"].as_str().unwrap();
     let brief = Client::new(&gateway.url, Some(key)).unwrap();
     let stream = reqwest::Client::new().get(format!("{}/v1/events/stream", gateway.url)).bearer_auth(key);
     let mut stream = stream.send().await.unwrap();
+    project.agent("silent", "", "exec sleep 1000");
+    let silent =
+        wait_until("the agent", async || gateway.client.run_agent("silent", &api::NewRun::default(), None).await.ok());
+    let log = format!("{}/v1/runs/{}/logs?follow=true", gateway.url, silent.await.run_id);
+    let mut log = reqwest::Client::new().get(log).bearer_auth(key).send().await.unwrap();
     let refused = wait_until("it to end", async || brief.stats().await.err()).await;
     let Error::Api(problem) = &refused else { panic!("{refused:?}") };
     assert_eq!((problem.status, problem.code.as_str()), (401, "key_expired"));
@@ -363,6 +385,8 @@ async fn a_key_ends_by_itself_and_says_so() {
         }
     };
     tokio::time::timeout(crate::support::PATIENCE, ended).await.expect("the stream stays open");
+    let ended = async { while let Ok(Some(_)) = log.chunk().await {} };
+    tokio::time::timeout(crate::support::PATIENCE, ended).await.expect("the log stays open, where nothing is written");
     for wrong in ["0s", "soon", "9999999d"] {
         let args = ["keys", "create", "--name", "x", "--role", "viewer", "--expires", wrong];
         assert!(!project.run(&args).status.success(), "{wrong}");

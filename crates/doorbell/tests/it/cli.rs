@@ -108,6 +108,8 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
     assert_eq!(code(&["events"]), Some(0));
     assert_eq!(code(&["why", "evt_00000000000000000000000000"]), Some(3));
     assert_eq!(code(&["runs", "show", "nonsense"]), Some(3));
+    assert_eq!(code(&["events", "--url", "notaurl"]), Some(2), "it is no URL");
+    assert_eq!(code(&["events", "--url", "ftp://gateway"]), Some(2));
     assert_eq!(code(&["events", "--url", &gateway.url, "--key", "dbk_wrong"]), Some(4));
 }
 
@@ -333,4 +335,39 @@ fn a_secret_that_a_source_verifies_with_is_not_removed() {
     project.write("config.toml", "[gateway]\nlisten = \"127.0.0.1:0\"\n");
     let output = project.run(&["creds", "rm", "github_webhook_secret:acme", "--yes"]);
     assert!(!String::from_utf8_lossy(&output.stderr).contains("verifies with"), "{output:?}");
+}
+
+#[tokio::test]
+async fn events_with_several_outcomes_show_each_on_a_line_of_its_own() {
+    let project = project();
+    project.agent("notify", ANY, "true");
+    let gateway = project.serve();
+    gateway.ring(sample("issues.opened")).await;
+    let shown = text(&project.run(&["events"]));
+    assert!(shown.contains("triage: started") && shown.contains("notify: started"), "{shown}");
+    assert!(!shown.contains("\\u{"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_key_for_an_agent_that_there_is_not_is_not_found_and_every_agent_is_named_once() {
+    let project = project();
+    let args = ["keys", "create", "--name", "x", "--role", "agent", "--agent", "nosuch"];
+    let offline = project.run(&args);
+    assert_eq!(offline.status.code(), Some(3), "{}", text(&offline));
+    let gateway = project.serve();
+    project.write("agent.json", r#"{"runtime":{"type":"worker"}}"#);
+    project.json(&["agents", "declare", "coded", "--file", "agent.json"]);
+    let online = project.run(&args);
+    assert_eq!(online.status.code(), Some(3), "{}", text(&online));
+    let wish = doorbell_client::api::NewKey {
+        name: "x".to_owned(),
+        role: "agent".to_owned(),
+        agent: Some("nosuch".to_owned()),
+        ..Default::default()
+    };
+    let refused = gateway.client.create_key(&wish).await.unwrap_err().to_string();
+    assert!(refused.contains("there are: coded, triage ("), "{refused}");
+    drop(gateway);
+    let offline = text(&project.run(&args));
+    assert_eq!(offline.matches("coded").count(), 1, "{offline}");
 }

@@ -257,6 +257,24 @@ async fn the_same_again_changes_nothing_and_an_etag_keeps_from_changing_what_was
 }
 
 #[tokio::test]
+async fn who_wants_to_declare_only_what_is_not_there_changes_nothing_that_is() {
+    let project = project();
+    let gateway = project.serve();
+    let put = async |wanted: &str, definition: &Map<String, Value>| {
+        let request = reqwest::Client::new().put(format!("{}/v1/agents/triage", gateway.url)).bearer_auth(&gateway.key);
+        let answer = request.header("if-none-match", wanted).json(definition).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap()["code"].clone())
+    };
+    assert_eq!(put("*", &worker()).await, (201, Value::Null));
+    let other = with(worker(), json!({"scale": 7}));
+    assert_eq!(put("*", &other).await, (412, json!("precondition_failed")));
+    let shown = gateway.client.agent("triage").await.unwrap().declaration.unwrap();
+    assert_eq!(shown.definition, worker());
+    assert_eq!(put(&shown.etag, &other).await, (412, json!("precondition_failed")));
+    assert_eq!(put("\"another\"", &other).await, (200, Value::Null));
+}
+
+#[tokio::test]
 async fn a_body_that_is_huge_or_no_object_is_refused() {
     let project = project();
     let gateway = project.serve();

@@ -12,6 +12,7 @@ mod checkout;
 mod cli;
 mod collector;
 mod conditions;
+mod consent;
 mod crash;
 mod dead_letters;
 mod declared;

@@ -293,6 +293,23 @@ async fn webhooks_outlive_restarts_reloads_and_a_kill_right_after_they_were_made
 }
 
 #[tokio::test]
+async fn a_secret_that_was_shown_to_a_webhook_can_be_forgotten_after_the_webhook_was_deleted() {
+    let project = Project::new("");
+    project.agent("triage", "", "true");
+    let gateway = project.serve();
+    let (made, _) = create(&gateway.client, "triage", "github").await;
+    let file = format!(".doorbell/captured/{}.json", made.webhook_id);
+    project.write(&file, r#"{"secret":"secret_abc","at":0,"remote":"192.0.2.1"}"#);
+    gateway.client.delete_webhook("triage", &made.webhook_id).await.unwrap();
+    let viewer = project.json(&["keys", "create", "--name", "v", "--role", "viewer"]);
+    let viewer = Client::new(&gateway.url, viewer["key"].as_str()).unwrap();
+    assert!(viewer.forget_captured_secret(&made.webhook_id).await.is_err());
+    gateway.client.forget_captured_secret(&made.webhook_id).await.unwrap();
+    assert!(!project.path(&file).exists());
+    assert!(gateway.client.forget_captured_secret(&made.webhook_id).await.is_err(), "there is none");
+}
+
+#[tokio::test]
 async fn secrets_of_concurrent_rotations_all_verify_and_too_many_are_refused() {
     let project = project();
     let gateway = project.serve();

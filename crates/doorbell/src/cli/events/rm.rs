@@ -1,7 +1,5 @@
 //! `doorbell events rm`: what must be forgotten.
 
-use std::io::IsTerminal as _;
-
 use clap::Args;
 use doorbell_client::{Client, EventQuery};
 use futures_util::StreamExt as _;
@@ -9,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::completions;
+use crate::cli::consent;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::known;
@@ -80,8 +79,10 @@ pub(super) async fn run(context: &Context, args: RmArgs) -> anyhow::Result<()> {
     if ids.is_empty() {
         known::check_source(&client, args.source.as_deref()).await?;
     }
-    if args.ids.is_empty() && !ids.is_empty() && !agrees(&args, ids.len())? {
-        return Err(Failure::new(Exit::Failed, "nothing was forgotten").into());
+    if args.ids.is_empty() && !ids.is_empty() {
+        let count = ids.len();
+        let unasked = format!("{count} events would be forgotten, and nobody can be asked");
+        consent::demand(args.yes, unasked, &format!("Forget {count} events for good?"))?;
     }
     let all = forget(&client, ids, args.cancel).await?;
     if context.json {
@@ -109,18 +110,6 @@ async fn find(client: &Client, args: &RmArgs) -> anyhow::Result<Vec<String>> {
             return Ok(ids);
         }
     }
-}
-
-fn agrees(args: &RmArgs, count: usize) -> anyhow::Result<bool> {
-    if args.yes {
-        return Ok(true);
-    }
-    if !std::io::stdin().is_terminal() {
-        let message = format!("{count} events would be forgotten, and nobody can be asked");
-        return Err(Failure::usage(message).hint("say --yes").into());
-    }
-    let question = format!("Forget {count} events for good?");
-    Ok(inquire::Confirm::new(&question).with_default(false).prompt().unwrap_or(false))
 }
 
 async fn forget(client: &Client, ids: Vec<String>, cancel: bool) -> anyhow::Result<Forgotten> {

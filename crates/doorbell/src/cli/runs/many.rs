@@ -5,6 +5,7 @@ use doorbell_client::api::{ManyDone, ManyRuns};
 use serde_json::json;
 
 use super::Which;
+use crate::cli::consent;
 use crate::cli::context::Context;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::known;
@@ -36,6 +37,25 @@ impl Verb {
     }
 }
 
+/// Cancels runs. Those that a filter finds are counted first, where somebody can be asked.
+pub(super) async fn cancel(context: &Context, which: Which, yes: bool) -> anyhow::Result<()> {
+    if which.ids.is_empty() && !which.dry_run && consent::is_asked(yes) {
+        let found = context.client()?.change_runs(Verb::Cancel.as_str(), &wish(&which, None, true)).await?;
+        let more = if found.more { " or more" } else { "" };
+        if found.matched > 0 {
+            consent::ask(yes, &format!("End {}{more}? Their processes are asked to end.", runs(found.matched)))?;
+        }
+    }
+    change(context, Verb::Cancel, which, None).await
+}
+
+/// All that a filter finds.
+fn wish(which: &Which, cause: Option<String>, dry_run: bool) -> ManyRuns {
+    let Which { agent, state, dead_letter, with_key: key, event, .. } = which;
+    let (agent, state, key, event) = (agent.clone(), state.clone(), key.clone(), event.clone());
+    ManyRuns { agent, state, key, event, dead_letter: *dead_letter, cause, dry_run, cursor: None }
+}
+
 pub(super) async fn change(context: &Context, verb: Verb, which: Which, cause: Option<String>) -> anyhow::Result<()> {
     let client = context.client()?;
     if !which.ids.is_empty() {
@@ -44,8 +64,8 @@ pub(super) async fn change(context: &Context, verb: Verb, which: Which, cause: O
         }
         return Ok(());
     }
-    let Which { agent, state, dead_letter, with_key: key, event, dry_run, .. } = which;
-    let mut wish = ManyRuns { agent, state, key, event, dead_letter, cause, dry_run, cursor: None };
+    let dry_run = which.dry_run;
+    let mut wish = wish(&which, cause, dry_run);
     let mut all = client.change_runs(verb.as_str(), &wish).await?;
     while let Some(cursor) = all.next_cursor.take() {
         wish.cursor = Some(cursor);

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use doorbell_client::api;
-use http::header::{ETAG, IF_MATCH};
+use http::header::{ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
@@ -19,8 +19,8 @@ type Body = Sent<Map<String, Value>>;
 
 fn change<'a>(agent: &'a str, caller: &'a Caller, headers: &'a HeaderMap) -> Change<'a> {
     // What is not text is no etag.
-    let if_match = headers.get(IF_MATCH).map(|value| value.to_str().unwrap_or_default());
-    Change { agent, caller, if_match }
+    let said = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    Change { agent, caller, if_match: said(IF_MATCH), if_none_match: said(IF_NONE_MATCH) }
 }
 
 fn answer(status: StatusCode, detail: api::AgentDetail) -> Response {

@@ -11,7 +11,7 @@ use super::{Answer, Named, read_query};
 use crate::app::Paused;
 use crate::http::Shared;
 use crate::http::audit::Target;
-use crate::http::auth::{By, whose_of};
+use crate::http::auth::{By, Introduced};
 use crate::http::error::Failure;
 use crate::http::once::HEADER;
 use crate::ops;
@@ -20,13 +20,13 @@ use crate::ops::starts::Once;
 
 pub(in crate::http) async fn run_agent(
     State(shared): State<Shared>,
-    By(caller): By,
+    introduced: Introduced,
     Named(agent): Named,
     headers: HeaderMap,
     Wish(wish): Wish<api::NewRun>,
 ) -> Result<(StatusCode, Extension<Target>, Json<api::StartedRun>), Failure> {
     let key = headers.get(HEADER).map(|key| key.to_str().unwrap_or_default());
-    let whose = whose_of(&caller, &headers);
+    let (whose, caller) = (introduced.whose(), introduced.known.caller);
     let once = key.map(|key| Once { whose: &whose, key });
     let started = ops::starts::run(&shared.app, &shared.dispatcher, &caller, &agent, wish, once).await?;
     let target = Target(format!("{agent}: {}", started.run_id));

@@ -4,8 +4,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use doorbell_client::api;
-use http::header::CACHE_CONTROL;
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
 use super::body::{Sent, Wish};
 use super::{Answer, DeliveriesQuery, Named, read_query};
@@ -18,9 +17,6 @@ use crate::ops;
 /// An agent and what is its, as a path names them. What is not UTF-8 names nothing.
 type OfAgent = Result<Path<(String, String)>, PathRejection>;
 
-/// What shows a secret is kept by nobody on its way.
-const NOT_KEPT: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
-
 fn names(path: OfAgent) -> Result<(String, String), Failure> {
     path.map(|Path(names)| names).map_err(|_| Failure::not_found())
 }
@@ -30,10 +26,10 @@ pub(in crate::http) async fn create_webhook(
     By(caller): By,
     Named(agent): Named,
     Sent(wish): Sent<api::NewWebhook>,
-) -> Result<(StatusCode, [(HeaderName, &'static str); 1], Extension<Target>, Json<api::CreatedWebhook>), Failure> {
+) -> Result<(StatusCode, Extension<Target>, Json<api::CreatedWebhook>), Failure> {
     let created = ops::webhooks::create(&shared.app, &caller, &agent, wish).await?;
     let target = Target(format!("{agent}/{}", created.webhook_id));
-    Ok((StatusCode::CREATED, NOT_KEPT, Extension(target), Json(created)))
+    Ok((StatusCode::CREATED, Extension(target), Json(created)))
 }
 
 pub(in crate::http) async fn list_webhooks(
@@ -49,9 +45,9 @@ pub(in crate::http) async fn rotate_webhook(
     By(caller): By,
     path: OfAgent,
     Wish(wish): Wish<api::Rotation>,
-) -> Result<([(HeaderName, &'static str); 1], Json<api::RotatedWebhook>), Failure> {
+) -> Answer<api::RotatedWebhook> {
     let (agent, id) = names(path)?;
-    Ok((NOT_KEPT, Json(ops::webhooks::rotate(&shared.app, &caller, &agent, &id, wish).await?)))
+    Ok(Json(ops::webhooks::rotate(&shared.app, &caller, &agent, &id, wish).await?))
 }
 
 pub(in crate::http) async fn delete_webhook(
@@ -98,9 +94,9 @@ pub(in crate::http) async fn set_own_webhook(
     By(caller): By,
     Named(agent): Named,
     Sent(wish): Sent<api::OwnWebhookWish>,
-) -> Result<([(HeaderName, &'static str); 1], Json<api::Success<api::OwnWebhook>>), Failure> {
+) -> Answer<api::Success<api::OwnWebhook>> {
     let set = ops::own_webhook::set(&shared.app, &caller, &agent, wish).await?;
-    Ok((NOT_KEPT, Json(api::Success::new(set))))
+    Ok(Json(api::Success::new(set)))
 }
 
 pub(in crate::http) async fn show_execution(

@@ -307,7 +307,7 @@ pub(in crate::http) const ALL: &[Code] = &[
     code(
         "precondition_failed",
         &[412],
-        "What is there has another `ETag` than `If-Match` names: somebody changed it meanwhile.",
+        "What is there has another `ETag` than `If-Match` names: somebody changed it meanwhile. Or there is something, and `If-None-Match` wants nothing.",
         "Read it again, make the change there, and send it with the new `ETag`.",
     ),
     code(
@@ -369,6 +369,12 @@ pub(in crate::http) const ALL: &[Code] = &[
         &[429],
         "A sender shows its secret too often, or more were shown than are kept.",
         "The owner looks at `doorbell sources captured`, takes the right one, and forgets the others.",
+    ),
+    code(
+        "too_many_streams",
+        &[429],
+        "As many streams of server-sent events are open as one key, or all of them, may have.",
+        "End some that nobody reads, or come again after the seconds that `Retry-After` names: what came meanwhile is sent first, after `Last-Event-ID`.",
     ),
     code("mcp_failed", &[500], "Of `/mcp` only: the message could not be answered.", "The gateway's log says more."),
     code(

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Behind, FORBIDDEN, RESOURCE_EXHAUSTED, millis, occurrence_of, refuse, refused};
 use crate::app::Notice;
-use crate::app::subscriptions::MOST_STREAMS;
+use crate::app::subscriptions::{MOST_STREAMS_OF_ONE, tenant};
 use crate::mcp::Desk;
 use crate::ops::subscriptions::is_known;
 use crate::ops::subscriptions::reading::Scope;
@@ -35,8 +35,9 @@ enum Over {
 /// Streams, and answers when it is over.
 pub(super) async fn stream(desk: &Desk, wish: Behind, context: RequestContext<RoleServer>) -> Result<Value, ErrorData> {
     let scope = wish.scope(desk)?;
-    let Ok(_place) = desk.app.listeners.streams.clone().try_acquire_owned() else {
-        let data = json!({ "limit": "streams", "max": MOST_STREAMS });
+    let known = &desk.author.known;
+    let Some(_place) = desk.app.listeners.streams.take(&tenant(known.account.as_deref(), &known.id)) else {
+        let data = json!({ "limit": "streams", "max": MOST_STREAMS_OF_ONE });
         return Err(refuse(RESOURCE_EXHAUSTED, "too many streams are open: poll, or try again later", data));
     };
     let place = scope.begin(&desk.app, wish.cursor.as_deref(), millis(wish.max_age_ms)).await.map_err(refused)?;

@@ -74,7 +74,7 @@ struct Which {
 
 async fn list(desk: Desk, which: Which) -> Result<api::EventPage, Error> {
     let Which { source, event, outcome, since, until, q, bodies, cursor, limit } = which;
-    let limit = bounds::page(limit)?;
+    let limit = Some(bounds::page(limit)?);
     let query = ops::events::Query { source, event, outcome, since, until, q, bodies, cursor, limit };
     ops::events::list(&desk.app, &desk.caller, query).await
 }
@@ -214,6 +214,6 @@ struct Test {
 }
 
 async fn test(desk: Desk, test: Test) -> Result<api::TriggerTestResult, Error> {
-    let wish = api::TriggerTest { trigger: test.trigger, since: test.since, limit: bounds::page(test.limit)? };
+    let wish = api::TriggerTest { trigger: test.trigger, since: test.since, limit: Some(bounds::page(test.limit)?) };
     Ok(cut(ops::triggers::test(&desk.app, &desk.caller, wish).await?))
 }

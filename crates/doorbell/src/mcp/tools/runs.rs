@@ -69,7 +69,7 @@ struct Which {
 
 async fn list(desk: Desk, which: Which) -> Result<api::RunPage, Error> {
     let Which { agent, state, event, key, dead_letter, trigger, cursor, limit } = which;
-    let limit = bounds::page(limit)?;
+    let limit = Some(bounds::page(limit)?);
     let query = ops::runs::Query { agent, state, event, dead_letter, key, trigger, cursor, limit };
     ops::runs::list(&desk.app, &desk.caller, query).await
 }

@@ -122,7 +122,7 @@ struct Page {
 }
 
 async fn deliveries(desk: Desk, of: Page) -> Result<api::DeliveryList, Error> {
-    let limit = page(of.limit)?;
+    let limit = Some(page(of.limit)?);
     ops::webhooks::deliveries(&desk.app, &desk.caller, &of.agent, &of.id, limit).await.map(cut)
 }
 

@@ -118,11 +118,19 @@ impl Follower {
         }
         let pruned = self.app.store.swept().await?.pruned_through;
         let newest = events::newest(&self.app).await.map_err(unavailable)?;
-        let mut more = false;
+        let (mut more, mut failed) = (false, None);
         for subscriber in in_force.subscribers.all() {
-            more |= self.advance(subscriber, newest, pruned).await?;
+            match self.advance(subscriber, newest, pruned).await {
+                Ok(some) => more |= some,
+                // One does not hold up those after it.
+                Err(error) => {
+                    let id = subscriber.subscription.id;
+                    tracing::error!(subscription = %id, error = error.with_causes(), "subscription.not_advanced");
+                    failed = failed.or(Some(error));
+                }
+            }
         }
-        Ok(more)
+        failed.map_or(Ok(more), Err)
     }
 
     /// Removes subscriptions whose time is over; at first also those that ended while no gateway ran.

@@ -131,6 +131,10 @@ impl Scope {
         // Before the events are read: what is committed until then is among them.
         let newest = events::newest(app).await?;
         let in_force = app.current();
+        if !in_force.config.sources.contains_key(&self.source) {
+            // It may come back: what is wanted of it cannot be told meanwhile, and is not passed over.
+            return Ok(Page { events: Vec::new(), reached: after, more: false });
+        }
         let found = app.store.events(self.query(after)).await?;
         let all = found.len() < STEP;
         let mut page = Page { events: Vec::new(), reached: after, more: !all };

@@ -31,7 +31,6 @@ fn subscription(n: u8) -> Subscription {
     Subscription {
         id: id(n),
         key: key(1),
-        agent: Some("triage".to_owned()),
         source: "acme-github".to_owned(),
         arguments: "{}".to_owned(),
         url: format!("https://example.com/{n}"),

@@ -14,20 +14,19 @@ use crate::store::{
 
 /// All of them, oldest first, each with its secrets.
 pub(super) fn list(sql: &Connection) -> Outcome<Vec<StoredSubscription>> {
-    let subscriptions = "SELECT id, key, agent, source, arguments, url, created_at, verified_at, expires_at, position \
+    let subscriptions = "SELECT id, key, source, arguments, url, created_at, verified_at, expires_at, position \
                          FROM subscriptions ORDER BY created_at, id";
     let found = all(sql, subscriptions, (), |row| {
         Ok(Subscription {
             id: rows::id(row, 0)?,
             key: rows::id(row, 1)?,
-            agent: row.get(2)?,
-            source: row.get(3)?,
-            arguments: row.get(4)?,
-            url: row.get(5)?,
-            created_at: rows::time(row, 6)?,
-            verified_at: rows::time(row, 7)?,
-            expires_at: rows::time(row, 8)?,
-            position: row.get(9)?,
+            source: row.get(2)?,
+            arguments: row.get(3)?,
+            url: row.get(4)?,
+            created_at: rows::time(row, 5)?,
+            verified_at: rows::time(row, 6)?,
+            expires_at: rows::time(row, 7)?,
+            position: row.get(8)?,
         })
     })?;
     let with_secrets = |subscription: Subscription| {
@@ -39,19 +38,19 @@ pub(super) fn list(sql: &Connection) -> Outcome<Vec<StoredSubscription>> {
 
 /// Brings a subscription to how it is to stand. False, and nothing changed, if its key is gone.
 pub(super) fn put(work: &Work<'_>, wanted: &SubscriptionChange) -> Outcome<bool> {
-    let Subscription { id, key, agent, source, arguments, url, created_at, verified_at, expires_at, position } =
+    let Subscription { id, key, source, arguments, url, created_at, verified_at, expires_at, position } =
         &wanted.subscription;
     if value::<i64>(work.sql, "SELECT 1 FROM api_keys WHERE id = ?1", params![key.to_bytes()])?.is_none() {
         return Ok(false);
     }
-    let put = "INSERT INTO subscriptions (id, key, agent, source, arguments, url, created_at, verified_at, expires_at, \
-               position) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE SET \
+    let put = "INSERT INTO subscriptions (id, key, source, arguments, url, created_at, verified_at, expires_at, \
+               position) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET \
                position = CASE WHEN created_at = excluded.created_at THEN position ELSE excluded.position END, \
-               agent = excluded.agent, created_at = excluded.created_at, verified_at = excluded.verified_at, \
+               created_at = excluded.created_at, verified_at = excluded.verified_at, \
                expires_at = excluded.expires_at";
     let (created, verified, expires) = (created_at.as_millis(), verified_at.as_millis(), expires_at.as_millis());
     let id = id.to_bytes();
-    let values = params![id, key.to_bytes(), agent, source, arguments, url, created, verified, expires, position];
+    let values = params![id, key.to_bytes(), source, arguments, url, created, verified, expires, position];
     change(work.sql, put, values)?;
     if let Some((secret, until)) = &wanted.secret {
         put_secret(work, id, secret, *until, wanted.now)?;

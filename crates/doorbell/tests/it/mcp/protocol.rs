@@ -155,6 +155,12 @@ async fn wrong_arguments_are_explained_and_unknown_tools_refused() {
     let (status, answer) = post(&gateway, &gateway.key, &unknown, &[]).await;
     assert_eq!((status, &answer["error"]["code"]), (200, &json!(-32602)), "{answer}");
     assert!(answer.to_string().len() < 500);
+    for arguments in [json!([]), json!("x"), json!(7)] {
+        let odd = message("tools/call", json!({ "name": "stats", "arguments": arguments }));
+        let (_, answer) = post(&gateway, &gateway.key, &odd, &[]).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("`arguments`"), "{answer}");
+    }
     let (_, answer) = post(&gateway, &gateway.key, &message("tools/burn", json!({})), &[]).await;
     assert_eq!(answer["error"]["code"], -32601);
     assert_eq!(call_as(&gateway, &gateway.key, "stats", Value::Null).await["isError"], false, "no arguments are none");
@@ -170,14 +176,16 @@ async fn what_is_no_message_is_refused_and_nothing_else_suffers() {
             request.header("content-type", content).header("accept", accept).body(body).send().await.unwrap();
         let status = response.status().as_u16();
         let problem: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_default();
-        (status, problem["code"].as_str().unwrap_or_default().to_owned())
+        let number = problem["error"]["code"].as_i64().map(|number| number.to_string());
+        (status, number.unwrap_or_else(|| problem["code"].as_str().unwrap_or_default().to_owned()))
     };
     const BOTH: &str = "application/json, text/event-stream";
     let code = |status: u16, code: &str| (status, code.to_owned());
-    assert_eq!(send(b"{".to_vec(), "application/json", BOTH).await, code(415, "content_type"));
-    assert_eq!(send(b"[]".to_vec(), "application/json", BOTH).await, code(415, "content_type"));
-    assert_eq!(send(Vec::new(), "application/json", BOTH).await, code(415, "content_type"));
-    assert_eq!(send(vec![b'['; 100_000], "application/json", BOTH).await, code(415, "content_type"));
+    assert_eq!(send(b"{".to_vec(), "application/json", BOTH).await, code(400, "-32700"));
+    assert_eq!(send(b"[]".to_vec(), "application/json", BOTH).await, code(400, "-32600"));
+    assert_eq!(send(b"{}".to_vec(), "application/json; charset=utf-8", BOTH).await, code(400, "-32600"));
+    assert_eq!(send(Vec::new(), "application/json", BOTH).await, code(400, "-32700"));
+    assert_eq!(send(vec![b'['; 100_000], "application/json", BOTH).await, code(400, "-32700"));
     assert_eq!(send(b"{}".to_vec(), "text/plain", BOTH).await, code(415, "content_type"));
     assert_eq!(send(b"{}".to_vec(), "application/json", "text/html").await, code(406, "not_acceptable"));
     assert_eq!(send(vec![b' '; 3 << 20], "application/json", BOTH).await, code(413, "body_too_large"));
@@ -185,6 +193,25 @@ async fn what_is_no_message_is_refused_and_nothing_else_suffers() {
         reqwest::Client::new().get(format!("{}/mcp", gateway.url)).bearer_auth(&gateway.key).send().await.unwrap();
     assert_eq!((get.status().as_u16(), get.headers()["allow"].to_str().unwrap()), (405, "POST"));
     assert_eq!(call_as(&gateway, &gateway.key, "stats", json!({})).await["isError"], false);
+}
+
+#[tokio::test]
+async fn clients_that_are_refused_or_hang_up_do_not_fill_the_log() {
+    let project = Project::new(ONE_SOURCE);
+    let gateway = project.serve();
+    let list = message("tools/list", json!({}));
+    let (status, _) = post(&gateway, &gateway.key, &list, &[("origin", "https://evil.example")]).await;
+    assert_eq!(status, 403);
+    let http = reqwest::Client::new();
+    let stream = message("events/stream", json!({ "name": "acme" }));
+    let open = http.post(format!("{}/mcp", gateway.url)).bearer_auth(&gateway.key).json(&stream);
+    let mut open = open.header("accept", "application/json, text/event-stream").send().await.unwrap();
+    assert!(open.chunk().await.unwrap().is_some());
+    drop((open, http));
+    gateway.ring(crate::support::sample("push")).await;
+    assert_eq!(gateway.terminate(), Some(0));
+    let log = project.read("gateway.log");
+    assert!(!log.contains(" WARN ") && !log.contains("ERROR"), "{log}");
 }
 
 #[tokio::test]
