@@ -194,8 +194,7 @@ pub struct EventPage {
     pub events: Vec<Event>,
     /// For `cursor`, to get the next page; none: this is the last one.
     pub next_cursor: Option<String>,
-    /// Of a search whose time was over before the page was full: the time of receipt that it got back to. It goes on with
-    /// `nextCursor`, even if nothing was found yet.
+    /// How far back a search got whose time was over before the page was full. It goes on with `nextCursor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub searched_back_to: Option<String>,
 }

@@ -79,7 +79,7 @@ struct Global {
     /// The gateway to ask [default: the one that runs for the project]
     #[arg(long, global = true, env = "DOORBELL_URL", value_name = "URL", help_heading = "Global options")]
     url: Option<String>,
-    /// An API key of the gateway [default: the project's own, if the gateway is the project's]
+    /// An API key of the gateway [default: the project's own, without --url]
     #[arg(
         long,
         global = true,

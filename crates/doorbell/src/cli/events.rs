@@ -28,7 +28,7 @@ pub(super) struct EventsArgs {
 const EXAMPLES: &str = "\
 Examples:
   doorbell events --since 1h --event issues.opened
-  doorbell events --q 'acme/app login'
+  doorbell events --q \"login bug\"
   doorbell events show evt_01K…
   doorbell events show evt_01K… --body > body.json
   doorbell events rm evt_01K…";

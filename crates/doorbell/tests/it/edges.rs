@@ -308,3 +308,33 @@ async fn browsers_are_told_to_come_by_https_only_where_the_name_is_the_gateways_
         assert_eq!(answer.contains("strict-transport-security: max-age="), told, "{public}: {answer}");
     }
 }
+
+/// A removed key that stayed let in could not be removed again: the store did not have it any more.
+#[tokio::test]
+async fn a_change_is_brought_to_its_end_when_its_caller_hangs_up() {
+    use std::io::Write;
+    let project = Project::new("");
+    let gateway = project.serve();
+    let address = gateway.url.trim_start_matches("http://");
+    let mut keys = Vec::new();
+    for n in 0..20 {
+        let wish = api::NewKey { name: format!("k{n}"), role: "viewer".to_owned(), ..api::NewKey::default() };
+        keys.push(gateway.client.create_key(&wish).await.unwrap());
+    }
+    for key in &keys {
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        let head = format!("DELETE /v1/keys/{} HTTP/1.1\r\nhost: {address}", key.key_id);
+        write!(connection, "{head}\r\nauthorization: Bearer {}\r\n\r\n", gateway.key).unwrap();
+    }
+    // Some requests were heard and some not. Whatever became of one, a key that is not listed is not let in.
+    for key in &keys {
+        let client = doorbell_client::Client::new(&gateway.url, Some(&key.key)).unwrap();
+        wait_until("the key to be listed and let in, or neither", async || {
+            let listed = gateway.client.keys().await.unwrap().keys.iter().any(|one| one.key_id == key.key_id);
+            (client.stats().await.is_ok() == listed).then_some(())
+        })
+        .await;
+        let _ = gateway.client.remove_key(&key.key_id).await;
+        assert_eq!(client.stats().await.unwrap_err().status(), Some(401));
+    }
+}

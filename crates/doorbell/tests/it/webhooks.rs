@@ -172,6 +172,7 @@ async fn an_agent_manages_its_own_webhooks_and_nothing_else() {
         -H 'content-type: application/json' -d '{\"webhookEnabled\":true,\"webhookAuth\":\"none\"}'\n\
         curl -s -o /dev/null -w '%{http_code}\\n' -X POST $DOORBELL_URL/v1/keys -H \"Authorization: Bearer $DOORBELL_TOKEN\" \
         -H 'content-type: application/json' -d '{\"name\":\"x\",\"role\":\"owner\"}'";
+    project.secrets.expect("made-triage", "the agent keeps what it was answered in its own folder");
     project.agent("triage", "", script);
     let gateway = project.serve();
     let started = project.json(&["run", "triage"]);
