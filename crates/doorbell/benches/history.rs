@@ -240,6 +240,9 @@ async fn ask(client: &Client, events: u64, figures: &mut Figures) {
     search(client, figures, anywhere).await;
 }
 
+/// What is asked: its name in words and in the figures, and the question for a number.
+type Question = (&'static str, &'static str, fn(u64) -> String);
+
 /// Looks for events by what they say, as people do, once all is indexed.
 async fn search(client: &Client, figures: &mut Figures, anywhere: impl Fn() -> u64) {
     let question = |q: String| EventQuery { q: Some(q), limit: Some(50), ..EventQuery::default() };
@@ -249,7 +252,7 @@ async fn search(client: &Client, figures: &mut Figures, anywhere: impl Fn() -> u
         std::thread::sleep(Duration::from_millis(500)); // tidy: allow sleep: between two looks at the awaited condition
     }
     let ask = async |q: String| drop(client.events(&question(q)).await.unwrap());
-    let questions: [(&str, &str, fn(u64) -> String); 6] = [
+    let questions: [Question; 6] = [
         ("search for a number", "searchNumber", |n| format!("#{n}")),
         ("search for a number and a repository", "searchNumberOfRepo", |n| format!("acme/app #{n}")),
         ("search for the beginning of a word", "searchBeginning", |n| format!("{n}t")),

@@ -88,7 +88,7 @@ async fn an_event_is_found_as_soon_as_it_is_stored(store: Arc<dyn Store>) {
 async fn what_is_indexed_is_found_like_what_is_not(store: Arc<dyn Store>) {
     let title = |n: u32| match n {
         7 | 3000 | 5000 => "a needle in it",
-        _ if n % 2 == 0 => "even",
+        _ if n.is_multiple_of(2) => "even",
         _ => "odd",
     };
     accept_many(&*store, (1..=5000).map(|n| titled(n, title(n)))).await;
