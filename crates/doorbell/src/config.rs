@@ -62,7 +62,7 @@ pub use gateway::origin_of;
 pub use gateway_acme::{Acme, Validity};
 pub use gateway_tls::{Shown, Tls};
 pub use http_runtime::{HttpRuntime, Subscriber};
-pub use names::{is_account, nearest};
+pub use names::{is_name, nearest};
 pub use origin::{Origin, Survey};
 pub use own::{OwnProvider, read_provider};
 pub use presets::{PRESETS, Preset, presets};

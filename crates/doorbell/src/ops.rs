@@ -114,6 +114,18 @@ impl Error {
     }
 }
 
+/// Brings a change to its end in a task of its own, also when whoever asked for it hangs up: else what is stored could stay out of
+/// force. None if the gateway shuts down meanwhile.
+pub async fn to_its_end<T: Send + 'static>(change: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    match tokio::spawn(change).await {
+        Ok(done) => Some(done),
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
+    }
+}
+
 /// Puts in force what was just stored. It is done, whatever becomes of this: should the store fail between the two, which then takes
 /// no deliveries either, it is tried again until it is in force.
 async fn put_in_force(app: &App, turn: &Turn<'_>) {

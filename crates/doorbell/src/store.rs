@@ -85,6 +85,13 @@ pub struct RunOwner {
     pub parent: Option<String>,
 }
 
+impl RunOwner {
+    /// Whether this run called it.
+    pub fn is_called_by(&self, run: RunId) -> bool {
+        self.parent.as_deref() == Some(run.to_string().as_str())
+    }
+}
+
 /// Whose an event is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventOwner {

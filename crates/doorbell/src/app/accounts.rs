@@ -25,6 +25,12 @@ struct Owners {
     hooks: BTreeMap<String, String>,
 }
 
+impl Owners {
+    fn of_source(&self, source: &str) -> Option<&String> {
+        self.sources.get(source).or_else(|| self.hooks.get(source))
+    }
+}
+
 /// Which agents and sources are whose.
 #[derive(Debug, Default)]
 pub struct Accounts(RwLock<Owners>);
@@ -93,8 +99,7 @@ impl Accounts {
 
     /// The same of a source.
     pub fn of_source(&self, source: &str) -> Option<String> {
-        let owners = self.owners();
-        owners.sources.get(source).or_else(|| owners.hooks.get(source)).cloned()
+        self.owners().of_source(source).cloned()
     }
 
     /// The account that a caller belongs to.
@@ -121,8 +126,7 @@ impl Accounts {
     }
 
     fn has_source(&self, account: &str, source: &str) -> bool {
-        let owners = self.owners();
-        owners.sources.get(source).or_else(|| owners.hooks.get(source)).is_some_and(|of| of == account)
+        self.owners().of_source(source).is_some_and(|of| of == account)
     }
 
     /// All that is an account's.

@@ -141,12 +141,8 @@ fn check_declared(table: &Table, findings: &mut Findings) {
         }
     };
     table.get("credential").into_iter().for_each(|node| check(node, CREDENTIAL));
-    let Some(Kind::Table(headers)) = table.get("headers").map(|node| &node.kind) else { return };
-    let named = headers.iter().filter_map(|header| match &header.node.kind {
-        Kind::Table(value) => value.iter().find(|entry| entry.key == "credential"),
-        _ => None,
-    });
-    named.for_each(|entry| check(&entry.node, HEADER_CREDENTIAL));
+    let headers = headers_of(table);
+    credentials_of(headers).for_each(|node| check(node, HEADER_CREDENTIAL));
     for header in headers.iter().filter(|header| matches!(header.node.kind, Kind::Text(_))) {
         if is_named_like_a_secret(&header.key) {
             let what = format!("`{}` is named like a secret, which a declaration does not hold", header.key);
@@ -156,19 +152,26 @@ fn check_declared(table: &Table, findings: &mut Findings) {
     }
 }
 
+fn headers_of(table: &Table) -> &[Entry] {
+    match table.get("headers").map(|node| &node.kind) {
+        Some(Kind::Table(headers)) => headers,
+        _ => &[],
+    }
+}
+
+/// The credentials that headers name.
+fn credentials_of(headers: &[Entry]) -> impl Iterator<Item = &Node> {
+    headers.iter().filter_map(|header| match &header.node.kind {
+        Kind::Table(value) => value.iter().find(|entry| entry.key == "credential").map(|entry| &entry.node),
+        _ => None,
+    })
+}
+
 /// Credentials are the gateway's; an account that declares an agent has those that bear its name, and hears of no others.
 fn has_own_credentials(table: &Table, account: Option<&str>, findings: &mut Findings) -> bool {
     let Some(account) = account else { return true };
-    let headers = match table.get("headers").map(|node| &node.kind) {
-        Some(Kind::Table(headers)) => headers.as_slice(),
-        _ => &[],
-    };
-    let of_headers = headers.iter().filter_map(|header| match &header.node.kind {
-        Kind::Table(value) => value.iter().find(|entry| entry.key == "credential").map(|entry| &entry.node),
-        _ => None,
-    });
     let keys = ["credential", "client_certificate", "ca"].into_iter().filter_map(|key| table.get(key));
-    let foreign = keys.chain(of_headers).filter(|node| match &node.kind {
+    let foreign = keys.chain(credentials_of(headers_of(table))).filter(|node| match &node.kind {
         Kind::Text(text) => text.rsplit(':').next() != Some(account),
         _ => false,
     });

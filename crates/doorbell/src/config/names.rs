@@ -12,16 +12,11 @@ pub(super) const OWN_RULE: &str = "events that Doorbell makes itself are stored 
                                    `agent`, and could not be told from those that came: choose another name";
 
 /// Whether it matches `[a-z0-9][a-z0-9_-]{0,63}`.
-pub(super) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.len() <= LONGEST
         && text.bytes().next().is_some_and(plain)
         && text.bytes().all(|byte| plain(byte) || matches!(byte, b'_' | b'-'))
-}
-
-/// Whether an account can have this name.
-pub fn is_account(text: &str) -> bool {
-    is_name(text)
 }
 
 /// Whether it matches `[A-Za-z_][A-Za-z0-9_]*`.

@@ -13,7 +13,7 @@ use super::credentials::Credentials;
 use super::document::{Entry, Keys, Node, Table};
 use super::flow::rate;
 use super::layers::ALIASES;
-use super::names::{NAME_RULE, OWN_RULE, is_account, is_name};
+use super::names::{NAME_RULE, OWN_RULE, is_name};
 use super::problem::{Findings, Place, Problem};
 use super::quantity::write_duration;
 use super::types::{Type, Types};
@@ -114,7 +114,7 @@ fn read_one(
 pub(super) fn account(table: &Table, findings: &mut Findings) -> Option<String> {
     let node = table.get("account")?;
     let name = findings.take(node.text("the name of an account such as \"platform\""))?;
-    if !is_account(&name) {
+    if !is_name(&name) {
         findings
             .problem(Problem::at(&node.place, format!("{name:?} cannot be the name of an account")).help(NAME_RULE));
     }

@@ -73,17 +73,10 @@ pub(super) async fn note(State(shared): State<Shared>, request: Request, next: N
     if HANG_UP.contains(&path.as_str()) {
         return noted(shared, path, request, next).await;
     }
-    // In a task of its own: what is begun is brought to its end, also when the caller hangs up. Else what is stored could stay out of
-    // force.
-    match tokio::spawn(noted(shared, path, request, next)).await {
-        Ok(response) => response,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => {
-                Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the gateway shuts down").into_response()
-            }
-        },
-    }
+    let response = ops::to_its_end(noted(shared, path, request, next)).await;
+    response.unwrap_or_else(|| {
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closing", "the gateway shuts down").into_response()
+    })
 }
 
 async fn noted(shared: Shared, path: String, request: Request, next: Next) -> Response {

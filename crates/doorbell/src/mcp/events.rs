@@ -25,7 +25,7 @@ use super::tool::told;
 use crate::app::subscriptions::{FORBIDDEN, occurrence_of};
 use crate::ops::subscriptions::reading::Scope;
 use crate::ops::subscriptions::{self, Status, Who, Wish};
-use crate::ops::{self, Error, audit};
+use crate::ops::{self, Error, audit, to_its_end};
 
 mod stream;
 
@@ -124,13 +124,8 @@ async fn noted(
         audit::end_of_tool(store, seq, code.as_deref(), made).await;
         done
     };
-    match tokio::spawn(whole).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(ErrorData::internal_error("the gateway shuts down", None)),
-        },
-    }
+    let done = to_its_end(whole).await;
+    done.unwrap_or_else(|| Err(ErrorData::internal_error("the gateway shuts down", None)))
 }
 
 /// A result, with what each result has.

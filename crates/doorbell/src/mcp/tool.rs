@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Desk;
 use super::bounds::{brief, shorten};
-use crate::ops::{Error, audit};
+use crate::ops::{self, Error, audit};
 
 /// What a tool does to the world, so that people know what to let it do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,14 +119,8 @@ impl Tool {
         if self.effect == Effect::Reads {
             return call(desk, arguments).await;
         }
-        let changed = tokio::spawn(async move { note_change(name, &call, desk, arguments).await });
-        match changed.await {
-            Ok(done) => done,
-            Err(ended) => match ended.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::Conflict("closing", "the gateway shuts down".to_owned())),
-            },
-        }
+        let changed = ops::to_its_end(async move { note_change(name, &call, desk, arguments).await }).await;
+        changed.unwrap_or_else(|| Err(Error::Conflict("closing", "the gateway shuts down".to_owned())))
     }
 
     /// What it answers; what it refuses is an answer, too, so that the agent reads why.

@@ -6,9 +6,9 @@ use doorbell_core::id::RunId;
 use serde_json::Value;
 
 use super::Error;
-use crate::app::{App, Caller};
+use crate::app::App;
 use crate::config::Agent;
-use crate::store::{self, Called, StoredRun};
+use crate::store::{self, Called};
 
 /// How many calls may stand one behind the other.
 const DEEPEST: usize = 8;
@@ -50,11 +50,9 @@ pub(super) fn not_named(agent: &str) -> Error {
     ))
 }
 
-/// Whether the caller is the run that called this one.
-pub(super) async fn is_parent(app: &App, caller: &Caller, run: &StoredRun) -> Result<bool, Error> {
-    let Caller::Run { run: parent, .. } = caller else { return Ok(false) };
-    let body = called_by(app, run.id).await?;
-    Ok(body.is_some_and(|body| body["parent"].as_str() == Some(parent.to_string().as_str())))
+/// Whether `parent` is the run that called this one.
+pub(super) async fn is_parent(app: &App, parent: RunId, run: RunId) -> Result<bool, store::Error> {
+    Ok(app.store.owner_of_run(run).await?.is_some_and(|owner| owner.is_called_by(parent)))
 }
 
 /// The run that started this one, if one did.

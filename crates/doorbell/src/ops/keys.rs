@@ -10,7 +10,7 @@ use doorbell_core::time::Timestamp;
 use super::{Error, put_in_force, require_any_owner};
 use crate::app::{Accounts, App, Caller, hash_key, make_key};
 use crate::clock;
-use crate::config::{is_account, parse_duration};
+use crate::config::{is_name, parse_duration};
 use crate::store::{ApiKey, Store};
 
 /// The longest label, in characters.
@@ -178,7 +178,7 @@ fn check(wish: &api::NewKey, agents: &[&str]) -> Result<(), Error> {
     if wish.name.chars().any(char::is_control) {
         return invalid("`name` must not have control characters".to_owned());
     }
-    if wish.account.as_ref().is_some_and(|account| !is_account(account)) {
+    if wish.account.as_ref().is_some_and(|account| !is_name(account)) {
         return invalid("`account` must be a name of a-z, 0-9, `_` and `-`, 64 characters at most".to_owned());
     }
     if wish.account.is_some() && wish.role == "agent" {

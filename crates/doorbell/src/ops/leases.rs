@@ -136,10 +136,7 @@ pub async fn reach(app: &App, lease: Lease, is_get: bool, path: &[&str]) -> Resu
         (false, ["v1", "agents", _, "run"]) => true,
         (true, ["v1", "runs", id]) => match id.parse() {
             Ok(id) if run.id == id => true,
-            Ok(id) => match app.store.run(id).await? {
-                Some((other, _)) => calls::is_parent(app, &caller, &other).await?,
-                None => false,
-            },
+            Ok(id) => calls::is_parent(app, run.id, id).await?,
             Err(_) => false,
         },
         (true, ["v1", "events", id] | ["v1", "events", id, "body"]) => match id.parse() {

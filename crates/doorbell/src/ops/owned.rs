@@ -16,8 +16,7 @@ pub(super) async fn require_run(app: &App, caller: &Caller, run: RunId) -> Resul
     }
     let owner = app.store.owner_of_run(run).await?.ok_or(Error::NotFound("run"))?;
     // Whoever called an agent sees how that goes.
-    let is_parent = |own: &RunId| owner.parent.as_deref() == Some(own.to_string().as_str());
-    match caller.may_see(&owner.agent) || matches!(caller, Caller::Run { run, .. } if is_parent(run)) {
+    match caller.may_see(&owner.agent) || matches!(caller, Caller::Run { run, .. } if owner.is_called_by(*run)) {
         true => Ok(()),
         false => Err(Error::NotFound("run")),
     }

@@ -191,12 +191,10 @@ fn patience(wish: Option<api::Patience>) -> Result<Timestamp, Error> {
 async fn child_of(app: &App, running: &Running, child: &str) -> Result<Wait, Error> {
     let not_its = || Error::Invalid("`run` must be a run that this one started".to_owned());
     let run: RunId = child.parse().map_err(|_| not_its())?;
-    let (stored, _) = app.store.run(run).await?.ok_or_else(not_its)?;
-    let this = Caller::Run { run: running.run.id, agent: running.run.agent.clone() };
-    if !calls::is_parent(app, &this, &stored).await? {
-        return Err(not_its());
+    match calls::is_parent(app, running.run.id, run).await? {
+        true => Ok(Wait::Run { run }),
+        false => Err(not_its()),
     }
-    Ok(Wait::Run { run })
 }
 
 /// What an event must be like that a run waits for: a trigger for each source that its agent listens to. An agent sees no

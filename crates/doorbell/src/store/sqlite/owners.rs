@@ -1,8 +1,7 @@
 //! Whose something is, by one statement: what else is read of it is read for those only whose it is.
 
-use doorbell_core::event::AGENT;
 use doorbell_core::id::{EventId, RunId};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use super::fault::Outcome;
 use super::rows::all;
@@ -10,11 +9,8 @@ use crate::store::{EventOwner, RunOwner};
 
 /// Whose a run is, and which run called it.
 pub(super) fn of_run(sql: &Connection, run: RunId) -> Outcome<Option<RunOwner>> {
-    let owner = "SELECT r.agent, CASE WHEN e.provider = ?2 AND json_valid(e.context) \
-                 THEN json_extract(e.context, '$.parent') END FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.id = ?1";
-    let found = all(sql, owner, params![run.to_bytes(), AGENT], |row| {
-        Ok(RunOwner { agent: row.get(0)?, parent: row.get(1)? })
-    })?;
+    let owner = "SELECT r.agent, e.parent FROM runs r JOIN events e ON e.seq = r.event_seq WHERE r.id = ?1";
+    let found = all(sql, owner, [run.to_bytes()], |row| Ok(RunOwner { agent: row.get(0)?, parent: row.get(1)? }))?;
     Ok(found.into_iter().next())
 }
 
