@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 mod accept;
 mod audit;
+mod background;
 mod body;
 mod checkpoint;
 mod copy;
@@ -88,6 +89,7 @@ pub struct SqliteStore {
     // In the order in which they end: no more writes, no more reads, the log emptied, the file given back.
     writer: writer::Writer,
     readers: readers::Readers,
+    background: background::Background,
     learner: dictionary::Learner,
     dictionaries: Arc<dictionary::Dictionaries>,
     figures: Figures,
@@ -154,6 +156,7 @@ impl SqliteStore {
         Ok(Self {
             writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared, figures.clone())?,
             readers: readers::Readers::new(path.to_owned(), options.patience),
+            background: background::Background::start(path.to_owned(), options.patience)?,
             learner,
             dictionaries,
             figures,
@@ -222,13 +225,13 @@ impl SqliteStore {
     }
 
     async fn index_some(&self) -> Result<bool, Error> {
-        let Some(mut making) = self.readers.read(search::index::begin).await? else { return Ok(false) };
+        let Some(mut making) = self.background.read(search::index::begin).await? else { return Ok(false) };
         // In short reads: one that stays keeps the log from starting again.
         let mut more = true;
         while more {
-            (more, making) = self.readers.read(move |sql| Ok((making.go_on(sql)?, making))).await?;
+            (more, making) = self.background.read(move |sql| Ok((making.go_on(sql)?, making))).await?;
         }
-        let made = making.pack();
+        let made = self.background.read(move |_| Ok(making.pack())).await?;
         self.writer.write(move |work| search::index::put(work, &made)).await?;
         Ok(true)
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 
+use super::background::lower_priority;
 use super::body::{self, LEVEL, LEVEL_SHORT};
 use super::checkpoint::Checkpointer;
 use super::fault::{Fault, Outcome};
@@ -40,8 +41,8 @@ const FEWEST: usize = 4;
 /// A new dictionary must save this much, in percent, of what bodies take now.
 const WORTH: usize = 10;
 
-/// As `nice` counts.
-const LOWEST: i32 = 5;
+/// The priority of making them, as `nice` counts: nobody waits for a dictionary, and yet each event costs less once it is there.
+const PRIORITY: i32 = 5;
 
 /// A dictionary, to read with. What is needed for that is made when it is first needed: most are never asked for again.
 pub(super) struct Dictionary {
@@ -192,10 +193,7 @@ impl Learner {
         let (sources, due) = mpsc::channel::<String>();
         let known = Arc::clone(&dictionaries);
         let serve = move || {
-            // Nobody waits for it, so it has the processor when nobody else wants it.
-            if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOWEST) {
-                tracing::debug!(%error, "dictionaries are made at the same priority as everything else");
-            }
+            lower_priority(PRIORITY, "dictionaries are made");
             for source in due {
                 let learnt = schema::open_writer(&path, patience)
                     .map_err(Fault::from)

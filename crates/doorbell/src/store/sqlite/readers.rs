@@ -55,7 +55,7 @@ impl Readers {
     }
 }
 
-fn within_snapshot<T>(sql: &Connection, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
+pub(super) fn within_snapshot<T>(sql: &Connection, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
     sql.prepare_cached("BEGIN")?.execute(())?;
     let result = read(sql);
     sql.prepare_cached("ROLLBACK")?.execute(())?;

@@ -25,8 +25,9 @@ pub(super) const BLOCK: i64 = GROUP / u64::BITS as i64;
 const PARTS: usize = 64;
 /// To be raised when words are cut or hashed in another way: what was made before is made again.
 const FORMAT: i64 = 1;
-/// Events that are read in one go while a group is made.
-const SLICE: i64 = 256;
+/// Events that are read in one go while a group is made: in a fraction of a millisecond of the processor's time, which may take much
+/// longer where others want it.
+const SLICE: i64 = 32;
 /// How many characters of a word are known by a mark of their own. Of a longer beginning, the longest of these is looked up.
 const BEGINNINGS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Stands behind a whole word: no byte of a text.
