@@ -161,7 +161,6 @@ fn measure(time: Duration) {
     support::pin(support::LOAD_CORE);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let requests = make_requests();
-    let fsync = support::measure_fdatasync(folder.path(), 500);
     let project = folder.path().join("project");
     let (mut plain, mut check, mut accept, mut random) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut ratios = Vec::new();
@@ -182,7 +181,6 @@ fn measure(time: Duration) {
         ratios.push(accept.last().unwrap().load.per_second() / check.last().unwrap().load.per_second());
     }
     let ratio = median(ratios);
-    println!("fdatasync of 8 KiB here: p50 {}, p99 {}\n", micros(fsync[250]), micros(fsync[495]));
     let yardstick = median(check.iter().map(|m| m.load.per_second()).collect());
     let rows = [
         ("same stack, answers 200", &plain),
@@ -195,7 +193,11 @@ fn measure(time: Duration) {
 
     let server = start_gateway(&project);
     let rest = server.memory_mb();
+    // Held against the disk as it is in the same seconds.
+    let mut syncs = support::measure_fdatasync(folder.path(), 500);
     let one = measure_load(&server, &requests, 1, time, None, Ids::Github);
+    syncs.extend(support::measure_fdatasync(folder.path(), 500));
+    syncs.sort_unstable();
     let full = median(accept.iter().map(|m| m.load.per_second()).collect());
     let half = measure_load(&server, &requests, CONNECTIONS, time, Some(full / 2.0), Ids::Github);
     drop(server);
@@ -204,7 +206,7 @@ fn measure(time: Duration) {
     let p99 = |rounds: &[Measured]| {
         Duration::from_secs_f64(median(rounds.iter().map(|m| m.load.percentile(99.0).as_secs_f64()).collect()))
     };
-    let over = |time: Duration| time.as_secs_f64() / fsync[250].as_secs_f64();
+    let over = |time: Duration| time.as_secs_f64() / syncs[500].as_secs_f64();
     let most = accept.iter().chain([&half]).map(|m| m.memory_mb).fold(0.0, f64::max);
     let rows = [
         ["durable accept over verify only".to_owned(), format!("{ratio:.2}"), "≥ 0.45".to_owned()],
@@ -224,6 +226,7 @@ fn measure(time: Duration) {
         ["memory under full load".to_owned(), format!("{most:.0} MB"), "≤ 150 MB".to_owned()],
         ["disk per 8 KiB event".to_owned(), format!("{per_event:.0} B"), "≤ 4096 B".to_owned()],
     ];
+    println!("fdatasync of 8 KiB here: p50 {}, p99 {}\n", micros(syncs[500]), micros(syncs[990]));
     support::print_table(&["figure", "measured", "must"], &rows.map(Vec::from));
     let seconds = |time: Duration| time.as_secs_f64();
     support::write_json(
@@ -232,7 +235,7 @@ fn measure(time: Duration) {
             "ratioOverVerifyOnly": ratio, "verifyOnlyPerSecond": yardstick, "acceptsPerSecond": full,
             "acceptsPerSecondWithRandomIds": median(random.iter().map(|m| m.load.per_second()).collect()),
             "plainPerSecond": median(plain.iter().map(|m| m.load.per_second()).collect()),
-            "fdatasyncP50": seconds(fsync[250]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
+            "fdatasyncP50": seconds(syncs[500]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
             "oneConnectionP99": seconds(one.load.percentile(99.0)), "halfLoadP99": seconds(half.load.percentile(99.0)),
             "fullLoadP99": seconds(p99(&accept)), "memoryAtRestMb": rest, "memoryUnderLoadMb": most, "bytesPerEvent": per_event,
         }),

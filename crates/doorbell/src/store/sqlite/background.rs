@@ -92,3 +92,33 @@ impl Drop for Background {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn start(folder: &tempfile::TempDir) -> Background {
+        let path = folder.path().join("x.db");
+        std::fs::File::create(&path).unwrap();
+        Background::start(path, Duration::from_secs(5)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_gives_way_to_every_other_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let nice = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+        assert_eq!(start(&folder).read(move |_| Ok(nice())).await.unwrap(), LEAST);
+        assert_ne!(nice(), LEAST, "the others stay as they were");
+    }
+
+    #[tokio::test]
+    async fn a_read_that_panics_or_fails_does_not_keep_the_next_one_from_being_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let background = start(&folder);
+        assert!(background.read(|_| -> Outcome<()> { panic!("on purpose") }).await.is_err());
+        assert!(background.read(|sql| Ok(sql.execute("no SQL", ())?)).await.is_err());
+        let one: i64 = background.read(|sql| Ok(sql.query_row("SELECT 1", (), |row| row.get(0))?)).await.unwrap();
+        assert_eq!(one, 1);
+    }
+}
