@@ -23,7 +23,30 @@ const FUEL: u64 = 200_000;
 /// What a template has.
 const VARIABLES: [&str; 4] = ["event", "run", "agent", "params"];
 
+/// What an event has in a template: the fields of the envelope, and the parsed body.
+const FIELDS: [&str; 17] = [
+    "_webhook",
+    "agent",
+    "attempt",
+    "body",
+    "body_encoding",
+    "context",
+    "event_id",
+    "event_type",
+    "events",
+    "headers",
+    "idempotency_key",
+    "integration_id",
+    "payload",
+    "resumed",
+    "run_id",
+    "source",
+    "timestamp",
+];
+
 const FENCE: &str = "event";
+
+mod payload;
 
 /// A template over `event`, `run`, `agent` and `params`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +101,15 @@ impl Template {
             );
             return Err(TemplateError { message, line: None });
         }
+        let nested = template.undeclared_variables(true);
+        let mut fields = nested.iter().filter_map(|name| name.strip_prefix("event.")?.split('.').next());
+        if let Some(unknown) = fields.find(|field| !FIELDS.contains(field)) {
+            let message = format!(
+                "there is no `event.{unknown}`: an event has {}",
+                FIELDS.map(|name| format!("`{name}`")).join(", ")
+            );
+            return Err(TemplateError { message, line: None });
+        }
         Ok(Self(text))
     }
 
@@ -97,8 +129,10 @@ impl Template {
     fn render_for(&self, audience: Audience, envelope: &Envelope, params: &Value) -> Result<String, TemplateError> {
         let environment = environment();
         let template = environment.template_from_str(&self.0)?;
+        let named = template.undeclared_variables(true);
+        let uses = |field: &str| named.iter().any(|name| may_show(name, field));
         let variables = json!({
-            "event": event_variable(envelope, audience),
+            "event": event_variable(envelope, audience, uses)?,
             "run": { "id": envelope.run_id, "attempt": envelope.attempt },
             "agent": { "name": envelope.agent },
             "params": params,
@@ -183,15 +217,44 @@ fn push_escape(text: &mut String, c: char) {
     text.push_str(&format!("\\u{:04x}", u32::from(c)));
 }
 
-/// The envelope as templates see it, with the parsed body under `payload` where it is JSON.
-fn event_variable(envelope: &Envelope, audience: Audience) -> Value {
-    let mut event = serde_json::to_value(envelope).unwrap_or_default();
-    event["payload"] = serde_json::from_str(&envelope.body).unwrap_or(Value::Null);
+/// Whether a template that names this (`event.payload.issue`) may show a field of the event.
+fn may_show(name: &str, field: &str) -> bool {
+    let mut path = name.split('.');
+    path.next() == Some("event") && path.next().is_none_or(|named| named == field)
+}
+
+/// The envelope as templates see it, with the parsed body under `payload` where it is JSON. What `uses` says that it does not
+/// show is left out: a body may be large.
+fn event_variable(
+    envelope: &Envelope,
+    audience: Audience,
+    uses: impl Fn(&str) -> bool,
+) -> Result<Value, TemplateError> {
+    let mut event = serde_json::to_value(Envelope { body: String::new(), ..envelope.clone() }).unwrap_or_default();
     if audience == Audience::Model {
         cut_texts(&mut event);
         change_texts(&mut event, &|text| *text = escape_inline(text));
     }
-    event
+    if uses("body") {
+        event["body"] = audience.text(&envelope.body).into();
+    }
+    if uses("payload") {
+        event["payload"] = payload::read(&envelope.body, audience)?;
+    }
+    Ok(event)
+}
+
+impl Audience {
+    /// A text as it is shown.
+    fn text(self, text: &str) -> String {
+        match self {
+            Self::Program => text.to_owned(),
+            Self::Model => match text.char_indices().nth(LONGEST_TEXT) {
+                Some((end, _)) => escape_inline(&format!("{}…", &text[..end])),
+                None => escape_inline(text),
+            },
+        }
+    }
 }
 
 /// Cuts long texts and long lists.
