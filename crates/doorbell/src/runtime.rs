@@ -45,6 +45,7 @@ pub use errand::{Errand, run_errand};
 pub use folder::keep_state;
 pub use guard::{Guard, watch};
 pub use leftovers::{Marked, find_marked};
+pub(crate) use log::{LARGEST_LOG, LINE_COST};
 pub use lookup::find_program;
 pub use orphans::adopt;
 pub use processes::{end_run, identify};
@@ -306,7 +307,10 @@ impl Attempt {
             just_ended: true,
         };
         let ends = processes::end(trace, Instant::now() + self.grace);
-        let (status, ended) = tokio::join!(self.child.wait(), ends);
+        // One that hangs in the kernel must not hold its run, and the end of the gateway, for ever.
+        let exit = tokio::time::timeout(self.grace + 2 * processes::LONGEST_DEATH, self.child.wait());
+        let (status, ended) = tokio::join!(exit, ends);
+        let status = status.unwrap_or_else(|_| Err(std::io::Error::other("its process does not end on SIGKILL")));
         (status, if matches!(turn, Turn::Exit) { ended } else { 0 })
     }
 

@@ -123,6 +123,7 @@ fn event(n: u64) -> NewEvent {
     NewEvent {
         trace: None,
         replay: None,
+        only_missing: false,
         paused: None,
         id,
         source: "bench".to_owned(),

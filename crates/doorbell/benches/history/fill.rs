@@ -86,6 +86,7 @@ fn event(n: u64, received_at: Timestamp, bodies: &[Vec<String>]) -> NewEvent {
     NewEvent {
         trace: None,
         replay: None,
+        only_missing: false,
         paused: None,
         id,
         source: "bench".to_owned(),

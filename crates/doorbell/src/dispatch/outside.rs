@@ -14,12 +14,8 @@ use super::Dispatcher;
 use crate::app::Notice;
 use crate::clock;
 use crate::config::Agent;
-use crate::runtime::Callback;
+use crate::runtime::{Callback, LARGEST_LOG, LINE_COST};
 use crate::store::{Error, Finish, Holder, Lease, LogLine, Running, StoredRun, Stream};
-
-/// The size of a try's log in bytes, with what each line costs beside its text.
-const LARGEST_LOG: usize = 10 * 1024 * 1024;
-const LINE_COST: usize = 64;
 
 /// How a run ended, as whoever carried it out tells.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -92,6 +92,7 @@ impl Dispatcher {
             trigger_set: self.app.current().trigger_set,
             trace: None,
             replay: None,
+            only_missing: false,
             paused: None,
             starts: vec![start],
         };
@@ -109,14 +110,21 @@ impl Dispatcher {
         self.app.pauses.hold(&mut event.starts);
         let Acceptance::Stored(stored) = self.app.store.accept(vec![event]).await? else { return Ok(None) };
         let Some(accepted) = stored.into_iter().next() else { return Ok(None) };
-        accepted.queued.iter().for_each(|agent| self.wake(agent));
-        self.tell_of_dropped(&accepted.dropped);
-        self.follow_flow(&accepted.effects);
-        self.app.waits.hear();
+        self.follow_up_accept(&accepted);
+        Ok(Some(accepted))
+    }
+
+    /// Does what follows from a stored event: has what it started carried out, and tells whoever waits for such events.
+    pub fn follow_up_accept(self: &Arc<Self>, accepted: &Accepted) {
+        // Before its runs are told of.
         self.app.activity.tell(|| match accepted.duplicate {
             true => Notice::Duplicate(accepted.event),
             false => Notice::Event(accepted.event),
         });
-        Ok(Some(accepted))
+        accepted.queued.iter().for_each(|agent| self.wake(agent));
+        self.tell_of_dropped(&accepted.dropped);
+        self.follow_flow(&accepted.effects);
+        self.app.waits.hear();
+        self.app.listeners.hear();
     }
 }

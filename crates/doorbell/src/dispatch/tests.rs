@@ -44,6 +44,7 @@ fn event(run: RunId) -> NewEvent {
         trigger_set: 1,
         trace: None,
         replay: None,
+        only_missing: false,
         paused: None,
         starts: vec![Start {
             agent: "triage".to_owned(),

@@ -1,5 +1,7 @@
 //! The management API: each handler is one operation.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -232,6 +234,9 @@ pub(super) async fn healthz(State(shared): State<Shared>) -> ([(HeaderName, Stri
 }
 
 pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str, Failure> {
+    if shared.app.closing.load(Ordering::Relaxed) {
+        return Err(Failure::closing());
+    }
     ops::stats::ready(&shared.app).await?;
     Ok("ready\n")
 }

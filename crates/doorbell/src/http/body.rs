@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
@@ -22,8 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LEAST: u64 = 4 * 1024;
 /// The part of what it holds that it has to bring instead: a body that is large and slow costs others most.
 const LEAST_PART: u64 = 64;
-/// Memory that is taken at once for an announced body; a larger one grows as it comes.
-const LARGEST_RESERVED: u64 = 1024 * 1024;
+/// A body of which nobody knows how long it becomes grows as it comes up to this, in bytes. Beyond it, and where the length is
+/// announced, there is room at once, so that it is not copied, which takes its size twice: what is not written yet takes none of the
+/// machine's memory.
+const GROWING: usize = 64 * 1024;
+/// How much larger the room of a large body may be than it is already, and the least.
+const AHEAD: usize = 4;
+const LEAST_ROOM: usize = 32 * 1024 * 1024;
 /// Bytes in flight for all requests together.
 const BUDGET: u64 = 256 * 1024 * 1024;
 /// A body up to this is small, in bytes: nearly all are, and they find room when large ones do not.
@@ -142,7 +147,7 @@ impl Budget {
         }
         // Reserved as the bytes come: what is only announced takes no memory.
         let mut first: Option<Bytes> = None;
-        let mut rest = BytesMut::new();
+        let mut rest = Vec::new();
         let mut length = 0u64;
         let (mut wanted, mut until) = (LEAST, Instant::now() + self.patience);
         loop {
@@ -164,16 +169,14 @@ impl Budget {
             // Most bodies come in one chunk, which is kept as it is.
             match first.take() {
                 None if rest.is_empty() => first = Some(chunk),
-                None => rest.extend_from_slice(&chunk),
+                None => append(&mut rest, &chunk, announced, limit)?,
                 Some(begun) => {
-                    let expected = announced.unwrap_or(length).min(LARGEST_RESERVED);
-                    rest.reserve(usize::try_from(expected).unwrap_or(0));
-                    rest.extend_from_slice(&begun);
-                    rest.extend_from_slice(&chunk);
+                    append(&mut rest, &begun, announced, limit)?;
+                    append(&mut rest, &chunk, announced, limit)?;
                 }
             }
         }
-        Ok((first.unwrap_or_else(|| rest.freeze()), share))
+        Ok((first.unwrap_or_else(|| rest.into()), share))
     }
 
     /// Raises a share to `length` bytes of a body that may become `announced` bytes long.
@@ -195,6 +198,19 @@ impl Budget {
         }
         Ok(())
     }
+}
+
+/// Adds a piece to a body that becomes `announced` bytes long, or may become `limit` bytes long.
+fn append(body: &mut Vec<u8>, piece: &[u8], announced: Option<u64>, limit: u64) -> Result<(), Unread> {
+    let length = body.len() + piece.len();
+    if length > body.capacity() && (announced.is_some() || length > GROWING) {
+        let most = usize::try_from(announced.unwrap_or(limit))
+            .unwrap_or(usize::MAX)
+            .min(LEAST_ROOM.max(length.saturating_mul(AHEAD)));
+        body.try_reserve_exact(most.max(length) - body.len()).map_err(|_| Unread::OverBudget)?;
+    }
+    body.extend_from_slice(piece);
+    Ok(())
 }
 
 /// The address, or of IPv6 the network: who has one address there, has all of its network.

@@ -70,6 +70,12 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here")
     }
 
+    /// No delivery is taken any more.
+    pub(super) fn closing() -> Self {
+        let detail = "the gateway shuts down; try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "closing", detail).retry_later()
+    }
+
     pub(super) fn retry_later(mut self) -> Self {
         self.retry_after = Some(RETRY_SOON);
         self

@@ -116,8 +116,7 @@ async fn receive_for(
         return response;
     }
     if shared.app.closing.load(Ordering::Relaxed) {
-        let detail = "the gateway shuts down; try again";
-        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "closing", detail).retry_later().into_response();
+        return Failure::closing().into_response();
     }
     let names = sources.iter().map(|source| source.name());
     let mut trace = shared.app.traces.begin_delivery(request.headers(), names);
@@ -382,6 +381,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         trigger_set: in_force.trigger_set,
         trace: None,
         replay: None,
+        only_missing: false,
         paused: app.pauses.of_source(source.name()),
         starts,
     }

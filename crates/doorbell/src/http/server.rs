@@ -39,13 +39,20 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
+    /// How long nothing of an answer may be read by whoever asked.
+    pub unread_timeout: Duration,
     /// How long answers under way may take when the gateway closes.
     pub close_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header_timeout: Duration::from_secs(15), connections: 8192, close_timeout: Duration::from_secs(5) }
+        Self {
+            header_timeout: Duration::from_secs(15),
+            connections: 8192,
+            unread_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -76,19 +83,30 @@ async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
 #[derive(Debug, Default)]
 struct Requests {
     under_way: AtomicUsize,
-    /// Beginnings and ends so far.
+    /// Those of them whose answers are being sent.
+    answering: AtomicUsize,
+    /// Beginnings, ends and sent pieces so far.
     changes: AtomicUsize,
 }
 
 impl Requests {
-    /// Comes back when none was under way for `limit`, or a while after.
-    async fn are_over(&self, limit: Duration) {
+    /// Waits until nothing is under way for longer than `idle` (at most twice as long), or nothing of the answers is taken for longer
+    /// than `unread`: then false.
+    async fn are_over(&self, idle: Duration, unread: Duration) -> bool {
         let mut before = self.changes.load(Ordering::Acquire);
+        let mut still = Duration::ZERO;
         loop {
-            tokio::time::sleep(limit).await;
+            tokio::time::sleep(idle).await;
             let now = self.changes.load(Ordering::Acquire);
-            if now == before && self.under_way.load(Ordering::Acquire) == 0 {
-                return;
+            let under_way = self.under_way.load(Ordering::Acquire);
+            if now == before && under_way == 0 {
+                return true;
+            }
+            // A request that is not answered yet waits for us.
+            let stands = now == before && under_way == self.answering.load(Ordering::Acquire);
+            still = if stands { still + idle } else { Duration::ZERO };
+            if still > unread {
+                return false;
             }
             before = now;
         }
@@ -116,7 +134,20 @@ impl Drop for UnderWay {
 /// The body of an answer, which is under way until it is sent.
 struct Answer {
     body: axum::body::Body,
-    _under_way: UnderWay,
+    under_way: UnderWay,
+}
+
+impl Answer {
+    fn begin(body: axum::body::Body, under_way: UnderWay) -> Self {
+        under_way.0.answering.fetch_add(1, Ordering::AcqRel);
+        Self { body, under_way }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.under_way.0.answering.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl hyper::body::Body for Answer {
@@ -124,7 +155,12 @@ impl hyper::body::Body for Answer {
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+        let answer = self.get_mut();
+        let polled = Pin::new(&mut answer.body).poll_frame(context);
+        if polled.is_ready() {
+            answer.under_way.0.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -330,29 +366,29 @@ impl Server {
             let answered = router.clone().oneshot(request);
             async move {
                 let answer = answered.await?;
-                Ok::<_, Infallible>(answer.map(|body| Answer { body, _under_way: under_way }))
+                Ok::<_, Infallible>(answer.map(|body| Answer::begin(body, under_way)))
             }
         });
-        let (stream, idle, closing) = (TokioIo::new(stream), self.service.limits.header_timeout, &self.closing);
+        let (stream, limits, closing) = (TokioIo::new(stream), self.service.limits, &self.closing);
         // In a box each: a task has room for the largest thing that it may ever hold, and twice for what is handed on. Many
         // connections only wait, and most of them speak HTTP/1, whose state is the smaller one.
         if is_http2 {
             let connection = Box::pin(self.builders.http2.serve_connection(stream, service));
-            end_in_time(connection, http2::Connection::graceful_shutdown, &requests, idle, closing).await;
+            end_in_time(connection, http2::Connection::graceful_shutdown, &requests, limits, closing).await;
         } else {
             let connection = Box::pin(self.builders.http1.serve_connection(stream, service));
-            end_in_time(connection, http1::Connection::graceful_shutdown, &requests, idle, closing).await;
+            end_in_time(connection, http1::Connection::graceful_shutdown, &requests, limits, closing).await;
         }
     }
 }
 
-/// Waits until a connection ends, is idle for longer than `idle`, or the gateway closes; then the answers that are under way
-/// are still sent.
+/// Waits until a connection ends, is idle, or the gateway closes; then what is left of the answers is still sent, as long as it is
+/// read.
 async fn end_in_time<C: Future>(
     mut connection: Pin<Box<C>>,
     shut: fn(Pin<&mut C>),
     requests: &Requests,
-    idle: Duration,
+    limits: Limits,
     closing: &CancellationToken,
 ) {
     tokio::select! {
@@ -360,10 +396,11 @@ async fn end_in_time<C: Future>(
         _ = connection.as_mut() => return,
         () = closing.cancelled() => {}
         // HTTP/2 keeps connections open by pings, which say nothing of whether anything is asked.
-        () = requests.are_over(idle) => {}
+        is_idle = requests.are_over(limits.header_timeout, limits.unread_timeout) => if !is_idle { return },
     }
     shut(connection.as_mut());
-    let _ = connection.await;
+    // The last of an answer may stand in a buffer.
+    let _ = tokio::time::timeout(limits.unread_timeout, connection).await;
 }
 
 /// Whether a connection begins with a letter, as every request of HTTP does and no handshake of TLS. None if it ends before.
@@ -430,6 +467,42 @@ mod tests {
     async fn an_http2_connection_that_only_answers_pings_is_closed() {
         let address = start(Router::new()).await;
         tokio::time::timeout(LONG, keep_open(address)).await.expect("it was kept open");
+    }
+
+    /// Serves a large answer and waits until no connection is open any more, after one asked so and read nothing.
+    async fn ask_and_read_nothing(question: &[u8]) {
+        let limits = Limits {
+            header_timeout: Duration::from_millis(50),
+            unread_timeout: Duration::from_millis(200),
+            ..Limits::default()
+        };
+        let router = Router::new().route("/", get(async || Body::from(vec![b'x'; 32 << 20])));
+        let service = Service::plain(router, limits);
+        let open = service.open.clone();
+        let address = start_with(service).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(question).await.unwrap();
+        let wait_for = async |count: i64| {
+            while open.get() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, wait_for(1)).await.expect("it is open");
+        // Sooner than hyper gives a connection up that answers no ping.
+        tokio::time::timeout(LONG / 2, wait_for(0)).await.expect("it was kept open");
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_answers_nobody_reads_is_closed() {
+        ask_and_read_nothing(&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(30)).await;
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_that_gives_no_room_for_its_answer_is_closed() {
+        // The preface; that a stream's first window is 0; and `GET /`, which ends the stream.
+        let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+        let get = b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01x";
+        ask_and_read_nothing(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), settings, get].concat()).await;
     }
 
     #[tokio::test]

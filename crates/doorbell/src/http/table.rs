@@ -438,7 +438,17 @@ fn gateway() -> Vec<Route> {
 
 /// What anybody may ask under whatever name the gateway has.
 pub(super) fn ready() -> Vec<Route> {
-    group("gateway", vec![Route::get(("/readyz", "isReady", "Whether the store can be reached"), api::readyz)])
+    group(
+        "gateway",
+        vec![Route::get(
+            (
+                "/readyz",
+                "isReady",
+                "Whether deliveries are taken: the store can be reached, and the gateway does not shut down",
+            ),
+            api::readyz,
+        )],
+    )
 }
 
 /// What anybody may ask of the gateway, on either address.

@@ -103,7 +103,6 @@ async fn starts_of(app: &App, event: &StoredEvent, body: &Body, plan: &Plan) -> 
         let admission = match failed {
             _ if configured.scale == 0 => Admission::Skip("the agent is disabled: `scale = 0`".to_owned()),
             Some(reason) => Admission::FilterError(reason),
-            None if plan.mode == ReplayMode::Missing => Admission::Missing,
             // Whoever replays wants all of it.
             None => Admission::Grow,
         };
@@ -210,6 +209,7 @@ async fn replay(
         trigger_set: app.current().trigger_set,
         trace: None,
         replay: Some(Replay { id: plan.id, of }),
+        only_missing: plan.mode == ReplayMode::Missing,
         paused: app.pauses.of_source(&event.source),
         starts,
     };

@@ -17,9 +17,9 @@ use crate::store::{LogLine, Stream};
 /// The longest line in bytes; a longer one becomes several.
 pub(super) const LONGEST_LINE: usize = 16 * 1024;
 /// The size of an attempt's log in bytes, with [`LINE_COST`] for each line.
-pub(super) const LARGEST_LOG: usize = 10 * 1024 * 1024;
+pub(crate) const LARGEST_LOG: usize = 10 * 1024 * 1024;
 /// What a line costs beside its text, so that empty lines are not free.
-const LINE_COST: usize = 64;
+pub(crate) const LINE_COST: usize = 64;
 
 const CHUNK: usize = 16 * 1024;
 /// How long, in all, a pipe that somebody still holds open is waited for after the processes have ended.

@@ -18,7 +18,7 @@ use crate::store::Process;
 /// How long processes have between SIGTERM and SIGKILL.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long killed processes may take to be gone. One that hangs in the kernel can take for ever.
-const LONGEST_DEATH: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_DEATH: Duration = Duration::from_secs(10);
 /// The first and the longest pause between two looks at the processes.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LONGEST_LOOK: Duration = Duration::from_millis(50);

@@ -98,6 +98,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         trigger_set: 1,
         trace: None,
         replay: None,
+        only_missing: false,
         paused: None,
         starts: Vec::new(),
     }

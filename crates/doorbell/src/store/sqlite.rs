@@ -26,6 +26,7 @@ mod fault;
 mod flow;
 mod headers;
 mod history;
+mod identity;
 mod inspect;
 mod lists;
 mod lock;
@@ -193,7 +194,7 @@ impl SqliteStore {
         let dictionaries = Arc::clone(&self.dictionaries);
         let unpack = move |runs::PackedClaim { run, lease, event, body }| match body::unpack_body(body, &dictionaries) {
             Ok(body) => Ok(Claimed { run, lease, event, body }),
-            Err(fault) => Err((run.seq, fault.to_string())),
+            Err(fault) => Err(((run.seq, lease), fault.to_string())),
         };
         let unpacked: Vec<_> = beside(bytes, move || packed.into_iter().map(unpack).collect()).await?;
         let mut claimed = Vec::with_capacity(unpacked.len());
@@ -202,9 +203,9 @@ impl SqliteStore {
                 Ok(one) => claimed.push(one),
                 // As with rows that cannot be read: it must not keep the others from being carried out, whether its own
                 // end can be stored or not. If not, it is found by the end of its lease.
-                Err((seq, why)) => {
-                    if let Err(error) = self.writer.write(move |work| runs::give_up(work, seq, now, &why)).await {
-                        tracing::error!(run_seq = seq, error = error.with_causes(), "run.not_given_up");
+                Err((claimed, why)) => {
+                    if let Err(error) = self.writer.write(move |work| runs::give_up(work, claimed, now, &why)).await {
+                        tracing::error!(run_seq = claimed.0, error = error.with_causes(), "run.not_given_up");
                     }
                 }
             }

@@ -198,6 +198,8 @@ async fn sigterm_lets_a_running_agent_end() {
         }
     });
     assert_eq!(refused.await.code, "closing");
+    let ready = reqwest::get(format!("{}/readyz", gateway.url)).await.unwrap();
+    assert_eq!(ready.status(), 503, "nobody sends deliveries here any more");
     assert_eq!(gateway.client.run(&run).await.unwrap().run.state, "running", "the API is there for what still runs");
     std::fs::remove_file(project.path("home/hold")).unwrap();
     assert_eq!(gateway.ended(), Some(0));

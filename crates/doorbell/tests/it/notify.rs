@@ -220,6 +220,7 @@ fn event(source: &str, n: u64, received_at: doorbell_core::time::Timestamp) -> N
         trigger_set: 1,
         trace: None,
         replay: None,
+        only_missing: false,
         paused: None,
         starts: Vec::new(),
     }

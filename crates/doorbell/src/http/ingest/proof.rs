@@ -122,7 +122,8 @@ async fn capture(
     }
 }
 
-/// The delivery, proved for every source that can; or the most telling refusal.
+/// The delivery, proved for every source that can; or the most telling refusal. None, if there is a source for which it
+/// cannot be looked at now.
 pub(super) async fn prove(
     shared: &Shared,
     sources: &[Arc<Source>],
@@ -149,8 +150,9 @@ pub(super) async fn prove(
         }
     }
     match (unknown, refused) {
-        _ if !verified.is_empty() => Ok(verified),
+        // Whoever sends it comes again, for all of them: an answer of 2xx would lose it for the one that could not look at it.
         (Some(unknown), _) => Err(unknown),
+        _ if !verified.is_empty() => Ok(verified),
         (None, Some(rejection)) => Err(Unproved::Refused(rejection)),
         (None, None) => Ok(verified),
     }

@@ -12,7 +12,6 @@ use doorbell_core::provider::Answer;
 use http::Method;
 
 use super::super::Shared;
-use crate::app::Notice;
 use crate::store::{Accepted, AgentOutcome, OutcomeKind};
 
 /// Tells everybody, and makes what the sender hears: a receipt, and what its protocol wants instead of it.
@@ -55,11 +54,7 @@ pub(super) fn confirm(
 
 fn tell(shared: &Shared, event: &Event, accepted: &Accepted, took: Duration) -> SourceReceipt {
     let app = &shared.app;
-    accepted.queued.iter().for_each(|agent| shared.dispatcher.wake(agent));
-    shared.dispatcher.tell_of_dropped(&accepted.dropped);
-    shared.dispatcher.follow_flow(&accepted.effects);
-    app.waits.hear();
-    app.listeners.hear();
+    shared.dispatcher.follow_up_accept(accepted);
     let source = event.source().name();
     let event_type = event.event_type();
     let started = accepted.outcomes.iter().filter(|outcome| outcome.kind != OutcomeKind::Skipped);
@@ -67,10 +62,6 @@ fn tell(shared: &Shared, event: &Event, accepted: &Accepted, took: Duration) -> 
     app.metrics.count_accepted(source, accepted.duplicate, &accepted.decided, took);
     app.signs.accepted(source, event.delivery().received_at);
     note_filter_errors(event, accepted);
-    app.activity.tell(|| match accepted.duplicate {
-        true => Notice::Duplicate(accepted.event),
-        false => Notice::Event(accepted.event),
-    });
     let retried = event.source().provider().retried(event.delivery());
     tracing::info!(event = %accepted.event, source, event_type, duplicate = accepted.duplicate, retried,
         verified_by = event.verified_by(), delivery_id = event.delivery_id(), runs = runs.len(),

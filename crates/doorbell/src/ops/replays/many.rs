@@ -78,7 +78,7 @@ pub async fn preview(app: &App, caller: &Caller, wish: &api::NewReplay) -> Resul
             };
             found.events += 1;
             found.notes.extend(starts.iter().flat_map(notes_of));
-            for start in starts.iter().filter(|start| matches!(start.admission, Admission::Grow | Admission::Missing)) {
+            for start in starts.iter().filter(|start| start.admission == Admission::Grow) {
                 *found.agents.entry(start.agent.clone()).or_default() += 1;
             }
         }
@@ -390,7 +390,7 @@ impl Work<'_> {
 
 /// What flow control makes of a run that would be started, so that nobody counts on as many, or all at once.
 fn notes_of(start: &Start) -> Vec<String> {
-    let starts = matches!(start.admission, Admission::Grow | Admission::Missing);
+    let starts = start.admission == Admission::Grow;
     let Some(flow) = start.flow.as_ref().filter(|_| starts) else { return Vec::new() };
     let mut notes = Vec::new();
     let mut note = |text: &str| notes.push(format!("{}: {text}", start.agent));

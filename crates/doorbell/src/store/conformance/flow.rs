@@ -12,6 +12,8 @@ every_store_keeps! {
     a_busy_key_skips_what_comes_and_says_which_run_has_it,
     a_run_that_waits_for_its_next_try_keeps_its_key_from_being_started_anew,
     the_newest_event_replaces_what_waits_and_asks_what_runs_to_end,
+    what_runs_is_not_ended_for_a_newcomer_that_finds_no_place,
+    runs_outside_lanes_have_their_turn_however_many_in_lanes_came_back_before_them,
     a_run_that_succeeds_although_it_is_replaced_has_succeeded,
     a_replaced_run_that_is_lost_is_not_started_again,
     however_many_wait_the_run_that_runs_is_asked_to_end_and_none_that_wait_follow_the_newest,
@@ -129,6 +131,36 @@ async fn the_newest_event_replaces_what_waits_and_asks_what_runs_to_end(store: A
     let first = run(&*store, 1).await;
     assert_eq!((first.state, first.reason), (State::Superseded, Some(format!("replaced by {}", run_id(2)))));
     assert_eq!(take(&*store, 3).await, [3]);
+}
+
+async fn what_runs_is_not_ended_for_a_newcomer_that_finds_no_place(store: Arc<dyn Store>) {
+    let flow = busy(WhenBusy::Replace);
+    accept(&*store, keyed("a", 1, flow)).await;
+    take(&*store, 1).await;
+    accept(&*store, keyed("b", 2, Flow { priority: 5, ..flow })).await;
+    let mut newcomer = keyed("a", 3, flow);
+    newcomer.starts[0].admission = Admission::DropOldest(1);
+    let newcomer = accept(&*store, newcomer).await;
+    assert_eq!((newcomer.dropped, newcomer.effects.asked_to_end), (vec![run_id(3)], vec![]));
+    assert_eq!(run(&*store, 1).await.cancel_requested, None);
+    let mut fitting = keyed("a", 4, flow);
+    fitting.starts[0].admission = Admission::DropOldest(2);
+    assert_eq!(accept(&*store, fitting).await.effects.asked_to_end.len(), 1);
+}
+
+async fn runs_outside_lanes_have_their_turn_however_many_in_lanes_came_back_before_them(store: Arc<dyn Store>) {
+    let held = |n| {
+        let mut held = keyed("a", n, busy(WhenBusy::Queue));
+        held.starts[0].admission = Admission::Hold(crate::store::PAUSED.to_owned());
+        held
+    };
+    let many = (1..=1200).map(|n| store.accept(vec![held(n)]));
+    futures_util::future::join_all(many).await.into_iter().for_each(|accepted| drop(accepted.unwrap()));
+    accept(&*store, starting("triage", 1201)).await;
+    for n in 1..=1200 {
+        store.release(run_id(n), "ann".to_owned(), at(2000)).await.unwrap();
+    }
+    assert_eq!(take(&*store, 3).await, [1201, 1]);
 }
 
 async fn a_run_that_succeeds_although_it_is_replaced_has_succeeded(store: Arc<dyn Store>) {

@@ -171,7 +171,12 @@ impl<'a> Delivery<'a> {
                 decided.carry_out(work, run, &mut effects)?;
                 replayed::claim(work.sql, event, start, (run.seq, run.id))?;
                 if matches!(decided.next, Move::Queue | Move::Gather { .. }) {
-                    dropped_itself |= places::make_room(work, start, run.seq, id, event.received_at, &mut dropped)?;
+                    let gave_way = places::make_room(work, start, run.seq, id, event.received_at, &mut dropped)?;
+                    dropped_itself |= gave_way;
+                    // What runs is not ended for one that will never run.
+                    if let Some(arrival) = decided.place.arrival().filter(|_| !gave_way) {
+                        flow::ask_to_end(work.sql, arrival, (run.seq, run.id), &mut effects)?;
+                    }
                 }
                 match decided.next {
                     Move::Queue => queued.push(start.agent.clone()),
@@ -203,11 +208,7 @@ impl<'a> Delivery<'a> {
         match &start.admission {
             Admission::Skip(reason) => return nothing(OutcomeKind::Skipped, None, reason.clone()),
             Admission::FilterError(reason) => return nothing(OutcomeKind::FilterError, None, reason.clone()),
-            Admission::Grow
-            | Admission::Missing
-            | Admission::DropOldest(_)
-            | Admission::Reject(_)
-            | Admission::Hold(_) => {}
+            Admission::Grow | Admission::DropOldest(_) | Admission::Reject(_) | Admission::Hold(_) => {}
         }
         if let Some(run) = self.taken.get(&(part, start.agent.as_str())) {
             let reason = flow::SAME_DELIVERY.to_owned();
@@ -343,7 +344,7 @@ impl<'a> Decided<'a> {
         match self.next {
             // What is held is not the newest work before somebody lets it go on.
             Move::Hold(_) | Move::Pause(_) | Move::Behind(_) => Ok(()),
-            _ => flow::replace(work, arrival, (run.seq, run.id), effects),
+            _ => flow::supersede(work, arrival, (run.seq, run.id), effects),
         }
     }
 

@@ -56,6 +56,12 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+/// Whether the machine is at fault, and not what was asked for.
+pub(super) fn is_of_machine(error: &rusqlite::Error) -> bool {
+    let more = matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory));
+    more || asks_for_reopening(error)
+}
+
 /// Whether the connection may no longer fit its file, so that a new one is worth a try.
 pub(super) fn asks_for_reopening(error: &rusqlite::Error) -> bool {
     matches!(

@@ -71,6 +71,11 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
+    /// Whether it replaces others. What is replayed replaces nothing: it waits for its turn.
+    fn replaces(&self) -> bool {
+        self.flow.when_busy == Some(WhenBusy::Replace) && self.replay.is_none()
+    }
+
     /// What its runs share: the key, or without one, the agent as a whole.
     fn lane(&self) -> Cow<'_, str> {
         let shares = self.flow.is_alone() || self.flow.debounce.is_some() || self.flow.max_per_key.is_some();
@@ -310,15 +315,14 @@ pub(super) fn absorbed_reason(into: Known) -> String {
     format!("it goes with {into}, which had not started")
 }
 
-/// Ends what the new run replaces: what waits at once, what runs by asking for its end. What is replayed replaces nothing: it
-/// waits for its turn.
-pub(super) fn replace(
+/// Ends what the new run replaces and did not start.
+pub(super) fn supersede(
     work: &mut Work<'_>,
     arrival: Arrival<'_>,
     (seq, id): (i64, RunId),
     effects: &mut Effects,
 ) -> Outcome<()> {
-    if arrival.flow.when_busy != Some(WhenBusy::Replace) || arrival.replay.is_some() {
+    if !arrival.replaces() {
         return Ok(());
     }
     let start = arrival.start;
@@ -329,21 +333,33 @@ pub(super) fn replace(
     let waiting = all(work.sql, &waiting, params![start.agent, arrival.lane(), seq, MOST_REPLACED], |row| {
         Ok((known(row)?, row.get::<_, bool>(4)?))
     })?;
-    // However many wait, what runs is asked to end.
-    let running = format!("SELECT {KNOWN} FROM runs WHERE agent = ?1 AND lane = ?2 AND alone = 1 AND state = ?3");
-    let running = all(work.sql, &running, params![start.agent, arrival.lane(), RUNNING], |row| Ok(known(row)?))?;
-    let (by, reason) = (format!("{id}, which replaces it"), format!("replaced by {id}"));
-    // Those that wait first: when the one that has the turn is gone, no other of them must get it.
+    let reason = format!("replaced by {id}");
     for (other, takes_place) in waiting {
-        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
-        change(work.sql, end, params![other.seq, SUPERSEDED, reason, arrival.now.as_millis()])?;
+        rows::end_run(work.sql, other.seq, SUPERSEDED, &reason, arrival.now)?;
         work.memory.count_out(&start.agent, u64::from(takes_place));
         effects.superseded.push(other.id);
     }
+    Ok(())
+}
+
+/// Asks what runs, and the new run replaces, to end; to be called after [`supersede`]: when the one that has the turn is gone, none
+/// of those that waited must get it.
+pub(super) fn ask_to_end(
+    sql: &Connection,
+    arrival: Arrival<'_>,
+    (seq, id): (i64, RunId),
+    effects: &mut Effects,
+) -> Outcome<()> {
+    if !arrival.replaces() {
+        return Ok(());
+    }
+    let running = format!("SELECT {KNOWN} FROM runs WHERE agent = ?1 AND lane = ?2 AND alone = 1 AND state = ?3");
+    let running = all(sql, &running, params![arrival.start.agent, arrival.lane(), RUNNING], |row| Ok(known(row)?))?;
+    let by = format!("{id}, which replaces it");
     for other in running {
         // Whom a person asked to end is cancelled by that person.
         let ask = "UPDATE runs SET cancel_requested = ?2, replaced_by = ?3 WHERE seq = ?1 AND cancel_requested IS NULL";
-        if change(work.sql, ask, params![other.seq, by, seq])? == 1 {
+        if change(sql, ask, params![other.seq, by, seq])? == 1 {
             effects.asked_to_end.push((other.id, by.clone()));
         }
     }

@@ -57,12 +57,11 @@ pub(super) fn make_room(
     }
     let givers = givers(work, &start.agent, excess)?;
     let reason = format!("displaced by {event}: more than {most} runs were queued");
-    let drop_run = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
     let drop_outcome =
         "UPDATE outcomes SET kind = ?4, reason = ?5 WHERE event_seq = ?1 AND agent = ?2 AND run_seq = ?3";
     for run in &givers {
         dropped.push(run.id);
-        change(work.sql, drop_run, params![run.seq, DROPPED, reason, now.as_millis()])?;
+        rows::end_run(work.sql, run.seq, DROPPED, &reason, now)?;
         let kind = kind_number(OutcomeKind::Dropped);
         change(work.sql, drop_outcome, params![run.event_seq, start.agent, run.seq, kind, reason])?;
     }

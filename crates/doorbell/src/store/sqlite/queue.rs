@@ -132,8 +132,7 @@ pub(super) fn release(work: &mut Work<'_>, run: RunId, by: &str, now: Timestamp)
 /// Lets a held run go on, without a place in the queue, unless a newer one of its key has taken its place: then it ends, and false is answered.
 fn go_on(work: &Work<'_>, seq: i64, now: Timestamp) -> Outcome<bool> {
     if let Some(by) = flow::overtaken(work.sql, seq)? {
-        let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
-        change(work.sql, end, params![seq, SUPERSEDED, format!("replaced by {by}"), now.as_millis()])?;
+        rows::end_run(work.sql, seq, SUPERSEDED, &format!("replaced by {by}"), now)?;
         return Ok(false);
     }
     // Its reason is what it was, as if it had not been held meanwhile: see `release_due`.

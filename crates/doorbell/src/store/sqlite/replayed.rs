@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::accept::Packed;
 use super::fault::Outcome;
 use super::rows::{change, kind_number, value};
-use crate::store::{Admission, BY_REPLAY, NewEvent, OutcomeKind, Start};
+use crate::store::{BY_REPLAY, NewEvent, OutcomeKind, Start};
 
 /// Whether an event is only for agents without a run for what it says again, and there is none left.
 pub(super) fn is_served(sql: &Connection, events: &[Packed]) -> Outcome<bool> {
@@ -17,13 +17,13 @@ pub(super) fn is_served(sql: &Connection, events: &[Packed]) -> Outcome<bool> {
             }
         }
     }
-    Ok(events.iter().any(|(event, _)| event.starts.iter().any(|start| start.admission == Admission::Missing)))
+    Ok(events.iter().any(|(event, _)| !event.starts.is_empty()))
 }
 
 /// Whether the agent is only to be started if it has no run, and has one: by the event that is said again, or by an earlier
 /// replay of it.
 pub(super) fn has_run(sql: &Connection, event: &NewEvent, start: &Start) -> Outcome<bool> {
-    let Some(of) = original(event, start) else { return Ok(false) };
+    let Some(of) = original(event) else { return Ok(false) };
     let own = "SELECT 1 FROM events e JOIN outcomes o ON o.event_seq = e.seq AND o.agent = ?2 \
                WHERE e.id = ?1 AND o.run_seq IS NOT NULL";
     let again = "SELECT 1 FROM events e JOIN outcomes o ON o.event_seq = e.seq AND o.agent = ?2 \
@@ -38,7 +38,7 @@ pub(super) fn has_run(sql: &Connection, event: &NewEvent, start: &Start) -> Outc
 
 /// Notes with the event that is said again that the agent has a run for it, so that a redelivery starts none.
 pub(super) fn claim(sql: &Connection, event: &NewEvent, start: &Start, (seq, id): (i64, RunId)) -> Outcome<()> {
-    let Some(of) = original(event, start) else { return Ok(()) };
+    let Some(of) = original(event) else { return Ok(()) };
     let claim = "INSERT INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason, trigger_set) \
                  SELECT seq, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM events WHERE id = ?1 \
                  ON CONFLICT (event_seq, agent) DO UPDATE SET kind = excluded.kind, run_seq = excluded.run_seq, \
@@ -51,6 +51,6 @@ pub(super) fn claim(sql: &Connection, event: &NewEvent, start: &Start, (seq, id)
     change(sql, "UPDATE events SET silent = 0 WHERE id = ?1", [of.to_bytes()]).map(drop)
 }
 
-fn original(event: &NewEvent, start: &Start) -> Option<EventId> {
-    event.replay.filter(|_| start.admission == Admission::Missing).map(|replay| replay.of)
+fn original(event: &NewEvent) -> Option<EventId> {
+    event.replay.filter(|_| event.only_missing).map(|replay| replay.of)
 }

@@ -6,7 +6,7 @@ use doorbell_core::id::{EventId, Id, ReplayId, RunId};
 use doorbell_core::run::{Progress, State};
 use doorbell_core::time::Timestamp;
 use rusqlite::types::FromSql;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::body::{PackedBody, packed_from_row};
 use super::fault::{Fault, Outcome};
@@ -133,6 +133,12 @@ pub(super) fn value<T: FromSql>(
 /// Runs a statement and answers how many rows it changed.
 pub(super) fn change(sql: &Connection, statement: &str, params: impl rusqlite::Params) -> Outcome<usize> {
     Ok(sql.prepare_cached(statement)?.execute(params)?)
+}
+
+/// Ends a run that does not run, in this state and for this reason.
+pub(super) fn end_run(sql: &Connection, seq: i64, state: i64, reason: &str, at: Timestamp) -> Outcome<()> {
+    let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
+    change(sql, end, params![seq, state, reason, at.as_millis()]).map(drop)
 }
 
 const EVENT: &str = "SELECT seq, id, source, provider, event, action, delivery_id, verified_by, received_at, \

@@ -13,6 +13,7 @@ use super::flow;
 use super::moved;
 use super::queue;
 use super::rows::{self, CANCELLED, FAILED, QUEUED, RUNNING, SUPERSEDED, change, state_number, state_of, value};
+use super::tally;
 use super::turns::{self, Next};
 use super::waits;
 use super::writer::Work;
@@ -33,6 +34,7 @@ pub(super) struct PackedClaim {
 /// Makes the queued runs of an agent running whose turn it is. One whose rows cannot be read fails, so that it does not keep the
 /// others from being claimed. Answers, too, the runs that ended because newer ones were started before them.
 pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<(Vec<PackedClaim>, Vec<RunId>)> {
+    tally::settle(work)?;
     let claim = &within_scale(work, claim)?;
     let mut superseded = Vec::new();
     let found = loop {
@@ -49,7 +51,7 @@ pub(super) fn claim(work: &mut Work<'_>, claim: &Claim) -> Outcome<(Vec<PackedCl
         work.memory.count_out(&claim.agent, u64::from(takes_place));
         match open_attempt(work, seq, *lease, claim) {
             Ok(run) => claimed.push(run),
-            Err(fault) if fault.is_bad_row() => give_up(work, seq, claim.now, &fault.to_string())?,
+            Err(fault) if fault.is_bad_row() => give_up(work, (seq, *lease), claim.now, &fault.to_string())?,
             Err(fault) => return Err(fault),
         }
     }
@@ -104,12 +106,14 @@ fn open_attempt(work: &mut Work<'_>, seq: i64, lease: Lease, claim: &Claim) -> O
     Ok(PackedClaim { run, lease, event, body })
 }
 
-/// Fails a run that cannot be carried out because of what is stored.
-pub(super) fn give_up(work: &mut Work<'_>, seq: i64, now: Timestamp, why: &str) -> Outcome<()> {
+/// Fails a run that was claimed and cannot be carried out because of what is stored, if the lease is still its own.
+pub(super) fn give_up(work: &mut Work<'_>, (seq, lease): (i64, Lease), now: Timestamp, why: &str) -> Outcome<()> {
     let fail = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, dead_letter = 1, lease = NULL, \
-                lease_until = NULL WHERE seq = ?1";
+                lease_until = NULL WHERE seq = ?1 AND state = ?5 AND lease = ?6";
     let reason = format!("what is stored of it cannot be read: {why}");
-    change(work.sql, fail, params![seq, FAILED, reason, now.as_millis()])?;
+    if change(work.sql, fail, params![seq, FAILED, reason, now.as_millis(), RUNNING, lease.0])? == 0 {
+        return Ok(());
+    }
     let end =
         "UPDATE attempts SET ended_at = ?2, ended = 'failed', reason = ?3 WHERE run_seq = ?1 AND ended_at IS NULL";
     change(work.sql, end, params![seq, now.as_millis(), reason])?;
@@ -249,8 +253,7 @@ pub(super) fn cancel(work: &mut Work<'_>, run: RunId, by: &str, now: Timestamp) 
         change(work.sql, ask, params![seq, by])?;
         return Ok(Cancel::Requested);
     }
-    let end = "UPDATE runs SET state = ?2, reason = ?3, finished_at = ?4, due = NULL WHERE seq = ?1";
-    change(work.sql, end, params![seq, CANCELLED, format!("cancelled by {by}"), now.as_millis()])?;
+    rows::end_run(work.sql, seq, CANCELLED, &format!("cancelled by {by}"), now)?;
     work.memory.fresh.remove(&agent);
     Ok(Cancel::Cancelled)
 }

@@ -257,6 +257,24 @@ async fn a_database_that_was_moved_away_is_unavailable_and_not_made_anew() {
     accept(&store, event(1)).await;
 }
 
+#[tokio::test]
+async fn nothing_is_accepted_into_a_file_that_is_not_there_any_more() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, event(1)).await;
+    let moved = place.path.with_extension("moved");
+    std::fs::rename(&place.path, &moved).unwrap();
+    let refused = store.accept(vec![event(2)]).await.unwrap_err();
+    assert!(matches!(&refused, Error::Unavailable(_)) && refused.with_causes().contains("is gone"), "{refused:?}");
+    assert!(store.health(at(1)).await.is_err());
+    std::fs::copy(&moved, &place.path).unwrap();
+    let refused = store.accept(vec![event(2)]).await.unwrap_err();
+    assert!(refused.with_causes().contains("was replaced"), "{refused:?}");
+    std::fs::rename(&moved, &place.path).unwrap();
+    assert!(!accept(&store, event(2)).await.duplicate);
+    assert!(accept(&store, event(1)).await.duplicate);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_write_ahead_log_stays_bounded() {
     let place = Place::new();

@@ -17,10 +17,6 @@ use super::tally::IN_LANES;
 use super::writer::Work;
 use crate::store::Claim;
 
-/// How many of the oldest queued runs are looked at for those outside of lanes, where an agent has both. Such a run was made
-/// while none in a lane was queued, so it is among the oldest.
-const LOOKED_AT: usize = 1000;
-
 /// The first runs before a gate.
 pub(super) const FRONT: &str = "SELECT seq, attempt = 0 AND kept IS NULL, priority, turn FROM runs WHERE agent = ?1 AND gate = ?2 \
                                 AND turn IS NOT NULL AND state = 2 ORDER BY priority DESC, turn, seq LIMIT ?3";
@@ -60,10 +56,10 @@ pub(super) fn next(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<Next>> {
     let most = claim.leases.len();
     let plain = |limit: usize, only: &str| {
         let oldest = format!(
-            "SELECT seq, attempt = 0 AND kept IS NULL FROM (SELECT seq, attempt, kept, lane FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq \
-             LIMIT ?3) {only} LIMIT ?4"
+            "SELECT seq, attempt = 0 AND kept IS NULL FROM runs INDEXED BY runs_by_state WHERE agent = ?1 AND state = ?2 {only} \
+             ORDER BY seq LIMIT ?3"
         );
-        all(work.sql, &oldest, params![claim.agent, QUEUED, limit, most], |row| {
+        all(work.sql, &oldest, params![claim.agent, QUEUED, limit], |row| {
             Ok(Next { seq: row.get(0)?, takes_place: row.get(1)?, turn: None })
         })
     };
@@ -71,7 +67,10 @@ pub(super) fn next(work: &mut Work<'_>, claim: &Claim) -> Outcome<Vec<Next>> {
     if in_lanes == 0 {
         return plain(most, "");
     }
-    let mut found = if queued > in_lanes { plain(LOOKED_AT, "WHERE lane IS NULL")? } else { Vec::new() };
+    // No more than there are, so that it ends with the last of them. They were mostly made while none in a lane was queued, and are
+    // among the oldest.
+    let outside = usize::try_from(queued - in_lanes).unwrap_or(0).min(most);
+    let mut found = if outside > 0 { plain(outside, "AND lane IS NULL")? } else { Vec::new() };
     if found.len() < most {
         found.append(&mut in_turn(work.sql, claim, most - found.len())?);
     }

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::accept::{Plain, write_plain};
 use super::checkpoint::Checkpointer;
 use super::copy::Order;
-use super::fault::{Fault, Outcome, asks_for_reopening};
+use super::fault::{Fault, Outcome, asks_for_reopening, is_of_machine};
+use super::identity::Identity;
 use super::{schema, tally};
 use crate::store::{Error, Figures};
 
@@ -145,11 +146,13 @@ impl Writer {
         let (inbox, waiting) = mpsc::channel(MOST_WAITING);
         let copies = Arc::new(Mutex::default());
         let ordered = Arc::clone(&copies);
+        let identity = Identity::of(&path)?;
         let serve = move || {
             let mut thread = Thread {
                 waiting,
                 connection: Some(Rc::new(connection)),
                 path,
+                identity,
                 patience,
                 memory: Memory::default(),
                 checkpointer,
@@ -215,6 +218,7 @@ struct Thread {
     // Shared with a copy that is being made from it.
     connection: Option<Rc<Connection>>,
     path: PathBuf,
+    identity: Identity,
     patience: Duration,
     memory: Memory,
     checkpointer: Arc<Checkpointer>,
@@ -292,6 +296,12 @@ impl Thread {
         match self.commit(&mut batch) {
             Ok(()) => batch.into_iter().for_each(Operation::succeed),
             Err(Failure::Operation(fault)) if batch.len() == 1 => {
+                if let Fault::Sql(error) = &fault
+                    && is_of_machine(error)
+                {
+                    self.figures.failures.inc();
+                    tracing::warn!(%error, "something cannot be written");
+                }
                 let error = Error::from(fault);
                 tracing::debug!(%error, "an operation failed");
                 batch.into_iter().for_each(|operation| operation.fail(repeat(&error)));
@@ -311,6 +321,7 @@ impl Thread {
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
         let begin = Instant::now();
         let Self { connection, memory, checkpointer, path, patience, figures, .. } = self;
+        self.identity.check(path).map_err(Failure::Transaction)?;
         let sql = match connection {
             Some(sql) => sql,
             None => {

@@ -115,7 +115,7 @@ fn has_room(work: &Work<'_>, start: &Start) -> bool {
         Admission::DropOldest(most) | Admission::Reject(most) => {
             work.memory.fresh.get(&start.agent).is_some_and(|taken| *taken < most)
         }
-        Admission::Missing | Admission::Hold(_) | Admission::FilterError(_) => false,
+        Admission::Hold(_) | Admission::FilterError(_) => false,
     }
 }
 
