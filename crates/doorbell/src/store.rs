@@ -440,6 +440,9 @@ pub struct NewEvent {
     pub trace: Option<String>,
     /// What it says again, if it does.
     pub replay: Option<Replay>,
+    /// Whether it is only for agents that have no run for what it says again: the outcome of others stays as it is, and if it is for
+    /// no other agent, it is not stored. A run that it starts counts for that event, too, so that a redelivery starts no other one.
+    pub only_missing: bool,
     /// Why its runs are held until its source is resumed; none: they are not. They end nothing, and nothing that is not held
     /// with them takes them in.
     pub paused: Option<String>,
@@ -478,9 +481,6 @@ pub struct Start {
 pub enum Admission {
     /// Always.
     Grow,
-    /// Always, unless the agent has a run for the event that is said again: then its outcome stays as it is, and an event that
-    /// is for no other agent is not stored. The run counts for that event, too, so that a redelivery starts no other one.
-    Missing,
     /// Up to this many runs that wait and never started; beyond it the one of the lowest priority is dropped, and of these
     /// the oldest. Runs that somebody put back take no place.
     DropOldest(u64),
@@ -499,7 +499,7 @@ pub enum Admission {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acceptance {
     /// It is stored; one answer per event, in order. No answer, and nothing was stored, if it is only for agents that miss it
-    /// ([`Admission::Missing`]), and none does.
+    /// ([`NewEvent::only_missing`]), and none does.
     Stored(Vec<Accepted>),
     /// Nothing was stored: every agent it would start has a full queue that rejects.
     QueueFull(Vec<String>),

@@ -9,10 +9,11 @@ use doorbell_client::api::{Activity, Run};
 use doorbell_client::{Answer, Sender};
 use doorbell_core::provider::{Provider, Unsent, find_sample};
 use futures_util::{Stream, StreamExt};
+use tokio::task::JoinHandle;
 
 use super::context::Context;
 use super::live::Live;
-use super::serve::{load, run_until_told, start};
+use super::serve::{Told, close, load, start};
 use super::{DemoArgs, dev, init, output};
 use crate::clock;
 use crate::config::{Credentials, Environment};
@@ -23,36 +24,72 @@ use crate::telemetry::{self, LogFormat};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<ExitCode> {
+    // The folder goes whatever ends the demo.
+    let mut told = Told::new()?;
     let folder = tempfile::Builder::new().prefix("doorbell-demo-").tempdir().context("cannot make a folder")?;
     // The demo's secret goes where it is removed with the rest.
     let home = folder.path().join("home");
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
     telemetry::start_logging(&environment, "error", LogFormat::Text);
-    let project = folder.path().join("project");
-    init::create(&project, "shell", &Credentials::new(&environment))?;
+    let gateway = serve(context, &folder.path().join("project"), &environment).await?;
+    let shown = tokio::select! {
+        shown = show(&gateway, context, &args, &home) => shown,
+        () = told.wait() => return Ok(close(gateway, &mut told, true).await),
+    };
+    match shown {
+        Ok(Shown::All(code)) => {
+            gateway.close(GRACE).await;
+            Ok(code)
+        }
+        Ok(Shown::Serving(watching)) => {
+            told.wait().await;
+            let code = close(gateway, &mut told, true).await;
+            watching.abort();
+            Ok(code)
+        }
+        // Nobody may be there any more who is shown anything.
+        Err(error) => {
+            gateway.close(GRACE).await;
+            Err(error)
+        }
+    }
+}
+
+/// How long what still runs may take when the demo is over.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Makes the project and serves it.
+async fn serve(context: &Context, project: &Path, environment: &Environment) -> anyhow::Result<Gateway> {
+    init::create(project, "shell", &Credentials::new(environment))?;
     output::remark(context.json, format!("made a project in {}:", project.display()))?;
     output::remark(context.json, "  config.toml               a source `github` with a generated secret")?;
-    output::remark(
-        context.json,
-        "  agents/triage/config.toml an agent that wants new issues, and runs agents/triage/agent.sh\n",
-    )?;
+    output::remark(context.json, "  agents/triage/config.toml an agent that wants new issues, and runs")?;
+    output::remark(context.json, "                            agents/triage/agent.sh\n")?;
     let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let gateway = start(load(&project, &environment, Some(any_port))?, &environment).await?;
+    start(load(project, environment, Some(any_port))?, environment).await
+}
+
+/// What was shown.
+enum Shown {
+    /// All there is to show.
+    All(ExitCode),
+    /// The main job; the gateway serves on, and this says what comes.
+    Serving(JoinHandle<()>),
+}
+
+async fn show(gateway: &Gateway, context: &Context, args: &DemoArgs, home: &Path) -> anyhow::Result<Shown> {
+    let url = gateway.app.local_url();
     output::remark(
         context.json,
-        format!("serving it on {}; sending it a signed `issues.opened`, as GitHub would:\n", gateway.app.local_url()),
+        format!("serving it on {url}; sending it a signed `issues.opened`,\nas GitHub would:\n"),
     )?;
-    let run = ring_once(&gateway, context.json).await?;
+    let run = ring_once(gateway, context.json).await?;
     let succeeded = run.state == "succeeded";
     if args.once || !succeeded {
-        gateway.close(Duration::from_secs(5)).await;
-        return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(Shown::All(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
     }
-    suggest(&gateway, &run, &home, context.json)?;
-    let watching = dev::watch(&gateway, context.json).await?;
-    let code = run_until_told(gateway, true).await;
-    watching.abort();
-    code
+    suggest(gateway, &run, home, context.json)?;
+    Ok(Shown::Serving(dev::watch(gateway, context.json).await?))
 }
 
 /// Sends one signed delivery over HTTP and shows what happens until its run is over.
@@ -104,8 +141,10 @@ fn suggest(gateway: &Gateway, run: &Run, home: &Path, json: bool) -> anyhow::Res
     output::remark(
         json,
         format!(
-            "\nIt keeps serving; Ctrl-C ends it and removes the folder. In another terminal, try:\n\
-         \n  export DOORBELL_CREDENTIALS_DIR={}; cd {root} && alias doorbell={program}\n\
+            "\nIt keeps serving; Ctrl-C ends it and removes the folder.\nIn another terminal, try:\n\
+         \n  export DOORBELL_CREDENTIALS_DIR={}\n\
+         \x20 cd {root}\n\
+         \x20 alias doorbell={program}\n\
          \x20 doorbell why {}\n\
          \x20 doorbell runs show {}\n\
          \x20 doorbell ring github pull_request\n\

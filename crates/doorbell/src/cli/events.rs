@@ -200,7 +200,12 @@ fn facts(detail: &EventDetail, clock: &Clock) -> Table {
     if let Some(retried) = &detail.retried {
         table.row(["Sender's retry", &format!("{retried}, as it says itself")]);
     }
-    table.row(["Delivered again", &format!("{} times", event.duplicates)]);
+    let again = match event.duplicates {
+        0 => "never".to_owned(),
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
+    table.row(["Delivered again", &again]);
     match &event.forgotten_at {
         Some(at) => table.row(["Forgotten", &format!("{}: what it said was removed for good", clock.show(at))]),
         None => table.row(["Body", &format!("{} bytes", event.body_size)]),

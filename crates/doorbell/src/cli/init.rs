@@ -19,7 +19,7 @@ use crate::config::{Credentials, Preset, presets};
 /// Make a project: a GitHub source with a secret of its own, and an agent
 ///
 /// The agent is a shell script that needs no API key, unless `--preset` names another one. On a terminal it is asked for.
-/// Files that are there already are left as they are.
+/// A folder that is a project already is left as it is.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  doorbell init my-project --preset claude && cd my-project && doorbell dev\n  doorbell init --preset shell"

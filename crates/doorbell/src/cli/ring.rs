@@ -101,7 +101,9 @@ pub(super) async fn run(context: &Context, args: RingArgs) -> anyhow::Result<Exi
         list(context, &args.provider)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let config = context.config()?;
+    let config = context.config().inspect_err(|_| {
+        output::note("ring signs with the secrets of the project's files; a gateway that runs goes on with what was in force before");
+    })?;
     let source = choose(&config.sources, &args.provider, args.to.as_deref())?;
     let url = url(context, source, args.to.as_deref())?;
     let sender = Sender::new(&url)?;

@@ -97,6 +97,11 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
 pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
     let mut told = Told::new()?;
     told.wait().await;
+    Ok(close(gateway, &mut told, notes).await)
+}
+
+/// Closes a gateway that was told to end.
+pub(super) async fn close(gateway: Gateway, told: &mut Told, notes: bool) -> ExitCode {
     let limit = gateway.app.current().config.gateway.drain_timeout;
     let note = |text: String| {
         if notes {
@@ -116,12 +121,12 @@ pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Res
         // next start.
         note("ending now: runs that were not over are found at the next start".to_owned());
     }
-    Ok(if again { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if again { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The signals that end a gateway. SIGHUP asks for the configuration to be read again (see `reload`), unless it comes
 /// because the terminal is gone that the gateway was started in.
-struct Told {
+pub(super) struct Told {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -129,7 +134,8 @@ struct Told {
 }
 
 impl Told {
-    fn new() -> anyhow::Result<Self> {
+    /// From now on they end nothing by themselves.
+    pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             in_terminal: std::io::stdin().is_terminal(),
             hangup: signal(SignalKind::hangup())?,
@@ -138,7 +144,8 @@ impl Told {
         })
     }
 
-    async fn wait(&mut self) {
+    /// Waits for the next one.
+    pub(super) async fn wait(&mut self) {
         let lost_terminal = async {
             loop {
                 self.hangup.recv().await;

@@ -1,6 +1,7 @@
 //! `doorbell config`: every value in force, and where it came from.
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::completions;
 use super::context::Context;
@@ -42,8 +43,29 @@ pub(super) fn run(context: &Context, args: ConfigArgs) -> anyhow::Result<()> {
 fn print_json(config: &Config, settings: &[&Setting]) -> anyhow::Result<()> {
     let settings = settings
         .iter()
-        .map(|setting| serde_json::json!({"path": setting.path, "value": setting.value, "origin": setting.origin}));
-    output::json(&serde_json::json!({"settings": settings.collect::<Vec<_>>(), "warnings": config.warnings}))
+        .map(|setting| json!({"path": setting.path, "value": value(&setting.value), "origin": setting.origin}));
+    output::json(&json!({"settings": settings.collect::<Vec<_>>(), "warnings": config.warnings}))
+}
+
+/// A value as JSON, of how it stands in a file; what does not stand so, as a secret that is hidden, as text.
+fn value(text: &str) -> Value {
+    let parsed = text.parse::<toml_edit::Value>().ok();
+    parsed.as_ref().and_then(of_toml).unwrap_or_else(|| text.into())
+}
+
+fn of_toml(value: &toml_edit::Value) -> Option<Value> {
+    Some(match value {
+        toml_edit::Value::String(text) => text.value().as_str().into(),
+        toml_edit::Value::Integer(number) => (*number.value()).into(),
+        toml_edit::Value::Float(number) => (*number.value()).into(),
+        toml_edit::Value::Boolean(flag) => (*flag.value()).into(),
+        toml_edit::Value::Datetime(_) => return None,
+        toml_edit::Value::Array(list) => list.iter().map(of_toml).collect::<Option<Vec<_>>>()?.into(),
+        toml_edit::Value::InlineTable(table) => {
+            let fields = table.iter().map(|(key, value)| Some((key.to_owned(), of_toml(value)?)));
+            Value::Object(fields.collect::<Option<_>>()?)
+        }
+    })
 }
 
 /// Whether a path is `prefix` or stands below it.
@@ -55,6 +77,20 @@ fn is_below(path: &str, prefix: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_json_of_their_kind() {
+        for (text, expected) in [
+            ("8192", json!(8192)),
+            ("\"127.0.0.1:1\"", json!("127.0.0.1:1")),
+            ("[\"a\", 1.5, true]", json!(["a", 1.5, true])),
+            ("{ a = \"b\" }", json!({ "a": "b" })),
+            ("(hidden)", json!("(hidden)")),
+            ("", json!("")),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_path_stands_for_all_that_is_below_it() {

@@ -196,7 +196,11 @@ fn type_of(table: &Table, findings: &mut Findings) -> Option<Type> {
     let Some(node) = table.get("type") else {
         // A preset brings one; one that there is not was told of.
         if !table.has("preset") {
-            findings.problem(Problem::at(&table.place, "a runtime needs a `type`").help(advice));
+            let mut problem = Problem::at(&table.place, "a runtime needs a `type`").help(advice);
+            if table.has("command") {
+                problem = problem.help("it has a `command`: add type = \"command\"");
+            }
+            findings.problem(problem);
         }
         return Some(if table.has("url") { Type::Http } else { Type::Command });
     };

@@ -80,7 +80,7 @@ fn read_one(
     table.rename(findings, &ALIASES);
     let path = format!("webhooks.{name}");
     table.settle(findings, &path);
-    let provider = provider(&table, &path, around.types, findings)?;
+    let found_before = findings.problems.len();
     let dedup = [("id", Dedup::Id), ("id_or_body", Dedup::IdOrBody), ("off", Dedup::Off)];
     let dedup = match table.read(findings, "dedup", |node| node.choice(&dedup)) {
         Some(dedup) => dedup,
@@ -93,7 +93,7 @@ fn read_one(
     let account = account(&table, findings);
     let rate_limit = table.read(findings, "rate_limit", |node| rate(node, "100/1m"));
     let allow_unsigned = table.read(findings, "allow_unsigned", Node::flag).unwrap_or(false);
-    let found_before = findings.problems.len();
+    let provider = provider(&table, &path, around.types, findings)?;
     let keys = keys(&table, provider.as_ref(), around.credentials, findings);
     if findings.problems.len() > found_before {
         return Some(provider);
@@ -142,7 +142,8 @@ fn provider(table: &Table, path: &str, types: &Types, findings: &mut Findings) -
     match found {
         Type::Generic => {
             check(table, &[COMMON.as_slice(), &GENERIC].concat(), &hints, findings);
-            generic(table, findings)
+            // What is wrong with it hides nothing that is wrong with its triggers.
+            generic(table, findings).or_else(|| Some(Arc::new(Generic::new(GenericOptions::default()).ok()?)))
         }
         Type::Known(provider) => match provider.tolerance() {
             None => {

@@ -1,11 +1,12 @@
 //! Many deliveries, and what became of them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use doorbell_client::{Answer, Sender, Sent};
 use futures_util::StreamExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tokio::time::Instant;
 
 use super::Bell;
@@ -64,8 +65,12 @@ pub(super) async fn fire(
 
 /// On standard error, and only if that is a terminal.
 fn progress(count: u64) -> anyhow::Result<ProgressBar> {
-    let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len}  {per_sec}  {eta}")?;
-    Ok(ProgressBar::new(count).with_style(style))
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len}  {rate}  {eta}")?;
+    let rate = |state: &ProgressState, text: &mut dyn Write| {
+        // Nothing keeps a text in memory from being written.
+        let _ = write!(text, "{:.0}/s", state.per_sec());
+    };
+    Ok(ProgressBar::new(count).with_style(style.with_key("rate", rate)))
 }
 
 impl Volley {

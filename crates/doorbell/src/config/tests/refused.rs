@@ -15,6 +15,24 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
 }
 
 #[test]
+fn what_is_wrong_with_a_source_hides_nothing_else() {
+    let source = "[webhooks.both]\ntype = \"generic\"\ncredential = 5\nalgorithm = \"md5\"\ndedup = \"maybe\"\n\
+                  rate_limit = \"100\"\nignore_senders = 5\n";
+    let trigger = "[[webhooks]]\nsource = \"both\"\naction = [\"x\"]\n";
+    let problems = gateway(source).file("agents/a/config.toml", trigger).problems();
+    for wrong in [
+        "credential = 5",
+        "algorithm = \"md5\"",
+        "dedup = \"maybe\"",
+        "rate_limit = \"100\"",
+        "ignore_senders = 5",
+        "unknown key `action`",
+    ] {
+        assert!(problems.contains(wrong), "{wrong}: {problems}");
+    }
+}
+
+#[test]
 fn proxies_are_addresses_and_networks() {
     for (value, message, help) in [
         ("1", "expected a list of addresses", ""),
