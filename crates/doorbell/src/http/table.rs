@@ -440,14 +440,17 @@ fn gateway() -> Vec<Route> {
 pub(super) fn ready() -> Vec<Route> {
     group(
         "gateway",
-        vec![Route::get(
-            (
-                "/readyz",
-                "isReady",
-                "Whether deliveries are taken: the store can be reached, and the gateway does not shut down",
-            ),
-            api::readyz,
-        )],
+        vec![
+            Route::get(
+                (
+                    "/readyz",
+                    "isReady",
+                    "Whether deliveries are taken: the store can be reached, and the gateway does not shut down",
+                ),
+                api::readyz,
+            )
+            .refuses(&["closing"]),
+        ],
     )
 }
 
