@@ -148,7 +148,7 @@ async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_
         let over = Over(&over);
         let played = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(async {
-                let deliveries = stream::iter(0..count).map(|n| {
+                let deliver = |n| {
                     let event = if n % ONE_IN == 0 { "pull_request.opened" } else { "issues.opened" };
                     let answer = gateway.ring(sample(event));
                     async {
@@ -156,14 +156,18 @@ async fn many_queued_runs_end_under_the_scale_and_a_kill_loses_none_and_repeats_
                         answered.fetch_add(1, Ordering::Relaxed);
                         receipt
                     }
-                });
-                // In the middle: some are done, as many as may be run, most of them wait.
+                };
+                let deliver_all =
+                    async |these| stream::iter(these).map(deliver).buffer_unordered(SENDERS).collect::<Vec<_>>().await;
+                // In the middle: some are done, as many as may be run, most of them wait. The second half comes when those that
+                // begin stay, so that there are as many, however late this is seen.
                 let middle = async {
                     go_on_until("a third to be done", async || (count / 3).saturating_sub(finished(&gateway).await))
                         .await;
                     project.write("hold", "");
                 };
-                let (receipts, ()) = tokio::join!(deliveries.buffer_unordered(SENDERS).collect::<Vec<_>>(), middle);
+                let (mut receipts, ()) = tokio::join!(deliver_all(0..count / 2), middle);
+                receipts.extend(deliver_all(count / 2..count).await);
                 wait_for("as many as may to run", || (running_now(project.root(), "again") == SCALE).then_some(()));
                 std::fs::remove_file(project.path("hold")).unwrap();
                 gateway.kill();
