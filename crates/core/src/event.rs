@@ -40,13 +40,10 @@ const LONGEST_LISTED_TEXT: usize = 400;
 /// The longest list of a [`Context::shortened`] one.
 const MOST_LISTED: usize = 100;
 
-/// The text as far as lists show it.
-fn cut(text: &str) -> Cow<'_, str> {
+/// The text as far as it is shown: so many characters of it.
+pub(crate) fn cut(text: &str, longest: usize) -> Cow<'_, str> {
     // A character has a byte at least, so that most texts need not be counted.
-    let end = match text.len() {
-        ..=LONGEST_LISTED_TEXT => None,
-        _ => text.char_indices().nth(LONGEST_LISTED_TEXT),
-    };
+    let end = if text.len() <= longest { None } else { text.char_indices().nth(longest) };
     match end {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
@@ -182,9 +179,10 @@ impl Serialize for Shortened<'_> {
         let mut map = serializer.serialize_map(Some(self.0.0.len()))?;
         for (name, value) in &self.0.0 {
             match value {
-                Value::Text(text) => map.serialize_entry(name, &cut(text))?,
+                Value::Text(text) => map.serialize_entry(name, &cut(text, LONGEST_LISTED_TEXT))?,
                 Value::List(list) => {
-                    let texts: Vec<_> = list.iter().take(MOST_LISTED).map(|text| cut(text)).collect();
+                    let texts: Vec<_> =
+                        list.iter().take(MOST_LISTED).map(|text| cut(text, LONGEST_LISTED_TEXT)).collect();
                     map.serialize_entry(name, &texts)?;
                 }
                 Value::Number(_) | Value::Flag(_) => map.serialize_entry(name, value)?,

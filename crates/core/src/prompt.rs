@@ -5,11 +5,13 @@
 //! (Claude Code, Gemini CLI, Qwen Code) read `@path` in a prompt as "attach this file", before any permission is asked.
 //! Line ends and other control characters are too, so that none can begin a line of its own among the instructions.
 
+use std::borrow::Cow;
+
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 
 use crate::envelope::Envelope;
-use crate::event::MANUAL;
+use crate::event::{MANUAL, cut};
 
 /// The longest text field in a prompt, in characters; the whole event is in the event file.
 pub const LONGEST_TEXT: usize = 4000;
@@ -232,8 +234,8 @@ fn event_variable(
 ) -> Result<Value, TemplateError> {
     let mut event = serde_json::to_value(Envelope { body: String::new(), ..envelope.clone() }).unwrap_or_default();
     if audience == Audience::Model {
-        cut_texts(&mut event);
-        change_texts(&mut event, &|text| *text = escape_inline(text));
+        cut_lists(&mut event);
+        change_texts(&mut event, &|text| *text = audience.text(text));
     }
     if uses("body") {
         event["body"] = audience.text(&envelope.body).into();
@@ -249,10 +251,7 @@ impl Audience {
     fn text(self, text: &str) -> String {
         match self {
             Self::Program => text.to_owned(),
-            Self::Model => match text.char_indices().nth(LONGEST_TEXT) {
-                Some((end, _)) => escape_inline(&format!("{}…", &text[..end])),
-                None => escape_inline(text),
-            },
+            Self::Model => escape_inline(&cut(text, LONGEST_TEXT)),
         }
     }
 }
@@ -261,9 +260,8 @@ impl Audience {
 fn cut_texts(value: &mut Value) {
     cut_lists(value);
     change_texts(value, &|text| {
-        if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
-            text.truncate(end);
-            text.push('…');
+        if let Cow::Owned(cut) = cut(text, LONGEST_TEXT) {
+            *text = cut;
         }
     });
 }

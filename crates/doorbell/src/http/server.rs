@@ -83,8 +83,8 @@ async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
 #[derive(Debug, Default)]
 struct Requests {
     under_way: AtomicUsize,
-    /// Those of them whose answers are being sent.
-    answering: AtomicUsize,
+    /// Those of them whose answers wait to be read on.
+    unread: AtomicUsize,
     /// Beginnings, ends and sent pieces so far.
     changes: AtomicUsize,
 }
@@ -102,8 +102,8 @@ impl Requests {
             if now == before && under_way == 0 {
                 return true;
             }
-            // A request that is not answered yet waits for us.
-            let stands = now == before && under_way == self.answering.load(Ordering::Acquire);
+            // What is not answered yet, or not to its end, waits for us.
+            let stands = now == before && under_way == self.unread.load(Ordering::Acquire);
             still = if stands { still + idle } else { Duration::ZERO };
             if still > unread {
                 return false;
@@ -135,18 +135,34 @@ impl Drop for UnderWay {
 struct Answer {
     body: axum::body::Body,
     under_way: UnderWay,
+    /// Whether what there was of it was handed over, and no more is asked for: it is for the other side to read on.
+    unread: bool,
 }
 
 impl Answer {
     fn begin(body: axum::body::Body, under_way: UnderWay) -> Self {
-        under_way.0.answering.fetch_add(1, Ordering::AcqRel);
-        Self { body, under_way }
+        let mut answer = Self { body, under_way, unread: false };
+        answer.note(true);
+        answer
+    }
+
+    fn note(&mut self, unread: bool) {
+        match (self.unread, unread) {
+            (false, true) => {
+                self.under_way.0.unread.fetch_add(1, Ordering::AcqRel);
+            }
+            (true, false) => {
+                self.under_way.0.unread.fetch_sub(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+        self.unread = unread;
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.under_way.0.answering.fetch_sub(1, Ordering::AcqRel);
+        self.note(false);
     }
 }
 
@@ -157,6 +173,8 @@ impl hyper::body::Body for Answer {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let answer = self.get_mut();
         let polled = Pin::new(&mut answer.body).poll_frame(context);
+        // A stream that has nothing to say for a while is not one that nobody reads.
+        answer.note(polled.is_ready());
         if polled.is_ready() {
             answer.under_way.0.changes.fetch_add(1, Ordering::AcqRel);
         }
@@ -467,6 +485,25 @@ mod tests {
     async fn an_http2_connection_that_only_answers_pings_is_closed() {
         let address = start(Router::new()).await;
         tokio::time::timeout(LONG, keep_open(address)).await.expect("it was kept open");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_says_nothing_for_long_is_not_taken_for_one_that_nobody_reads() {
+        let requests = Arc::new(Requests::default());
+        let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(1);
+        let pieces = futures_util::stream::unfold(receiver, async |mut receiver| {
+            receiver.recv().await.map(|piece| (piece, receiver))
+        });
+        let mut answer = Answer::begin(Body::from_stream(pieces), UnderWay::begin(&requests));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(requests.unread.load(Ordering::Acquire), 1, "nobody asked for anything of it yet");
+        assert!(hyper::body::Body::poll_frame(Pin::new(&mut answer), &mut context).is_pending());
+        assert_eq!(requests.unread.load(Ordering::Acquire), 0);
+        sender.send(Ok(Bytes::from_static(b"piece"))).await.unwrap();
+        assert!(hyper::body::Body::poll_frame(Pin::new(&mut answer), &mut context).is_ready());
+        assert_eq!(requests.unread.load(Ordering::Acquire), 1);
+        drop(answer);
+        assert_eq!(requests.unread.load(Ordering::Acquire), 0);
     }
 
     /// Serves a large answer and waits until no connection is open any more, after one asked so and read nothing.
