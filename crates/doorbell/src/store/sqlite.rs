@@ -157,7 +157,7 @@ impl SqliteStore {
         Ok(Self {
             writer: writer::Writer::start(connection, path.to_owned(), options.patience, shared, figures.clone())?,
             readers: readers::Readers::new(path.to_owned(), options.patience),
-            background: background::Background::start(path.to_owned(), options.patience)?,
+            background: background::Background::start()?,
             learner,
             dictionaries,
             figures,
@@ -226,13 +226,16 @@ impl SqliteStore {
     }
 
     async fn index_some(&self) -> Result<bool, Error> {
-        let Some(mut making) = self.background.read(search::index::begin).await? else { return Ok(false) };
-        // In short reads: one that stays keeps the log from starting again.
-        let mut more = true;
-        while more {
-            (more, making) = self.background.read(move |sql| Ok((making.go_on(sql)?, making))).await?;
+        let Some(mut making) = self.readers.read(search::index::begin).await? else { return Ok(false) };
+        while let Some(slice) = making.slice() {
+            let events = self.readers.read(move |sql| search::index::read(sql, slice)).await?;
+            let add = move || {
+                making.add(&events);
+                making
+            };
+            making = self.background.run(add).await?;
         }
-        let made = self.background.read(move |_| Ok(making.pack())).await?;
+        let made = self.background.run(move || making.pack()).await?;
         self.writer.write(move |work| search::index::put(work, &made)).await?;
         Ok(true)
     }

@@ -1,16 +1,12 @@
-//! A thread that reads what nobody waits for: it has the processor when nobody else wants it.
+//! A thread that reckons what nobody waits for: it has the processor when nobody else wants it.
+//!
+//! It has no connection. Whoever waits for the processor in the middle of a read keeps the write-ahead log from starting again.
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::fault::{Fault, Outcome};
-use super::readers::within_snapshot;
-use super::schema;
 use crate::store::Error;
 
 /// The least that `nice` knows: beside threads that want all of the processor, about a hundredth of it.
@@ -23,62 +19,52 @@ pub(super) fn lower_priority(nice: i32, what: &str) {
     }
 }
 
-type Job = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread, with a connection of its own.
+/// The thread.
 #[derive(Debug)]
 pub(super) struct Background {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<std::thread::JoinHandle<()>>,
-    path: PathBuf,
-    patience: Duration,
 }
 
 impl Background {
-    /// Starts the thread. Its connection is opened when it is needed.
+    /// Starts the thread.
     ///
     /// # Errors
     /// If there can be no more threads.
-    pub(super) fn start(path: PathBuf, patience: Duration) -> std::io::Result<Self> {
+    pub(super) fn start() -> std::io::Result<Self> {
         let (jobs, due) = mpsc::channel::<Job>();
         let serve = move || {
             lower_priority(LEAST, "what events say is indexed");
-            let mut connection = None;
             for job in due {
-                // A panic fails the job, whose answer does not come then; its connection may be in the middle of something.
-                if std::panic::catch_unwind(AssertUnwindSafe(|| job(&mut connection))).is_err() {
-                    connection = None;
-                }
+                // A panic fails the job, whose answer does not come then.
+                let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
             }
         };
         let thread = std::thread::Builder::new().name("store-background".to_owned()).spawn(serve)?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), path, patience })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Runs `read` in a snapshot. A snapshot keeps the log from starting again, and here it may last: read little in one.
-    pub(super) async fn read<T, F>(&self, read: F) -> Result<T, Error>
+    /// Runs `reckon` on the thread.
+    ///
+    /// # Errors
+    /// If it panics, or the store is being closed.
+    pub(super) async fn run<T, F>(&self, reckon: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let (path, patience) = (self.path.clone(), self.patience);
-        let job = move |kept: &mut Option<Connection>| {
+        let job = move || {
             // Whoever asked may be gone meanwhile.
-            if answer.is_closed() {
-                return;
+            if !answer.is_closed() {
+                let _ = answer.send(reckon());
             }
-            let result = kept.take().map_or_else(|| schema::open_reader(&path, patience).map_err(Fault::from), Ok);
-            let result = result.and_then(|connection| {
-                let result = within_snapshot(&connection, read)?;
-                *kept = Some(connection);
-                Ok(result)
-            });
-            let _ = answer.send(result);
         };
-        let closed = || Error::Unavailable("the store is closed".into());
-        self.jobs.as_ref().ok_or_else(closed)?.send(Box::new(job)).map_err(|_| closed())?;
-        Ok(answered.await.map_err(|_| closed())??)
+        let gone = || Error::Unavailable("what was to be done in the background was given up".into());
+        self.jobs.as_ref().ok_or_else(gone)?.send(Box::new(job)).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
     }
 }
 
@@ -88,7 +74,7 @@ impl Drop for Background {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that reads in the background panicked");
+            tracing::error!("the thread that works in the background panicked");
         }
     }
 }
@@ -98,27 +84,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn start(folder: &tempfile::TempDir) -> Background {
-        let path = folder.path().join("x.db");
-        std::fs::File::create(&path).unwrap();
-        Background::start(path, Duration::from_secs(5)).unwrap()
-    }
-
     #[tokio::test]
     async fn it_gives_way_to_every_other_thread() {
-        let folder = tempfile::tempdir().unwrap();
         let nice = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
-        assert_eq!(start(&folder).read(move |_| Ok(nice())).await.unwrap(), LEAST);
+        assert_eq!(Background::start().unwrap().run(nice).await.unwrap(), LEAST);
         assert_ne!(nice(), LEAST, "the others stay as they were");
     }
 
     #[tokio::test]
-    async fn a_read_that_panics_or_fails_does_not_keep_the_next_one_from_being_answered() {
-        let folder = tempfile::tempdir().unwrap();
-        let background = start(&folder);
-        assert!(background.read(|_| -> Outcome<()> { panic!("on purpose") }).await.is_err());
-        assert!(background.read(|sql| Ok(sql.execute("no SQL", ())?)).await.is_err());
-        let one: i64 = background.read(|sql| Ok(sql.query_row("SELECT 1", (), |row| row.get(0))?)).await.unwrap();
-        assert_eq!(one, 1);
+    async fn a_job_that_panics_does_not_keep_the_next_one_from_being_done() {
+        let background = Background::start().unwrap();
+        assert!(background.run(|| panic!("on purpose")).await.is_err());
+        assert_eq!(background.run(|| 1).await.unwrap(), 1);
     }
 }

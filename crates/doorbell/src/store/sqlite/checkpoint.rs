@@ -35,8 +35,11 @@ pub(super) struct Checkpointer {
     scrub: AtomicBool,
 }
 
-/// How long to wait before the log is tried again, when a reader kept it from being emptied.
+/// How long to wait before the log is tried again, when a reader kept it from being emptied of what is forgotten.
 const RETRY: Duration = Duration::from_millis(200);
+/// By which part of its size the log grows before it is tried again, when a reader kept it from starting again. Most readers are gone
+/// by then; for one that stays, each further try comes after twice as much, up to the size.
+const SOON: i64 = 16;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -94,10 +97,25 @@ impl Checkpointer {
     }
 
     fn serve(&self, sql: &Connection) {
+        let soon = (self.log_pages / SOON).max(1);
+        let mut longer = soon;
         while self.wait_for_wish() != Wish::End {
-            if let Err(error) = self.empty_log(sql) {
-                tracing::warn!(%error, "the write-ahead log was not emptied; it grows until it can be");
-            }
+            let due = match self.empty_log(sql) {
+                Ok(log) if log.busy => {
+                    let due = self.log_pages.max(log.pages + longer);
+                    longer = self.log_pages.min(longer * 2);
+                    due
+                }
+                Ok(_) => {
+                    longer = soon;
+                    self.log_pages
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the write-ahead log was not emptied; it grows until it can be");
+                    self.due.load(Ordering::Relaxed) + self.log_pages
+                }
+            };
+            self.due.store(due, Ordering::Relaxed);
             // What was wished for meanwhile is done too.
             self.wish(Wish::Nothing);
         }
@@ -107,7 +125,7 @@ impl Checkpointer {
         }
     }
 
-    fn empty_log(&self, sql: &Connection) -> rusqlite::Result<()> {
+    fn empty_log(&self, sql: &Connection) -> rusqlite::Result<Log> {
         let begin = Instant::now();
         let scrub = self.scrub.swap(false, Ordering::Relaxed);
         let result = checkpoint(sql, Mode::Passive).and_then(|_| {
@@ -118,14 +136,7 @@ impl Checkpointer {
         if scrub && !matches!(result, Ok(Log { busy: false, .. })) {
             self.scrub.store(true, Ordering::Relaxed);
         }
-        // A reader in an old snapshot may keep the log from starting again: try later, not at every commit.
-        let longer = match &result {
-            Ok(log) if !log.busy => 0,
-            Ok(log) => log.pages,
-            Err(_) => self.due.load(Ordering::Relaxed),
-        };
-        self.due.store(longer + self.log_pages, Ordering::Relaxed);
-        result.map(drop)
+        result
     }
 }
 
@@ -196,5 +207,68 @@ impl Drop for Running {
         {
             tracing::error!("the thread that empties the write-ahead log panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SIZE: i64 = 64;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        path: PathBuf,
+        shared: Arc<Checkpointer>,
+        writer: Connection,
+        _running: Running,
+    }
+
+    fn start_one() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        std::fs::File::create(&path).unwrap();
+        let writer = schema::open_writer(&path, Duration::from_secs(5)).unwrap();
+        writer.execute_batch("CREATE TABLE filler (bytes BLOB)").unwrap();
+        let shared = Arc::new(Checkpointer::new(SIZE, Histogram::new([1.0])));
+        // Nothing is forgotten here.
+        shared.scrub.store(false, Ordering::Relaxed);
+        let running = super::start(path.clone(), Arc::clone(&shared)).unwrap();
+        Place { _folder: folder, path, shared, writer, _running: running }
+    }
+
+    impl Place {
+        fn due(&self) -> i64 {
+            self.shared.due.load(Ordering::Relaxed)
+        }
+
+        /// Commits until another number of pages is due, and answers it.
+        fn write_until_tried(&self) -> i64 {
+            let before = self.due();
+            let begun = Instant::now();
+            while self.due() == before && begun.elapsed() < Duration::from_secs(30) {
+                let _turn = self.shared.turn_to_write();
+                self.writer.execute("INSERT INTO filler VALUES (zeroblob(4096))", ()).unwrap();
+                self.shared.committed(&self.writer);
+            }
+            self.due()
+        }
+    }
+
+    #[test]
+    fn a_log_that_a_reader_kept_is_tried_again_soon_and_then_less_and_less_often() {
+        let place = start_one();
+        let reader = schema::open_reader(&place.path, Duration::ZERO).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM filler").unwrap();
+        let mut last = SIZE;
+        for longer in [4, 8, 16, 32, 64, 64] {
+            let due = place.write_until_tried();
+            let pages = checkpoint(&place.writer, Mode::Noop).unwrap().pages;
+            assert!((last + longer..=pages + longer).contains(&due), "{due}, of {pages} pages; before {last}");
+            last = due;
+        }
+        reader.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(place.write_until_tried(), SIZE, "and emptied when nobody is in the way");
     }
 }

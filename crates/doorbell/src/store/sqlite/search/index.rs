@@ -8,14 +8,16 @@
 //! the file takes it milliseconds of the writer's time (`secure-delete`), of which retention needs a fraction for all else. Here a
 //! question reads one small row a word and 2,048 events, and a removal is two statements.
 
+use std::ops::Range;
+
 use doorbell_core::search::{Word, read_words};
 use rusqlite::{Connection, params};
 
 use super::read_event;
-use crate::store::sqlite::fault::Outcome;
+use crate::store::sqlite::fault::{Fault, Outcome};
 use crate::store::sqlite::rows::{self, all, change, value};
 use crate::store::sqlite::writer::Work;
-use crate::store::{EventQuery, Wanted};
+use crate::store::{EventQuery, StoredEvent, Wanted};
 
 /// Events in a group.
 pub(in crate::store::sqlite) const GROUP: i64 = 2048;
@@ -25,8 +27,7 @@ pub(super) const BLOCK: i64 = GROUP / u64::BITS as i64;
 const PARTS: usize = 64;
 /// To be raised when words are cut or hashed in another way: what was made before is made again.
 const FORMAT: i64 = 1;
-/// Events that are read in one go while a group is made: in a fraction of a millisecond of the processor's time, which may take much
-/// longer where others want it.
+/// Events that are read in one go while a group is made.
 const SLICE: i64 = 32;
 /// How many characters of a word are known by a mark of their own. Of a longer beginning, the longest of these is looked up.
 const BEGINNINGS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
@@ -152,25 +153,31 @@ pub(in crate::store::sqlite) fn begin(sql: &Connection) -> Outcome<Option<Making
     Ok(Some(Making { number, seen: seen(sql, number)?, next: number * GROUP, parts: vec![Vec::new(); PARTS] }))
 }
 
+/// The events of a slice, which are not forgotten.
+pub(in crate::store::sqlite) fn read(sql: &Connection, slice: Range<i64>) -> Outcome<Vec<StoredEvent>> {
+    let there = "SELECT seq FROM events WHERE seq >= ?1 AND seq < ?2 AND forgotten_at IS NULL";
+    let seqs: Vec<i64> = all(sql, there, [slice.start, slice.end], |row| Ok(row.get(0)?))?;
+    let events = seqs.into_iter().map(|seq| rows::event(sql, seq));
+    events.filter(|event| !event.as_ref().is_err_and(Fault::is_bad_row)).collect()
+}
+
 impl Making {
-    /// Reads some of its events. Whether there are more.
-    pub(in crate::store::sqlite) fn go_on(&mut self, sql: &Connection) -> Outcome<bool> {
-        let to = self.next + SLICE;
-        let there = "SELECT seq FROM events WHERE seq >= ?1 AND seq < ?2 AND forgotten_at IS NULL";
-        let seqs: Vec<i64> = all(sql, there, [self.next, to], |row| Ok(row.get(0)?))?;
-        for seq in seqs {
-            let event = match rows::event(sql, seq) {
-                Err(fault) if fault.is_bad_row() => continue,
-                event => event?,
-            };
-            let block = seq % GROUP / BLOCK;
+    /// Which of its events are next; none if it has all.
+    pub(in crate::store::sqlite) fn slice(&mut self) -> Option<Range<i64>> {
+        let from = self.next;
+        self.next += SLICE;
+        (from < (self.number + 1) * GROUP).then_some(from..self.next)
+    }
+
+    /// Adds what events say.
+    pub(in crate::store::sqlite) fn add(&mut self, events: &[StoredEvent]) {
+        for event in events {
+            let block = event.seq % GROUP / BLOCK;
             let parts = &mut self.parts;
-            read_event(&event, |text| {
+            read_event(event, |text| {
                 read_words(text, |word| marks_of(word, |mark| parts[part_of(mark)].push(entry(mark, block))));
             });
         }
-        self.next = to;
-        Ok(to < (self.number + 1) * GROUP)
     }
 
     /// Sorts and packs what was read.
