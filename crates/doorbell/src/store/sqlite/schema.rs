@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use aws_lc_rs::digest;
+use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
@@ -71,6 +72,9 @@ fn connect(path: &Path, flags: OpenFlags, patience: Duration, cache: i64) -> rus
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(patience)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise a statement is planned anew whenever a parameter is bound that is compared with what a partial index is for, or
+    // that is a LIMIT: most of those about runs, each time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "page_size", PAGE)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
@@ -134,6 +138,21 @@ mod tests {
 
     fn memory() -> Connection {
         Connection::open_in_memory().unwrap()
+    }
+
+    #[test]
+    fn a_statement_is_planned_once_whatever_is_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        std::fs::File::create(&path).unwrap();
+        let mut connection = open_writer(&path, Duration::ZERO).unwrap();
+        migrate(&mut connection).unwrap();
+        let mut count =
+            connection.prepare("SELECT seq FROM runs WHERE agent = ?1 AND state = ?2 ORDER BY seq LIMIT ?3").unwrap();
+        for (state, limit) in [(1, 1), (2, 0), (1, 10), (3, 1)] {
+            assert!(!count.exists(params!["triage", state, limit]).unwrap());
+        }
+        assert_eq!(count.get_status(rusqlite::StatementStatus::RePrepare), 0);
     }
 
     #[test]
