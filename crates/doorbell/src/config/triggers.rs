@@ -101,6 +101,7 @@ fn read_one(
             && let Some(clause) = findings.take(clause(field, &entry.node, provider))
         {
             warn_of_segments(field, &entry.node.place, &clause, findings);
+            warn_of_foreign_patterns(field, &entry.node.place, &clause, findings);
             clauses.push(clause);
         }
     }
@@ -157,5 +158,24 @@ fn warn_of_segments(field: &FilterField, place: &Place, clause: &Clause, finding
             field.name
         );
         findings.warn(place, sentence);
+    }
+}
+
+/// What other tools' patterns have and these do not: it stands for itself here, and so the filter hardly ever matches.
+fn warn_of_foreign_patterns(field: &FilterField, place: &Place, clause: &Clause, findings: &mut Findings) {
+    // Names that have neither `?` nor `[`: git-check-ref-format(1), and what GitHub lets owners and repositories be called.
+    let plain = field.context.iter().any(|name| ["repo", "org", "branch"].contains(&name.as_ref()));
+    for text in clause.any_of.iter().map(Pattern::as_str) {
+        let alternatives = text.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(inside, _)| inside);
+        let instead = if text.starts_with('!') {
+            "`!` stands for itself and excludes nothing; a condition can: `where`"
+        } else if alternatives.is_some_and(|inside| inside.contains(',')) {
+            "`{` and `}` stand for themselves; write each alternative as a text of the list"
+        } else if plain && text.contains(['?', '[']) {
+            "only `*` and `**` stand for other text; `?` and `[` stand for themselves"
+        } else {
+            continue;
+        };
+        findings.warn(place, format!("`{text}` in `{}` will hardly match anything: {instead}", field.name));
     }
 }

@@ -211,6 +211,21 @@ fn repositories_that_can_never_match_are_warned_of() {
 }
 
 #[test]
+fn patterns_of_other_tools_are_warned_of() {
+    let filters =
+        "branches = [\"!main\", \"{main,dev}\", \"v[0-9]\", \"v?\", \"{x}/main\"]\nlabels = [\"[later]\", \"why?\"]\n";
+    let config = agent(&AGENT.replace("[runtime]", &format!("{filters}[runtime]"))).load().unwrap();
+    let expected = [("!main", "a condition can: `where`"), ("{main,dev}", "as a text of the list")];
+    let expected =
+        expected.into_iter().chain(["v[0-9]", "v?"].map(|text| (text, "only `*` and `**` stand for other text")));
+    assert_eq!(config.warnings.len(), 4, "{:?}", config.warnings);
+    for (warning, (text, why)) in config.warnings.iter().zip(expected) {
+        assert!(warning.starts_with(&format!("agents/triage/config.toml:3: `{text}` in `branches`")), "{warning}");
+        assert!(warning.contains(why), "{warning}");
+    }
+}
+
+#[test]
 fn a_secret_that_others_can_read_is_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let project = Project::small();
