@@ -176,13 +176,30 @@ impl Clause {
         passed
     }
 
+    /// What the event has in the fields of the clause, each text once.
+    fn actual(&self, context: &Context) -> Option<Value> {
+        let mut values = self.context.iter().filter_map(|field| context.get(field));
+        let first = values.next()?;
+        if values.next().is_none() {
+            return Some(first.clone());
+        }
+        let mut texts: Vec<String> = Vec::new();
+        for field in &self.context {
+            each_text(context, field, |text| {
+                if !texts.iter().any(|one| one == text) {
+                    texts.push(text.to_owned());
+                }
+            });
+        }
+        Some(Value::List(texts))
+    }
+
     fn explain(&self, context: &Context) -> ClauseVerdict {
-        let of_event = self.context.iter().find_map(|field| context.get(field));
         let actual = match context.text("action") {
             Some(action) if self.context.iter().any(|field| field == "event") => {
                 Some(Value::Text(format!("{}.{action}", context.text("event").unwrap_or_default())))
             }
-            _ => of_event.cloned(),
+            _ => self.actual(context),
         };
         ClauseVerdict {
             field: self.field.clone(),
@@ -289,6 +306,19 @@ mod tests {
         assert!(!verdict.matched);
         assert_eq!(verdict.reason, "`labels` wants one of `security`, `p0`; the event has `bug`, `ui`");
         assert_eq!(verdict.clauses.len(), 2, "the failing one is the last one looked at");
+    }
+
+    #[test]
+    fn a_filter_over_two_fields_shows_what_the_event_has_in_both() {
+        let trigger = |wanted| trigger(vec![clause("assignee", &["assignee", "assignees"], &[wanted], &[])]);
+        let mut context = opened();
+        context.set("assignee", "bob");
+        let verdict = explain(&trigger("carol"), &context);
+        assert_eq!(verdict.reason, "`assignee` wants `carol`; the event has `bob`");
+        context.set("assignees", Value::List(vec!["alice".to_owned(), "bob".to_owned()]));
+        assert!(explain(&trigger("alice"), &context).matched);
+        let verdict = explain(&trigger("carol"), &context);
+        assert_eq!(verdict.reason, "`assignee` wants `carol`; the event has `bob`, `alice`");
     }
 
     #[test]
