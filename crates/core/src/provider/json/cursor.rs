@@ -9,6 +9,8 @@ use super::Object;
 
 /// Objects in each other that may be wanted; what is passed over may be nested to any depth.
 const DEEPEST: usize = 128;
+/// Objects of a list that are wanted. Senders have a hundred labels at most, and each takes many times the two bytes of `{}`.
+const MOST_OBJECTS: usize = 1000;
 
 /// The text is not JSON. Where and why is found out by whoever has to say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,7 @@ impl<'t> Cursor<'t> {
         Ok(Some(object))
     }
 
-    /// Reads the objects of a list; none if the value is none.
+    /// Reads the objects of a list, up to [`MOST_OBJECTS`]; none if the value is none.
     pub(super) fn list<T: Object<'t>>(&mut self) -> Result<Option<Vec<T>>, Stop> {
         if self.peek() != Some(b'[') {
             return self.pass().map(|_| None);
@@ -98,7 +100,11 @@ impl<'t> Cursor<'t> {
         self.pass_space();
         if !self.take(b']') {
             loop {
-                list.extend(self.object()?);
+                if list.len() < MOST_OBJECTS {
+                    list.extend(self.object()?);
+                } else {
+                    self.pass()?;
+                }
                 self.pass_space();
                 if self.take(b']') {
                     break;
@@ -388,6 +394,27 @@ mod tests {
             let expected = bytes[at..].iter().position(ends).map_or(bytes.len(), |found| at + found);
             prop_assert_eq!(end_of_plain(&bytes, at), expected);
         }
+    }
+
+    #[derive(Debug, Default)]
+    struct Nothing;
+
+    impl<'t> Object<'t> for Nothing {
+        fn field(&mut self, _: &str, value: &mut Cursor<'t>) -> Result<(), Stop> {
+            value.pass().map(|_| ())
+        }
+    }
+
+    #[test]
+    fn a_list_of_many_objects_is_read_to_its_end_and_not_kept_whole() {
+        let objects = |count: usize| format!("[{}{{}}]", "{},".repeat(count - 1));
+        for (count, kept) in [(1, 1), (1000, 1000), (1001, 1000), (100_000, 1000)] {
+            let text = objects(count);
+            let mut cursor = Cursor::new(&text);
+            assert_eq!(cursor.list::<Nothing>().unwrap().map(|list| list.len()), Some(kept), "{count}");
+            assert_eq!(cursor.at, text.len());
+        }
+        assert!(Cursor::new(&format!("[{}{{]", "{},".repeat(1000))).list::<Nothing>().is_err());
     }
 
     #[test]
