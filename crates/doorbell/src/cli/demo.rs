@@ -31,7 +31,7 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
     let home = folder.path().join("home");
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
     telemetry::start_logging(&environment, "error", LogFormat::Text);
-    let gateway = serve(context, &folder.path().join("project"), &environment).await?;
+    let gateway = serve(context, &folder.path().join("project"), &environment, &mut told).await?;
     let shown = tokio::select! {
         shown = show(&gateway, context, &args, &home) => shown,
         () = told.wait() => return Ok(close(gateway, &mut told, true).await),
@@ -59,14 +59,19 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Makes the project and serves it.
-async fn serve(context: &Context, project: &Path, environment: &Environment) -> anyhow::Result<Gateway> {
+async fn serve(
+    context: &Context,
+    project: &Path,
+    environment: &Environment,
+    told: &mut Told,
+) -> anyhow::Result<Gateway> {
     init::create(project, "shell", &Credentials::new(environment))?;
     output::remark(context.json, format!("made a project in {}:", project.display()))?;
     output::remark(context.json, "  config.toml               a source `github` with a generated secret")?;
     output::remark(context.json, "  agents/triage/config.toml an agent that wants new issues, and runs")?;
     output::remark(context.json, "                            agents/triage/agent.sh\n")?;
     let any_port = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    start(load(project, environment, Some(any_port))?, environment).await
+    start(load(project, environment, Some(any_port))?, environment, told).await
 }
 
 /// What was shown.

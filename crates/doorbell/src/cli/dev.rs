@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::context::Context;
 use super::live::Live;
-use super::serve::{load, run_until_told, start, whereabouts};
+use super::serve::{Told, close, load, start, whereabouts};
 use super::{DevArgs, output};
 use crate::app::Caller;
 use crate::config::Environment;
@@ -29,12 +29,14 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     // What happens is shown in its own form; of the log, only what is wrong.
     telemetry::start_logging(&environment, "error", LogFormat::Text);
     let config = load(&context.root()?, &environment, args.listen)?;
-    let gateway = start(config, &environment).await?;
+    let mut told = Told::new()?;
+    let gateway = start(config, &environment, &mut told).await?;
     introduce(&gateway, context.json)?;
     let watching = watch(&gateway, context.json).await?;
-    let code = run_until_told(gateway, true).await;
+    told.wait().await;
+    let code = close(gateway, &mut told, true).await;
     watching.abort();
-    code
+    Ok(code)
 }
 
 fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
@@ -28,11 +28,13 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
         true => warn(warning),
         false => tracing::warn!(warning, "config.warning"),
     })?;
-    let gateway = start(config, &environment).await?;
+    let mut told = Told::new()?;
+    let gateway = start(config, &environment, &mut told).await?;
     if notes {
         output::note(format!("doorbell listens on {}", whereabouts(&gateway)));
     }
-    run_until_told(gateway, notes).await
+    told.wait().await;
+    Ok(close(gateway, &mut told, notes).await)
 }
 
 /// The configuration of a project, with the flags that all ways of running it have. Warnings are said at once.
@@ -71,12 +73,28 @@ pub(super) fn whereabouts(gateway: &Gateway) -> String {
     }
 }
 
-/// Starts a gateway of this program.
-pub(super) async fn start(config: Config, environment: &Environment) -> anyhow::Result<Gateway> {
+/// Starts a gateway of this program. One that is told to end meanwhile (an upgrade of a large database takes its time) starts first,
+/// so that it ends in order; told once more, it ends at once, as a kill would end it.
+pub(super) async fn start(config: Config, environment: &Environment, told: &mut Told) -> anyhow::Result<Gateway> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let inherited = environment.inherited().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let root = config.root.clone();
-    Gateway::start(config, &program, inherited).await.map_err(|error| tell_the_other(error, &root))
+    let starting = Gateway::start(config, &program, inherited);
+    tokio::pin!(starting);
+    let mut early = false;
+    loop {
+        tokio::select! {
+            started = &mut starting => {
+                told.early = early;
+                return started.map_err(|error| tell_the_other(error, &root));
+            }
+            () = told.wait() => {
+                ensure!(!early, "ended before it was started");
+                early = true;
+                output::note("it will end once it is started; once more to end it now");
+            }
+        }
+    }
 }
 
 /// Says which gateway runs already, if that is what is wrong.
@@ -92,15 +110,8 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
     }
 }
 
-/// Waits for SIGTERM, SIGINT or the end of its terminal, then closes: running agents may go on until `drain_timeout`, or the second signal.
-/// `notes`: say so on standard error.
-pub(super) async fn run_until_told(gateway: Gateway, notes: bool) -> anyhow::Result<ExitCode> {
-    let mut told = Told::new()?;
-    told.wait().await;
-    Ok(close(gateway, &mut told, notes).await)
-}
-
-/// Closes a gateway that was told to end.
+/// Closes a gateway that was told to end: running agents may go on until `drain_timeout`, or the second signal. `notes`: say so on
+/// standard error.
 pub(super) async fn close(gateway: Gateway, told: &mut Told, notes: bool) -> ExitCode {
     let limit = gateway.app.current().config.gateway.drain_timeout;
     let note = |text: String| {
@@ -131,6 +142,8 @@ pub(super) struct Told {
     interrupt: Signal,
     hangup: Signal,
     in_terminal: bool,
+    /// Whether one came that nobody acted upon yet.
+    early: bool,
 }
 
 impl Told {
@@ -141,11 +154,15 @@ impl Told {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            early: false,
         })
     }
 
     /// Waits for the next one.
     pub(super) async fn wait(&mut self) {
+        if std::mem::take(&mut self.early) {
+            return;
+        }
         let lost_terminal = async {
             loop {
                 self.hangup.recv().await;
