@@ -4,6 +4,7 @@
 //! Every store passes the suite in `conformance`.
 // tidy: allow long file: a table, one entry for each verb of the store
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -448,7 +449,12 @@ pub struct NewEvent {
     pub paused: Option<String>,
     /// What it means to each agent that a trigger matched, one entry an agent.
     pub starts: Vec<Start>,
+    /// What is held until the store is done with it, also if nobody waits for the answer any more.
+    pub room: Option<Room>,
 }
+
+/// The room that a body takes, given back when this is dropped.
+pub type Room = Arc<dyn Any + Send + Sync>;
 
 /// That an event says again what another one said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -580,7 +586,7 @@ impl OutcomeKind {
 pub struct Rejection {
     /// When.
     pub at: Timestamp,
-    /// The source, or where several could have taken it, the provider's path.
+    /// The source. Where several could have taken it, each has one of its own.
     pub source: String,
     /// The stable code.
     pub code: String,
@@ -590,7 +596,7 @@ pub struct Rejection {
     pub remote: String,
     /// Visible headers as a JSON object.
     pub headers: String,
-    /// The body, kept only if the delivery was verified.
+    /// The body, kept only if the delivery was verified, and in no list.
     pub body: Option<Bytes>,
     /// How many further ones were not kept since the last one that was.
     pub suppressed: u64,

@@ -124,6 +124,7 @@ fn event(n: u64) -> NewEvent {
         trace: None,
         replay: None,
         only_missing: false,
+        room: None,
         paused: None,
         id,
         source: "bench".to_owned(),

@@ -87,6 +87,7 @@ fn event(n: u64, received_at: Timestamp, bodies: &[Vec<String>]) -> NewEvent {
         trace: None,
         replay: None,
         only_missing: false,
+        room: None,
         paused: None,
         id,
         source: "bench".to_owned(),

@@ -93,6 +93,7 @@ impl Dispatcher {
             trace: None,
             replay: None,
             only_missing: false,
+            room: None,
             paused: None,
             starts: vec![start],
         };

@@ -45,6 +45,7 @@ fn event(run: RunId) -> NewEvent {
         trace: None,
         replay: None,
         only_missing: false,
+        room: None,
         paused: None,
         starts: vec![Start {
             agent: "triage".to_owned(),

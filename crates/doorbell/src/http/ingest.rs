@@ -27,7 +27,6 @@ use http::{HeaderValue, Method, StatusCode};
 use self::proof::Unproved;
 use self::rejections::refuse;
 use super::Shared;
-use super::body::Share;
 use super::error::{Failure, method_not_allowed};
 use super::peer;
 use crate::app::{App, Snapshot};
@@ -35,7 +34,7 @@ use crate::clock;
 use crate::conditions;
 use crate::config::{Agent, is_named};
 use crate::dispatch::admission;
-use crate::store::{Acceptance, Admission, NewEvent, Start};
+use crate::store::{Acceptance, Admission, NewEvent, Room, Start};
 use crate::telemetry::DeliveryTrace;
 
 mod certificates;
@@ -166,8 +165,8 @@ async fn take(
     trace: &mut DeliveryTrace,
 ) -> Result<Taken, Failure> {
     trace.step("receive");
-    // The body's share of the budget is given back at the end.
-    let (delivery, _share) = collect(shared, sources, remote, request).await?;
+    // The body's share of the budget is given back at the end, and not before the store is done with it.
+    let (delivery, room) = collect(shared, sources, remote, request).await?;
     let started = Instant::now();
     // The body may have taken its time: what is in force now counts, for the secrets as for the triggers.
     let in_force = shared.app.current();
@@ -198,7 +197,7 @@ async fn take(
         Err((failure, detail)) => return Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await),
     };
     let mut new = new_events(&shared.app, &in_force, &events).await;
-    new.iter_mut().for_each(|event| event.trace = trace.context());
+    new.iter_mut().for_each(|event| (event.trace, event.room) = (trace.context(), Some(Room::clone(&room))));
     trace.step("store");
     let stored = shared.app.store.accept(new).await.map_err(|error| {
         let failure = Failure::from(error);
@@ -300,7 +299,7 @@ async fn collect(
     sources: &[Arc<Source>],
     remote: SocketAddr,
     request: Request,
-) -> Result<(Arc<Delivery>, Share), Failure> {
+) -> Result<(Arc<Delivery>, Room), Failure> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let in_force = shared.app.current();
@@ -326,7 +325,7 @@ async fn collect(
     match shared.budget.read(remote.ip(), &delivery.headers, body, limit).await {
         Ok((bytes, share)) => {
             delivery.body = bytes;
-            Ok((Arc::new(delivery), share))
+            Ok((Arc::new(delivery), Arc::new(share)))
         }
         Err(unread) => {
             let detail = unread.explain(limit, &delivery.headers);
@@ -382,6 +381,7 @@ async fn new_event(app: &App, in_force: &Snapshot, event: &Event) -> NewEvent {
         trace: None,
         replay: None,
         only_missing: false,
+        room: None,
         paused: app.pauses.of_source(source.name()),
         starts,
     }

@@ -136,15 +136,16 @@ fn view(app: &App, webhook: &Webhook, secret: Option<&Secret>) -> api::OwnWebhoo
     }
 }
 
-/// What a request started, as its sender hears it.
-///
-/// # Errors
-/// If the run cannot be looked up.
-pub async fn started(app: &App, run: &str) -> Result<api::StartedExecution, Error> {
-    let id: RunId = run.parse().map_err(|_| Error::NotFound("execution"))?;
-    let state = app.store.run(id).await?.map(|(run, _)| run.state);
-    let status = if state == Some(State::Running) { State::Running } else { State::Queued };
-    Ok(api::StartedExecution { execution_id: run.to_owned(), status: status.as_str().to_owned() })
+/// What a request started, as its sender hears it. The run is stored: where it cannot be looked up, it is queued as far as anybody
+/// knows, and an error would have the sender come again.
+pub async fn started(app: &App, run: &str) -> api::StartedExecution {
+    let found = match run.parse::<RunId>() {
+        Ok(id) => app.store.run(id).await.ok().flatten(),
+        Err(_) => None,
+    };
+    let runs = found.is_some_and(|(run, _)| run.state == State::Running);
+    let status = if runs { State::Running } else { State::Queued };
+    api::StartedExecution { execution_id: run.to_owned(), status: status.as_str().to_owned() }
 }
 
 /// A run of an agent, with what it was given and what came of it.

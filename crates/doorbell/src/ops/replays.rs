@@ -210,6 +210,7 @@ async fn replay(
         trace: None,
         replay: Some(Replay { id: plan.id, of }),
         only_missing: plan.mode == ReplayMode::Missing,
+        room: None,
         paused: app.pauses.of_source(&event.source),
         starts,
     };

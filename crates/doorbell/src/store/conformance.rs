@@ -99,6 +99,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         trace: None,
         replay: None,
         only_missing: false,
+        room: None,
         paused: None,
         starts: Vec::new(),
     }

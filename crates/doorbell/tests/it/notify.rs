@@ -221,6 +221,7 @@ fn event(source: &str, n: u64, received_at: doorbell_core::time::Timestamp) -> N
         trace: None,
         replay: None,
         only_missing: false,
+        room: None,
         paused: None,
         starts: Vec::new(),
     }

@@ -77,10 +77,7 @@ async fn started(app: &crate::app::App, receipt: Receipt) -> Response {
             format!("{} is stored and starts nothing: the agent is disabled, or its queue full", receipt.delivery_id);
         return Failure::new(StatusCode::CONFLICT, "not_started", detail).into_response();
     };
-    match ops::own_webhook::started(app, run).await {
-        Ok(started) => Json(Success::new(started)).into_response(),
-        Err(error) => Failure::from(error).into_response(),
-    }
+    Json(Success::new(ops::own_webhook::started(app, run).await)).into_response()
 }
 
 /// The source of a webhook that is in force; a refusal if none of its secrets can be used.

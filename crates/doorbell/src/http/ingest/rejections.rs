@@ -15,6 +15,9 @@ use super::super::error::{self, Failure};
 use crate::app::Notice;
 use crate::store::Rejection;
 
+/// Bytes of a refused body that are kept; of a longer one none are.
+const MOST_KEPT: usize = 64 << 10;
+
 /// Keeps a refusal with its cause, for each source that could have taken the delivery.
 pub(super) async fn refuse(
     shared: &Shared,
@@ -46,10 +49,10 @@ pub(super) async fn refuse(
             detail: detail.to_string(),
             remote: remote.to_string(),
             headers: serde_json::to_string(&headers).unwrap_or_default(),
-            body: verified.then(|| delivery.body.clone()),
+            body: Some(delivery.body.clone()).filter(|body| verified && body.len() <= MOST_KEPT),
             suppressed,
         };
-        shared.app.activity.tell(|| Notice::Rejected(Arc::new(rejection.clone())));
+        shared.app.activity.tell(|| Notice::Rejected(Arc::new(Rejection { body: None, ..rejection.clone() })));
         if let Err(error) = shared.app.store.reject(rejection).await {
             tracing::error!(source = source.name(), error = error.with_causes(), "delivery.rejection_not_kept");
         }

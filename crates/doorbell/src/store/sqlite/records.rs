@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use aws_lc_rs::digest;
-use bytes::Bytes;
 use doorbell_core::id::{KeyId, RunId};
 use doorbell_core::run::State;
 use doorbell_core::time::Timestamp;
@@ -42,9 +41,9 @@ pub(super) fn reject(work: &Work<'_>, rejection: &Rejection) -> Outcome<()> {
     Ok(())
 }
 
-/// Rejections, newest first.
+/// Rejections, newest first, without their bodies.
 pub(super) fn rejections(sql: &Connection, source: Option<&str>, limit: usize) -> Outcome<Vec<Rejection>> {
-    let columns = "SELECT at, source, code, detail, remote, headers, body, suppressed FROM rejections";
+    let columns = "SELECT at, source, code, detail, remote, headers, suppressed FROM rejections";
     let from = |row: &rusqlite::Row<'_>| {
         Ok(Rejection {
             at: rows::time(row, 0)?,
@@ -53,8 +52,8 @@ pub(super) fn rejections(sql: &Connection, source: Option<&str>, limit: usize) -
             detail: row.get(3)?,
             remote: row.get(4)?,
             headers: row.get(5)?,
-            body: row.get::<_, Option<Vec<u8>>>(6)?.map(Bytes::from),
-            suppressed: row.get(7)?,
+            body: None,
+            suppressed: row.get(6)?,
         })
     };
     match source {

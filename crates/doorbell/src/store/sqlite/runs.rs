@@ -264,12 +264,19 @@ pub(super) fn note_follow_up(work: &Work<'_>, run: RunId, note: &FollowedUp) -> 
     change(work.sql, keep, params![run.to_bytes(), note.at.as_millis(), note.error]).map(drop)
 }
 
-/// All running runs.
+/// All running runs but those whose rows cannot be read: they must not keep the others from being carried out.
 pub(super) fn running(sql: &rusqlite::Connection) -> Outcome<Vec<Running>> {
     let of_agent = format!("{RUNNING_RUNS} WHERE agent = ?1 AND state = ?2 ORDER BY seq");
+    let read = |row: &rusqlite::Row<'_>| match read_running(sql, row) {
+        Err(fault) if fault.is_bad_row() => {
+            tracing::error!(run_seq = row.get::<_, i64>(0)?, %fault, "a running run cannot be read");
+            Ok(None)
+        }
+        running => running.map(Some),
+    };
     let mut found = Vec::new();
     for agent in rows::agents(sql)? {
-        found.append(&mut rows::all(sql, &of_agent, params![agent, RUNNING], |row| read_running(sql, row))?);
+        found.extend(rows::all(sql, &of_agent, params![agent, RUNNING], read)?.into_iter().flatten());
     }
     Ok(found)
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 
 use bytes::Bytes;
 use doorbell_core::run::State;
+use futures_util::FutureExt as _;
 use rusqlite::{Connection, ffi, params};
 use tempfile::TempDir;
 
@@ -17,7 +18,7 @@ use super::{Options, SqliteStore};
 use crate::store::conformance::{
     accept, active, at, claim, event, event_id, finish, lease, run, run_id, starting, state,
 };
-use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Store, Stream};
+use crate::store::{Error, EventQuery, Lease, LogLine, NewEvent, Room, Store, Stream};
 
 mod history;
 mod model;
@@ -303,6 +304,26 @@ async fn a_reader_that_stays_does_not_stop_the_writer() {
 }
 
 #[tokio::test]
+async fn the_room_of_a_delivery_is_held_until_it_is_stored_whether_somebody_waits_or_not() {
+    let place = Place::new();
+    let store = place.open().await;
+    let (go, wait) = mpsc::channel::<()>();
+    let busy = store.writer.write(move |_| {
+        let _ = wait.recv();
+        Ok(())
+    });
+    let room: Room = std::sync::Arc::new(());
+    let held = std::sync::Arc::downgrade(&room);
+    let delivery = store.accept(vec![NewEvent { room: Some(room), ..event(1) }]);
+    // Both are handed in, and then the sender hangs up.
+    assert!(busy.now_or_never().is_none() && delivery.now_or_never().is_none());
+    assert_eq!(held.strong_count(), 1);
+    drop(go);
+    store.writer.write(|_| Ok(())).await.unwrap();
+    assert_eq!((held.strong_count(), store.stats().await.unwrap().events), (0, 1));
+}
+
+#[tokio::test]
 async fn one_bad_operation_does_not_fail_its_neighbours() {
     let place = Place::new();
     let store = place.open().await;
@@ -406,4 +427,10 @@ async fn a_run_that_cannot_be_read_fails_and_lets_the_next_one_through() {
         assert!(attempts.iter().all(|attempt| attempt.ended_at.is_some()));
     }
     assert_eq!(store.running().await.unwrap().len(), 1);
+    // Nor is one that runs already.
+    accept(&store, starting("triage", 5)).await;
+    claim(&store, "triage", &[lease(5)]).await;
+    meddle(&store, "UPDATE runs SET reason = x'ff' WHERE seq = 4").await;
+    let running = store.running().await.unwrap();
+    assert_eq!(running.iter().map(|running| running.run.id).collect::<Vec<_>>(), [run_id(5)]);
 }
