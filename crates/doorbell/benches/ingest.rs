@@ -86,7 +86,13 @@ fn start_yardstick(kind: &str, folder: &Path) -> Server {
     Server::start(&program, &args, || std::fs::read_to_string(&port_file).ok()?.parse().ok())
 }
 
-fn start_gateway(folder: &Path) -> Server {
+/// Every run waits in the queue, however many there are.
+const GROWS: &str = "when_full = \"grow\"\n";
+/// As it is without a word: a hundred runs wait, and each further one drops the oldest.
+const BY_DEFAULT: &str = "";
+
+/// `queue`: the keys that say how long an agent's queue may be.
+fn start_gateway(folder: &Path, queue: &str) -> Server {
     let _ = std::fs::remove_dir_all(folder);
     let credential = folder.join("credentials/github_webhook_secret/bench");
     std::fs::create_dir_all(&credential).unwrap();
@@ -96,8 +102,10 @@ fn start_gateway(folder: &Path) -> Server {
                   [webhooks.bench]\ntype = \"github\"\ncredential = \"bench\"\n";
     std::fs::write(folder.join("config.toml"), config).unwrap();
     // Its first run never ends, so that the others are stored and wait: agents are not what is measured.
-    let agent = "when_full = \"grow\"\n[[webhooks]]\nsource = \"bench\"\nevents = [\"issues\"]\nrepos = [\"acme/*\"]\n\
-                 [runtime]\ntype = \"command\"\ncommand = [\"sleep\", \"100000\"]\n";
+    let agent = format!(
+        "{queue}[[webhooks]]\nsource = \"bench\"\nevents = [\"issues\"]\nrepos = [\"acme/*\"]\n\
+         [runtime]\ntype = \"command\"\ncommand = [\"sleep\", \"100000\"]\n"
+    );
     std::fs::write(folder.join("agents/idle/config.toml"), agent).unwrap();
     Server::start_gateway(folder)
 }
@@ -158,23 +166,31 @@ fn measure_load(
     Measured { load, cpu, memory_mb: server.memory_mb() }
 }
 
+enum Kind {
+    Yardstick(&'static str),
+    /// With these keys of the agent's queue.
+    Gateway(&'static str),
+}
+
 fn measure(time: Duration) {
     support::pin(support::LOAD_CORE);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let requests = make_requests();
     let project = folder.path().join("project");
-    let (mut plain, mut check, mut accept, mut random) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut check) = (Vec::new(), Vec::new());
+    let (mut accept, mut random, mut dropping) = (Vec::new(), Vec::new(), Vec::new());
     let mut ratios = Vec::new();
     for _ in 0..3 {
         for (kind, ids, rounds) in [
-            (Some("plain"), Ids::Github, &mut plain),
-            (Some("verify"), Ids::Github, &mut check),
-            (None, Ids::Github, &mut accept),
-            (None, Ids::Random, &mut random),
+            (Kind::Yardstick("plain"), Ids::Github, &mut plain),
+            (Kind::Yardstick("verify"), Ids::Github, &mut check),
+            (Kind::Gateway(GROWS), Ids::Github, &mut accept),
+            (Kind::Gateway(GROWS), Ids::Random, &mut random),
+            (Kind::Gateway(BY_DEFAULT), Ids::Github, &mut dropping),
         ] {
             let server = match kind {
-                Some(yardstick) => start_yardstick(yardstick, folder.path()),
-                None => start_gateway(&project),
+                Kind::Yardstick(kind) => start_yardstick(kind, folder.path()),
+                Kind::Gateway(queue) => start_gateway(&project, queue),
             };
             let server = warm(server, &requests, ids);
             rounds.push(measure_load(&server, &requests, CONNECTIONS, time, None, ids));
@@ -188,11 +204,12 @@ fn measure(time: Duration) {
         ("verify only", &check),
         ("Doorbell, SQLite", &accept),
         ("the same, random delivery ids", &random),
+        ("the same, each run drops the oldest of a full queue", &dropping),
     ];
     let rows = rows.map(|(name, rounds)| row(name, rounds, yardstick));
     support::print_table(&["what", "requests/s", "over verify only", "CPU each", "p50", "p99", "memory"], &rows);
 
-    let server = start_gateway(&project);
+    let server = start_gateway(&project, GROWS);
     let rest = server.memory_mb();
     // Not what the first request costs.
     measure_load(&server, &requests, 1, Duration::from_millis(100), None, Ids::Github);
@@ -239,6 +256,7 @@ fn measure(time: Duration) {
         "ingest",
         &json!({
             "ratioOverVerifyOnly": ratio, "verifyOnlyPerSecond": yardstick, "acceptsPerSecond": full,
+            "acceptsPerSecondWithAFullQueue": median(dropping.iter().map(|m| m.load.per_second()).collect()),
             "acceptsPerSecondWithRandomIds": median(random.iter().map(|m| m.load.per_second()).collect()),
             "plainPerSecond": median(plain.iter().map(|m| m.load.per_second()).collect()),
             "fdatasyncP50": seconds(syncs[500]), "oneConnectionP50": seconds(one.load.percentile(50.0)),
