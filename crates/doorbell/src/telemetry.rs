@@ -47,7 +47,9 @@ pub fn start_logging(environment: &Environment, filter: &str, format: LogFormat)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colours)
-        .with_target(false);
+        .with_target(false)
+        // A line that cannot be written is dropped: to say so on standard error, which is where it was to go, panics.
+        .log_internal_errors(false);
     // A second start (in tests) keeps the first.
     let _ = match format {
         LogFormat::Text => lines.try_init(),

@@ -4,7 +4,8 @@ use doorbell_client::{Answer, EventQuery, api};
 use serde_json::{Value, json};
 
 use crate::support::{
-    ONE_SOURCE, Project, SECRET, fresh_id, issue, sample, sample_as, sign, wait_until, with_header, without_header,
+    ONE_SOURCE, PROGRAM, Project, SECRET, fresh_id, issue, sample, sample_as, sign, wait_until, with_header,
+    without_header,
 };
 
 const TRIAGE: &str =
@@ -306,6 +307,19 @@ async fn an_issue_title_cannot_leave_its_fence_and_no_shell_sees_a_branch() {
     assert!(output.contains("branch=$(touch x)"), "{output}");
     assert!(!output.lines().any(|line| line == "x"), "{output}");
     assert!(!project.path(&format!(".doorbell/runs/{}/x", receipt.runs[0])).exists());
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_keeps_nobody_from_being_answered() {
+    let project = project();
+    let gateway = project.serve_by(project.prepare("sh", &["-c", &format!("exec {PROGRAM} serve 2>/dev/full")]));
+    let receipt = gateway.ring(sample("issues.opened")).await;
+    assert_eq!(gateway.finished(&receipt.runs[0]).await.run.state, "succeeded");
+    let unsigned = without_header(sample("issues.opened"), "X-Hub-Signature-256");
+    let Answer::Problem(refused) = gateway.send("/webhooks/github", unsigned).await else { panic!("it is answered") };
+    assert_eq!(refused.status, 401);
+    assert!(gateway.ring(sample("issues.opened")).await.runs.len() == 1, "and whoever was refused kept nobody");
+    assert_eq!(gateway.terminate(), Some(0));
 }
 
 #[tokio::test]
