@@ -8,7 +8,7 @@ use super::{
     CredentialType, FilterField, Guide, InvalidKey, Key, Provider, Reading, Sample, Signed, Unreadable, Unsent,
     decode_base64, decode_hex, encode_base64, encode_hex, filter, is_name, proof,
 };
-use crate::delivery::{Delivery, bearer_token};
+use crate::delivery::{Delivery, HeaderFault, bearer_token};
 use crate::event::Context;
 use crate::secret::Secret;
 use crate::source::NamedKey;
@@ -116,7 +116,7 @@ impl Provider for Generic {
         context.set("event", event);
         context.set_some("action", fields.action());
         fields.describe(&mut context);
-        Ok(vec![Reading { context, delivery_id: self.delivery_id(delivery), handshake: false }])
+        Ok(vec![Reading { context, delivery_id: self.delivery_id(delivery)?, handshake: false }])
     }
 
     fn secret_headers(&self) -> &[Cow<'static, str>] {
@@ -188,11 +188,19 @@ impl Generic {
         }
     }
 
-    fn delivery_id(&self, delivery: &Delivery) -> Option<String> {
-        let id = match &self.delivery_header {
-            Some(name) => delivery.header(name.as_str()),
-            None => delivery.header("idempotency-key").or_else(|_| delivery.header("webhook-id")),
+    /// One that is there and cannot be read is an error: without an id, the same delivery would start the same agents again.
+    fn delivery_id(&self, delivery: &Delivery) -> Result<Option<String>, Unreadable> {
+        let names = match &self.delivery_header {
+            Some(name) => &[name.as_str()][..],
+            None => &["idempotency-key", "webhook-id"],
         };
-        id.ok().map(str::to_owned)
+        for name in names {
+            match delivery.header(name) {
+                Ok(id) => return Ok(Some(id.to_owned())),
+                Err(HeaderFault::Missing) => {}
+                Err(fault) => return Err(Unreadable::broken(format!("the header {name}, the delivery's id, {fault}"))),
+            }
+        }
+        Ok(None)
     }
 }

@@ -225,6 +225,18 @@ fn the_delivery_id_is_the_senders_own() {
 }
 
 #[test]
+fn a_delivery_id_that_cannot_be_read_is_an_error() {
+    let id = "idempotency-key";
+    for headers in
+        [&[(id, "dup7"), (id, "dup7")][..], &[("webhook-id", "1"), ("webhook-id", "2")], &[(id, "bestellung-ü")]]
+    {
+        let unreadable = built(GenericOptions::default()).read(&delivery(headers, "{}")).unwrap_err();
+        let start = format!("the header {}, the delivery's id, is ", headers[0].0);
+        assert!(unreadable.detail.starts_with(&start), "{unreadable:?}");
+    }
+}
+
+#[test]
 fn every_sample_reads_as_the_event_it_says() {
     let named = GenericOptions { event_header: Some("X-Event".into()), ..GenericOptions::default() };
     for options in [GenericOptions::default(), named, bearer()] {
@@ -261,6 +273,8 @@ proptest! {
         }
         let request = Delivery { headers, body: body.into(), ..Arc::unwrap_or_clone(delivery::<&str, &str>(&[], "")) };
         prop_assert!(source.provider().verify(source.keys(), &request).is_err());
-        prop_assert!(source.provider().read(&request).is_ok());
+        // Only an id that cannot be read is an error.
+        let read = source.provider().read(&request);
+        prop_assert!(read.as_ref().map_or_else(|why| why.detail.contains("the delivery's id"), |_| true), "{:?}", read);
     }
 }
