@@ -210,6 +210,11 @@ pub trait Provider: Debug + Send + Sync {
         None
     }
 
+    /// The names of its events, where they are known; there may be others.
+    fn events(&self) -> &[&'static str] {
+        &[]
+    }
+
     /// The filter fields of its triggers.
     fn filters(&self) -> &[FilterField];
 

@@ -17,6 +17,7 @@ use crate::secret::Secret;
 use crate::source::NamedKey;
 use crate::verify::Rejection;
 
+mod names;
 mod payload;
 mod reading;
 
@@ -85,6 +86,10 @@ impl Provider for Github {
 
     fn credential(&self) -> CredentialType {
         CredentialType { name: Cow::Borrowed("github_webhook_secret"), field: Cow::Borrowed("secret") }
+    }
+
+    fn events(&self) -> &[&'static str] {
+        names::EVENTS
     }
 
     fn filters(&self) -> &[FilterField] {

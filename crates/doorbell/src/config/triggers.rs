@@ -102,6 +102,7 @@ fn read_one(
         {
             warn_of_segments(field, &entry.node.place, &clause, findings);
             warn_of_foreign_patterns(field, &entry.node.place, &clause, findings);
+            warn_of_unknown_events(provider, &entry.node.place, &clause, findings);
             clauses.push(clause);
         }
     }
@@ -177,5 +178,25 @@ fn warn_of_foreign_patterns(field: &FilterField, place: &Place, clause: &Clause,
             continue;
         };
         findings.warn(place, format!("`{text}` in `{}` will hardly match anything: {instead}", field.name));
+    }
+}
+
+/// An event that its maker is not known to send: misspelt, or newer than this program.
+fn warn_of_unknown_events(provider: &dyn Provider, place: &Place, clause: &Clause, findings: &mut Findings) {
+    let known = provider.events();
+    if clause.field != "events" || known.is_empty() {
+        return;
+    }
+    for text in clause.any_of.iter().map(Pattern::as_str) {
+        let event = text.split('.').next().unwrap_or_default();
+        if event.contains(['*', '!', '{']) || known.contains(&event) {
+            continue;
+        }
+        let meant = names::nearest(event, known.iter().copied());
+        let meant = meant.map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
+        findings.warn(
+            place,
+            format!("`{text}` in `events`: {} is not known to send `{event}`{meant}", provider.guide().title),
+        );
     }
 }

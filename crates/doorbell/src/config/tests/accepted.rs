@@ -226,6 +226,26 @@ fn patterns_of_other_tools_are_warned_of() {
 }
 
 #[test]
+fn events_that_nobody_sends_are_warned_of() {
+    let events = ["isues", "Issues.opened", "issue_comments", "what.ever", "issues.opened", "pull_*", "*", "push"];
+    let text = AGENT.replace("[runtime]", &format!("events = {events:?}\n[runtime]"));
+    let warnings = agent(&text).load().unwrap().warnings;
+    let start = "agents/triage/config.toml:3: ";
+    assert_eq!(
+        warnings,
+        [
+            format!("{start}`isues` in `events`: GitHub is not known to send `isues`; did you mean `issues`?"),
+            format!("{start}`Issues.opened` in `events`: GitHub is not known to send `Issues`; did you mean `issues`?"),
+            format!(
+                "{start}`issue_comments` in `events`: GitHub is not known to send `issue_comments`; did you mean \
+                 `issue_comment`?"
+            ),
+            format!("{start}`what.ever` in `events`: GitHub is not known to send `what`"),
+        ]
+    );
+}
+
+#[test]
 fn a_secret_that_others_can_read_is_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let project = Project::small();
