@@ -127,13 +127,10 @@ impl Trigger {
                 "`{event}` is answered at once, and is no work in itself: it starts only agents whose `events` name it"
             ));
         }
-        for clause in &self.clauses {
-            let verdict = clause.explain(candidate.context);
-            let refusal = verdict.refusal();
-            seen.push(verdict);
-            if let Some(refusal) = refusal {
-                return Err(refusal);
-            }
+        // All of them, though the first that fails decides: who mends one wants to know of the next.
+        seen.extend(self.clauses.iter().map(|clause| clause.explain(candidate.context)));
+        if let Some(refusal) = seen.iter().find_map(ClauseVerdict::refusal) {
+            return Err(refusal);
         }
         Ok(match self.clauses.len() {
             0 if self.conditions.condition.is_some() => "its `where` is true".to_owned(),
@@ -305,7 +302,8 @@ mod tests {
         let verdict = explain(&trigger, &opened());
         assert!(!verdict.matched);
         assert_eq!(verdict.reason, "`labels` wants one of `security`, `p0`; the event has `bug`, `ui`");
-        assert_eq!(verdict.clauses.len(), 2, "the failing one is the last one looked at");
+        let passed: Vec<bool> = verdict.clauses.iter().map(|clause| clause.passed).collect();
+        assert_eq!(passed, [true, false, true], "all are shown, the first that fails decides");
     }
 
     #[test]

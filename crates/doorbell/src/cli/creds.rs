@@ -124,7 +124,9 @@ fn add(context: &Context, args: &AddArgs) -> anyhow::Result<()> {
     check(&all, &args.name.kind, &field, &secret)?;
     let Name { kind, instance } = &args.name;
     let credentials = context::credentials();
+    let before = credentials.find(kind, instance, &field)?.map(|(_, origin)| origin);
     let path = credentials.add(kind, instance, &field, &secret).map_err(refused)?;
+    let kept = if before.is_some_and(|origin| Path::new(&origin) == path) { "replaced" } else { "kept" };
     let in_force = credentials.find(kind, instance, &field)?.map(|(_, origin)| origin);
     if let Some(other) = in_force.filter(|origin| Path::new(origin) != path) {
         output::note(format!("warning: {} comes first and hides it", escape_terminal(&other)));
@@ -141,7 +143,7 @@ fn add(context: &Context, args: &AddArgs) -> anyhow::Result<()> {
     if context.json {
         return output::json(&serde_json::json!({"type": kind, "instance": instance, "field": field, "path": path}));
     }
-    Ok(output::line(format!("kept {} ({field}) in {}", args.name, escape_terminal(&path.to_string_lossy())))?)
+    Ok(output::line(format!("{kept} {} ({field}) in {}", args.name, escape_terminal(&path.to_string_lossy())))?)
 }
 
 /// Types that neither a provider nor a preset has, and who uses them.

@@ -8,6 +8,7 @@ use doorbell_client::api::{self, Activity};
 
 use super::output::{self, escape_terminal, line, wrap};
 use super::time::Clock;
+use crate::clock;
 
 /// Says what happens.
 #[derive(Debug)]
@@ -82,7 +83,10 @@ impl Live {
     }
 
     fn say_run(&mut self, run: &api::Run) -> io::Result<()> {
-        let at = run.finished_at.as_ref().or(run.started_at.as_ref()).unwrap_or(&run.created_at);
+        // A run that waits again has begun before; it waits since now.
+        let waits_again = run.finished_at.is_none() && run.state != "running" && run.started_at.is_some();
+        let now = waits_again.then(|| clock::now().to_string());
+        let at = now.as_ref().or(run.finished_at.as_ref()).or(run.started_at.as_ref()).unwrap_or(&run.created_at);
         if run.finished_at.is_none() && !self.agents.contains_key(&run.id) {
             self.agents.insert(run.id.clone(), run.agent.clone());
         }

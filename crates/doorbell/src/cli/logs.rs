@@ -34,9 +34,32 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> anyhow::Result<()>
         check_attempt(&client, &args.run, attempt, args.follow).await?;
     }
     match args.follow {
-        true => follow(context, &client, &args.run, args.attempt).await,
+        true => {
+            say_state(context, &client, &args.run, State::Before).await?;
+            follow(context, &client, &args.run, args.attempt).await?;
+            say_state(context, &client, &args.run, State::After).await
+        }
         false => print_all(context, &client, &args.run, args.attempt).await,
     }
+}
+
+/// When the state of a run that is followed is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Before,
+    After,
+}
+
+/// Says, beside the log, why a run that is followed writes nothing yet, and how it ended.
+async fn say_state(context: &Context, client: &Client, run: &str, when: State) -> anyhow::Result<()> {
+    let run = client.run(run).await.map_err(Failure::no_run(run))?.run;
+    let says_itself = if when == State::Before { run.finished_at.is_some() || run.state == "running" } else { false };
+    if !context.json && !says_itself {
+        let reason = run.reason.filter(|reason| *reason != run.state);
+        let reason = reason.map(|reason| format!(": {}", output::escape_terminal(&reason))).unwrap_or_default();
+        output::note(format!("{} is {}{reason}", run.id, run.state));
+    }
+    Ok(())
 }
 
 /// Whether there is such a try, or may be one while it is waited for.

@@ -201,7 +201,8 @@ fn explain(program: &str, cwd: &Path, is_own: bool, error: &io::Error) -> Outcom
             cwd.display()
         )),
         Errno::ENOENT => Outcome::Failed(format!(
-            "there is no program `{program}` in PATH: install it, or put its whole path into `[runtime] command`"
+            "there is no program `{program}` in PATH: install it, or write its whole path in the list `[runtime] command`, in \
+             place of `{program}`"
         )),
         Errno::EACCES => {
             Outcome::Failed(format!("`{program}` may not be executed: `chmod +x` it, or check its folder"))

@@ -99,7 +99,7 @@ fn by_name(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Unstartable> 
         Some(file) => forbids(&file),
         None => unstartable(
             format!("there is no program `{program}` in PATH ({})", path.to_string_lossy()),
-            "install it, or put its whole path into `[runtime] command`",
+            "install it, or write its whole path in its place in `[runtime] command`: the whole list, as `doorbell config` shows it",
         ),
     })
 }

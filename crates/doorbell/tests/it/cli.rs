@@ -152,12 +152,17 @@ fn keys_that_are_not_built_yet_are_refused_by_name() {
 #[test]
 fn a_secret_is_added_from_standard_input_and_listed_without_its_value() {
     let project = project();
-    let mut child = project.doorbell(&["creds", "add", "deploy_token:acme", "--field", "token", "--stdin"]);
-    child.env_remove("DOORBELL_CREDENTIALS_DIR");
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"hidden-value\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    let add = |secret: &str| {
+        let mut child = project.doorbell(&["creds", "add", "deploy_token:acme", "--field", "token", "--stdin"]);
+        child.env_remove("DOORBELL_CREDENTIALS_DIR");
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    assert!(add("first-value").contains("kept deploy_token:acme"));
+    assert!(add("hidden-value\n").contains("replaced deploy_token:acme"), "an earlier one is not lost in silence");
     let file = project.path("home/.doorbell/credentials/deploy_token/acme/token");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "hidden-value");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());

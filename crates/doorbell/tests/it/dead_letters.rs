@@ -76,6 +76,9 @@ async fn each_try_of_a_run_says_how_it_ended_and_has_a_log_of_its_own() {
     for attempt in ["1", "2"] {
         for follow in [&[][..], &["-f"]] {
             let log = project.run(&[&["logs", &run, "--attempt", attempt], follow].concat());
+            let beside = String::from_utf8(log.stderr).unwrap();
+            let ended = format!("{run} is failed: exited with code 3");
+            assert_eq!(beside.contains(&ended), !follow.is_empty(), "who follows hears how it ended: {beside}");
             let log = String::from_utf8(log.stdout).unwrap();
             let other = if attempt == "1" { "try 2" } else { "try 1" };
             assert!(log.contains(&format!("out try {attempt}")) && !log.contains(&format!("out {other}")), "{log}");
