@@ -223,7 +223,7 @@ pub struct Verdict {
     pub matched: bool,
     /// In one sentence.
     pub reason: String,
-    /// All its filters in the order in which they are written; the first that failed decides.
+    /// All filters as they are written; the first that failed decides.
     pub clauses: Vec<ClauseVerdict>,
     /// The value of the trigger's `key`, if it has one and matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -607,7 +607,7 @@ pub struct TestedEvent {
     pub key: Option<String>,
     /// In one sentence.
     pub reason: String,
-    /// All its filters in the order in which they are written; the first that failed decides.
+    /// All filters as they are written; the first that failed decides.
     pub clauses: Vec<ClauseVerdict>,
 }
 

@@ -65,7 +65,7 @@ pub struct Verdict {
     pub matched: bool,
     /// In one sentence, for people.
     pub reason: String,
-    /// All its filters in the order in which they are written; the first that failed decides.
+    /// All filters as they are written; the first that failed decides.
     pub clauses: Vec<ClauseVerdict>,
     /// The value of the trigger's `key`, if it has one and matched.
     pub key: Option<String>,
