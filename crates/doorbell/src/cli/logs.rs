@@ -53,7 +53,7 @@ enum State {
 /// Says, beside the log, why a run that is followed writes nothing yet, and how it ended.
 async fn say_state(context: &Context, client: &Client, run: &str, when: State) -> anyhow::Result<()> {
     let run = client.run(run).await.map_err(Failure::no_run(run))?.run;
-    let says_itself = if when == State::Before { run.finished_at.is_some() || run.state == "running" } else { false };
+    let says_itself = when == State::Before && (run.finished_at.is_some() || run.state == "running");
     if !context.json && !says_itself {
         let reason = run.reason.filter(|reason| *reason != run.state);
         let reason = reason.map(|reason| format!(": {}", output::escape_terminal(&reason))).unwrap_or_default();

@@ -303,15 +303,21 @@ async fn a_reader_that_stays_does_not_stop_the_writer() {
     assert_eq!(store.stats().await.unwrap().events, 100);
 }
 
-#[tokio::test]
-async fn the_room_of_a_delivery_is_held_until_it_is_stored_whether_somebody_waits_or_not() {
-    let place = Place::new();
-    let store = place.open().await;
-    let (go, wait) = mpsc::channel::<()>();
+/// An operation that the writer is busy with until the sender is dropped.
+fn keep_busy(store: &SqliteStore) -> (mpsc::Sender<()>, impl Future<Output = Result<(), Error>>) {
+    let (go, wait) = mpsc::channel();
     let busy = store.writer.write(move |_| {
         let _ = wait.recv();
         Ok(())
     });
+    (go, busy)
+}
+
+#[tokio::test]
+async fn the_room_of_a_delivery_is_held_until_it_is_stored_whether_somebody_waits_or_not() {
+    let place = Place::new();
+    let store = place.open().await;
+    let (go, busy) = keep_busy(&store);
     let room: Room = std::sync::Arc::new(());
     let held = std::sync::Arc::downgrade(&room);
     let delivery = store.accept(vec![NewEvent { room: Some(room), ..event(1) }]);
@@ -329,11 +335,7 @@ async fn one_bad_operation_does_not_fail_its_neighbours() {
     let store = place.open().await;
     accept(&store, event(5)).await;
     // While the writer is kept busy, the others gather to one batch.
-    let (go, wait) = mpsc::channel::<()>();
-    let busy = store.writer.write(move |_| {
-        let _ = wait.recv();
-        Ok(())
-    });
+    let (go, busy) = keep_busy(&store);
     let clash = |n| if n == 5 { NewEvent { id: event_id(5), ..event(1005) } } else { starting("triage", n) };
     let deliveries = futures_util::future::join_all((1..=10).map(|n| store.accept(vec![clash(n)])));
     let let_go = async move { drop(go) };
@@ -352,11 +354,7 @@ async fn one_bad_operation_does_not_fail_its_neighbours() {
 async fn what_waits_is_committed_together() {
     let place = Place::new();
     let store = place.open().await;
-    let (go, wait) = mpsc::channel::<()>();
-    let busy = store.writer.write(move |_| {
-        let _ = wait.recv();
-        Ok(())
-    });
+    let (go, busy) = keep_busy(&store);
     let deliveries = futures_util::future::join_all((1..=30).map(|n| store.accept(vec![event(n)])));
     let (_, answers, ()) = futures_util::future::join3(busy, deliveries, async move { drop(go) }).await;
     assert!(answers.into_iter().all(|answer| answer.is_ok()));
