@@ -356,7 +356,7 @@ pub struct Attempt {
     pub started_at: String,
     /// When it ended.
     pub ended_at: Option<String>,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `not_started`, `waits`.
     pub ended: Option<String>,
     /// Why.
     pub reason: Option<String>,

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::{Value, json};
 
 use crate::envelope::Envelope;
@@ -87,7 +87,8 @@ impl Template {
     /// Checks a template.
     ///
     /// # Errors
-    /// If its syntax is wrong, or it begins at a name that there is not.
+    /// If its syntax is wrong, it begins at a name that there is not, or it uses a filter, test or function that there is not. One that
+    /// it uses for some events only is found when such an event comes.
     pub fn new(text: impl Into<String>) -> Result<Self, TemplateError> {
         let text = text.into();
         let environment = environment();
@@ -111,6 +112,12 @@ impl Template {
                 FIELDS.map(|name| format!("`{name}`")).join(", ")
             );
             return Err(TemplateError { message, line: None });
+        }
+        // Whether a filter is there is looked at only when it is used: those that no event decides about are used now.
+        if let Err(error) = template.render(())
+            && matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
+        {
+            return Err(error.into());
         }
         Ok(Self(text))
     }

@@ -1,5 +1,7 @@
 //! Runs: the states of a piece of work, and what follows from how a try of it ended.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::retry::Backoff;
@@ -76,7 +78,7 @@ impl std::fmt::Display for State {
     }
 }
 
-/// What to do with a run whose process or node died.
+/// What to do with a run whose gateway or worker died.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnLost {
@@ -120,9 +122,12 @@ pub enum Outcome {
     /// It could not be done now, and another try is asked for; with a reason for people. Granted up to the policy's
     /// tries, or up to [`TRIES_WHEN_ASKED`] if it has one only.
     TryAgain(String),
+    /// Nothing of it began, since whoever was to carry it out is short of something (disk, descriptors, memory): it follows
+    /// later, as often as it takes, and no try is used up. With a reason for people.
+    NotStarted(String),
     /// A person asked for its end; with who.
     Cancelled(String),
-    /// The process or the node that carried it out died; with what is known.
+    /// The gateway or the worker that carried it out died; with what is known.
     Lost(String),
     /// The gateway shuts down and gives the run back unfinished.
     HandedBack,
@@ -137,6 +142,9 @@ pub enum Outcome {
 
 /// Tries that an agent which asks for another one gets in all, if its policy says nothing of further ones.
 pub const TRIES_WHEN_ASKED: u32 = 5;
+
+/// When a run that could not be started is tried again, unless whoever could not start it says another time.
+pub const START_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a run has behind it, the ending try included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -201,6 +209,10 @@ pub fn next(policy: &Policy, behind: Progress, outcome: Outcome, now: Timestamp,
         Outcome::TryAgain(reason) => {
             let tries = if policy.attempts > 1 { policy.attempts } else { TRIES_WHEN_ASKED };
             fail(policy, tries, behind, reason, now, seed)
+        }
+        Outcome::NotStarted(reason) => {
+            let reason = format!("not started: {reason}; it is tried again until it can be, and no try is used up");
+            Transition { due: Some(now.after(START_AGAIN)), ..end(State::Waiting, false, behind, reason) }
         }
         Outcome::Lost(what) => {
             let progress = Progress { losses: behind.losses + 1, ..behind };
@@ -299,7 +311,7 @@ mod tests {
     #[test]
     fn the_next_try_is_when_it_was_asked_for_and_only_if_there_is_one() {
         let policy = Policy { attempts: 2, ..Policy::default() };
-        let at = NOW.after(std::time::Duration::from_secs(1));
+        let at = NOW.after(Duration::from_secs(1));
         let first = after(policy, Progress::default(), Outcome::Failed("busy".to_owned())).tried_again_at(at);
         assert_eq!((first.state, first.due), (State::Waiting, Some(at)));
         let last = after(policy, first.progress, Outcome::Failed("busy".to_owned())).tried_again_at(at);
@@ -327,9 +339,18 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_started_waits_as_often_as_it_takes() {
+        let behind = Progress { failures: 4, losses: 2 };
+        let waits = after(Policy::default(), behind, Outcome::NotStarted("no space left".to_owned()));
+        assert_eq!((waits.state, waits.due, waits.progress), (State::Waiting, Some(NOW.after(START_AGAIN)), behind));
+        let later = NOW.after(Duration::from_secs(60));
+        assert_eq!(waits.tried_again_at(later).due, Some(later));
+    }
+
+    #[test]
     fn a_wait_uses_up_no_try_and_is_over_at_its_time_at_the_latest() {
         let behind = Progress { failures: 1, losses: 1 };
-        let until = NOW.after(std::time::Duration::from_secs(60));
+        let until = NOW.after(Duration::from_secs(60));
         let waits = after(Policy::default(), behind, Outcome::Waits { wait: Wait::Sleep, until });
         assert_eq!((waits.state, waits.due, waits.progress), (State::Waiting, Some(until), behind));
         assert_eq!((waits.wait, waits.dead_letter), (Some(Wait::Sleep), false));

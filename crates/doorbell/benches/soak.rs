@@ -102,7 +102,9 @@ async fn main() -> ExitCode {
     let minutes = args.iter().position(|arg| arg == "--minutes").and_then(|at| args.get(at + 1)?.parse().ok());
     let time = Duration::from_secs_f64(60.0 * minutes.unwrap_or(10.0));
     let project = Project::new(RETENTION);
-    let gateway = Mutex::new(Some(Arc::new(project.serve())));
+    let first = Arc::new(project.serve());
+    let files = watch::files(first.pid());
+    let gateway = Mutex::new(Some(first));
     let soak = Arc::new(Soak {
         project,
         ledger: Ledger::default(),
@@ -116,11 +118,12 @@ async fn main() -> ExitCode {
     let gateway = soak.gateway().await.expect("the last one is never killed");
     let heard = close(&soak, &gateway.client).await;
     soak.answered(&gateway, heard);
+    let files = (files, watch::files_at_rest(gateway.pid(), files + watch::FILES_GROWTH).await);
     gateway.signal(Signal::SIGTERM);
     soak.ledger.check(gateway.ended(), || "the gateway did not end well after SIGTERM".to_owned());
     drop(gateway);
     check_processes(&soak).await;
-    report(&soak, &watched, time)
+    report(&soak, &watched, files, time)
 }
 
 /// Everything at once, for a time.
@@ -204,10 +207,10 @@ async fn check_processes(soak: &Soak) {
     soak.ledger.check(twice.is_empty(), || format!("carried out twice at once: {twice}"));
 }
 
-fn report(soak: &Soak, watched: &Watched, time: Duration) -> ExitCode {
+fn report(soak: &Soak, watched: &Watched, (files, files_end): (usize, usize), time: Duration) -> ExitCode {
     let ledger = &soak.ledger;
     let last = watched.lives.last().expect("at least one gateway was watched");
-    let ((memory, memory_end), (files, files_end)) = (last.memory(), last.files());
+    let (memory, memory_end) = last.memory();
     let most = watched.lives.iter().map(watch::Life::most_memory).fold(0.0, f64::max);
     let broken = ledger.findings();
     let claims = [
@@ -221,7 +224,7 @@ fn report(soak: &Soak, watched: &Watched, time: Duration) -> ExitCode {
             memory_end <= memory * 1.1 + MEMORY_GROWTH,
         ),
         (
-            "file descriptors in calm moments",
+            "file descriptors at rest, before and after",
             format!("{files} → {files_end}"),
             format!("≤ {FILES_GROWTH} more"),
             files_end <= files + FILES_GROWTH,

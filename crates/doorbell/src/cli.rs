@@ -6,11 +6,13 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use doorbell_core::secret::Secret;
 
 use self::context::Context;
+use crate::telemetry;
 
 mod agents;
 mod audit;
@@ -229,8 +231,14 @@ pub fn run() -> ExitCode {
         Err(error) => return failure::report(&error.into(), None),
     };
     let context = Context::new(global);
-    runtime.block_on(dispatch(&context, command)).unwrap_or_else(|error| failure::report(&error, Some(&context)))
+    let ended = runtime.block_on(dispatch(&context, command));
+    let code = ended.unwrap_or_else(|error| failure::report(&error, Some(&context)));
+    telemetry::drain(LAST_WORDS);
+    code
 }
+
+/// How long whoever reads standard error may take for the last lines.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
     match command {

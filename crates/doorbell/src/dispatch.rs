@@ -182,6 +182,11 @@ impl Dispatcher {
         self.desks.breaker(&self.app.current(), agent, clock::now())
     }
 
+    /// Why nothing of an agent is started for a while, if this machine is short of something.
+    pub fn resting(&self, agent: &str) -> Option<String> {
+        self.desks.resting(agent, clock::now())
+    }
+
     /// That no worker asks for an agent's runs, if it is one that workers carry out.
     pub fn unasked(&self, agent: &str) -> Option<String> {
         let in_force = self.app.current();
@@ -242,6 +247,11 @@ impl Dispatcher {
             self.tell_of(run).await;
         }
         Ok(done)
+    }
+
+    /// How many runs are carried out here at the moment.
+    pub fn running(&self) -> usize {
+        self.in_flight().len()
     }
 
     /// Stops taking runs, lets those that run end within `limit`, then ends the rest and hands them back.

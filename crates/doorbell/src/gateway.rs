@@ -161,6 +161,11 @@ impl Gateway {
         })
     }
 
+    /// How many agents it runs at the moment.
+    pub fn running(&self) -> usize {
+        self.dispatcher.running()
+    }
+
     /// Stops accepting, lets running agents end within `limit`, ends and hands back the rest.
     pub async fn close(self, limit: Duration) {
         tracing::info!(limit_ms = limit.as_millis() as u64, "gateway.closing");

@@ -98,7 +98,7 @@ pub enum Stop {
 pub struct Ended {
     /// For what becomes of the run.
     pub outcome: Outcome,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `handed_back` or `waits`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `handed_back`, `not_started` or `waits`.
     pub ended: &'static str,
     /// The exit code, if there was a process and no signal ended it.
     pub exit_code: Option<i32>,
@@ -119,6 +119,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "succeeded",
         Outcome::Failed(_) | Outcome::Refused(_) | Outcome::TryAgain(_) | Outcome::Lost(_) => "failed",
+        Outcome::NotStarted(_) => "not_started",
         Outcome::Cancelled(_) => "cancelled",
         Outcome::HandedBack => "handed_back",
         Outcome::Waits { .. } => "waits",
@@ -231,8 +232,10 @@ impl Attempt {
         // It is not reaped before we wait for it, so its number is still its own.
         let process = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
         let Some(process) = process else {
-            // Its processes could not be found later; dropping it ends it.
-            return Err(Outcome::Failed("the started process is not in /proc, which Doorbell needs".to_owned()));
+            // Its processes could not be found later; dropping it ends it. It ran for a moment.
+            return Err(Outcome::Lost(
+                "the started process could not be read from /proc, which Doorbell needs".to_owned(),
+            ));
         };
         own.is_try(&process);
         let log = Arc::new(Log::new(lines, brief.attempt));

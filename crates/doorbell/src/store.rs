@@ -661,7 +661,7 @@ pub struct Finish {
     pub lease: Lease,
     /// When it ended.
     pub at: Timestamp,
-    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `waits`.
+    /// How the attempt ended: `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `not_started`, `waits`.
     pub ended: String,
     /// The exit code, if the process had one.
     pub exit_code: Option<i32>,

@@ -9,11 +9,13 @@ use crate::config::Environment;
 
 mod describe;
 mod metrics;
+mod outlet;
 mod process;
 mod traces;
 
 pub use describe::{Description, describe_metrics};
 pub use metrics::{Door, Metrics, Snapshot, Totals};
+pub use outlet::{drain, say};
 pub use traces::{AttemptTrace, DeliveryTrace, Traces};
 
 /// How log lines are written.
@@ -34,7 +36,7 @@ fn names(filter: &str, target: &str) -> bool {
     filter.split(',').any(|one| one.trim().split(['=', '[', ':']).next() == Some(target))
 }
 
-/// Sends log lines to standard error: those that `DOORBELL_LOG` names, or else `filter`, a `tracing` filter such as
+/// Sends log lines to standard error, without waiting for whoever reads it: those that `DOORBELL_LOG` names, or else `filter`, a `tracing` filter such as
 /// `info` or `doorbell=debug`. They have colours on a terminal, unless `NO_COLOR` is set.
 pub fn start_logging(environment: &Environment, filter: &str, format: LogFormat) {
     let asked = environment.var("DOORBELL_LOG").unwrap_or(filter);
@@ -43,12 +45,13 @@ pub fn start_logging(environment: &Environment, filter: &str, format: LogFormat)
     let quiet = quiet.filter_map(|(target, level)| format!("{target}={level}").parse().ok());
     let filter = quiet.fold(filter, EnvFilter::add_directive);
     let colours = std::io::stderr().is_terminal() && !environment.refuses_colours();
+    let outlet = outlet::open();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || outlet)
         .with_ansi(colours)
         .with_target(false)
-        // A line that cannot be written is dropped: to say so on standard error, which is where it was to go, panics.
+        // To say on standard error that a line could not be made would panic where nobody reads that.
         .log_internal_errors(false);
     // A second start (in tests) keeps the first.
     let _ = match format {

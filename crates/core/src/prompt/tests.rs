@@ -147,6 +147,19 @@ fn a_name_that_there_is_not_is_told_when_it_is_read() {
 }
 
 #[test]
+fn a_filter_that_there_is_not_is_told_when_it_is_read() {
+    for (text, names) in [
+        ("a\n{{ event.context.title | urlescape }}", "urlescape"),
+        ("a\n{% if run.id is shiny %}{% endif %}", "shiny"),
+        ("a\n{{ run.id | upper }} {{ fetch(1) }}", "fetch"),
+    ] {
+        let error = Template::new(text).unwrap_err();
+        assert!(error.message.contains(names), "{error}");
+    }
+    Template::new("{{ event.context.title | title | upper | length }} {{ 1 / run.attempt }}").unwrap();
+}
+
+#[test]
 fn a_loop_that_does_not_end_is_stopped() {
     let template = "{% for a in range(90000) %}{% for b in range(90000) %}{{ a }}{% endfor %}{% endfor %}";
     let error = Template::new(template).unwrap().render(&envelope("x", &json!({})), &Value::Null).unwrap_err();

@@ -1,12 +1,13 @@
 //! What the gateway takes: memory, file descriptors, children that nobody reaped, and the write-ahead log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+use crate::project::PATIENCE;
 use crate::{Soak, pause};
 
 const EVERY: Duration = Duration::from_millis(500);
@@ -19,7 +20,7 @@ pub const MEMORY_GROWTH: f64 = 8.0;
 /// events are listed, removed and copied besides, each connection of the store keeps a cache, and in CI the build is not
 /// optimised. It is there to notice a peak; whether something stays is what growth says.
 pub const MEMORY: f64 = 256.0;
-/// More descriptors, in calm moments. Agents that start and connections that close make a few, for a moment.
+/// More descriptors at rest than before anything came: the connections of the store that reads opened, each with its log.
 pub const FILES_GROWTH: usize = 8;
 /// The log is emptied at 4096 pages of 4 KiB with 24 bytes of header each. What is committed while it is copied is added,
 /// and as much again when a reader is in the way: three times the size, in MiB.
@@ -29,7 +30,6 @@ pub const LOG: f64 = 3.0 * 4096.0 * 4120.0 / 1024.0 / 1024.0;
 pub struct Sample {
     /// Resident, MiB.
     pub memory: f64,
-    pub files: usize,
 }
 
 /// The samples of one gateway process.
@@ -80,8 +80,26 @@ fn look(pid: Pid) -> Option<Sample> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     let memory = line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0;
-    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
-    Some(Sample { memory, files })
+    Some(Sample { memory })
+}
+
+/// Its open descriptors but for sockets, which are as many as callers keep open.
+pub fn files(pid: Pid) -> usize {
+    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    let is_socket = |to: PathBuf| to.as_os_str().as_encoded_bytes().starts_with(b"socket:");
+    open.flatten().filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| !is_socket(to))).count()
+}
+
+/// The same when all runs are over: what an agent or a read had open is closed a moment later.
+pub async fn files_at_rest(pid: Pid, wanted: usize) -> usize {
+    let begun = Instant::now();
+    loop {
+        let open = files(pid);
+        if open <= wanted || begun.elapsed() > PATIENCE {
+            return open;
+        }
+        pause(EVERY).await;
+    }
 }
 
 /// Children that ended and were not waited for: state Z, parent fourth in `stat` (proc(5)).
@@ -106,13 +124,6 @@ impl Life {
     /// Median memory in the middle and the last third, MiB.
     pub fn memory(&self) -> (f64, f64) {
         let of = |part: &[Sample]| crate::support::median(part.iter().map(|sample| sample.memory).collect());
-        let (middle, last) = self.thirds();
-        (of(middle), of(last))
-    }
-
-    /// Fewest descriptors in the middle and the last third: those of calm moments.
-    pub fn files(&self) -> (usize, usize) {
-        let of = |part: &[Sample]| part.iter().map(|sample| sample.files).min().unwrap_or(0);
         let (middle, last) = self.thirds();
         (of(middle), of(last))
     }

@@ -9,9 +9,9 @@ use doorbell_client::api::{Activity, Run};
 use doorbell_client::{Answer, Sender};
 use doorbell_core::provider::{Provider, Unsent, find_sample};
 use futures_util::{Stream, StreamExt};
-use tokio::task::JoinHandle;
 
 use super::context::Context;
+use super::dev::Watching;
 use super::live::Live;
 use super::serve::{Told, close, load, start};
 use super::{DemoArgs, dev, init, output};
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<ExitCode> {
     // The folder goes whatever ends the demo.
-    let mut told = Told::new()?;
+    let mut told = Told::new(true)?;
     let folder = tempfile::Builder::new().prefix("doorbell-demo-").tempdir().context("cannot make a folder")?;
     // The demo's secret goes where it is removed with the rest.
     let home = folder.path().join("home");
@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
     let gateway = serve(context, &folder.path().join("project"), &environment, &mut told).await?;
     let shown = tokio::select! {
         shown = show(&gateway, context, &args, &home) => shown,
-        () = told.wait() => return Ok(close(gateway, &mut told, true).await),
+        () = told.wait() => return Ok(close(gateway, &mut told).await),
     };
     match shown {
         Ok(Shown::All(code)) => {
@@ -43,8 +43,8 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
         }
         Ok(Shown::Serving(watching)) => {
             told.wait().await;
-            let code = close(gateway, &mut told, true).await;
-            watching.abort();
+            let code = close(gateway, &mut told).await;
+            watching.ended().await;
             Ok(code)
         }
         // Nobody may be there any more who is shown anything.
@@ -79,7 +79,7 @@ enum Shown {
     /// All there is to show.
     All(ExitCode),
     /// The main job; the gateway serves on, and this says what comes.
-    Serving(JoinHandle<()>),
+    Serving(Watching),
 }
 
 async fn show(gateway: &Gateway, context: &Context, args: &DemoArgs, home: &Path) -> anyhow::Result<Shown> {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use doorbell_client::api::Activity;
 use doorbell_client::{Client, EventQuery};
 use futures_util::{Stream, StreamExt};
+use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::live::Live;
 use super::serve::{Told, close, load, start, whereabouts};
-use super::{DevArgs, output};
+use super::{DevArgs, LAST_WORDS, output};
 use crate::app::Caller;
 use crate::config::Environment;
 use crate::gateway::{Gateway, key_file};
@@ -29,13 +30,13 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     // What happens is shown in its own form; of the log, only what is wrong.
     telemetry::start_logging(&environment, "error", LogFormat::Text);
     let config = load(&context.root()?, &environment, args.listen)?;
-    let mut told = Told::new()?;
+    let mut told = Told::new(true)?;
     let gateway = start(config, &environment, &mut told).await?;
     introduce(&gateway, context.json)?;
     let watching = watch(&gateway, context.json).await?;
     told.wait().await;
-    let code = close(gateway, &mut told, true).await;
-    watching.abort();
+    let code = close(gateway, &mut told).await;
+    watching.ended().await;
     Ok(code)
 }
 
@@ -49,19 +50,34 @@ fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs.
-pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+/// What shows what happens, on a thread of its own.
+pub(super) struct Watching(oneshot::Receiver<()>);
+
+impl Watching {
+    /// Waits until all is shown, once the gateway is closed; not for long if nobody reads it.
+    pub(super) async fn ended(self) {
+        let _ = tokio::time::timeout(LAST_WORDS, self.0).await;
+    }
+}
+
+/// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs. A terminal that is
+/// stopped, or a pager, holds up the thread that shows it and not the gateway.
+pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<Watching> {
     let client = client(gateway)?;
     let newest = client.events(&EventQuery { limit: Some(1), ..EventQuery::default() }).await?;
     let newest = newest.events.first().map_or(0, |event| event.seq);
     let activity = client.event_stream(Some(newest)).await?;
     let app = Arc::clone(&gateway.app);
-    Ok(tokio::spawn(async move {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (ended, watching) = oneshot::channel();
+    std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
         let mut live = Live::new(client.clone(), json);
         let closing = || app.closing.load(Ordering::Relaxed);
         // Nobody reads any more if it fails.
-        let _ = keep_saying(&client, activity, newest, &mut live, closing).await;
-    }))
+        let _ = runtime.block_on(keep_saying(&client, activity, newest, &mut live, closing));
+        let _ = ended.send(());
+    })?;
+    Ok(Watching(watching))
 }
 
 /// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen, unless that is

@@ -7,6 +7,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 use serde::Serialize;
 
+use crate::telemetry;
+
 /// As many entries of a list as the gateway gives at once.
 pub(super) const MOST: i64 = 500;
 
@@ -41,8 +43,7 @@ pub(super) fn remark(json: bool, text: impl AsRef<str>) -> io::Result<()> {
 
 /// Says something beside the result, on standard error.
 pub(super) fn note(text: impl AsRef<str>) {
-    // There is nowhere left to say that this failed.
-    let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
+    telemetry::say(text.as_ref());
 }
 
 /// Prints JSON, indented.

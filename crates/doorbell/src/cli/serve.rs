@@ -28,13 +28,13 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
         true => warn(warning),
         false => tracing::warn!(warning, "config.warning"),
     })?;
-    let mut told = Told::new()?;
+    let mut told = Told::new(notes)?;
     let gateway = start(config, &environment, &mut told).await?;
     if notes {
         output::note(format!("doorbell listens on {}", whereabouts(&gateway)));
     }
     told.wait().await;
-    Ok(close(gateway, &mut told, notes).await)
+    Ok(close(gateway, &mut told).await)
 }
 
 /// The configuration of a project, with the flags that all ways of running it have. Warnings are said at once.
@@ -91,7 +91,7 @@ pub(super) async fn start(config: Config, environment: &Environment, told: &mut 
             () = told.wait() => {
                 ensure!(!early, "ended before it was started");
                 early = true;
-                output::note("it will end once it is started; once more to end it now");
+                told.note("it will end once it is started; once more to end it now");
             }
         }
     }
@@ -110,16 +110,16 @@ fn tell_the_other(error: anyhow::Error, root: &Path) -> anyhow::Error {
     }
 }
 
-/// Closes a gateway that was told to end: running agents may go on until `drain_timeout`, or the second signal. `notes`: say so on
-/// standard error.
-pub(super) async fn close(gateway: Gateway, told: &mut Told, notes: bool) -> ExitCode {
+/// Closes a gateway that was told to end: running agents may go on until `drain_timeout`, or the second signal.
+pub(super) async fn close(gateway: Gateway, told: &mut Told) -> ExitCode {
     let limit = gateway.app.current().config.gateway.drain_timeout;
-    let note = |text: String| {
-        if notes {
-            output::note(text)
-        }
-    };
-    note(format!("closing: running agents have {} s to end; once more to end them now", limit.as_secs()));
+    match gateway.running() {
+        0 => told.note("closing"),
+        n => told.note(&format!(
+            "closing: running agents ({n}) have {} s to end; once more to end them now",
+            limit.as_secs()
+        )),
+    }
     let mut again = false;
     let closing = gateway.close(limit);
     tokio::pin!(closing);
@@ -130,7 +130,7 @@ pub(super) async fn close(gateway: Gateway, told: &mut Told, notes: bool) -> Exi
     if again {
         // The process that watches over the agents ends them when this one is gone; their runs are found at the
         // next start.
-        note("ending now: runs that were not over are found at the next start".to_owned());
+        told.note("ending now: runs that were not over are found at the next start");
     }
     if again { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -144,18 +144,27 @@ pub(super) struct Told {
     in_terminal: bool,
     /// Whether one came that nobody acted upon yet.
     early: bool,
+    /// Whether what follows from one is said on standard error: not where a program reads the log, which says it too.
+    notes: bool,
 }
 
 impl Told {
-    /// From now on they end nothing by themselves.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    /// From now on they end nothing by themselves. `notes`: what follows from one is said on standard error.
+    pub(super) fn new(notes: bool) -> anyhow::Result<Self> {
         Ok(Self {
             in_terminal: std::io::stdin().is_terminal(),
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             early: false,
+            notes,
         })
+    }
+
+    fn note(&self, text: &str) {
+        if self.notes {
+            output::note(text);
+        }
     }
 
     /// Waits for the next one.

@@ -36,7 +36,9 @@ impl Sign {
         match answered.ended.as_ref().map(|ended| &ended.outcome) {
             None | Some(Outcome::Succeeded | Outcome::Refused(_) | Outcome::Waits { .. }) => Self::Reached,
             Some(Outcome::Failed(why) | Outcome::TryAgain(why)) => Self::Failing(why.clone()),
-            Some(Outcome::Cancelled(_) | Outcome::Lost(_) | Outcome::HandedBack) => Self::Unknown,
+            Some(Outcome::Cancelled(_) | Outcome::Lost(_) | Outcome::HandedBack | Outcome::NotStarted(_)) => {
+                Self::Unknown
+            }
         }
     }
 }

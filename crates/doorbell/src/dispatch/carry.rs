@@ -79,10 +79,7 @@ impl Dispatcher {
                 }
                 // Its desk takes no such run: workers fetch them.
                 (Ok(_), Runtime::Worker) => Ended::without_process(Outcome::HandedBack).into(),
-                (Err(error), _) => {
-                    let why = format!("its events cannot be read: {}", error.with_causes());
-                    Ended::without_process(Outcome::TryAgain(why)).into()
-                }
+                (Err(error), _) => Ended::without_process(unreadable(&error)).into(),
             }
         };
         // The look goes on while the files of the try are written.
@@ -95,7 +92,8 @@ impl Dispatcher {
         match answered.ended {
             Some(ended) => {
                 let ended = self.heed_wait(run.id, lease, ended);
-                self.finish(&agent, &run, lease, (ended, answered.wait), took, trace).await;
+                let wait = self.desks.heed_start(&agent.name, &ended.outcome, clock::now()).or(answered.wait);
+                self.finish(&agent, &run, lease, (ended, wait), took, trace).await;
             }
             None => {
                 self.leave(&agent, &run, lease).await;
@@ -322,6 +320,12 @@ impl Dispatcher {
         let policy = self.app.current().agent(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, outcome, clock::now(), u64::from_be_bytes(clock::random()))
     }
+}
+
+/// What a try comes to whose events cannot be read. What is damaged stays so; what is unavailable comes back.
+pub(super) fn unreadable(error: &Error) -> Outcome {
+    let why = format!("its events cannot be read: {}", error.with_causes());
+    if matches!(error, Error::Corrupt(_)) { Outcome::TryAgain(why) } else { Outcome::NotStarted(why) }
 }
 
 fn envelope_of(in_force: &Snapshot, run: &StoredRun, event: &StoredEvent, body: &Body) -> Envelope {

@@ -5,8 +5,11 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use doorbell_core::id::RunId;
+use doorbell_core::run::{Outcome, START_AGAIN};
+use doorbell_core::time::Timestamp;
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, Breakers, Change, Leave, Sign, beside};
@@ -19,6 +22,8 @@ use crate::store::{Claim, Error, Lease, Taken};
 
 /// Runs taken in one go.
 const MOST_CLAIMED: usize = 16;
+/// The longest pause of a desk whose runs cannot be started.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The desks of all agents that there were since the start.
 #[derive(Debug, Default)]
@@ -35,6 +40,41 @@ struct Desk {
     running: AtomicUsize,
     /// Whether its agent's endpoint was reached since it was last told that it is not.
     reached: AtomicBool,
+    /// Since this machine could not start its runs; none while it can.
+    rest: Mutex<Option<Rest>>,
+}
+
+/// A pause of a desk, so that a machine that is short of something is not asked all the time.
+#[derive(Debug)]
+struct Rest {
+    until: Timestamp,
+    length: Duration,
+    why: String,
+}
+
+impl Desk {
+    fn rest(&self) -> MutexGuard<'_, Option<Rest>> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A run could not be started. Answers when it is tried again: after twice as long as the last time.
+    fn begin_rest(&self, why: &str, now: Timestamp) -> Duration {
+        let mut rest = self.rest();
+        match rest.as_ref() {
+            // One that was tried at the same time.
+            Some(rest) if now < rest.until => return rest.until.since(now),
+            last => {
+                let length = last.map_or(START_AGAIN, |rest| (rest.length * 2).min(LONGEST_REST));
+                *rest = Some(Rest { until: now.after(length), length, why: why.to_owned() });
+                length
+            }
+        }
+    }
+
+    /// How long nothing is started.
+    fn rest_left(&self, now: Timestamp) -> Option<Duration> {
+        self.rest().as_ref().filter(|rest| now < rest.until).map(|rest| rest.until.since(now))
+    }
 }
 
 /// The place of a run at its desk, given back when it is dropped.
@@ -66,13 +106,26 @@ impl Desks {
     }
 
     /// Why an agent's URL is not asked, if it is not.
-    pub(super) fn breaker(
-        &self,
-        in_force: &Snapshot,
-        agent: &str,
-        now: doorbell_core::time::Timestamp,
-    ) -> Option<String> {
+    pub(super) fn breaker(&self, in_force: &Snapshot, agent: &str, now: Timestamp) -> Option<String> {
         self.breakers.of(in_force.agent(agent)?)?.reason(now)
+    }
+
+    /// Why nothing of an agent is started at the moment, and until when, if this machine is short of something.
+    pub(super) fn resting(&self, agent: &str, now: Timestamp) -> Option<String> {
+        let desk = self.desk(agent)?;
+        let rest = desk.rest();
+        let rest = rest.as_ref().filter(|rest| now < rest.until)?;
+        Some(format!("nothing is started until {}: {}", rest.until, rest.why))
+    }
+
+    /// Notes how a try of an agent's run ended. If it could not even be started: how long its desk pauses.
+    pub(super) fn heed_start(&self, agent: &str, outcome: &Outcome, now: Timestamp) -> Option<Duration> {
+        let desk = self.desk(agent)?;
+        if let Outcome::NotStarted(why) = outcome {
+            return Some(desk.begin_rest(why, now));
+        }
+        *desk.rest() = None;
+        None
     }
 
     /// The open desk of an agent.
@@ -189,7 +242,9 @@ impl Dispatcher {
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
             let breaker = agent.as_ref().and_then(|agent| self.desks.breakers.of(agent));
             let leave = breaker.as_ref().map_or(Leave::All, |breaker| breaker.leave(clock::now()));
+            let rest = desk.rest_left(clock::now());
             let (free, pause) = match leave {
+                _ if rest.is_some() => (0, rest),
                 Leave::All => (free, None),
                 Leave::One => (free.min(1), None),
                 Leave::None(pause) => (0, pause),

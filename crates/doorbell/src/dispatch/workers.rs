@@ -16,10 +16,12 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{Notify, oneshot};
 
 use super::Dispatcher;
+use super::carry::unreadable;
 use super::outside::Close;
 use crate::app::Notice;
 use crate::clock;
 use crate::config::{Agent, Runtime};
+use crate::runtime::Ended;
 use crate::store::{Claim, Claimed, Error, Lease, Taken, WorkerLease};
 
 /// Runs claimed in one go.
@@ -262,7 +264,7 @@ impl Dispatcher {
         Ok(claimed.into_iter().map(|claimed| (claimed, until)).collect())
     }
 
-    /// One claimed run, as it is handed out; none, and the try failed, if its events cannot be read.
+    /// One claimed run, as it is handed out; none, and the try is over, if its events cannot be read.
     async fn hand(&self, agent: &Agent, claimed: Claimed, until: Timestamp, worker: &str) -> Option<HandedOut> {
         let Claimed { run, lease, event, body } = claimed;
         self.app.activity.tell(|| Notice::Run(Arc::new(run.clone())));
@@ -275,9 +277,8 @@ impl Dispatcher {
         match self.envelope(&run, event, body).await {
             Ok(envelope) => Some(HandedOut { run: run.id, lease, until, envelope }),
             Err(error) => {
-                // As where the gateway carries it out: perhaps only just now.
-                let outcome = Outcome::TryAgain(format!("its events cannot be read: {}", error.with_causes()));
-                self.end_handed(run.id, lease, outcome, "failed").await;
+                let Ended { outcome, ended, .. } = Ended::without_process(unreadable(&error));
+                self.end_handed(run.id, lease, outcome, ended).await;
                 None
             }
         }

@@ -40,7 +40,7 @@ pub(super) async fn explain(
             (Some(Delay::Behind(other)), _) => format!("waits for {other}, which has its key"),
             (_, Some(breaker)) => format!("the URL of its agent {breaker}"),
             (Some(Delay::Throttled(until)), None) => format!("waits until {until}: `throttle`"),
-            (None, None) => match dispatcher.unasked(&run.agent) {
+            (None, None) => match dispatcher.unasked(&run.agent).or_else(|| dispatcher.resting(&run.agent)) {
                 Some(why) => why,
                 None => continue,
             },

@@ -49,7 +49,7 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
         return Err(Outcome::Failed("`[runtime] command` is empty: name a program".to_owned()));
     };
     let broken = |error: io::Error| {
-        Outcome::TryAgain(format!("cannot write the run's folder {}: {error}", job.folder.display()))
+        Outcome::NotStarted(format!("cannot write the run's folder {}: {error}", job.folder.display()))
     };
     let folder = Folder::open(&job.folder, runtime.run_as.as_ref()).map_err(broken)?;
     let event = serde_json::to_vec(&job.envelope).map_err(|error| broken(error.into()))?;
@@ -216,7 +216,7 @@ fn explain(program: &str, cwd: &Path, is_own: bool, error: &io::Error) -> Outcom
         )),
         // The machine is short of something now; the agent is not to blame.
         Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ETXTBSY => {
-            Outcome::TryAgain(format!("`{program}` cannot start now: {error}"))
+            Outcome::NotStarted(format!("`{program}` cannot start now: {error}"))
         }
         _ => Outcome::Failed(format!("`{program}` cannot start: {error}")),
     }
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_short_of_something_does_not_use_up_the_only_try() {
-        assert!(matches!(reason("a", Errno::EAGAIN), Outcome::TryAgain(_)));
+        assert!(matches!(reason("a", Errno::EMFILE), Outcome::NotStarted(_)));
         assert!(matches!(reason("a", Errno::EACCES), Outcome::Failed(_)));
     }
 

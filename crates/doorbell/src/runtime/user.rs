@@ -192,6 +192,8 @@ impl Fault {
             )),
             Stage::Start => match explain(&error) {
                 Outcome::Failed(why) => Outcome::Failed(format!("as the user `{name}` (`run_as`): {why}")),
+                // What is read here the command could have written, so its tries are counted.
+                Outcome::NotStarted(why) => Outcome::TryAgain(why),
                 other => other,
             },
         }

@@ -21,7 +21,7 @@ mod obstacles;
 mod series;
 
 use self::series::Known;
-use super::process;
+use super::{outlet, process};
 use crate::store::{Figures, OutcomeKind, Space, Sweep, Tallies};
 
 /// All subscriptions are one: they come and go, and each would leave series.
@@ -296,6 +296,7 @@ impl Metrics {
         register_door(&mut registry, snapshot);
         register_config(&mut registry, snapshot);
         register_sweep(&mut registry, snapshot.last_sweep.as_ref());
+        register_log(&mut registry);
         let mut whole = Registry::default();
         process::register(&mut whole, self.started);
         let mut text = String::new();
@@ -365,6 +366,12 @@ impl Metrics {
             self.notifications.clone(),
         );
     }
+}
+
+fn register_log(to: &mut Registry) {
+    let dropped = Counter::<u64>::default();
+    dropped.inc_by(outlet::dropped());
+    to.register("log_lines_dropped", "Lines of the gateway's own log that whatever reads it was too slow for", dropped);
 }
 
 fn register_runs(to: &mut Registry, snapshot: &Snapshot) {

@@ -49,6 +49,25 @@ async fn an_agent_that_fails_is_a_dead_letter_with_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_run_that_the_machine_cannot_start_uses_up_no_try_and_starts_once_it_can() {
+    let project = Project::with_triage("scale = 1", "echo here");
+    let gateway = project.serve();
+    let runs = project.path(".doorbell/runs");
+    std::fs::write(&runs, "no room for folders").unwrap();
+    let first = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let reason = gateway.in_state(&first, "waiting").await.run.reason.unwrap();
+    assert!(reason.contains("cannot write the run's folder") && reason.contains("no try is used up"), "{reason}");
+    let second = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    let queued = gateway.in_state(&second, "queued").await.run.reason.unwrap_or_default();
+    assert!(queued.contains("nothing is started until") && queued.contains("the run's folder"), "{queued}");
+    std::fs::remove_file(&runs).unwrap();
+    let done = gateway.finished(&first).await;
+    assert_eq!((done.run.state.as_str(), gateway.stdout(&first).await.as_str()), ("succeeded", "here"));
+    assert_eq!(done.attempts[0].ended.as_deref(), Some("not_started"));
+    assert_eq!(gateway.finished(&second).await.run.state, "succeeded");
+}
+
+#[tokio::test]
 async fn a_failed_try_is_followed_by_the_next_one() {
     let config = "[retries]\nattempts = 3\nbackoff = { initial = \"10ms\", jitter = false }";
     let project = Project::new(ONE_SOURCE);

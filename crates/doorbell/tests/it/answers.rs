@@ -159,7 +159,7 @@ async fn a_follow_up_is_tried_again_until_it_is_taken_and_then_no_more() {
     })
     .await;
     assert_eq!((run.follow_up_fails.as_deref(), run.follow_up), (Some("answered with 503"), None));
-    let log = project.read("gateway.log");
+    let log = project.log_with("follow_up.not_sent");
     assert!(log.lines().any(|line| line.contains("follow_up.not_sent") && line.contains(&run.id)), "{log}");
     up.store(true, Ordering::Relaxed);
     let told = wait_until("it to be taken", async || {

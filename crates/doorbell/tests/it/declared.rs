@@ -341,7 +341,7 @@ async fn an_agent_whose_source_is_gone_waits_until_it_is_back_and_says_so() {
     assert!(problem.starts_with("webhooks[0].source: no source \"acme\""), "{problem}");
     let held = gateway.in_state(&waits, "held").await.run;
     assert_eq!(held.reason.as_deref(), Some("its agent was removed from the configuration"));
-    assert!(project.read("gateway.log").contains("the declared agent triage is out of force"));
+    project.log_with("the declared agent triage is out of force");
     let wish = api::Poll { agents: vec!["triage".to_owned()], ..api::Poll::default() };
     assert_eq!(code(gateway.client.poll(&wish).await), (409, "agent_out_of_force".to_owned()));
     let said = String::from_utf8(project.run(&["agents"]).stderr).unwrap();

@@ -171,6 +171,7 @@ async fn what_the_agent_refuses_is_a_dead_letter_at_once() {
         let done = gateway.finished(&ring(&gateway).await).await;
         assert_eq!((done.run.state.as_str(), done.run.dead_letter, done.attempts.len()), ("failed", true, 1));
         assert!(done.run.reason.unwrap().contains(reason), "{answer}");
+        assert_eq!(gateway.terminate(), Some(0));
         assert_eq!(project.read("gateway.log").contains("agent.gone"), answer == "410");
     }
 }

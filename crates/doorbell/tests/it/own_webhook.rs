@@ -138,7 +138,7 @@ async fn a_webhook_without_authentication_works_and_is_said_aloud() {
         assert!(said(args).to_lowercase().contains("anybody"), "{args:?}: {}", said(args));
     }
     assert!(said(&["sources"]).contains("takes unsigned deliveries"));
-    assert!(project.read("gateway.log").contains("own_webhook.open"));
+    project.log_with("own_webhook.open");
 }
 
 #[tokio::test]

@@ -151,6 +151,11 @@ impl Project {
         self.serve_by(command)
     }
 
+    /// Waits until the log of the gateway says this. Answers the log.
+    pub fn log_with(&self, text: &str) -> String {
+        wait_for(text, || Some(self.read("gateway.log")).filter(|log| log.contains(text)))
+    }
+
     /// Starts the gateway by a command of its own, and waits until it listens.
     pub fn serve_by(&self, mut command: Command) -> Gateway {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("gateway.log")).unwrap();

@@ -124,7 +124,7 @@ async fn a_renewed_certificate_is_shown_without_dropping_who_is_connected() {
     assert!(deliver(&visitor(address, &old), address).await.is_err());
     // The connection from before is still the same one: a new one would not be trusted.
     deliver(&connected, address).await.unwrap();
-    assert!(project.read("gateway.log").contains("the certificate of [gateway.tls] was renewed"));
+    project.log_with("the certificate of [gateway.tls] was renewed");
 }
 
 #[tokio::test]

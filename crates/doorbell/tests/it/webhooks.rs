@@ -412,7 +412,7 @@ async fn without_the_master_key_webhooks_answer_503_and_nothing_is_lost() {
     assert!(!key.exists(), "no other key is made while secrets wait for theirs");
     let listed = gateway.client.webhooks("triage").await.unwrap().webhooks;
     assert!(listed[0].problem.as_ref().unwrap().contains("master key"), "{listed:?}");
-    assert!(project.read("gateway.log").contains("webhook.secrets_locked"));
+    project.log_with("webhook.secrets_locked");
     let doctor = project.run(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(!doctor.status.success() && said.contains("503"), "{said}");

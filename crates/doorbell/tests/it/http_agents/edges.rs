@@ -26,8 +26,10 @@ async fn a_run_that_was_taken_is_replaced_at_once_and_counts_as_superseded_every
     assert_eq!((old.state.as_str(), old.reason), ("superseded", Some(format!("replaced by {new}"))));
     let stats = gateway.client.stats().await.unwrap().agents.remove(0);
     assert_eq!((stats.superseded, stats.cancelled, stats.succeeded), (1, 0, 1));
-    let log = project.read("gateway.log");
-    let ended = log.lines().find(|line| line.contains("run.finished") && line.contains(&old.id)).unwrap();
+    let ended = wait_for("its line", || {
+        let log = project.read("gateway.log");
+        log.lines().find(|line| line.contains("run.finished") && line.contains(&old.id)).map(str::to_owned)
+    });
     assert!(ended.contains("superseded") && ended.contains("replaced by"), "{ended}");
 }
 

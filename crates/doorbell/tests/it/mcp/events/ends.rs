@@ -141,7 +141,7 @@ async fn a_subscription_that_is_not_refreshed_ends_and_what_was_on_its_way_with_
     gateway.finished(&last.runs[0]).await;
     assert_eq!(deliveries(&gateway, &subscribed).await.len(), 1);
     assert_eq!(receiver.sent().len(), 1);
-    assert!(project.read("gateway.log").contains("subscription.expired"));
+    project.log_with("subscription.expired");
 }
 
 #[tokio::test]
