@@ -537,7 +537,7 @@ pub struct AgentStats {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
-    /// Why its runs wait, if its URL fails so often that it is not asked for a while.
+    /// Why its runs wait, if its URL fails all the time or nothing can be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<String>,
     /// That no worker asks for its runs, and since when, if some are queued.

@@ -50,6 +50,8 @@ pub enum Unanswered {
     Refused(String),
     /// It did not answer.
     Failed(String),
+    /// It was not asked, since this machine is short of something, such as descriptors.
+    Short(String),
 }
 
 /// What somebody answered.
@@ -115,7 +117,11 @@ impl Outbound {
         let request = with_headers(request, headers).map_err(Unanswered::Failed)?;
         let response = dialing::send(&reach.fresh, request).await.map_err(|error| {
             let refused = causes(&error).find_map(|cause| cause.downcast_ref::<NotPublic>()).copied();
-            refused.map_or_else(|| Unanswered::Failed(unreachable(error)), |why| Unanswered::Refused(why.to_string()))
+            match refused {
+                Some(why) => Unanswered::Refused(why.to_string()),
+                None if is_short(&error) => Unanswered::Short(unreachable(error)),
+                None => Unanswered::Failed(unreachable(error)),
+            }
         })?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
@@ -228,6 +234,13 @@ async fn read_up_to(mut response: reqwest::Response, limit: usize) -> Result<Opt
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body.freeze()))
+}
+
+/// Whether a connection could not be made for want of something on this machine: ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL and ENOBUFS of
+/// Linux (errno(3)).
+fn is_short(error: &reqwest::Error) -> bool {
+    let codes = causes(error).filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
+    error.is_connect() && codes.into_iter().any(|code| [12, 23, 24, 99, 105].contains(&code))
 }
 
 /// Without the URL, which may be a secret.

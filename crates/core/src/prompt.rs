@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Value, json};
 
 use crate::envelope::Envelope;
@@ -48,6 +48,7 @@ const FIELDS: [&str; 17] = [
 
 const FENCE: &str = "event";
 
+mod names;
 mod payload;
 
 /// A template over `event`, `run`, `agent` and `params`.
@@ -87,8 +88,7 @@ impl Template {
     /// Checks a template.
     ///
     /// # Errors
-    /// If its syntax is wrong, it begins at a name that there is not, or it uses a filter, test or function that there is not. One that
-    /// it uses for some events only is found when such an event comes.
+    /// If its syntax is wrong, it begins at a name that there is not, or it uses a filter or test that there is not.
     pub fn new(text: impl Into<String>) -> Result<Self, TemplateError> {
         let text = text.into();
         let environment = environment();
@@ -113,11 +113,8 @@ impl Template {
             );
             return Err(TemplateError { message, line: None });
         }
-        // Whether a filter is there is looked at only when it is used: those that no event decides about are used now.
-        if let Err(error) = template.render(())
-            && matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
-        {
-            return Err(error.into());
+        if let Some(unknown) = names::find_unknown(&environment, &text) {
+            return Err(unknown);
         }
         Ok(Self(text))
     }

@@ -122,8 +122,8 @@ pub enum Outcome {
     /// It could not be done now, and another try is asked for; with a reason for people. Granted up to the policy's
     /// tries, or up to [`TRIES_WHEN_ASKED`] if it has one only.
     TryAgain(String),
-    /// Nothing of it began, since whoever was to carry it out is short of something (disk, descriptors, memory): it follows
-    /// later, as often as it takes, and no try is used up. With a reason for people.
+    /// It could not be started, since whoever was to carry it out is short of something (disk, descriptors, memory): it is tried
+    /// again later, as often as it takes, and no try is used up. With a reason for people.
     NotStarted(String),
     /// A person asked for its end; with who.
     Cancelled(String),

@@ -177,14 +177,9 @@ impl Dispatcher {
         self.bells.ring(agent);
     }
 
-    /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while.
+    /// Why an agent's runs wait, if its URL fails so often that it is not asked for a while, or this machine cannot start them.
     pub fn breaker(&self, agent: &str) -> Option<String> {
         self.desks.breaker(&self.app.current(), agent, clock::now())
-    }
-
-    /// Why nothing of an agent is started for a while, if this machine is short of something.
-    pub fn resting(&self, agent: &str) -> Option<String> {
-        self.desks.resting(agent, clock::now())
     }
 
     /// That no worker asks for an agent's runs, if it is one that workers carry out.

@@ -13,7 +13,8 @@ use doorbell_core::envelope::Envelope;
 use doorbell_core::id::RunId;
 use doorbell_core::run::Outcome;
 use doorbell_core::secret::Secret;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{mpsc, watch};
@@ -98,7 +99,7 @@ pub enum Stop {
 pub struct Ended {
     /// For what becomes of the run.
     pub outcome: Outcome,
-    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `handed_back`, `not_started` or `waits`.
+    /// `succeeded`, `failed`, `timed_out`, `cancelled`, `lost`, `handed_back`, `not_started` or `waits`.
     pub ended: &'static str,
     /// The exit code, if there was a process and no signal ended it.
     pub exit_code: Option<i32>,
@@ -118,7 +119,8 @@ impl Ended {
 fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Succeeded => "succeeded",
-        Outcome::Failed(_) | Outcome::Refused(_) | Outcome::TryAgain(_) | Outcome::Lost(_) => "failed",
+        Outcome::Failed(_) | Outcome::Refused(_) | Outcome::TryAgain(_) => "failed",
+        Outcome::Lost(_) => "lost",
         Outcome::NotStarted(_) => "not_started",
         Outcome::Cancelled(_) => "cancelled",
         Outcome::HandedBack => "handed_back",
@@ -232,10 +234,12 @@ impl Attempt {
         // It is not reaped before we wait for it, so its number is still its own.
         let process = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
         let Some(process) = process else {
-            // Its processes could not be found later; dropping it ends it. It ran for a moment.
-            return Err(Outcome::Lost(
-                "the started process could not be read from /proc, which Doorbell needs".to_owned(),
-            ));
+            // Its processes could not be found later, so it is ended, a moment after it began.
+            if let Some(pid) = child.id() {
+                let _ = killpg(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
+            let why = "the started process cannot be read from /proc, which Doorbell needs";
+            return Err(Outcome::NotStarted(why.to_owned()));
         };
         own.is_try(&process);
         let log = Arc::new(Log::new(lines, brief.attempt));

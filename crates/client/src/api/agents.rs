@@ -28,7 +28,7 @@ pub struct Agent {
     /// Its pause, or that of all agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
-    /// Why its runs wait, if its URL fails all the time.
+    /// Why its runs wait: its URL fails, or nothing can be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<String>,
     /// That no worker asks for its runs, and since when, if it is one that workers carry out.

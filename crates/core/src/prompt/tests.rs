@@ -149,14 +149,29 @@ fn a_name_that_there_is_not_is_told_when_it_is_read() {
 #[test]
 fn a_filter_that_there_is_not_is_told_when_it_is_read() {
     for (text, names) in [
-        ("a\n{{ event.context.title | urlescape }}", "urlescape"),
-        ("a\n{% if run.id is shiny %}{% endif %}", "shiny"),
-        ("a\n{{ run.id | upper }} {{ fetch(1) }}", "fetch"),
+        ("a\n{{ event.context.title | urlescape }}", "filter `urlescape`"),
+        ("a\n{% if run.id is shiny %}{% endif %}", "test `shiny`"),
+        ("a\n{% if run.id is not  shiny %}{% endif %}", "test `shiny`"),
+        ("a\n{{ event.context.number + 1 }} {{ ('a|b' ~ \"\\\"|c\") | upper|shout('x') }}", "filter `shout`"),
+        ("a\n{%- filter shout -%} a {%- endfilter %}", "filter `shout`"),
     ] {
         let error = Template::new(text).unwrap_err();
-        assert!(error.message.contains(names), "{error}");
+        assert!(error.message.contains(names) && error.line == Some(2), "{text}: {error:?}");
     }
-    Template::new("{{ event.context.title | title | upper | length }} {{ 1 / run.attempt }}").unwrap();
+    for good in [
+        "{{ event.context.title | title | upper | length }} {{ 1 / run.attempt }} {{ params.is | default('|x') }}",
+        "{# {{ a|b }} #}{% raw %}{{ a|b }} {% x %}{% endraw %}{% if run.id is defined and run.id is not none %}{% endif %}",
+        "{% filter upper %}a | b is c{% endfilter %} a | b {{ \"}}|x\" }}",
+    ] {
+        Template::new(good).unwrap();
+    }
+    assert!(Template::new("{{ fetch(1) }}").unwrap_err().message.contains("fetch"));
+}
+
+#[test]
+fn a_template_is_read_without_being_rendered() {
+    // Rendered, it would take gigabytes.
+    Template::new(format!("{{% set a = 'aaaaaaaa' %}}{}{{{{ a }}}}", "{% set a = a ~ a %}".repeat(40))).unwrap();
 }
 
 #[test]

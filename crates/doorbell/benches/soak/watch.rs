@@ -83,11 +83,14 @@ fn look(pid: Pid) -> Option<Sample> {
     Some(Sample { memory })
 }
 
-/// Its open descriptors but for sockets, which are as many as callers keep open.
+/// Its open descriptors but for the other ends of our connections, which are as many as we keep open.
 pub fn files(pid: Pid) -> usize {
-    let Ok(open) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
-    let is_socket = |to: PathBuf| to.as_os_str().as_encoded_bytes().starts_with(b"socket:");
-    open.flatten().filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| !is_socket(to))).count()
+    let open = |process: String| {
+        let all = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+        all.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect::<Vec<PathBuf>>()
+    };
+    let is_socket = |to: &&PathBuf| to.as_os_str().as_encoded_bytes().starts_with(b"socket:");
+    open(pid.to_string()).len().saturating_sub(open("self".to_owned()).iter().filter(is_socket).count())
 }
 
 /// The same when all runs are over: what an agent or a read had open is closed a moment later.

@@ -164,7 +164,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     list.agents.iter().for_each(|agent| table.row(row(agent)));
     table.print()?;
     for (agent, why) in list.agents.iter().filter_map(|agent| Some((&agent.name, agent.breaker.as_ref()?))) {
-        output::note(output::escape_terminal(&format!("{agent}: {why}")));
+        output::note(output::escape_terminal(&format!("{agent} waits: {why}")));
     }
     for (agent, why) in list.agents.iter().filter_map(|agent| Some((&agent.name, agent.problem.as_ref()?))) {
         output::note(output::escape_terminal(&format!("{agent}: what was declared is not in force: {why}")));

@@ -9,9 +9,10 @@ use doorbell_client::api::{Activity, Run};
 use doorbell_client::{Answer, Sender};
 use doorbell_core::provider::{Provider, Unsent, find_sample};
 use futures_util::{Stream, StreamExt};
+use tokio::task::JoinHandle;
 
 use super::context::Context;
-use super::dev::Watching;
+use super::failure::Failure;
 use super::live::Live;
 use super::serve::{Told, close, load, start};
 use super::{DemoArgs, dev, init, output};
@@ -30,7 +31,8 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
     // The demo's secret goes where it is removed with the rest.
     let home = folder.path().join("home");
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
-    telemetry::start_logging(&environment, "error", LogFormat::Text);
+    telemetry::open_stdout();
+    telemetry::start_logging(&environment, "error", LogFormat::Text).map_err(Failure::usage)?;
     let gateway = serve(context, &folder.path().join("project"), &environment, &mut told).await?;
     let shown = tokio::select! {
         shown = show(&gateway, context, &args, &home) => shown,
@@ -44,7 +46,7 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
         Ok(Shown::Serving(watching)) => {
             told.wait().await;
             let code = close(gateway, &mut told).await;
-            watching.ended().await;
+            watching.abort();
             Ok(code)
         }
         // Nobody may be there any more who is shown anything.
@@ -79,7 +81,7 @@ enum Shown {
     /// All there is to show.
     All(ExitCode),
     /// The main job; the gateway serves on, and this says what comes.
-    Serving(Watching),
+    Serving(JoinHandle<()>),
 }
 
 async fn show(gateway: &Gateway, context: &Context, args: &DemoArgs, home: &Path) -> anyhow::Result<Shown> {
@@ -141,13 +143,13 @@ where
 /// What to try next. The demo's secret is in a home folder of its own, which the other terminal must be told.
 fn suggest(gateway: &Gateway, run: &Run, home: &Path, json: bool) -> anyhow::Result<()> {
     let program = std::env::current_exe()?;
-    let (program, root) = (program.display(), gateway.app.root.display());
-    let credentials = home.join(".doorbell/credentials");
+    let [program, root, credentials] =
+        [&program, &gateway.app.root, &home.join(".doorbell/credentials")].map(|path| init::quoted(path));
     output::remark(
         json,
         format!(
             "\nIt keeps serving; Ctrl-C ends it and removes the folder.\nIn another terminal, try:\n\
-         \n  export DOORBELL_CREDENTIALS_DIR={}\n\
+         \n  export DOORBELL_CREDENTIALS_DIR={credentials}\n\
          \x20 cd {root}\n\
          \x20 alias doorbell={program}\n\
          \x20 doorbell why {}\n\
@@ -155,9 +157,7 @@ fn suggest(gateway: &Gateway, run: &Run, home: &Path, json: bool) -> anyhow::Res
          \x20 doorbell ring github pull_request\n\
          \x20 doorbell ring github issues --tamper\n\
          \x20 doorbell stat\n",
-            credentials.display(),
-            run.event_id,
-            run.id
+            run.event_id, run.id
         ),
     )?;
     Ok(())

@@ -8,12 +8,13 @@ use std::time::Duration;
 use doorbell_client::api::Activity;
 use doorbell_client::{Client, EventQuery};
 use futures_util::{Stream, StreamExt};
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::context::Context;
+use super::failure::Failure;
 use super::live::Live;
 use super::serve::{Told, close, load, start, whereabouts};
-use super::{DevArgs, LAST_WORDS, output};
+use super::{DevArgs, output};
 use crate::app::Caller;
 use crate::config::Environment;
 use crate::gateway::{Gateway, key_file};
@@ -28,7 +29,8 @@ type Activities = Box<dyn Stream<Item = Result<Activity, doorbell_client::Error>
 pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<ExitCode> {
     let environment = Environment::read();
     // What happens is shown in its own form; of the log, only what is wrong.
-    telemetry::start_logging(&environment, "error", LogFormat::Text);
+    telemetry::open_stdout();
+    telemetry::start_logging(&environment, "error", LogFormat::Text).map_err(Failure::usage)?;
     let config = load(&context.root()?, &environment, args.listen)?;
     let mut told = Told::new(true)?;
     let gateway = start(config, &environment, &mut told).await?;
@@ -36,7 +38,7 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     let watching = watch(&gateway, context.json).await?;
     told.wait().await;
     let code = close(gateway, &mut told).await;
-    watching.ended().await;
+    watching.abort();
     Ok(code)
 }
 
@@ -50,34 +52,19 @@ fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What shows what happens, on a thread of its own.
-pub(super) struct Watching(oneshot::Receiver<()>);
-
-impl Watching {
-    /// Waits until all is shown, once the gateway is closed; not for long if nobody reads it.
-    pub(super) async fn ended(self) {
-        let _ = tokio::time::timeout(LAST_WORDS, self.0).await;
-    }
-}
-
-/// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs. A terminal that is
-/// stopped, or a pager, holds up the thread that shows it and not the gateway.
-pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<Watching> {
+/// Shows what happens in a gateway of this process, through its own API, for as long as the gateway runs.
+pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<JoinHandle<()>> {
     let client = client(gateway)?;
     let newest = client.events(&EventQuery { limit: Some(1), ..EventQuery::default() }).await?;
     let newest = newest.events.first().map_or(0, |event| event.seq);
     let activity = client.event_stream(Some(newest)).await?;
     let app = Arc::clone(&gateway.app);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (ended, watching) = oneshot::channel();
-    std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+    Ok(tokio::spawn(async move {
         let mut live = Live::new(client.clone(), json);
         let closing = || app.closing.load(Ordering::Relaxed);
         // Nobody reads any more if it fails.
-        let _ = runtime.block_on(keep_saying(&client, activity, newest, &mut live, closing));
-        let _ = ended.send(());
-    })?;
-    Ok(Watching(watching))
+        let _ = keep_saying(&client, activity, newest, &mut live, closing).await;
+    }))
 }
 
 /// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen, unless that is

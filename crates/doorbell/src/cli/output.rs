@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
 use serde::Serialize;
@@ -14,22 +14,15 @@ pub(super) const MOST: i64 = 500;
 
 /// Prints a line, or several.
 pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_ref().as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()
+    telemetry::print(format!("{}\n", text.as_ref()).as_bytes())
 }
 
 /// Prints bytes as they are, or escaped if a terminal would show them.
 pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if out.is_terminal() {
-        let text = String::from_utf8_lossy(bytes);
-        writeln!(out, "{}", escape_text(&text))?;
-    } else {
-        out.write_all(bytes)?;
+    if io::stdout().is_terminal() {
+        return line(escape_text(&String::from_utf8_lossy(bytes)));
     }
-    out.flush()
+    telemetry::print(bytes)
 }
 
 /// Prints a line for people; where standard output is for JSON, it goes to standard error.
@@ -63,10 +56,13 @@ const GAP: u16 = 2;
 const NARROWEST: u16 = 24;
 
 /// A table without borders. Its cells stand on one line, so that ids and URLs can be copied; where the last column is
-/// free text, that one is wrapped to fit the terminal.
+/// free text, that one is wrapped to fit the terminal, or stands below its row where the others leave it no room; with it those before it that do not fit either.
 #[derive(Debug)]
 pub(super) struct Table {
-    grid: Grid,
+    titles: Vec<String>,
+    rows: Vec<Vec<String>>,
+    /// The columns of the terminal; none without one.
+    width: Option<u16>,
     wraps: bool,
     keeps_lines: bool,
 }
@@ -74,12 +70,8 @@ pub(super) struct Table {
 impl Table {
     /// A table with a line of titles; none, if there are no titles.
     pub(super) fn new(titles: &[&str]) -> Self {
-        let mut grid = Grid::new();
-        grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-        if !titles.is_empty() {
-            grid.set_header(titles);
-        }
-        Self { grid, wraps: false, keeps_lines: false }
+        let titles = titles.iter().map(|title| (*title).to_owned()).collect();
+        Self { titles, rows: Vec::new(), width: Grid::new().width(), wraps: false, keeps_lines: false }
     }
 
     /// The same with free text in the last column.
@@ -103,14 +95,67 @@ impl Table {
             true => escape_text(cell).into_owned(),
             false => escape_terminal(cell).into_owned(),
         };
-        self.grid.add_row(cells.iter().enumerate().map(escape).collect::<Vec<_>>());
+        self.rows.push(cells.iter().enumerate().map(escape).collect());
     }
 
     /// The lines, without white space at their ends.
     pub(super) fn render(mut self) -> String {
-        let content = self.grid.column_max_content_widths();
+        let Some((width, kept)) =
+            self.width.map(usize::from).and_then(|width| Some((width, self.most_columns(width)?)))
+        else {
+            return self.lay_out();
+        };
+        let below = |row: &mut Vec<String>| {
+            let cells: Vec<String> = row.split_off(kept.min(row.len()));
+            cells.into_iter().filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("  ")
+        };
+        let several = self.titles.len() > kept + 1;
+        let title = Some(below(&mut self.titles)).filter(|_| several).unwrap_or_default();
+        let mut texts: Vec<String> = self.rows.iter_mut().map(below).collect();
+        if !self.titles.is_empty() {
+            texts.insert(0, title);
+        }
+        self.wraps = false;
+        let mut lines = Vec::new();
+        for (line, text) in self.lay_out().lines().zip(texts) {
+            lines.push(line.to_owned());
+            let parts = if text.is_empty() { Vec::new() } else { wrap(&text, width - BELOW.len()) };
+            lines.extend(parts.iter().map(|part| format!("{BELOW}{part}")));
+        }
+        lines.join("\n")
+    }
+
+    /// How many columns stand beside each other where the last one, of free text, has too little room; none where it has enough.
+    fn most_columns(&self, width: usize) -> Option<usize> {
+        if !self.wraps || self.keeps_lines {
+            return None;
+        }
+        let lines = || self.rows.iter().chain([&self.titles]);
+        let size = |cell: &String| cell.chars().count();
+        let widest = |column| lines().filter_map(|row| row.get(column)).map(size).max().unwrap_or(0);
+        let columns = lines().map(Vec::len).max().unwrap_or(0);
+        let ends = |most: usize| (0..most).map(|column| widest(column) + usize::from(GAP)).sum::<usize>();
+        let last = widest(columns.checked_sub(1)?).min(usize::from(NARROWEST));
+        if ends(columns - 1) + last <= width {
+            return None;
+        }
+        (1..columns).rev().find(|most| ends(*most) <= width + usize::from(GAP))
+    }
+
+    fn lay_out(self) -> String {
+        let mut grid = Grid::new();
+        grid.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        match self.width {
+            Some(width) => grid.set_width(width),
+            None => grid.force_no_tty(),
+        };
+        if !self.titles.is_empty() {
+            grid.set_header(self.titles);
+        }
+        grid.add_rows(self.rows);
+        let content = grid.column_max_content_widths();
         let last = content.len().saturating_sub(1);
-        for (n, (column, content)) in self.grid.column_iter_mut().zip(content).enumerate() {
+        for (n, (column, content)) in grid.column_iter_mut().zip(content).enumerate() {
             column.set_padding((0, GAP));
             column.set_constraint(if self.wraps && n == last {
                 ColumnConstraint::LowerBoundary(Width::Fixed(content.min(NARROWEST) + GAP))
@@ -118,7 +163,7 @@ impl Table {
                 ColumnConstraint::ContentWidth
             });
         }
-        self.grid.trim_fmt()
+        grid.trim_fmt()
     }
 
     /// Prints it.
@@ -126,6 +171,9 @@ impl Table {
         line(self.render())
     }
 }
+
+/// Before a text that stands below its row.
+const BELOW: &str = "    ";
 
 /// How many columns the terminal has; none if standard output is none.
 pub(super) fn terminal_width() -> Option<usize> {
@@ -161,7 +209,7 @@ fn cut(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Text from outside for one line of a terminal: control, bidi and other format characters are shown as `\u{..}`.
+/// Text from outside for one line of a terminal: line ends, tabs, control, bidi and other format characters are shown as `\n` or `\u{..}`.
 pub(super) fn escape_terminal(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
@@ -182,10 +230,12 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if acts(c) {
-            escaped.extend(c.escape_unicode());
-        } else {
-            escaped.push(c);
+        match c {
+            c if !acts(c) => escaped.push(c),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            c => escaped.extend(c.escape_unicode()),
         }
     }
     Cow::Owned(escaped)
@@ -231,7 +281,7 @@ mod tests {
     fn what_acts_on_a_terminal_is_shown_escaped() {
         assert_eq!(escape_terminal("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
         assert_eq!(escape_terminal("a\u{202e}b\u{2066}c\u{200b}"), "a\\u{202e}b\\u{2066}c\\u{200b}");
-        assert_eq!(escape_terminal("\u{9b}31m\r\n\t\u{7f}"), "\\u{9b}31m\\u{d}\\u{a}\\u{9}\\u{7f}");
+        assert_eq!(escape_terminal("\u{9b}31m\r\n\t\u{7f}"), "\\u{9b}31m\\r\\n\\t\\u{7f}");
         assert_eq!(escape_terminal("tag\u{e0041}"), "tag\\u{e0041}");
     }
 
@@ -244,8 +294,8 @@ mod tests {
 
     #[test]
     fn text_of_several_lines_keeps_them() {
-        assert_eq!(escape_text("a\n\tb\r\u{1b}"), "a\n\tb\\u{d}\\u{1b}");
-        assert_eq!(escape_text("a\r\nb\r\n\u{1b}\r"), "a\nb\n\\u{1b}\\u{d}");
+        assert_eq!(escape_text("a\n\tb\r\u{1b}"), "a\n\tb\\r\\u{1b}");
+        assert_eq!(escape_text("a\r\nb\r\n\u{1b}\r"), "a\nb\n\\u{1b}\\r");
     }
 
     #[test]
@@ -272,20 +322,20 @@ mod tests {
         table.row(["a\nb        succeeded\r\n\u{2028}c", "failed"]);
         let shown = table.render();
         assert_eq!(shown.lines().count(), 2, "{shown}");
-        assert!(shown.ends_with("a\\u{a}b        succeeded\\u{d}\\u{a}\\u{2028}c  failed"), "{shown}");
+        assert!(shown.ends_with("a\\nb        succeeded\\r\\n\\u{2028}c  failed"), "{shown}");
     }
 
     #[test]
     fn a_text_that_no_sender_has_a_word_in_may_have_lines() {
         let mut table = Table::new(&[]).keeping_lines();
         table.row(["WARN\n", "none is set\n→ set \u{1b}one"]);
-        assert_eq!(table.render(), "WARN\\u{a}  none is set\n           → set \\u{1b}one");
+        assert_eq!(table.render(), "WARN\\n  none is set\n        → set \\u{1b}one");
     }
 
     #[test]
     fn an_endless_text_in_a_cell_is_cut_before_it_is_laid_out() {
         let mut table = Table::new(&["ID", "WHY"]).wrapping_last();
-        table.grid.set_width(80);
+        table.width = Some(80);
         table.row(["evt_1", &"S".repeat(5_000_000)]);
         let shown = table.render();
         assert!(shown.len() < 20_000 && shown.contains("--json"), "{} bytes", shown.len());
@@ -299,7 +349,7 @@ mod tests {
         for (cells, wraps) in [([id.as_str(), why], true), ([url.as_str(), why], true), ([id.as_str(), &url], false)] {
             let mut table = Table::new(&["ID", "WHY"]);
             table.wraps = wraps;
-            table.grid.set_width(80);
+            table.width = Some(80);
             table.row(cells);
             let shown = table.render();
             assert!(shown.lines().any(|line| line.starts_with(cells[0])), "{shown}");
@@ -307,6 +357,28 @@ mod tests {
             assert!(wraps || shown.contains(&url), "{shown}");
             assert!(cells[0] == url || !wraps || shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
         }
+    }
+
+    #[test]
+    fn free_text_without_room_stands_below_its_row() {
+        let mut table = Table::new(&["ID", "AGENT", "WHY"]).wrapping_last();
+        table.width = Some(40);
+        table.row(["run_000000000000000", "triage", "it ended with exit code 1 and said nothing"]);
+        table.row(["run_000000000000001", "triage", ""]);
+        let lines = [
+            "ID                   AGENT",
+            "run_000000000000000  triage",
+            "    it ended with exit code 1 and said",
+            "    nothing",
+            "run_000000000000001  triage",
+        ];
+        assert_eq!(table.render(), lines.join("\n"));
+        let mut table = Table::new(&["ID", "AGENT", "STATE", "WHY"]).wrapping_last();
+        table.width = Some(30);
+        table.row(["run_000000000000000", "triage", "failed", "it broke"]);
+        let lines =
+            ["ID                   AGENT", "    STATE  WHY", "run_000000000000000  triage", "    failed  it broke"];
+        assert_eq!(table.render(), lines.join("\n"));
     }
 
     #[test]
@@ -324,7 +396,7 @@ mod tests {
     #[test]
     fn without_a_terminal_nothing_is_wrapped() {
         let mut table = Table::new(&["ID", "WHY"]).wrapping_last();
-        table.grid.force_no_tty();
+        table.width = None;
         let why = "so it is ".repeat(40);
         table.row(["evt_1", &why]);
         assert_eq!(table.render().lines().count(), 2);

@@ -1,7 +1,8 @@
 //! `doorbell ring`: plays a provider, with signed samples.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -220,12 +221,22 @@ fn explain(error: anyhow::Error, to: Option<&str>) -> anyhow::Error {
     }
 }
 
+/// The body in a file; `-` is standard input, as elsewhere.
+fn read_body(path: &Path) -> io::Result<Vec<u8>> {
+    if path != Path::new("-") {
+        return std::fs::read(path);
+    }
+    let mut body = Vec::new();
+    io::stdin().lock().read_to_end(&mut body)?;
+    Ok(body)
+}
+
 impl Bell {
     fn new(source: Arc<Source>, event: &str, args: &RingArgs, url: String) -> anyhow::Result<Self> {
         let samples = source.provider().samples();
         let sample = find_sample(samples, event);
         let body = match (&args.file, sample) {
-            (Some(path), _) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
+            (Some(path), _) => read_body(path).with_context(|| format!("cannot read {}", path.display()))?.into(),
             (None, Some(sample)) => Bytes::from(sample.body.to_string()),
             (None, None) => return Err(no_sample(source.provider(), samples, event).into()),
         };

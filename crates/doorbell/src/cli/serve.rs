@@ -21,7 +21,7 @@ pub(super) async fn run(context: &Context, args: ServeArgs) -> anyhow::Result<Ex
         LogFormatArg::Text => LogFormat::Text,
         LogFormatArg::Json => LogFormat::Json,
     };
-    telemetry::start_logging(&environment, "info", format);
+    telemetry::start_logging(&environment, "info", format).map_err(Failure::usage)?;
     // The log says it, too, and what reads JSON cannot read notes.
     let notes = format == LogFormat::Text;
     let config = load_with(&context.root()?, &environment, args.listen, |warning| match notes {

@@ -105,7 +105,7 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
         }
     }
     for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.breaker.as_ref()?))) {
-        output::line(escape_terminal(&format!("the URL of {agent} {why}")))?;
+        output::line(escape_terminal(&format!("the runs of {agent} wait: {why}")))?;
     }
     for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.unasked.as_ref()?))) {
         output::line(escape_terminal(&format!("{agent} has queued runs, and {why}")))?;

@@ -181,6 +181,13 @@ fn read_command(table: &Table, around: Surroundings<'_>, findings: &mut Findings
     {
         warn_of_empty_folder(node, command, findings);
     }
+    if let (Some(node), Some(command)) = (table.get("command"), &command)
+        && let Some(template) = command.iter().find(|text| text.contains("{{") && text.contains("}}"))
+    {
+        let what =
+            "is handed on as it stands: set a variable from it in `[runtime.env]`, which has templates, and read that";
+        findings.warn(&node.place, format!("`{template}` {what}"));
+    }
     let run_as = table.read(findings, "run_as", user);
     let env = table.get("env").map(|node| variables(node, findings)).unwrap_or_default();
     let credentials = secrets(table, &env, around.credentials, findings);

@@ -15,7 +15,7 @@ use super::document::{Keys, Node, Table, parse};
 use super::names;
 use super::problem::{Findings, Layer, Place, Problem, Problems, Text};
 use super::sources::Sources;
-use super::{conditions, flow};
+use super::{conditions, flow, types};
 
 const EXAMPLE: &str = "[[webhooks]]\nsource = \"acme-github\"\nevents = [\"issues\"]";
 
@@ -88,13 +88,15 @@ fn read_one(
     let source = findings.take(node.text("a source such as \"acme-github\""))?;
     let Some(provider) = sources?.declared.get(&source) else {
         findings.problem(unknown_source(node, &source, sources));
+        check_keys(table, &any_provider(sources), findings);
         return None;
     };
-    let provider = provider.as_deref()?;
-    let filters = provider.filters();
-    let own = ["source", "where", "key"].into_iter().chain(flow::KEYS);
-    let known: Vec<&str> = own.chain(filters.iter().map(|field| field.name.as_ref())).collect();
-    table.check(findings, Keys { known: &known, planned: &[], hints: &[] });
+    let Some(provider) = provider else {
+        check_keys(table, &any_provider(sources), findings);
+        return None;
+    };
+    check_keys(table, std::slice::from_ref(provider), findings);
+    let (provider, filters) = (provider.as_ref(), provider.filters());
     let mut clauses = Vec::new();
     for entry in &table.entries {
         if let Some(field) = filters.iter().find(|field| field.name == entry.key)
@@ -107,6 +109,20 @@ fn read_one(
         }
     }
     Some((source, clauses, conditions, flow))
+}
+
+/// The providers that may be meant where it is not known which is.
+fn any_provider(sources: Option<&Sources>) -> Vec<Arc<dyn Provider>> {
+    let declared = sources.iter().flat_map(|sources| sources.declared.values()).flatten().cloned();
+    types::providers().into_iter().chain(declared).collect()
+}
+
+/// Keys that a trigger of none of these providers has are wrong, whichever is meant.
+fn check_keys(table: &Table, providers: &[Arc<dyn Provider>], findings: &mut Findings) {
+    let filters = providers.iter().flat_map(|provider| provider.filters()).map(|field| field.name.as_ref());
+    let own = ["source", "where", "key"].into_iter().chain(flow::KEYS);
+    let known: Vec<&str> = own.chain(filters).collect();
+    table.check(findings, Keys { known: &known, planned: &[], hints: &[] });
 }
 
 fn available(sources: Option<&Sources>) -> String {
@@ -152,10 +168,13 @@ fn warn_of_segments(field: &FilterField, place: &Place, clause: &Clause, finding
     }
     let hopeless = |text: &&str| !text.contains('/') && !text.contains("**");
     for text in clause.any_of.iter().map(Pattern::as_str).filter(hopeless) {
-        let instead = if text.contains('*') { text.replace('*', "**") } else { format!("*/{text}") };
+        let instead = match text.contains('*') {
+            true => format!("`{}`", text.replace('*', "**")),
+            false => format!("`{text}/*` for all of an owner's, or `*/{text}` for one of that name"),
+        };
         let sentence = format!(
             "`{text}` in `{}` can never match: repositories are `owner/name`, and `*` stands for anything but `/`; \
-             write `{instead}`",
+             write {instead}",
             field.name
         );
         findings.warn(place, sentence);

@@ -1,32 +1,57 @@
-//! The breaker of an endpoint that agents are behind: when one request after the other fails, nothing is asked for a while, then
-//! one run is tried, and what it meets decides. Runs wait meanwhile and use up no tries. Agents that are behind the same endpoint
-//! share its breaker, and one whose URL changed has another.
+//! Breakers: where one try after the other fails for a reason that is not the run's own, nothing is tried for a while, then one run
+//! is, and what it meets decides. Runs wait meanwhile and use up no tries.
+//!
+//! An endpoint that agents are behind has one, which they share; an agent whose URL changed has another. And each desk has one for
+//! starts, as this machine may be short of what they take: disk, descriptors, memory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use doorbell_core::run::Outcome;
+use doorbell_core::run::{Outcome, START_AGAIN};
 use doorbell_core::time::Timestamp;
 
 use crate::app::Snapshot;
+use crate::clock::SLACK;
 use crate::config::{Agent, Runtime};
 use crate::runtime::Answered;
 
-/// Failures in a row that open it.
-const FAILURES: u32 = 5;
-/// How long it stays open the first time; each failed trial doubles it.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// What a breaker guards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Guarded {
+    /// What is behind a URL.
+    #[default]
+    Endpoint,
+    /// The start of an agent's runs on this machine.
+    Starts,
+}
 
-/// What a request says about its URL.
+impl Guarded {
+    /// Failures in a row that open it.
+    fn failures(self) -> u32 {
+        match self {
+            Self::Endpoint => 5,
+            Self::Starts => 1,
+        }
+    }
+
+    /// How long it stays open the first time, and at most; each failed trial doubles it.
+    fn pauses(self) -> (Duration, Duration) {
+        match self {
+            Self::Endpoint => (Duration::from_secs(10), Duration::from_secs(5 * 60)),
+            Self::Starts => (START_AGAIN, Duration::from_secs(60)),
+        }
+    }
+}
+
+/// What a try says about what is guarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// Somebody answers there, whatever they said.
+    /// Somebody answers there, whatever they said; it was started.
     Reached,
-    /// Nobody does, or nobody can now: why.
+    /// Nobody does, or nobody can now; it could not be started: why.
     Failing(String),
-    /// It was not asked, or not to the end.
+    /// It was not asked, or not to the end; it was not tried.
     Unknown,
 }
 
@@ -95,7 +120,10 @@ pub(super) fn beside<'a>(in_force: &'a Snapshot, agent: &'a Agent) -> BTreeSet<&
 
 /// A breaker; closed at first.
 #[derive(Debug, Default)]
-pub(super) struct Breaker(Mutex<State>);
+pub(super) struct Breaker {
+    guarded: Guarded,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -105,11 +133,19 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
-    until: Timestamp,
+    since: Timestamp,
     pause: Duration,
     /// Whether a run is on its way to find out.
     trying: bool,
     why: String,
+}
+
+impl Open {
+    /// When its pause is over; none if it is. A clock that was set back does not make it longer.
+    fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self.since.after(self.pause);
+        (self.since <= now.after(SLACK) && now < until).then_some(until)
+    }
 }
 
 /// How many runs may start.
@@ -123,9 +159,26 @@ pub(super) enum Leave {
     None(Option<Duration>),
 }
 
+impl Leave {
+    /// What two breakers together allow.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None(one), Self::None(other)) => Self::None(one.zip(other).map(|(one, other)| one.max(other))),
+            (none @ Self::None(_), _) | (_, none @ Self::None(_)) => none,
+            (Self::All, Self::All) => Self::All,
+            _ => Self::One,
+        }
+    }
+}
+
 impl Breaker {
+    /// One for the starts of an agent's runs.
+    pub(super) fn of_starts() -> Self {
+        Self { guarded: Guarded::Starts, ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many runs may start now.
@@ -133,8 +186,7 @@ impl Breaker {
         match &self.state().open {
             None => Leave::All,
             Some(open) if open.trying => Leave::None(None),
-            Some(open) if now < open.until => Leave::None(Some(open.until.since(now))),
-            Some(_) => Leave::One,
+            Some(open) => open.until(now).map_or(Leave::One, |until| Leave::None(Some(until.since(now)))),
         }
     }
 
@@ -156,31 +208,45 @@ impl Breaker {
             }
             Sign::Failing(why) => {
                 state.failures += 1;
+                let (first, longest) = self.guarded.pauses();
                 let pause = match &state.open {
                     // Those that were on their way when it opened say nothing new.
                     Some(open) if !open.trying => return Change::None,
-                    Some(open) => (open.pause * 2).min(LONGEST_PAUSE),
-                    None if state.failures < FAILURES => return Change::None,
-                    None => FIRST_PAUSE,
+                    Some(open) => (open.pause * 2).min(longest),
+                    None if state.failures < self.guarded.failures() => return Change::None,
+                    None => first,
                 };
                 let change = if state.open.is_some() { Change::Lengthened } else { Change::Opened };
-                state.open = Some(Open { until: now.after(pause), pause, trying: false, why });
+                state.open = Some(Open { since: now, pause, trying: false, why });
                 return change;
             }
         }
         Change::None
     }
 
-    /// Why nothing is asked, or one run only, if it is open: in one sentence for people.
+    /// Why nothing is tried, or one run only, if it is open: in one sentence for people.
     pub(super) fn reason(&self, now: Timestamp) -> Option<String> {
         let state = self.state();
         let open = state.open.as_ref()?;
-        let next = match open {
-            Open { trying: true, .. } => "and one run is asking it whether it is back".to_owned(),
-            Open { until, .. } if *until > now => format!("and is not asked until {until}"),
-            Open { .. } => "and the next run asks it whether it is back".to_owned(),
-        };
-        Some(format!("failed {} times in a row {next}: {}", state.failures, open.why))
+        let (failures, why) = (state.failures, &open.why);
+        let until = open.until(now).filter(|_| !open.trying);
+        Some(match self.guarded {
+            Guarded::Endpoint => {
+                let next = match until {
+                    Some(until) => format!("and is not asked until {until}"),
+                    None if open.trying => "and one run is asking it whether it is back".to_owned(),
+                    None => "and the next run asks it whether it is back".to_owned(),
+                };
+                format!("its URL failed {failures} times in a row {next}: {why}")
+            }
+            Guarded::Starts => {
+                let next = match until {
+                    Some(until) => format!("nothing of it is started until {until}"),
+                    None => "one run of it is tried now".to_owned(),
+                };
+                format!("this machine cannot start it, and {next}: {why}")
+            }
+        })
     }
 }
 
@@ -198,10 +264,10 @@ mod tests {
 
     fn opened() -> Breaker {
         let breaker = Breaker::default();
-        for n in 1..=FAILURES {
+        for n in 1..=5 {
             assert_eq!(breaker.leave(at(0)), Leave::All);
             breaker.begin();
-            let change = if n == FAILURES { Change::Opened } else { Change::None };
+            let change = if n == 5 { Change::Opened } else { Change::None };
             assert_eq!(breaker.note(failing(), at(0)), change);
         }
         breaker
@@ -210,8 +276,8 @@ mod tests {
     #[test]
     fn failures_in_a_row_open_it_and_one_success_in_between_does_not_let_them() {
         let breaker = Breaker::default();
-        for _ in 0..FAILURES {
-            for _ in 1..FAILURES {
+        for _ in 0..5 {
+            for _ in 1..5 {
                 assert_eq!(breaker.note(failing(), at(0)), Change::None);
             }
             assert_eq!(breaker.note(Sign::Reached, at(0)), Change::None, "it was not open");
@@ -220,7 +286,10 @@ mod tests {
         let opened = opened();
         assert_eq!(opened.leave(at(4)), Leave::None(Some(Duration::from_secs(6))));
         let why = opened.reason(at(4)).unwrap_or_default();
-        assert!(why.starts_with("failed 5 times in a row and is not asked until") && why.ends_with("503"), "{why}");
+        assert!(
+            why.starts_with("its URL failed 5 times in a row and is not asked until") && why.ends_with("503"),
+            "{why}"
+        );
     }
 
     #[test]
@@ -255,6 +324,40 @@ mod tests {
         breaker.begin();
         breaker.note(Sign::Unknown, at(10));
         assert_eq!(breaker.leave(at(10)), Leave::One);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_start_one_run_is_asked_with_one_at_a_time_and_less_and_less_often() {
+        let breaker = Breaker::of_starts();
+        let full = || Sign::Failing("no space left".to_owned());
+        assert_eq!(breaker.note(full(), at(0)), Change::Opened);
+        // Those that were tried at the same time, and those that ended meanwhile.
+        assert_eq!((breaker.note(full(), at(0)), breaker.note(Sign::Unknown, at(1))), (Change::None, Change::None));
+        assert_eq!(breaker.leave(at(2)), Leave::None(Some(Duration::from_secs(3))));
+        let mut now = 5_i64;
+        for pause in [10_i64, 20, 40, 60, 60] {
+            assert_eq!(breaker.leave(at(now)), Leave::One);
+            breaker.begin();
+            assert_eq!(breaker.note(full(), at(now)), Change::Lengthened);
+            assert_eq!(breaker.leave(at(now)), Leave::None(Some(Duration::from_secs(pause.unsigned_abs()))));
+            now += pause;
+        }
+        breaker.begin();
+        assert_eq!((breaker.note(Sign::Reached, at(now)), breaker.leave(at(now))), (Change::Closed, Leave::All));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_ends_the_pause() {
+        let breaker = Breaker::of_starts();
+        breaker.note(failing(), at(100_000));
+        assert_eq!(breaker.leave(at(10)), Leave::One);
+    }
+
+    #[test]
+    fn two_breakers_allow_what_both_do() {
+        let pause = |seconds| Leave::None(Some(Duration::from_secs(seconds)));
+        assert_eq!((Leave::All.and(Leave::One), Leave::One.and(pause(1))), (Leave::One, pause(1)));
+        assert_eq!((pause(1).and(pause(2)), pause(1).and(Leave::None(None))), (pause(2), Leave::None(None)));
     }
 
     #[test]

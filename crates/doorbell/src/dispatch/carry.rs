@@ -92,7 +92,7 @@ impl Dispatcher {
         match answered.ended {
             Some(ended) => {
                 let ended = self.heed_wait(run.id, lease, ended);
-                let wait = self.desks.heed_start(&agent.name, &ended.outcome, clock::now()).or(answered.wait);
+                let wait = self.heed_start(&agent.name, start_of(&agent, &ended.outcome)).or(answered.wait);
                 self.finish(&agent, &run, lease, (ended, wait), took, trace).await;
             }
             None => {
@@ -156,6 +156,7 @@ impl Dispatcher {
             trace,
         };
         let mark = |process: Process| async move {
+            self.heed_start(&agent.name, Sign::Reached);
             match self.app.store.mark_process(run.id, lease, process).await {
                 Ok(_) => {}
                 Err(error) => tracing::error!(run = %run.id, error = error.with_causes(), "run.mark_failed"),
@@ -312,13 +313,26 @@ impl Dispatcher {
         }
         let run = run.clone();
         let made = tokio::task::spawn_blocking(move || envelope_of(&in_force, &run, &event, &body)).await;
-        Ok(Envelope { events, resumed, ..made.map_err(|error| Error::Unavailable(Box::new(error)))? })
+        // It would panic again.
+        let made = made.map_err(|error| Error::Corrupt(format!("its event cannot be read: {error}")))?;
+        Ok(Envelope { events, resumed, ..made })
     }
 
     /// What becomes of a run whose try ended so, by what its agent says now.
     pub(super) fn next(&self, run: &StoredRun, outcome: Outcome) -> run::Transition {
         let policy = self.app.current().agent(&run.agent).map(|agent| agent.retries).unwrap_or_default();
         run::next(&policy, run.progress, outcome, clock::now(), u64::from_be_bytes(clock::random()))
+    }
+}
+
+/// What the end of a try says about whether this machine can start runs. Of a command, the start itself said so, and its end may come
+/// hours later.
+fn start_of(agent: &Agent, outcome: &Outcome) -> Sign {
+    match outcome {
+        Outcome::NotStarted(why) => Sign::Failing(why.clone()),
+        Outcome::Cancelled(_) | Outcome::HandedBack | Outcome::Lost(_) => Sign::Unknown,
+        _ if matches!(agent.runtime, Runtime::Command(_)) => Sign::Unknown,
+        _ => Sign::Reached,
     }
 }
 

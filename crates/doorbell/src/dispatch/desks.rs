@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use doorbell_core::id::RunId;
-use doorbell_core::run::{Outcome, START_AGAIN};
 use doorbell_core::time::Timestamp;
 use tokio::sync::Notify;
 
@@ -22,8 +21,6 @@ use crate::store::{Claim, Error, Lease, Taken};
 
 /// Runs taken in one go.
 const MOST_CLAIMED: usize = 16;
-/// The longest pause of a desk whose runs cannot be started.
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// The desks of all agents that there were since the start.
 #[derive(Debug, Default)]
@@ -34,46 +31,20 @@ pub(super) struct Desks {
     unsettled: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Desk {
     bell: Notify,
     running: AtomicUsize,
-    /// Whether its agent's endpoint was reached since it was last told that it is not.
+    /// Whether its agent's endpoint was reached, or a run of it started, since it was last told that it cannot be.
     reached: AtomicBool,
-    /// Since this machine could not start its runs; none while it can.
-    rest: Mutex<Option<Rest>>,
+    /// Whether this machine can start its runs.
+    starts: Breaker,
 }
 
-/// A pause of a desk, so that a machine that is short of something is not asked all the time.
-#[derive(Debug)]
-struct Rest {
-    until: Timestamp,
-    length: Duration,
-    why: String,
-}
-
-impl Desk {
-    fn rest(&self) -> MutexGuard<'_, Option<Rest>> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A run could not be started. Answers when it is tried again: after twice as long as the last time.
-    fn begin_rest(&self, why: &str, now: Timestamp) -> Duration {
-        let mut rest = self.rest();
-        match rest.as_ref() {
-            // One that was tried at the same time.
-            Some(rest) if now < rest.until => return rest.until.since(now),
-            last => {
-                let length = last.map_or(START_AGAIN, |rest| (rest.length * 2).min(LONGEST_REST));
-                *rest = Some(Rest { until: now.after(length), length, why: why.to_owned() });
-                length
-            }
-        }
-    }
-
-    /// How long nothing is started.
-    fn rest_left(&self, now: Timestamp) -> Option<Duration> {
-        self.rest().as_ref().filter(|rest| now < rest.until).map(|rest| rest.until.since(now))
+impl Default for Desk {
+    fn default() -> Self {
+        let (bell, running, reached) = Default::default();
+        Self { bell, running, reached, starts: Breaker::of_starts() }
     }
 }
 
@@ -105,27 +76,10 @@ impl Desks {
         }
     }
 
-    /// Why an agent's URL is not asked, if it is not.
+    /// Why an agent's URL is not asked, or nothing of it is started on this machine, if that is so.
     pub(super) fn breaker(&self, in_force: &Snapshot, agent: &str, now: Timestamp) -> Option<String> {
-        self.breakers.of(in_force.agent(agent)?)?.reason(now)
-    }
-
-    /// Why nothing of an agent is started at the moment, and until when, if this machine is short of something.
-    pub(super) fn resting(&self, agent: &str, now: Timestamp) -> Option<String> {
-        let desk = self.desk(agent)?;
-        let rest = desk.rest();
-        let rest = rest.as_ref().filter(|rest| now < rest.until)?;
-        Some(format!("nothing is started until {}: {}", rest.until, rest.why))
-    }
-
-    /// Notes how a try of an agent's run ended. If it could not even be started: how long its desk pauses.
-    pub(super) fn heed_start(&self, agent: &str, outcome: &Outcome, now: Timestamp) -> Option<Duration> {
-        let desk = self.desk(agent)?;
-        if let Outcome::NotStarted(why) = outcome {
-            return Some(desk.begin_rest(why, now));
-        }
-        *desk.rest() = None;
-        None
+        let url = self.breakers.of(in_force.agent(agent)?).and_then(|breaker| breaker.reason(now));
+        url.or_else(|| self.desk(agent)?.starts.reason(now))
     }
 
     /// The open desk of an agent.
@@ -241,10 +195,9 @@ impl Dispatcher {
             let agent = agent.filter(|_| self.app.pauses.holds(&name).is_none());
             let free = agent.as_ref().map_or(0, |agent| (agent.scale as usize).saturating_sub(running));
             let breaker = agent.as_ref().and_then(|agent| self.desks.breakers.of(agent));
-            let leave = breaker.as_ref().map_or(Leave::All, |breaker| breaker.leave(clock::now()));
-            let rest = desk.rest_left(clock::now());
+            let now = clock::now();
+            let leave = breaker.as_ref().map_or(Leave::All, |breaker| breaker.leave(now)).and(desk.starts.leave(now));
             let (free, pause) = match leave {
-                _ if rest.is_some() => (0, rest),
                 Leave::All => (free, None),
                 Leave::One => (free.min(1), None),
                 Leave::None(pause) => (0, pause),
@@ -296,7 +249,36 @@ impl Dispatcher {
         }
     }
 
-    /// An agent's endpoint is reached. That is told once: it may have been told before a restart that it is not.
+    /// Notes whether a run of an agent could be started. Answers when one that could not is tried again.
+    pub(super) fn heed_start(&self, agent: &str, sign: Sign) -> Option<Duration> {
+        let (desk, now) = (self.desks.desk(agent)?, clock::now());
+        let reached = sign == Sign::Reached;
+        let failed = matches!(sign, Sign::Failing(_));
+        match desk.starts.note(sign, now) {
+            Change::None if reached => self.tell_reached(agent),
+            Change::None => {}
+            Change::Closed => {
+                tracing::info!(agent, "agent.starts_again");
+                self.tell_reached(agent);
+                desk.bell.notify_one();
+            }
+            change @ (Change::Opened | Change::Lengthened) => {
+                let why = desk.starts.reason(now);
+                tracing::warn!(agent, why, "agent.cannot_start");
+                if change == Change::Opened {
+                    desk.reached.store(false, Ordering::Relaxed);
+                    self.app.signs.breaker(agent, why);
+                }
+            }
+        }
+        match desk.starts.leave(now) {
+            // After the pause another one has its turn: this one may be what is too large.
+            Leave::None(Some(pause)) if failed => Some(pause * 2),
+            _ => None,
+        }
+    }
+
+    /// An agent's endpoint is reached, or a run of it started. That is told once: it may have been told before a restart that it is not.
     fn tell_reached(&self, agent: &str) {
         if let Some(desk) = self.desks.desk(agent)
             && !desk.reached.swap(true, Ordering::Relaxed)
@@ -339,7 +321,7 @@ impl Dispatcher {
         for claimed in claimed {
             let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk));
             let breaker = breaker.clone();
-            breaker.iter().for_each(|breaker| breaker.begin());
+            breaker.iter().map(AsRef::as_ref).chain([&desk.starts]).for_each(Breaker::begin);
             self.carriers.spawn(async move {
                 let sign = this.carry(Arc::clone(&agent), claimed).await;
                 if let Some(breaker) = breaker {

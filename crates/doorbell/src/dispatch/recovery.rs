@@ -1,4 +1,4 @@
-//! Recovery: runs whose process, gateway or worker died.
+//! Recovery: runs whose gateway or worker died.
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};

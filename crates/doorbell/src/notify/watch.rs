@@ -200,11 +200,11 @@ pub(super) fn report_of(letter: &DeadLetter) -> Report {
     }
 }
 
-/// What became of the URL of an agent. The end of what nobody was told of, e.g. the first answer after a start, is no news.
+/// What became of what keeps the runs of an agent waiting. The end of what nobody was told of, e.g. the first answer after a start, is no news.
 fn of_breaker(agent: String, why: Option<String>, now: Timestamp) -> Report {
     let text = match &why {
-        Some(why) => format!("The URL of agent `{agent}` {why}"),
-        None => format!("The URL of agent `{agent}` answers again"),
+        Some(why) => format!("The runs of agent `{agent}` wait: {why}"),
+        None => format!("The runs of agent `{agent}` wait no more: it is reached again"),
     };
     Report { agent: Some(agent), ..report(Topic::Breaker, why.is_none(), text, now) }
 }

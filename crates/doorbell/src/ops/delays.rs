@@ -38,9 +38,9 @@ pub(super) async fn explain(
         let delay = run.id.parse::<RunId>().ok().and_then(|id| delays.get(&id));
         let why = match (delay, dispatcher.breaker(&run.agent)) {
             (Some(Delay::Behind(other)), _) => format!("waits for {other}, which has its key"),
-            (_, Some(breaker)) => format!("the URL of its agent {breaker}"),
+            (_, Some(breaker)) => format!("waits for its agent: {breaker}"),
             (Some(Delay::Throttled(until)), None) => format!("waits until {until}: `throttle`"),
-            (None, None) => match dispatcher.unasked(&run.agent).or_else(|| dispatcher.resting(&run.agent)) {
+            (None, None) => match dispatcher.unasked(&run.agent) {
                 Some(why) => why,
                 None => continue,
             },

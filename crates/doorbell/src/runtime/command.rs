@@ -17,6 +17,7 @@ use super::lookup;
 use super::orphans::{self, Own};
 use super::user::{self, Fault, NOT_STARTED, Place};
 use crate::config::{CommandRuntime, PromptChannel};
+use crate::files;
 use crate::users::User;
 
 /// Bytes of one argument, at most: 32 pages with the NUL at its end (`MAX_ARG_STRLEN` of Linux).
@@ -49,8 +50,14 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
         return Err(Outcome::Failed("`[runtime] command` is empty: name a program".to_owned()));
     };
     let broken = |error: io::Error| {
-        Outcome::NotStarted(format!("cannot write the run's folder {}: {error}", job.folder.display()))
+        let why = format!("cannot write the run's folder {}: {error}", job.folder.display());
+        // Whatever else is wrong there, an earlier try may have made.
+        if is_shortage(&error) { Outcome::NotStarted(why) } else { Outcome::TryAgain(why) }
     };
+    if let Some(parent) = job.folder.parent() {
+        let why = |error| format!("cannot write the run's folder {}: {error}", job.folder.display());
+        files::make_private_folder(parent).map_err(|error| Outcome::NotStarted(why(error)))?;
+    }
     let folder = Folder::open(&job.folder, runtime.run_as.as_ref()).map_err(broken)?;
     let event = serde_json::to_vec(&job.envelope).map_err(|error| broken(error.into()))?;
     folder.write(&folder.event_file(), &event).map_err(broken)?;
@@ -76,6 +83,13 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
     let file = path.and_then(|path| lookup::in_path(program, path));
     let user = runtime.run_as.clone();
     Ok(Prepared { program: program.clone(), file, arguments, environment, cwd, user, input, folder })
+}
+
+/// Whether the machine is short of something, for which no agent is to blame and which may be over later.
+fn is_shortage(error: &io::Error) -> bool {
+    use Errno::{EAGAIN, EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS};
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    [EAGAIN, EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EROFS].contains(&errno)
 }
 
 /// A prompt as an argument.
@@ -214,10 +228,8 @@ fn explain(program: &str, cwd: &Path, is_own: bool, error: &io::Error) -> Outcom
             "`{program}` cannot start: its arguments and environment are too large: leave large values of the event \
              out of `env` (they are in the file that DOORBELL_EVENT_FILE names) and set `prompt = \"stdin\"`"
         )),
-        // The machine is short of something now; the agent is not to blame.
-        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE | Errno::ETXTBSY => {
-            Outcome::NotStarted(format!("`{program}` cannot start now: {error}"))
-        }
+        _ if is_shortage(error) => Outcome::NotStarted(format!("`{program}` cannot start now: {error}")),
+        Errno::ETXTBSY => Outcome::TryAgain(format!("`{program}` cannot start now: {error}")),
         _ => Outcome::Failed(format!("`{program}` cannot start: {error}")),
     }
 }

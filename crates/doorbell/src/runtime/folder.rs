@@ -6,7 +6,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown, lch
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::statvfs::statvfs;
 
 use super::redaction::Secrets;
 use crate::files;
@@ -14,6 +16,9 @@ use crate::users::User;
 
 /// The largest result in bytes.
 const LARGEST_RESULT: u64 = 1024 * 1024;
+
+/// Bytes that files of a run leave free on their disk, at most.
+const LEFT_FREE: u64 = 32 * 1024 * 1024;
 
 /// The folder with the files of one attempt. An earlier attempt's other files are still in it.
 #[derive(Debug, Clone)]
@@ -75,10 +80,24 @@ impl Folder {
         String::from_utf8(read_small(&self.fault_file(), None).ok()??).ok()
     }
 
-    /// Writes a file for who the folder belongs to. Made anew, so that nothing is written through a link an agent left in
-    /// its place.
+    /// Writes a file for who the folder belongs to, wholly or not at all. Made anew, so that nothing is written through a link an
+    /// agent left in its place. The disk may be the store's, which is why as much again must be left on it, up to [`LEFT_FREE`].
     pub(super) fn write(&self, file: &Path, content: &[u8]) -> io::Result<()> {
         remove(file)?;
+        let size = content.len() as u64;
+        let disk = statvfs(&self.path)?;
+        if disk.blocks_available().saturating_mul(disk.fragment_size()) < size + size.min(LEFT_FREE) {
+            return Err(Errno::ENOSPC.into());
+        }
+        let written = self.write_new(file, content);
+        if written.is_err() {
+            // Half a file would keep the room that everybody else needs.
+            let _ = remove(file);
+        }
+        written
+    }
+
+    fn write_new(&self, file: &Path, content: &[u8]) -> io::Result<()> {
         let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
         if let Some((uid, gid)) = self.owner {
             fchown(&made, Some(uid), Some(gid))?;

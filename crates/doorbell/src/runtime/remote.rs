@@ -108,6 +108,10 @@ pub async fn call(call: Call, outbound: &Outbound, mut stop: watch::Receiver<Opt
                     format!("its URL is not asked: {why}, and one that was set through the API may lead nowhere else");
                 failed(Outcome::Refused(why)).into()
             }
+            Err(Unanswered::Short(why)) => {
+                failed(Outcome::NotStarted(secrets.redact(&format!("its URL cannot be asked: {why}")).into_owned()))
+                    .into()
+            }
             Err(Unanswered::Failed(why)) => {
                 failed(Outcome::Failed(secrets.redact(&format!("no answer: {why}")).into_owned())).into()
             }

@@ -110,7 +110,7 @@ fn answered_with(status: u16) -> String {
 fn reason(unanswered: Unanswered) -> String {
     match unanswered {
         Unanswered::Refused(why) => format!("not asked: {why}"),
-        Unanswered::Failed(why) => format!("no answer: {why}"),
+        Unanswered::Failed(why) | Unanswered::Short(why) => format!("no answer: {why}"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! Standard error of a gateway: a bounded queue of lines, and a thread that writes them. Whoever has something to say never waits for
-//! who reads it: a terminal that is stopped, a pager or a full pipe would otherwise stop the gateway.
+//! Standard output and error of a gateway: bounded queues of lines, and threads that write them. Whoever has something to say never
+//! waits for who reads it: a terminal that is stopped, a pager or a full pipe would otherwise stop the gateway.
 
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,6 +17,7 @@ const GATHER: Duration = Duration::from_millis(2);
 const NO_ROOM: Duration = Duration::from_millis(10);
 
 static STDERR: OnceLock<Outlet> = OnceLock::new();
+static STDOUT: OnceLock<Outlet> = OnceLock::new();
 
 /// A queue of lines, and whether they are being written.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ pub(super) struct Outlet {
 struct Queue {
     lines: Vec<u8>,
     writing: bool,
+    /// Whether the last write failed.
+    failing: bool,
     /// Lines dropped since the start, and those of them that were told of.
     dropped: u64,
     told: u64,
@@ -56,25 +59,37 @@ impl Outlet {
         }
     }
 
-    /// Writes what is put in, for ever.
-    fn write_to(&self, mut to: impl Write) {
-        let mut batch = Vec::new();
+    /// Writes what is put in, for ever, and tells of lines that were lost.
+    fn write_to(&self, mut to: impl Write, tell: impl Fn(u64)) {
+        let (mut batch, mut torn) = (Vec::new(), false);
         loop {
             let queue = self.queue();
             let queue = self.filled.wait_while(queue, |queue| queue.lines.is_empty());
             let queue = queue.unwrap_or_else(PoisonError::into_inner);
             let gathered = self.filled.wait_timeout_while(queue, GATHER, |queue| queue.lines.len() < ENOUGH);
             let (mut queue, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            std::mem::swap(&mut queue.lines, &mut batch);
+            batch.append(&mut queue.lines);
+            queue.lines.shrink_to(KEPT);
             queue.writing = true;
             drop(queue);
-            write_all(&mut to, &batch);
+            // Now, while there is room: it stands after what was said before.
+            if let Some(untold) = self.untold() {
+                tell(untold);
+            }
+            let written = write_all(&mut to, &batch).map_or_else(|(written, _)| written, |()| batch.len());
+            let lost = batch[written.max(usize::from(torn))..].iter().filter(|byte| **byte == b'\n').count() as u64;
+            // What follows a line that was torn is on a line of its own.
+            if written > 0 {
+                torn = written < batch.len() && batch[written - 1] != b'\n';
+            }
             batch.clear();
             batch.shrink_to(KEPT);
-            if let Some(untold) = self.untold() {
-                tracing::warn!(lines = untold, "log.dropped: whatever reads the log was too slow for it");
-            }
-            self.queue().writing = false;
+            batch.extend(torn.then_some(b'\n'));
+            let mut queue = self.queue();
+            queue.failing = lost > 0;
+            queue.dropped += lost;
+            queue.writing = false;
+            drop(queue);
             self.emptied.notify_all();
         }
     }
@@ -99,17 +114,22 @@ impl Outlet {
     }
 }
 
-/// What cannot be written is lost: there is nowhere left to say so.
-fn write_all(to: &mut impl Write, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match to.write(bytes) {
-            Ok(0) => return,
-            Ok(written) => bytes = &bytes[written..],
+/// Writes it all, also where a descriptor in non-blocking mode has no room now.
+///
+/// # Errors
+/// How many bytes were written before it failed, and why it did.
+fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match to.write(&bytes[written..]) {
+            Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::park_timeout(NO_ROOM),
-            Err(_) => return,
+            Err(error) => return Err((written, error)),
         }
     }
+    Ok(())
 }
 
 /// The queue as something to write lines to.
@@ -131,10 +151,41 @@ impl Write for Lines {
 pub(super) fn open() -> Lines {
     let outlet = STDERR.get_or_init(|| {
         // Without the thread, lines fill the queue and are dropped: nothing waits for them.
-        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(|| STDERR.wait().write_to(io::stderr()));
+        let tell = |lines| tracing::warn!(lines, "log.dropped: whatever reads the log was too slow for it, or failed");
+        let write = move || STDERR.wait().write_to(io::stderr(), tell);
+        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(write);
         Outlet::default()
     });
     Lines(outlet)
+}
+
+/// From now on, what is printed on standard output goes through a queue, too.
+pub fn open_stdout() {
+    STDOUT.get_or_init(|| {
+        let tell =
+            |lines| drop(print(format!("({lines} lines are missing here: they were not read in time)\n").as_bytes()));
+        let write = move || STDOUT.wait().write_to(io::stdout(), tell);
+        let _ = std::thread::Builder::new().name("output".to_owned()).spawn(write);
+        Outlet::default()
+    });
+}
+
+/// Prints on standard output.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print(text: &[u8]) -> io::Result<()> {
+    match STDOUT.get() {
+        Some(outlet) if outlet.queue().failing => Err(io::ErrorKind::BrokenPipe.into()),
+        Some(outlet) => {
+            outlet.put(text);
+            Ok(())
+        }
+        None => {
+            let mut out = io::stdout().lock();
+            write_all(&mut out, text).and_then(|()| out.flush().map_err(|error| (0, error))).map_err(|(_, error)| error)
+        }
+    }
 }
 
 /// Says something on standard error, after what was said before.
@@ -149,10 +200,13 @@ pub fn say(text: &str) {
 
 /// Waits until what was said is written, at most so long.
 pub fn drain(limit: Duration) {
-    STDERR.get().map(|outlet| outlet.drain(limit));
+    let until = Instant::now() + limit;
+    for outlet in [&STDOUT, &STDERR].into_iter().filter_map(OnceLock::get) {
+        outlet.drain(until.saturating_duration_since(Instant::now()));
+    }
 }
 
-/// Lines that were dropped since the start, since whatever reads the log was too slow.
+/// Lines that were dropped since the start, since whatever reads the log was too slow or failed.
 pub(super) fn dropped() -> u64 {
     STDERR.get().map_or(0, |outlet| outlet.queue().dropped)
 }
@@ -179,23 +233,38 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_holds_nobody_up_and_what_is_dropped_is_counted() {
+    fn who_does_not_read_holds_nobody_up_and_hears_what_was_dropped() {
         let outlet: &Outlet = Box::leak(Box::default());
         let (go, wait) = mpsc::channel();
         let (write, written) = mpsc::channel();
-        std::thread::spawn(move || outlet.write_to(Reader(wait, write)));
+        let tell = |lines| outlet.put(format!("{lines} were dropped\n").as_bytes());
+        std::thread::spawn(move || outlet.write_to(Reader(wait, write), tell));
         outlet.put(b"first\n");
         assert!(!outlet.drain(Duration::from_millis(10)), "nobody reads");
-        let line = [b'x'; 1024];
+        while !outlet.queue().writing {
+            std::thread::yield_now();
+        }
+        let line = [&[b'x'; 1023], b"\n".as_slice()].concat();
         for _ in 0..2 * MOST_WAITING / line.len() {
             outlet.put(&line);
         }
-        assert!(outlet.queue().dropped as usize >= MOST_WAITING / line.len());
+        let dropped = outlet.queue().dropped;
+        assert_eq!(dropped as usize, MOST_WAITING / line.len());
         (0..3).for_each(|_| go.send(()).unwrap_or_default());
         assert!(outlet.drain(Duration::from_secs(60)));
         let read: Vec<u8> = written.try_iter().flatten().collect();
-        assert!(read.starts_with(b"first\nxxx") && read.len() <= MOST_WAITING + 16, "{} bytes", read.len());
-        let queue = outlet.queue();
-        assert_eq!((queue.told, queue.lines.len()), (queue.dropped, 0));
+        assert!(read.starts_with(b"first\nxxx") && read.len() <= MOST_WAITING + 64, "{} bytes", read.len());
+        assert!(read.ends_with(format!("x\n{dropped} were dropped\n").as_bytes()));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let outlet: &Outlet = Box::leak(Box::default());
+        let (_, wait) = mpsc::channel();
+        let (write, _) = mpsc::channel();
+        std::thread::spawn(move || outlet.write_to(Reader(wait, write), |_| {}));
+        outlet.put(b"first\nsecond\n");
+        assert!(outlet.drain(Duration::from_secs(60)));
+        assert_eq!(outlet.queue().dropped, 2);
     }
 }

@@ -88,6 +88,7 @@ async fn a_discord_command_is_deferred_and_its_result_follows() {
     assert_eq!(seen[0].url, url);
     let said: Value = serde_json::from_str(&seen[0].body).unwrap();
     assert_eq!(said["content"], "Three issues are open.");
+    assert_eq!(gateway.terminate(), Some(0));
     assert!(!project.read("gateway.log").contains("interaction-token"), "the token is not in the log");
 }
 

@@ -524,6 +524,7 @@ async fn a_url_that_was_declared_reaches_nothing_of_this_machine_or_its_network(
     assert!(listener.accept().is_err(), "nothing was connected");
     let viewer = client_with(&gateway, "viewer", None).await.agent("remote").await.unwrap().declaration.unwrap();
     assert_eq!(viewer.definition["runtime"]["url"], format!("http://localhost:{port}"));
+    assert_eq!(gateway.terminate(), Some(0));
     let said = [project.read("gateway.log"), reason].concat();
     assert!(!said.contains("secret-path"), "{said}");
 }

@@ -134,11 +134,13 @@ async fn an_agent_behind_a_url_gets_the_signed_envelope_and_its_answer_is_the_re
     assert!(envelope["callback"]["expiresAt"].is_string() && envelope["callback"]["token"].is_string());
     let agents = gateway.client.agents().await.unwrap().agents;
     assert_eq!(agents[0].runtime, "http");
-    let said = [project.read("gateway.log"), String::from_utf8(project.run(&["config"]).stdout).unwrap()].concat();
-    assert!(!said.contains("hunter2") && !said.contains("secret-path"), "{said}");
     ring(&gateway).await;
     wait_for("the second request", || (agent.asked().len() == 2).then_some(()));
     assert_eq!(agent.asked()[1].before, 1, "the connection is used again");
+    let config = String::from_utf8(project.run(&["config"]).stdout).unwrap();
+    assert_eq!(gateway.terminate(), Some(0));
+    let said = [project.read("gateway.log"), config].concat();
+    assert!(!said.contains("hunter2") && !said.contains("secret-path"), "{said}");
 }
 
 #[tokio::test]
@@ -355,12 +357,12 @@ async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_
     assert_eq!(gateway.finished(&runs[4]).await.run.state, "failed");
     let why =
         wait_until("the breaker", async || gateway.client.agents().await.unwrap().agents[0].breaker.clone()).await;
-    assert!(why.starts_with("failed 5 times in a row") && why.ends_with("answered with 503"), "{why}");
+    assert!(why.starts_with("its URL failed 5 times in a row") && why.ends_with("answered with 503"), "{why}");
     assert_eq!(gateway.client.run(&runs[5]).await.unwrap().run.state, "queued");
     let said = project.run(&["agents"]);
     assert!(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).contains("5 times in a row"));
     let doctor = String::from_utf8(project.run(&["doctor"]).stdout).unwrap();
-    assert!(doctor.contains("the URL of `triage` failed 5 times in a row"), "{doctor}");
+    assert!(doctor.contains("the runs of `triage` wait: its URL failed 5 times in a row"), "{doctor}");
     for run in &runs[5..] {
         let run = gateway.finished(run).await;
         assert_eq!((run.run.state.as_str(), run.attempts.len()), ("succeeded", 1));

@@ -326,17 +326,20 @@ async fn a_log_that_cannot_be_written_keeps_nobody_from_being_answered() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_read_the_log_holds_up_neither_senders_nor_the_end() {
+async fn whoever_does_not_read_what_is_said_holds_up_neither_senders_nor_the_end() {
     let project = project();
     nix::unistd::mkfifo(&project.path("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     // Both ends are open, it is full, and nobody reads.
     let mut pipe = std::fs::OpenOptions::new();
     let mut pipe = pipe.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(project.path("log")).unwrap();
     while pipe.write(&[b'x'; 1024]).is_ok() {}
-    let gateway = project.serve_by(project.prepare("sh", &["-c", &format!("exec {PROGRAM} serve 2>log")]));
-    let receipt = gateway.ring(sample("issues.opened")).await;
-    assert_eq!(gateway.finished(&receipt.runs[0]).await.run.state, "succeeded");
-    assert_eq!(gateway.terminate(), Some(0));
+    for command in ["serve", "dev"] {
+        let command = format!("exec {PROGRAM} {command} >log 2>&1");
+        let gateway = project.serve_by(project.prepare("sh", &["-c", &command]));
+        let receipt = gateway.ring(sample("issues.opened")).await;
+        assert_eq!(gateway.finished(&receipt.runs[0]).await.run.state, "succeeded");
+        assert_eq!(gateway.terminate(), Some(0));
+    }
 }
 
 #[tokio::test]

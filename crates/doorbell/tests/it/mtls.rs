@@ -133,6 +133,7 @@ async fn an_agent_is_shown_the_certificate_that_is_stored_now_and_its_own_is_che
     .await;
     let run = ended().await;
     assert!(run.state == "failed" && run.reason.as_deref().unwrap().contains("no answer"), "{run:?}");
+    assert_eq!(gateway.terminate(), Some(0));
     let said = [project.read("gateway.log"), String::from_utf8(project.run(&["config"]).stdout).unwrap()].concat();
     assert!(!said.contains(key.lines().nth(1).unwrap()), "no key is in a log");
 }

@@ -293,10 +293,12 @@ async fn secrets_are_redacted_in_results_and_in_reasons() {
     project.write("credentials/anthropic_api_key/default/secret", "very-secret-value");
     agent(&project, "fine", "", "preset = \"claude\"\nenv = { FAILED = \"false\" }");
     agent(&project, "bad", "", "preset = \"claude\"\nenv = { FAILED = \"true\" }");
-    let ended = ring_all(&project.serve()).await;
+    let gateway = project.serve();
+    let ended = ring_all(&gateway).await;
     assert_eq!(ended["fine"].run.result, Some(json!("key [redacted]")));
     let reason = ended["bad"].run.reason.clone().unwrap();
     assert!(reason.contains("key [redacted]") && !reason.contains("very-secret"), "{reason}");
+    assert_eq!(gateway.terminate(), Some(0));
     assert!(!project.read("gateway.log").contains("very-secret"));
 }
 

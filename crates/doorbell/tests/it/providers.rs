@@ -133,7 +133,6 @@ async fn the_secret_that_notion_shows_becomes_the_credential() {
     assert!(!project.run(&["ring", "notion", "page.created"]).stdout.is_empty());
     let secret = project.run(&["sources", "captured", "wiki", "--secret"]);
     assert_eq!(secret.stdout, b"secret_abc\n");
-    assert!(!project.read("gateway.log").contains("secret_abc"), "it is in no log");
     project.credential("notion_webhook_secret", "wiki", "secret_abc");
     let page = find_sample(notion.samples(), "page.created").unwrap();
     wait_until("the secret to verify", async || {
@@ -153,6 +152,8 @@ async fn the_secret_that_notion_shows_becomes_the_credential() {
     project.log_with("has verified deliveries already");
     assert!(project.run(&["sources", "captured", "wiki", "--forget"]).status.success());
     assert_eq!(project.run(&["sources", "captured", "wiki"]).status.code(), Some(3));
+    assert_eq!(gateway.terminate(), Some(0));
+    assert!(!project.read("gateway.log").contains("secret_abc"), "it is in no log");
 }
 
 /// Every provider's samples, signed and rung at a gateway that has a public name; what only its maker can sign is said to be so.

@@ -78,14 +78,14 @@ pub(super) async fn check_webhooks(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-/// Agents whose URLs fail all the time, so that their runs wait.
+/// Agents whose URLs fail all the time, or that this machine cannot start, so that their runs wait.
 async fn check_agents(client: &Client) -> Vec<Finding> {
     // Why the gateway does not answer is said already.
     let Ok(list) = client.agents().await else { return Vec::new() };
     let open = list.agents.into_iter().filter_map(|agent| Some((agent.name, agent.breaker?)));
-    let advice =
-        "look at what answers at its `url`, and at `doorbell runs --agent NAME`; its runs wait, and use up no tries";
-    open.map(|(name, why)| warn("agents", format!("the URL of `{name}` {why}"), advice)).collect()
+    let advice = "look at what it names (what answers at its `url`, or this machine), and at `doorbell runs --agent NAME`; its runs \
+                  wait, and use up no tries";
+    open.map(|(name, why)| warn("agents", format!("the runs of `{name}` wait: {why}"), advice)).collect()
 }
 
 /// Agents whose runs nobody fetches.

@@ -8,8 +8,8 @@ use doorbell_core::source::Source;
 use crate::cli::failure::{Exit, Failure};
 use crate::config::is_named;
 
-/// The source of `provider` that `to` means: its name, a URL that ends with its name, or the only one there is. Where there
-/// is no source of that type, `provider` may be the name of a source, too.
+/// The source of `provider` that `to` means: its name, a URL that ends with its name, or the only one there is. `provider` may be
+/// the name of a source, too, where there is no source of that type, or several.
 pub(super) fn choose<'a>(
     sources: &'a BTreeMap<String, Arc<Source>>,
     provider: &str,
@@ -21,7 +21,7 @@ pub(super) fn choose<'a>(
         return Ok(source);
     }
     let of_that_name = || sources.get(provider).filter(|source| to.is_none_or(|to| is_url(to) || to == source.name()));
-    if let (None, Some(source)) = (fitting.clone().next(), of_that_name()) {
+    if let (false, Some(source)) = (fitting.clone().count() == 1, of_that_name()) {
         return Ok(source);
     }
     if let Some(name) = to.filter(|to| !is_url(to)) {

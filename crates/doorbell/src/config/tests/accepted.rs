@@ -207,7 +207,14 @@ fn repositories_that_can_never_match_are_warned_of() {
         "agents/triage/config.toml:3: `*` in `repos` can never match: repositories are `owner/name`, and `*` stands \
          for anything but `/`; write `**`"
     );
-    assert!(config.warnings[1].ends_with("write `*/app`"), "{}", config.warnings[1]);
+    assert!(config.warnings[1].ends_with("or `*/app` for one of that name"), "{}", config.warnings[1]);
+}
+
+#[test]
+fn a_template_in_a_command_is_warned_of() {
+    let text = "[[webhooks]]\nsource = \"acme-github\"\n[runtime]\ntype = \"command\"\ncommand = [\"echo\", \"{{ event.source }}\"]\n";
+    let config = agent(text).load().unwrap();
+    assert!(config.warnings[0].contains("`{{ event.source }}` is handed on as it stands"), "{:?}", config.warnings);
 }
 
 #[test]

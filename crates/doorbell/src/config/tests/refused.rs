@@ -18,7 +18,7 @@ fn every_planned_key_is_said_to_be_not_supported_yet() {
 fn what_is_wrong_with_a_source_hides_nothing_else() {
     let source = "[webhooks.both]\ntype = \"generic\"\ncredential = 5\nalgorithm = \"md5\"\ndedup = \"maybe\"\n\
                   rate_limit = \"100\"\nignore_senders = 5\n";
-    let trigger = "[[webhooks]]\nsource = \"both\"\naction = [\"x\"]\n";
+    let trigger = "[[webhooks]]\nsource = \"both\"\naction = [\"x\"]\n[[webhooks]]\nsource = \"bth\"\nevent = [\"x\"]\nevents = [\"y\"]\n";
     let problems = gateway(source).file("agents/a/config.toml", trigger).problems();
     for wrong in [
         "credential = 5",
@@ -27,6 +27,8 @@ fn what_is_wrong_with_a_source_hides_nothing_else() {
         "rate_limit = \"100\"",
         "ignore_senders = 5",
         "unknown key `action`",
+        "no source \"bth\"",
+        "unknown key `event`",
     ] {
         assert!(problems.contains(wrong), "{wrong}: {problems}");
     }

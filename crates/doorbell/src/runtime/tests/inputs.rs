@@ -173,6 +173,6 @@ async fn a_program_that_cannot_start_is_named_with_what_to_do() {
 #[tokio::test]
 async fn a_prompt_that_cannot_be_made_names_the_line() {
     let mut bench = Bench::new("");
-    bench.agent.instructions = Some(Template::new("a\n{{ event|nothing }}").unwrap());
+    bench.agent.instructions = Some(Template::new("a\n{{ event.context + 1 }}").unwrap());
     assert!(bench.carry_out().await.reason().contains("SKILL.md, line 2"));
 }

@@ -77,7 +77,7 @@ async fn who_shares_a_dead_url_is_not_asked_either_and_another_url_is_asked_at_o
     for run in &runs {
         let run = gateway.client.run(run).await.unwrap().run;
         assert_eq!((run.state.as_str(), run.attempt), ("queued", 0));
-        assert!(run.reason.unwrap().starts_with("the URL of its agent failed 5 times in a row"));
+        assert!(run.reason.unwrap().starts_with("waits for its agent: its URL failed 5 times in a row"));
     }
     project.write("agents/other/config.toml", &good);
     wait_for("the other to be asked", || (agent.asked().len() == 1).then_some(()));

@@ -258,5 +258,6 @@ async fn the_secrets_of_subscriptions_are_sealed_and_follow_a_change_of_the_mast
         holds(KEY) || holds(encode_base64(KEY).as_bytes())
     });
     assert_eq!(stored, [false, false], "the database holds the secret");
+    assert_eq!(gateway.terminate(), Some(0));
     assert!(!project.read("gateway.log").contains(&encode_base64(KEY)));
 }
