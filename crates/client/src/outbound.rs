@@ -236,11 +236,11 @@ async fn read_up_to(mut response: reqwest::Response, limit: usize) -> Result<Opt
     Ok(Some(body.freeze()))
 }
 
-/// Whether a connection could not be made for want of something on this machine: ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL and ENOBUFS of
-/// Linux (errno(3)).
+/// Whether a connection could not be made for want of something on this machine: ENOMEM, ENFILE, EMFILE and ENOBUFS of Linux
+/// (errno(3)).
 fn is_short(error: &reqwest::Error) -> bool {
     let codes = causes(error).filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error());
-    error.is_connect() && codes.into_iter().any(|code| [12, 23, 24, 99, 105].contains(&code))
+    error.is_connect() && codes.into_iter().any(|code| [12, 23, 24, 105].contains(&code))
 }
 
 /// Without the URL, which may be a secret.

@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use doorbell_core::secret::Secret;
@@ -233,12 +232,9 @@ pub fn run() -> ExitCode {
     let context = Context::new(global);
     let ended = runtime.block_on(dispatch(&context, command));
     let code = ended.unwrap_or_else(|error| failure::report(&error, Some(&context)));
-    telemetry::drain(LAST_WORDS);
+    telemetry::drain(telemetry::LAST_WORDS);
     code
 }
-
-/// How long whoever reads standard error may take for the last lines.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 async fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
     match command {

@@ -2,6 +2,7 @@
 //! `run.finished`.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -17,6 +18,9 @@ pub use describe::{Description, describe_metrics};
 pub use metrics::{Door, Metrics, Snapshot, Totals};
 pub use outlet::{drain, open_stdout, print, say};
 pub use traces::{AttemptTrace, DeliveryTrace, Traces};
+
+/// How long whoever reads standard output and error may take for the last lines.
+pub const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,10 @@ fn tell_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let trace = (trace.status() == std::backtrace::BacktraceStatus::Captured).then_some(trace);
     let trace = trace.as_ref().map(tracing::field::display);
     tracing::error!(trace, "panic: {panic}");
+    // The program may end with it.
+    if std::thread::current().name() == Some("main") {
+        drain(LAST_WORDS);
+    }
 }
 
 #[cfg(test)]

@@ -4,17 +4,24 @@ use minijinja::{Environment, ErrorKind};
 
 use super::TemplateError;
 
+/// What begins and ends an expression, a statement and a comment.
+const TAGS: [(&str, &str); 3] = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")];
+
 /// What a template names and there is not.
 pub(super) fn find_unknown(environment: &Environment<'_>, template: &str) -> Option<TemplateError> {
     let mut rest = template;
-    while let Some(begin) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
-        let inside = &rest[begin + 2..];
-        let opens = &rest[begin..begin + 2];
+    while let Some(begin) = rest.find('{') {
+        let tag = &rest[begin..];
+        let Some((opens, closes)) = TAGS.into_iter().find(|(opens, _)| tag.starts_with(opens)) else {
+            rest = &tag[1..];
+            continue;
+        };
+        let inside = &tag[opens.len()..];
         if opens == "{#" {
-            rest = inside.split_once("#}")?.1;
+            rest = inside.split_once(closes)?.1;
             continue;
         }
-        let (unknown, after) = look_at(environment, inside);
+        let (unknown, after) = look_at(environment, inside, closes);
         if let Some(message) = unknown {
             let line = template[..template.len() - inside.len()].matches('\n').count() + 1;
             return Some(TemplateError { message, line: Some(line) });
@@ -45,13 +52,14 @@ enum Next {
     Test,
 }
 
-/// Reads one expression or statement. Answers what is wrong with it, and what follows it.
-fn look_at<'a>(environment: &Environment<'_>, inside: &'a str) -> (Option<String>, &'a str) {
-    let mut rest = inside;
-    let mut next = Next::Other;
+/// Reads one expression or statement up to what closes it. Answers what is wrong with it, and what follows it.
+fn look_at<'a>(environment: &Environment<'_>, inside: &'a str, closes: &str) -> (Option<String>, &'a str) {
+    let (mut rest, mut next) = (inside, Next::Other);
+    // Of braces, and whether the next word is a name of a field.
+    let (mut depth, mut field) = (0_usize, false);
     while let Some(c) = rest.chars().next() {
         let length = match c {
-            '}' | '%' if rest[1..].starts_with('}') => return (None, &rest[2..]),
+            _ if depth == 0 && rest.starts_with(closes) => return (None, &rest[closes.len()..]),
             '"' | '\'' => {
                 next = Next::Other;
                 length_of_text(rest, c)
@@ -62,6 +70,7 @@ fn look_at<'a>(environment: &Environment<'_>, inside: &'a str) -> (Option<String
                     return (Some(message), rest);
                 }
                 next = match word {
+                    _ if field => Next::Other,
                     "is" => Next::Test,
                     "not" if next == Next::Test => Next::Test,
                     "filter" if first_word(inside) == "filter" && next == Next::Other => Next::Filter,
@@ -74,12 +83,18 @@ fn look_at<'a>(environment: &Environment<'_>, inside: &'a str) -> (Option<String
                 1
             }
             _ => {
+                match c {
+                    '{' => depth += 1,
+                    '}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
                 if !c.is_whitespace() {
                     next = Next::Other;
                 }
                 c.len_utf8()
             }
         };
+        field = c == '.';
         rest = &rest[length..];
     }
     (None, rest)

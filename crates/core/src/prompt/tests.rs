@@ -153,6 +153,7 @@ fn a_filter_that_there_is_not_is_told_when_it_is_read() {
         ("a\n{% if run.id is shiny %}{% endif %}", "test `shiny`"),
         ("a\n{% if run.id is not  shiny %}{% endif %}", "test `shiny`"),
         ("a\n{{ event.context.number + 1 }} {{ ('a|b' ~ \"\\\"|c\") | upper|shout('x') }}", "filter `shout`"),
+        ("{é\n{{ {'a': {'b': 1}} | shout }}", "filter `shout`"),
         ("a\n{%- filter shout -%} a {%- endfilter %}", "filter `shout`"),
     ] {
         let error = Template::new(text).unwrap_err();
@@ -161,6 +162,7 @@ fn a_filter_that_there_is_not_is_told_when_it_is_read() {
     for good in [
         "{{ event.context.title | title | upper | length }} {{ 1 / run.attempt }} {{ params.is | default('|x') }}",
         "{# {{ a|b }} #}{% raw %}{{ a|b }} {% x %}{% endraw %}{% if run.id is defined and run.id is not none %}{% endif %}",
+        "{% if params.is and run.id %}{% endif %}{{ {\"a\": {}} ~ \"{{ q|w }}\" }}{ {x|y}",
         "{% filter upper %}a | b is c{% endfilter %} a | b {{ \"}}|x\" }}",
     ] {
         Template::new(good).unwrap();

@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
         Ok(Shown::Serving(watching)) => {
             told.wait().await;
             let code = close(gateway, &mut told).await;
-            watching.abort();
+            dev::ended(watching).await;
             Ok(code)
         }
         // Nobody may be there any more who is shown anything.

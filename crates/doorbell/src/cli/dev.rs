@@ -38,7 +38,7 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     let watching = watch(&gateway, context.json).await?;
     told.wait().await;
     let code = close(gateway, &mut told).await;
-    watching.abort();
+    ended(watching).await;
     Ok(code)
 }
 
@@ -65,6 +65,12 @@ pub(super) async fn watch(gateway: &Gateway, json: bool) -> anyhow::Result<JoinH
         // Nobody reads any more if it fails.
         let _ = keep_saying(&client, activity, newest, &mut live, closing).await;
     }))
+}
+
+/// Waits until what happened is shown, once the gateway is closed; not for long.
+pub(super) async fn ended(mut watching: JoinHandle<()>) {
+    let _ = tokio::time::timeout(telemetry::LAST_WORDS, &mut watching).await;
+    watching.abort();
 }
 
 /// Says what happens; where the stream ends or breaks, it goes on after the last event that was seen, unless that is

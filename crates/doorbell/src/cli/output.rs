@@ -119,7 +119,7 @@ impl Table {
         let mut lines = Vec::new();
         for (line, text) in self.lay_out().lines().zip(texts) {
             lines.push(line.to_owned());
-            let parts = if text.is_empty() { Vec::new() } else { wrap(&text, width - BELOW.len()) };
+            let parts = if text.is_empty() { Vec::new() } else { wrap(&text, width.saturating_sub(BELOW.len())) };
             lines.extend(parts.iter().map(|part| format!("{BELOW}{part}")));
         }
         lines.join("\n")

@@ -83,6 +83,7 @@ fn read_one(
     let Some(node) = table.get("source") else {
         let problem = Problem::at(&table.place, "a trigger needs a `source`");
         findings.problem(problem.help(available(sources)));
+        check_keys(table, &any_provider(sources), findings);
         return None;
     };
     let source = findings.take(node.text("a source such as \"acme-github\""))?;
@@ -91,10 +92,8 @@ fn read_one(
         check_keys(table, &any_provider(sources), findings);
         return None;
     };
-    let Some(provider) = provider else {
-        check_keys(table, &any_provider(sources), findings);
-        return None;
-    };
+    // Its type may be one of the project's own that cannot be read: nobody knows its filters.
+    let provider = provider.as_ref()?;
     check_keys(table, std::slice::from_ref(provider), findings);
     let (provider, filters) = (provider.as_ref(), provider.filters());
     let mut clauses = Vec::new();

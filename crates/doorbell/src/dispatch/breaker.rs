@@ -16,6 +16,9 @@ use crate::clock::SLACK;
 use crate::config::{Agent, Runtime};
 use crate::runtime::Answered;
 
+/// The longest pause of starts.
+pub(super) const LONGEST_START_PAUSE: Duration = Duration::from_secs(60);
+
 /// What a breaker guards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Guarded {
@@ -39,7 +42,7 @@ impl Guarded {
     fn pauses(self) -> (Duration, Duration) {
         match self {
             Self::Endpoint => (Duration::from_secs(10), Duration::from_secs(5 * 60)),
-            Self::Starts => (START_AGAIN, Duration::from_secs(60)),
+            Self::Starts => (START_AGAIN, LONGEST_START_PAUSE),
         }
     }
 }

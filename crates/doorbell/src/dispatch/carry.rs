@@ -7,11 +7,12 @@ use doorbell_core::envelope::{Companion, Envelope, encode_body};
 use doorbell_core::event::{AGENT, Context, MANUAL, event_type, is_own};
 use doorbell_core::id::RunId;
 use doorbell_core::run::{self, Outcome, State, Transition};
+use doorbell_core::time::Timestamp;
 use doorbell_core::wait::Wait;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
-use super::breaker::Sign;
+use super::breaker::{LONGEST_START_PAUSE, Sign};
 use super::subscribers::subscriber_of;
 use super::waits::told;
 use super::{Dispatcher, InFlight, delivery_of, journal};
@@ -92,10 +93,11 @@ impl Dispatcher {
         match answered.ended {
             Some(ended) => {
                 let ended = self.heed_wait(run.id, lease, ended);
-                let wait = self.heed_start(&agent.name, start_of(&agent, &ended.outcome)).or(answered.wait);
+                let wait = self.heed_end(&agent, &run, &ended.outcome, started).or(answered.wait);
                 self.finish(&agent, &run, lease, (ended, wait), took, trace).await;
             }
             None => {
+                self.heed_start(&agent.name, Sign::Reached);
                 self.leave(&agent, &run, lease).await;
                 return sign;
             }
@@ -104,6 +106,13 @@ impl Dispatcher {
             self.follow_ups.consider(run.id);
         }
         sign
+    }
+
+    /// Notes what the end of a try says about starts. Answers how long a run waits that could not be started.
+    fn heed_end(&self, agent: &Agent, run: &StoredRun, outcome: &Outcome, now: Timestamp) -> Option<Duration> {
+        let pause = self.heed_start(&agent.name, start_of(agent, outcome))?;
+        // The older it is, the less often: it may be what is too large, and each time its agent pauses.
+        Some(pause.max(now.since(run.created_at).min(2 * LONGEST_START_PAUSE)))
     }
 
     /// A URL that says it is gone for good is not asked again until somebody resumes its agent.

@@ -60,6 +60,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // However it ended: a trial that found nothing out is over.
+        self.0.starts.note(Sign::Unknown, clock::now());
         self.0.running.fetch_sub(1, Ordering::Relaxed);
         self.0.bell.notify_one();
     }
@@ -280,7 +282,11 @@ impl Dispatcher {
 
     /// An agent's endpoint is reached, or a run of it started. That is told once: it may have been told before a restart that it is not.
     fn tell_reached(&self, agent: &str) {
+        let waits = || self.desks.breaker(&self.app.current(), agent, clock::now()).is_some();
         if let Some(desk) = self.desks.desk(agent)
+            && !desk.reached.load(Ordering::Relaxed)
+            // What the one breaker allows, the other may not.
+            && !waits()
             && !desk.reached.swap(true, Ordering::Relaxed)
         {
             self.app.signs.breaker(agent, None);

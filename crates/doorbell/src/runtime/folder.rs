@@ -86,7 +86,9 @@ impl Folder {
         remove(file)?;
         let size = content.len() as u64;
         let disk = statvfs(&self.path)?;
-        if disk.blocks_available().saturating_mul(disk.fragment_size()) < size + size.min(LEFT_FREE) {
+        // Some file systems do not say.
+        let says = disk.blocks() > 0;
+        if says && disk.blocks_available().saturating_mul(disk.fragment_size()) < size + size.min(LEFT_FREE) {
             return Err(Errno::ENOSPC.into());
         }
         let written = self.write_new(file, content);

@@ -94,9 +94,12 @@ impl Outlet {
         }
     }
 
-    /// How many lines were dropped since this was last asked, if any were.
+    /// How many lines were dropped since this was last asked, if any were and there is somebody to tell.
     fn untold(&self) -> Option<u64> {
         let mut queue = self.queue();
+        if queue.failing {
+            return None;
+        }
         let dropped = queue.dropped;
         let told = std::mem::replace(&mut queue.told, dropped);
         Some(dropped - told).filter(|untold| *untold > 0)
@@ -183,7 +186,13 @@ pub fn print(text: &[u8]) -> io::Result<()> {
         }
         None => {
             let mut out = io::stdout().lock();
-            write_all(&mut out, text).and_then(|()| out.flush().map_err(|error| (0, error))).map_err(|(_, error)| error)
+            write_all(&mut out, text).map_err(|(_, error)| error)?;
+            loop {
+                match out.flush() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::park_timeout(NO_ROOM),
+                    flushed => return flushed,
+                }
+            }
         }
     }
 }

@@ -345,13 +345,13 @@ async fn a_callback_is_taken_on_the_address_for_senders_where_no_key_is() {
 
 #[tokio::test]
 async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_answers() {
-    let agent = Agent::start(&["503", "503", "503", "503", "503", "200"]);
+    let agent = Agent::start(&["503", "503", "503", "503", "503", "503", "200"]);
     let project = agent.project("[retries]\nattempts = 1");
     let told = "[[notifications]]\non = [\"breaker\"]\nevery = \"1s\"\nto = { command = [\"sh\", \"-c\", \"cat >> told; echo >> told\"] }\n";
     project.write("config.toml", &format!("{}{told}", project.read("config.toml")));
     let gateway = project.serve();
     let mut runs = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..8 {
         runs.push(ring(&gateway).await);
     }
     assert_eq!(gateway.finished(&runs[4]).await.run.state, "failed");
@@ -363,9 +363,15 @@ async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_
     assert!(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).contains("5 times in a row"));
     let doctor = String::from_utf8(project.run(&["doctor"]).stdout).unwrap();
     assert!(doctor.contains("the runs of `triage` wait: its URL failed 5 times in a row"), "{doctor}");
-    for run in &runs[5..] {
+    // It is asked once more, in vain.
+    assert_eq!(gateway.finished(&runs[5]).await.run.state, "failed");
+    let again = gateway.client.agents().await.unwrap().agents.remove(0).breaker;
+    assert!(again.is_some_and(|why| why.contains("failed 6 times")));
+    let mut asked = None;
+    for run in &runs[6..] {
         let run = gateway.finished(run).await;
         assert_eq!((run.run.state.as_str(), run.attempts.len()), ("succeeded", 1));
+        asked = asked.or(run.run.started_at);
     }
     assert_eq!(gateway.client.agents().await.unwrap().agents[0].breaker, None);
     let told = wait_for("both messages", || {
@@ -375,6 +381,7 @@ async fn a_url_that_fails_all_the_time_is_left_alone_and_its_runs_wait_until_it_
     let told: Vec<Value> =
         told.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&told[0]["type"], &told[1]["type"]), (&json!("doorbell.breaker"), &json!("doorbell.breaker.resolved")));
+    assert!(told[1]["timestamp"].as_str() >= asked.as_deref(), "not before it answered: {told:?} {asked:?}");
     assert_eq!((&told[0]["data"]["agent"], &told[0]["data"]["count"]), (&json!("triage"), &json!(1)));
     assert!(told[0]["data"]["text"].as_str().unwrap().ends_with("answered with 503"), "{told:?}");
 }
