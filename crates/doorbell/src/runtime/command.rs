@@ -49,15 +49,15 @@ pub(super) fn prepare(job: &Job) -> Result<Prepared, Outcome> {
     let Some((program, fixed)) = runtime.command.split_first() else {
         return Err(Outcome::Failed("`[runtime] command` is empty: name a program".to_owned()));
     };
-    let broken = |error: io::Error| {
-        let why = format!("cannot write the run's folder {}: {error}", job.folder.display());
-        // Whatever else is wrong there, an earlier try may have made.
-        if is_shortage(&error) { Outcome::NotStarted(why) } else { Outcome::TryAgain(why) }
-    };
+    let why = |error: &io::Error| format!("cannot write the run's folder {}: {error}", job.folder.display());
     if let Some(parent) = job.folder.parent() {
-        let why = |error| format!("cannot write the run's folder {}: {error}", job.folder.display());
-        files::make_private_folder(parent).map_err(|error| Outcome::NotStarted(why(error)))?;
+        files::make_private_folder(parent).map_err(|error| Outcome::NotStarted(why(&error)))?;
     }
+    let broken = |error: io::Error| match is_shortage(&error) {
+        true => Outcome::NotStarted(why(&error)),
+        // Whatever else is wrong there, an earlier try may have made.
+        false => Outcome::TryAgain(why(&error)),
+    };
     let folder = Folder::open(&job.folder, runtime.run_as.as_ref()).map_err(broken)?;
     let event = serde_json::to_vec(&job.envelope).map_err(|error| broken(error.into()))?;
     folder.write(&folder.event_file(), &event).map_err(broken)?;

@@ -371,7 +371,11 @@ impl Metrics {
 fn register_log(to: &mut Registry) {
     let dropped = Counter::<u64>::default();
     dropped.inc_by(outlet::dropped());
-    to.register("log_lines_dropped", "Lines of the gateway's own log that whatever reads it was too slow for", dropped);
+    to.register(
+        "log_lines_dropped",
+        "Lines of the gateway's own log that could not be written, or that whatever reads it was too slow for",
+        dropped,
+    );
 }
 
 fn register_runs(to: &mut Registry, snapshot: &Snapshot) {
