@@ -296,18 +296,14 @@ impl Event {
 /// `{provider}.{event}[.{action}]`.
 pub fn event_type(provider: &str, event: &str, action: Option<&str>) -> String {
     match action {
-        Some(action) => format!("{provider}.{event}.{action}"),
-        None => format!("{provider}.{event}"),
+        Some(action) => [provider, ".", event, ".", action].concat(),
+        None => [provider, ".", event].concat(),
     }
 }
 
 /// The delivery key that follows from a delivery's id.
 pub fn key_of_id(id: &str) -> String {
-    if id.len() <= LONGEST_DELIVERY_ID {
-        format!("{BY_ID}{id}")
-    } else {
-        format!("id-sha256:{}", sha256(id.as_bytes()))
-    }
+    if id.len() <= LONGEST_DELIVERY_ID { [BY_ID, id].concat() } else { format!("id-sha256:{}", sha256(id.as_bytes())) }
 }
 
 /// When the id that a delivery key was made of says that it was made, if it says so.

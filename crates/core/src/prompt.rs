@@ -3,7 +3,9 @@
 //! Payloads are untrusted. Inside the fence and wherever a template shows a value of the event, `<`, `>` and `&` are
 //! written as JSON escapes, so that no text of a sender can close the fence or open a tag. So is `@`: several agents
 //! (Claude Code, Gemini CLI, Qwen Code) read `@path` in a prompt as "attach this file", before any permission is asked.
-//! Line ends and other control characters are too, so that none can begin a line of its own among the instructions.
+//! Line ends and other control characters are too, so that none can begin a line of its own among the instructions. What
+//! people would not see as the model reads it is written out everywhere: marks that turn the direction of a text, and tag
+//! characters, which spell ASCII without being shown.
 
 use std::borrow::Cow;
 
@@ -191,12 +193,13 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
     Ok(prompt)
 }
 
-/// `<`, `>`, `&` and `@` as JSON escapes.
+/// `<`, `>`, `&`, `@` and what hides text as JSON escapes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
             '<' | '>' | '&' | '@' => push_escape(&mut escaped, c),
+            _ if hides_text(c) => push_escape(&mut escaped, c),
             _ => escaped.push(c),
         }
     }
@@ -212,15 +215,22 @@ fn escape_inline(text: &str) -> String {
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),
             '<' | '>' | '&' | '@' | '\u{2028}' | '\u{2029}' => push_escape(&mut escaped, c),
-            _ if c.is_control() => push_escape(&mut escaped, c),
+            _ if c.is_control() || hides_text(c) => push_escape(&mut escaped, c),
             _ => escaped.push(c),
         }
     }
     escaped
 }
 
+/// Embeddings, overrides and isolates of the bidirectional algorithm (Unicode UAX #9), and the block of tag characters.
+fn hides_text(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
+}
+
 fn push_escape(text: &mut String, c: char) {
-    text.push_str(&format!("\\u{:04x}", u32::from(c)));
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        text.push_str(&format!("\\u{unit:04x}"));
+    }
 }
 
 /// Whether a template that names this (`event.payload.issue`) may show a field of the event.

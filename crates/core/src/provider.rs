@@ -215,6 +215,11 @@ pub trait Provider: Debug + Send + Sync {
         &[]
     }
 
+    /// What may have happened to what its events are about, where that is known; there may be more.
+    fn actions(&self) -> &[&'static str] {
+        &[]
+    }
+
     /// The filter fields of its triggers.
     fn filters(&self) -> &[FilterField];
 

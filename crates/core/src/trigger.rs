@@ -241,7 +241,7 @@ pub(crate) fn each_text(context: &Context, field: &str, mut visit: impl FnMut(&s
         Some(Value::Text(text)) => {
             visit(text);
             if let ("event", Some(action)) = (field, context.text("action")) {
-                visit(&format!("{text}.{action}"));
+                visit(&[text, ".", action].concat());
             }
         }
         Some(Value::Number(number)) => visit(&number.to_string()),

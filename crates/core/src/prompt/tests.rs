@@ -87,6 +87,15 @@ fn a_text_of_a_sender_attaches_no_file() {
 }
 
 #[test]
+fn text_that_people_would_not_see_is_written_out() {
+    let hidden = envelope("a\u{202e}b\u{2066}c \u{e0041}\u{e007f} \u{5e9}\u{1f469}\u{200d}\u{1f4bb}", &json!({}));
+    let shown = "a\\u202eb\\u2066c \\udb40\\udc41\\udb40\\udc7f \u{5e9}\u{1f469}\u{200d}\u{1f4bb}";
+    let prompt = prompt("Title: {{ event.context.title }}", &hidden);
+    assert!(prompt.starts_with(&format!("Title: {shown}\n")), "{prompt}");
+    assert!(!prompt.contains(['\u{202e}', '\u{2066}', '\u{e0041}', '\u{e007f}']), "{prompt}");
+}
+
+#[test]
 fn names_of_fields_are_escaped_at_all_depths() {
     let payload = json!({ "a": [{ ATTACK: { ATTACK: ATTACK } }] });
     let template = "{% for outer in event.payload.a %}{% for name, inner in outer|items %}{{ name }}\

@@ -92,6 +92,10 @@ impl Provider for Github {
         names::EVENTS
     }
 
+    fn actions(&self) -> &[&'static str] {
+        names::ACTIONS
+    }
+
     fn filters(&self) -> &[FilterField] {
         &FILTERS
     }

@@ -216,7 +216,7 @@ fn list(context: &Context) -> anyhow::Result<()> {
         output::note("no credentials: `doorbell creds add TYPE:INSTANCE` keeps one");
         return Ok(());
     }
-    let mut table = Table::new(&["TYPE", "INSTANCE", "FIELD", "FROM"]);
+    let mut table = Table::new(&["TYPE", "INSTANCE", "FIELD", "FROM"]).wrapping_last();
     found.iter().for_each(|entry| table.row([&entry.kind, &entry.instance, &entry.field, &entry.origin]));
     table.print()?;
     for entry in found.iter().filter(|entry| entry.too_open) {

@@ -15,6 +15,7 @@ use super::failure::{self, Exit, Failure};
 use super::output;
 use super::random;
 use crate::config::{Credentials, Preset, presets};
+use crate::runtime::find_program;
 
 /// Make a project: a GitHub source with a secret of its own, and an agent
 ///
@@ -72,6 +73,8 @@ pub(super) struct Made {
     kept: Vec<&'static str>,
     credential: String,
     secret_place: String,
+    /// The agent's program, if it is not installed.
+    missing_program: Option<&'static str>,
 }
 
 pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
@@ -118,6 +121,10 @@ pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> any
     }
     let instance = free_instance(credentials, &instance_of(&project))?;
     let secret_place = keep_secret(credentials, &instance)?;
+    let path = std::env::var_os("PATH");
+    let missing_program = preset
+        .program()
+        .filter(|program| !program.contains('/') && find_program(program, None, path.as_deref()).is_err());
     let (mut created, mut kept) = (Vec::new(), Vec::new());
     let script = SCRIPTS.iter().filter(|(name, _)| *name == preset.name).map(|(_, template)| template);
     for template in script.chain(&TEMPLATES) {
@@ -133,6 +140,7 @@ pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> any
         kept,
         credential: format!("{SECRET_TYPE}:{instance}"),
         secret_place,
+        missing_program,
     })
 }
 
@@ -216,6 +224,11 @@ fn next_steps(made: &Made, dir: &Path) -> String {
     let mut lines = made.created.iter().map(|path| format!("made  {path}")).collect::<Vec<_>>();
     lines.extend(made.kept.iter().map(|path| format!("kept  {path} (it was there)")));
     lines.push(format!("secret  {} in {}", made.credential, made.secret_place));
+    if let Some(program) = made.missing_program {
+        lines.push(format!(
+            "\nThere is no program `{program}` in PATH: install it before a delivery comes, or runs fail (`doorbell doctor` looks)."
+        ));
+    }
     if made.kept.contains(&".gitignore") {
         lines.push("\nAdd .doorbell/ to .gitignore: the project's database and keys are in it.".to_owned());
     }

@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, args: ConfigArgs) -> anyhow::Result<()> {
     for warning in &config.warnings {
         output::note(format!("warning: {}", escape_terminal(warning)));
     }
-    let mut table = Table::new(&["PATH", "VALUE", "FROM"]);
+    let mut table = Table::new(&["PATH", "VALUE", "FROM"]).wrapping_last();
     settings.iter().for_each(|setting| table.row([&setting.path, &setting.value, &setting.origin]));
     Ok(table.print()?)
 }

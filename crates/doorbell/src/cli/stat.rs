@@ -34,27 +34,34 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
     show_receivers(&stats)
 }
 
+/// The columns of [`row`], and whether one is left out in which every agent has 0.
+const AGENT_COLUMNS: [(&str, bool); 11] = [
+    ("AGENT", false),
+    ("RUNNING", false),
+    ("QUEUED", false),
+    ("WAITING", true),
+    ("HELD", true),
+    ("SUCCEEDED", false),
+    ("FAILED", false),
+    ("CANCELLED", true),
+    ("SUPERSEDED", true),
+    ("DROPPED", true),
+    ("OLDEST", false),
+];
+
 fn show_agents(stats: &Stats) -> anyhow::Result<()> {
     if stats.agents.is_empty() {
         return Ok(());
     }
     output::line("")?;
     let clock = Clock::here();
-    let titles = [
-        "AGENT",
-        "RUNNING",
-        "QUEUED",
-        "WAITING",
-        "HELD",
-        "SUCCEEDED",
-        "FAILED",
-        "CANCELLED",
-        "SUPERSEDED",
-        "DROPPED",
-        "OLDEST",
-    ];
+    let rows: Vec<_> = stats.agents.iter().map(|agent| row(agent, &clock)).collect();
+    // What no agent has any of is left out, so that the rest fits beside each other.
+    let shown = |column: &usize| !AGENT_COLUMNS[*column].1 || rows.iter().any(|row| row[*column] != "0");
+    let shown: Vec<usize> = (0..AGENT_COLUMNS.len()).filter(shown).collect();
+    let titles: Vec<&str> = shown.iter().map(|column| AGENT_COLUMNS[*column].0).collect();
     let mut table = Table::new(&titles);
-    stats.agents.iter().for_each(|agent| table.row(row(agent, &clock)));
+    rows.iter().for_each(|row| table.row(shown.iter().map(|column| &row[*column])));
     Ok(table.print()?)
 }
 
@@ -133,7 +140,7 @@ fn show_receivers(stats: &Stats) -> anyhow::Result<()> {
         return Ok(());
     }
     output::line("")?;
-    let mut table = Table::new(&["NOTIFICATIONS", "DELIVERED", "FAILED", "WAITING", "ERROR"]);
+    let mut table = Table::new(&["NOTIFICATIONS", "DELIVERED", "FAILED", "WAITING", "ERROR"]).wrapping_last();
     for told in &stats.notifications {
         let [delivered, failed, waiting] = [told.delivered, told.failed, told.waiting].map(|count| count.to_string());
         table.row([told.receiver.clone(), delivered, failed, waiting, told.error.clone().unwrap_or("-".to_owned())]);

@@ -104,6 +104,7 @@ fn read_one(
             warn_of_segments(field, &entry.node.place, &clause, findings);
             warn_of_foreign_patterns(field, &entry.node.place, &clause, findings);
             warn_of_unknown_events(provider, &entry.node.place, &clause, findings);
+            warn_of_misspelt_actions(provider, &entry.node.place, &clause, findings);
             clauses.push(clause);
         }
     }
@@ -216,5 +217,32 @@ fn warn_of_unknown_events(provider: &dyn Provider, place: &Place, clause: &Claus
             place,
             format!("`{text}` in `events`: {} is not known to send `{event}`{meant}", provider.guide().title),
         );
+    }
+}
+
+/// An action that is nearly one that is known: there are more than are known, so any other may be right.
+fn warn_of_misspelt_actions(provider: &dyn Provider, place: &Place, clause: &Clause, findings: &mut Findings) {
+    let known = provider.actions();
+    for text in clause.any_of.iter().map(Pattern::as_str) {
+        let action = match clause.field.as_str() {
+            "actions" => text,
+            // GitHub's `repository_dispatch` has the actions of whoever sends it.
+            "events" => text
+                .split_once('.')
+                .filter(|(event, _)| *event != "repository_dispatch")
+                .map_or("", |(_, action)| action),
+            _ => return,
+        };
+        if action.is_empty() || action.contains(['*', '!', '{']) || known.contains(&action) {
+            continue;
+        }
+        if let Some(meant) = names::nearest(action, known.iter().copied()) {
+            let title = provider.guide().title;
+            let sentence = format!(
+                "`{text}` in `{}`: {title} is not known to send `{action}`; did you mean `{meant}`?",
+                clause.field
+            );
+            findings.warn(place, sentence);
+        }
     }
 }

@@ -64,6 +64,16 @@ async fn a_new_project_runs_its_agent_with_nothing_to_set_up() {
     assert!(run["result"].is_object(), "{run}");
 }
 
+#[test]
+fn init_says_when_the_agents_program_is_not_installed() {
+    let project = Project::new("");
+    let without = project.doorbell(&["init", "without", "--preset", "amp"]).env("PATH", "/nowhere").output().unwrap();
+    assert!(text(&without).contains("There is no program `amp` in PATH"), "{}", text(&without));
+    project.program("amp", "exit 0");
+    let with = project.run(&["init", "with", "--preset", "amp"]);
+    assert!(with.status.success() && !text(&with).contains("no program"), "{}", text(&with));
+}
+
 #[tokio::test]
 async fn every_command_shows_what_happened() {
     let project = project();

@@ -127,7 +127,7 @@ fn a_project_that_is_well_passes_running_and_stopped() {
     for (check, words) in [
         ("config", "1 source, 1 agent"),
         ("sources", "starts an agent"),
-        ("agents", "can be started"),
+        ("agents", "something starts"),
         ("commands", "by the gateway's PATH"),
         ("permissions", "alone"),
         ("gateway", "runs and can store"),
@@ -256,7 +256,7 @@ fn an_agent_that_a_webhook_made_at_run_time_starts_is_not_idle() {
     assert!(made.status.success(), "{made:?}");
     let found = examine(&project);
     found.says("sources", "ok", "each of the 1 starts an agent");
-    found.says("agents", "ok", "each of the 1 can be started");
+    found.says("agents", "ok", "something starts each of the 1");
     assert_eq!(said(&found), 0, "{found:#?}");
 }
 
@@ -264,7 +264,7 @@ fn an_agent_that_a_webhook_made_at_run_time_starts_is_not_idle() {
 fn an_agent_that_notifications_start_is_not_idle() {
     let project = Project::new(&format!("{ONE_SOURCE}[[notifications]]\nto = {{ agent = \"ops\" }}\n"));
     project.agent("triage", ANY, "true").agent("ops", "", "true");
-    examine(&project).says("agents", "ok", "each of the 2 can be started");
+    examine(&project).says("agents", "ok", "something starts each of the 2");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn an_agent_that_only_the_clock_or_another_agent_starts_is_not_idle() {
     let project = Project::new(ONE_SOURCE);
     project.agent("triage", &format!("may_call = [\"fixer\"]\n{ANY}"), "true").agent("fixer", "", "true");
     project.agent("report", "schedule = \"*/15 * * * *\"", "true");
-    examine(&project).says("agents", "ok", "each of the 3 can be started");
+    examine(&project).says("agents", "ok", "something starts each of the 3");
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub(super) fn check_agents(subject: &Subject) -> Vec<Finding> {
     if findings.is_empty() {
         let names = config.agents.keys().chain(running.iter().map(|agent| &agent.name));
         let count = names.collect::<BTreeSet<_>>().len();
-        findings.push(ok(CHECK, format!("each of the {count} can be started")));
+        findings.push(ok(CHECK, format!("something starts each of the {count}")));
     }
     findings
 }

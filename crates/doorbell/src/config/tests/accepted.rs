@@ -253,6 +253,23 @@ fn events_that_nobody_sends_are_warned_of() {
 }
 
 #[test]
+fn misspelt_actions_are_warned_of_and_unknown_ones_are_not() {
+    let filters = "events = [\"issues.openned\", \"issues.opened\", \"repository_dispatch.open\"]\n\
+                   actions = [\"Closed\", \"label*\", \"brand_new\", \"closed\"]\n";
+    let warnings = agent(&AGENT.replace("[runtime]", &format!("{filters}[runtime]"))).load().unwrap().warnings;
+    let start = "agents/triage/config.toml:";
+    assert_eq!(
+        warnings,
+        [
+            format!(
+                "{start}3: `issues.openned` in `events`: GitHub is not known to send `openned`; did you mean `opened`?"
+            ),
+            format!("{start}4: `Closed` in `actions`: GitHub is not known to send `Closed`; did you mean `closed`?"),
+        ]
+    );
+}
+
+#[test]
 fn a_secret_that_others_can_read_is_warned_of() {
     use std::os::unix::fs::PermissionsExt;
     let project = Project::small();

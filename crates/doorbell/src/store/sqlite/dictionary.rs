@@ -40,6 +40,9 @@ const QUARTER: usize = 4;
 const FEWEST: usize = 4;
 /// A new dictionary must save this much, in percent, of what bodies take now.
 const WORTH: usize = 10;
+/// Bodies that take no more than this part of their size with the dictionary in use need no better one: making it costs as much
+/// as storing some thousand events, and a row has a few hundred bytes besides.
+const ENOUGH: usize = 8;
 
 /// The priority of making them, as `nice` counts: nobody waits for a dictionary, and yet each event costs less once it is there.
 const PRIORITY: i32 = 5;
@@ -245,6 +248,12 @@ fn learn(
     let size_with = |dictionary: Option<&Packer>| -> usize {
         to_try.iter().map(|(_, sample)| body::pack(sample, dictionary).data.len()).sum()
     };
+    let in_use = dictionaries.of(source);
+    let now = size_with(in_use.as_deref());
+    let whole: usize = to_try.iter().map(|(_, sample)| sample.len()).sum();
+    if in_use.is_some() && now * ENOUGH <= whole {
+        return Ok(None);
+    }
     let number =
         value(sql, "SELECT max(number) FROM dictionaries", ())?.flatten().map_or(FIRST_NUMBER, |last: i64| last + 1);
     let attempt = |size: usize| {
@@ -261,7 +270,6 @@ fn learn(
         }
         best = Some(tried);
     }
-    let now = size_with(dictionaries.of(source).as_deref());
     let Some((then, fresh)) = best.filter(|(then, _)| then * 100 <= now * (100 - WORTH)) else {
         return Ok(None);
     };
@@ -424,6 +432,27 @@ mod tests {
             .query_row("SELECT count(*) FROM dictionaries", (), |row| row.get(0))
             .unwrap();
         assert_eq!(kept, 0);
+    }
+
+    #[tokio::test]
+    async fn a_dictionary_that_does_is_kept_until_bodies_change() {
+        let place = Place::new();
+        let store = place.open().await;
+        let text = |seed: u64| (0..400).map(|n| format!("{:x} ", n * seed * 2_654_435)).collect::<String>();
+        let fill = async |seed: u64, events: std::ops::Range<u32>| {
+            for n in events {
+                accept(&store, NewEvent { body: format!("{}{n}", text(seed)).into(), ..event(n) }).await;
+            }
+        };
+        let source = event(1).source;
+        fill(1, 1..FIRST as u32 + 1).await;
+        eventually(|| store.dictionaries.of(&source).is_some());
+        let sql = schema::open_writer(&place.path, Duration::from_secs(5)).unwrap();
+        let checkpointer = Checkpointer::new(1000, prometheus_client::metrics::histogram::Histogram::new([1.0]));
+        assert_eq!(learn(&sql, &store.dictionaries, &checkpointer, &source).unwrap(), None, "it does");
+        fill(7, 1000..1000 + SAMPLES as u32).await;
+        let saved = learn(&sql, &store.dictionaries, &checkpointer, &source).unwrap();
+        assert!(saved.is_some_and(|percent| percent > 50), "{saved:?}");
     }
 
     #[tokio::test]
