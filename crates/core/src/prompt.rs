@@ -90,9 +90,12 @@ impl Template {
     /// Checks a template.
     ///
     /// # Errors
-    /// If its syntax is wrong, it begins at a name that there is not, or it uses a filter or test that there is not.
+    /// If its syntax is wrong, it begins at a name that there is not, it uses a filter or test that there is not, or it repeats a text.
     pub fn new(text: impl Into<String>) -> Result<Self, TemplateError> {
         let text = text.into();
+        if let Some(repeated) = names::find_repetition(&text) {
+            return Err(repeated);
+        }
         let environment = environment();
         let template = environment.template_from_str(&text)?;
         let named = template.undeclared_variables(false);

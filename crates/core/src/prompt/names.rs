@@ -1,4 +1,6 @@
-//! The filters and tests that a template names. They are found without rendering it, which could take any amount of memory.
+//! What a template may not have, found without rendering it, which could take any amount of memory: filters and tests that there
+//! are not, and texts that are repeated. The engine works out what is constant when it compiles a template: a text of eight
+//! gigabytes, if it says so.
 
 use minijinja::{Environment, ErrorKind};
 
@@ -9,6 +11,37 @@ const TAGS: [(&str, &str); 3] = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")];
 
 /// What a template names and there is not.
 pub(super) fn find_unknown(environment: &Environment<'_>, template: &str) -> Option<TemplateError> {
+    find(template, &|seen| match seen {
+        Seen::Word(next, word) => unknown(environment, next, word),
+        Seen::Times { .. } => None,
+    })
+}
+
+/// A text or a list that a template repeats: `"x" * 100000000`. To be looked for before it is compiled.
+pub(super) fn find_repetition(template: &str) -> Option<TemplateError> {
+    find(template, &|seen| match seen {
+        Seen::Times { before: Some('"' | '\'' | ']' | '}'), .. }
+        | Seen::Times { after: Some('"' | '\'' | '[' | '{'), .. }
+        | Seen::Times { before: Some(')'), literals: true, .. }
+        | Seen::Times { after: Some('('), literals: true, .. } => {
+            Some("`*` multiplies numbers: texts and lists cannot be repeated with it".to_owned())
+        }
+        Seen::Times { .. } | Seen::Word(..) => None,
+    })
+}
+
+/// What is in an expression or a statement.
+enum Seen<'t> {
+    Word(Next, &'t str),
+    /// `*`, what stands beside it, and whether there are texts or lists in the expression.
+    Times {
+        before: Option<char>,
+        after: Option<char>,
+        literals: bool,
+    },
+}
+
+fn find(template: &str, fault: &impl Fn(Seen<'_>) -> Option<String>) -> Option<TemplateError> {
     let mut rest = template;
     while let Some(begin) = rest.find('{') {
         let tag = &rest[begin..];
@@ -21,8 +54,8 @@ pub(super) fn find_unknown(environment: &Environment<'_>, template: &str) -> Opt
             rest = inside.split_once(closes)?.1;
             continue;
         }
-        let (unknown, after) = look_at(environment, inside, closes);
-        if let Some(message) = unknown {
+        let (found, after) = look_at(fault, inside, closes);
+        if let Some(message) = found {
             let line = template[..template.len() - inside.len()].matches('\n').count() + 1;
             return Some(TemplateError { message, line: Some(line) });
         }
@@ -53,8 +86,14 @@ enum Next {
 }
 
 /// Reads one expression or statement up to what closes it. Answers what is wrong with it, and what follows it.
-fn look_at<'a>(environment: &Environment<'_>, inside: &'a str, closes: &str) -> (Option<String>, &'a str) {
-    let (mut rest, mut next) = (inside, Next::Other);
+fn look_at<'a>(
+    fault: &impl Fn(Seen<'_>) -> Option<String>,
+    inside: &'a str,
+    closes: &str,
+) -> (Option<String>, &'a str) {
+    let (mut rest, mut next, mut before) = (inside, Next::Other, None);
+    // Whatever it ends with is not in a text if there is none before it.
+    let literals = inside.split(closes).next().is_some_and(|all| all.contains(['"', '\'', '[', '{']));
     // Of braces, and whether the next word is a name of a field.
     let (mut depth, mut field) = (0_usize, false);
     while let Some(c) = rest.chars().next() {
@@ -66,7 +105,7 @@ fn look_at<'a>(environment: &Environment<'_>, inside: &'a str, closes: &str) -> 
             }
             _ if is_of_word(c) => {
                 let word = first_word(rest);
-                if let Some(message) = unknown(environment, next, word) {
+                if let Some(message) = fault(Seen::Word(next, word)) {
                     return (Some(message), rest);
                 }
                 next = match word {
@@ -82,6 +121,17 @@ fn look_at<'a>(environment: &Environment<'_>, inside: &'a str, closes: &str) -> 
                 next = Next::Filter;
                 1
             }
+            '*' => {
+                next = Next::Other;
+                let after = rest[1..].trim_start().chars().next();
+                if after == Some('*') {
+                    2
+                } else if let Some(message) = fault(Seen::Times { before, after, literals }) {
+                    return (Some(message), rest);
+                } else {
+                    1
+                }
+            }
             _ => {
                 match c {
                     '{' => depth += 1,
@@ -95,6 +145,9 @@ fn look_at<'a>(environment: &Environment<'_>, inside: &'a str, closes: &str) -> 
             }
         };
         field = c == '.';
+        if !c.is_whitespace() {
+            before = Some(c);
+        }
         rest = &rest[length..];
     }
     (None, rest)

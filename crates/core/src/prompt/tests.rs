@@ -260,3 +260,26 @@ fn a_field_that_no_event_has_is_told_when_it_is_read() {
     fields.sort_unstable();
     assert_eq!(fields, FIELDS);
 }
+
+#[test]
+fn a_text_that_is_repeated_is_refused_before_it_takes_its_room() {
+    // Eighty gigabytes, were they worked out.
+    let texts = vec!["'x' * 100000000"; 800].join(" ~ ");
+    for repeated in [
+        &format!("{{{{ {texts} }}}}"),
+        "a\n{{ 100000000*\"x\" }}",
+        "{% if ('}}' ~ 'x') * 100000000 %}{% endif %}",
+        "{{ [1] * 100000000 }}",
+        "{{ 3 * ('x') }}",
+        "{{- '\\'' * 9 -}}",
+        "{{ {'a': 'x' * 9} }}",
+    ] {
+        let refused = Template::new(repeated).unwrap_err();
+        assert!(refused.to_string().contains("cannot be repeated"), "{refused}");
+    }
+    assert_eq!(Template::new("a\n{{ 'x' * 3 }}").unwrap_err().line, Some(2));
+    let numbers = "{{ 2 * 3 }} {{ (1 + 2) * 4 }} {{ event.timestamp * 2 }} {{ 2 ** 3 }} {{ 2 ** (1 + 1) }} 'x' * 3 {# 'x' * 3 #}\
+                   {% raw %}{{ 'x' * 3 }}{% endraw %} {{ '2 * 3' }}";
+    let shown = prompt(numbers, &envelope("", &json!({})));
+    assert!(shown.starts_with("6 12 2 8 4 'x' * 3 {{ 'x' * 3 }} 2 * 3\n"), "{shown}");
+}
