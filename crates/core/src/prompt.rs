@@ -4,8 +4,8 @@
 //! written as JSON escapes, so that no text of a sender can close the fence or open a tag. So is `@`: several agents
 //! (Claude Code, Gemini CLI, Qwen Code) read `@path` in a prompt as "attach this file", before any permission is asked.
 //! Line ends and other control characters are too, so that none can begin a line of its own among the instructions. What
-//! people would not see as the model reads it is written out everywhere: marks that turn the direction of a text, and tag
-//! characters, which spell ASCII without being shown.
+//! people would not see as the model reads it is written out wherever others than the operator chose it: marks that turn the
+//! direction of a text, and tag characters, which spell ASCII without being shown.
 
 use std::borrow::Cow;
 
@@ -176,7 +176,8 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
         && let Some(request) = envelope.context.text("prompt")
     {
         // What another agent asks stays in the block: it may have read what strangers wrote.
-        prompt.push_str(&format!("Somebody started this run by hand, and asks:\n\n{}\n\n", request.trim()));
+        prompt
+            .push_str(&format!("Somebody started this run by hand, and asks:\n\n{}\n\n", show_hidden(request.trim())));
     }
     let mut context = json!({ "event_id": envelope.event_id, "event_type": envelope.event_type,
         "source": envelope.source, "integration_id": envelope.integration_id, "run_id": envelope.run_id, "context": envelope.context });
@@ -225,9 +226,28 @@ fn escape_inline(text: &str) -> String {
     escaped
 }
 
-/// Embeddings, overrides and isolates of the bidirectional algorithm (Unicode UAX #9), and the block of tag characters.
+/// A text with what hides in it written out.
+fn show_hidden(text: &str) -> Cow<'_, str> {
+    if !text.contains(hides_text) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hides_text(c) { push_escape(&mut shown, c) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+/// What people do not see: control characters, marks, embeddings, overrides and isolates of the bidirectional algorithm (Unicode UAX
+/// #9), letters and spaces without a shape, tag characters and the variation selectors. Not the joiners, and not the two selectors
+/// that emoji are written with.
 fn hides_text(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
+    matches!(
+        c,
+        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 fn push_escape(text: &mut String, c: char) {

@@ -132,9 +132,9 @@ impl Reloader {
             return self.refuse("reading what is declared panicked".to_owned());
         };
         let mut changes = changes::list(&old.base, &config);
-        for warning in config.warnings.iter().filter(|warning| !old.base.warnings.contains(warning)) {
-            tracing::warn!("config.warning: {warning}");
-        }
+        let warnings = config.warnings.iter().filter(|warning| !old.base.warnings.contains(warning));
+        let warnings: Vec<String> = warnings.map(|warning| format!("warning: {warning}")).collect();
+        warnings.iter().for_each(|warning| tracing::warn!("config.{warning}"));
         match self.app.prepare(config, &turn).await {
             Ok(snapshot) => {
                 let snapshot = self.app.in_force.replace(snapshot);
@@ -146,6 +146,7 @@ impl Reloader {
                     self.app.note_saved(said).await;
                 }
                 changes.extend(kept);
+                changes.extend(warnings);
                 self.tell(&snapshot, changes, None);
             }
             Err(error) => {

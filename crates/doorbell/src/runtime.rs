@@ -241,7 +241,7 @@ impl Attempt {
             let why = "the started process cannot be read from /proc, which Doorbell needs";
             return Err(Outcome::NotStarted(why.to_owned()));
         };
-        own.is_try(&process);
+        own.is_try(&process, brief.run, brief.attempt);
         let log = Arc::new(Log::new(lines, brief.attempt));
         let credentials = brief.command.credentials.iter().map(|(_, secret)| secret);
         let secrets = Arc::new(Secrets::new(credentials.chain([&brief.token])));

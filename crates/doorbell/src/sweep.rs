@@ -22,6 +22,8 @@ use crate::store::{Error, Expiry, Sweep};
 /// The longest and the shortest time from the end of a sweep to the next one; in between, a twentieth of what is kept.
 const RAREST: Duration = Duration::from_secs(60 * 60);
 const MOST_OFTEN: Duration = Duration::from_secs(1);
+/// A clock that says at the start that the last sweep is longer ago than this may be wrong, and what is removed is gone.
+const LEAP: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many times as long as a step the pause after it is.
 const PAUSE: u32 = 4;
 
@@ -44,6 +46,14 @@ struct Sweeper {
 impl Sweeper {
     async fn serve(&self) {
         let mut configuration = self.app.in_force.follow();
+        if self.is_after_a_leap().await {
+            let waits_s = RAREST.as_secs();
+            tracing::warn!(
+                waits_s,
+                "sweep.waits: by the clock the last one is more than a day ago; if the clock is wrong, set it now"
+            );
+            tokio::time::sleep(RAREST).await;
+        }
         loop {
             let (kept, audit) = {
                 let config = &configuration.borrow_and_update().config;
@@ -60,6 +70,11 @@ impl Sweeper {
                 Ok(_) = configuration.wait_for(|now| (now.config.retention, now.config.audit_retention) != (kept, audit)) => {}
             }
         }
+    }
+
+    async fn is_after_a_leap(&self) -> bool {
+        let last = self.app.store.swept().await.ok().and_then(|swept| swept.last);
+        last.is_some_and(|last| clock::now().since(last.ended_at) > LEAP)
     }
 
     /// Removes what is older than `kept`, and of the audit log what is older than `audit`; without `kept`, only what an earlier

@@ -85,6 +85,18 @@ enum Next {
     Test,
 }
 
+impl Next {
+    /// What the next name would be of after a word, in a tag that begins with the word `first`.
+    fn after(self, word: &str, first: &str) -> Self {
+        match word {
+            "is" => Self::Test,
+            "not" if self == Self::Test => Self::Test,
+            "filter" if first == "filter" && self == Self::Other => Self::Filter,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Reads one expression or statement up to what closes it. Answers what is wrong with it, and what follows it.
 fn look_at<'a>(
     fault: &impl Fn(Seen<'_>) -> Option<String>,
@@ -108,13 +120,7 @@ fn look_at<'a>(
                 if let Some(message) = fault(Seen::Word(next, word)) {
                     return (Some(message), rest);
                 }
-                next = match word {
-                    _ if field => Next::Other,
-                    "is" => Next::Test,
-                    "not" if next == Next::Test => Next::Test,
-                    "filter" if first_word(inside) == "filter" && next == Next::Other => Next::Filter,
-                    _ => Next::Other,
-                };
+                next = if field { Next::Other } else { next.after(word, first_word(inside)) };
                 word.len()
             }
             '|' => {
@@ -124,13 +130,13 @@ fn look_at<'a>(
             '*' => {
                 next = Next::Other;
                 let after = rest[1..].trim_start().chars().next();
-                if after == Some('*') {
-                    2
-                } else if let Some(message) = fault(Seen::Times { before, after, literals }) {
-                    return (Some(message), rest);
-                } else {
-                    1
+                // Two of them are another operator, which no text has.
+                let power = after == Some('*');
+                let message = if power { None } else { fault(Seen::Times { before, after, literals }) };
+                if message.is_some() {
+                    return (message, rest);
                 }
+                1 + usize::from(power)
             }
             _ => {
                 match c {

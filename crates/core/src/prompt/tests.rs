@@ -93,6 +93,11 @@ fn text_that_people_would_not_see_is_written_out() {
     let prompt = prompt("Title: {{ event.context.title }}", &hidden);
     assert!(prompt.starts_with(&format!("Title: {shown}\n")), "{prompt}");
     assert!(!prompt.contains(['\u{202e}', '\u{2066}', '\u{e0041}', '\u{e007f}']), "{prompt}");
+    let mut asked = Context::default();
+    asked.set("prompt", "Look at \u{e0041}this\u{200f}.\nThen rest.");
+    let asked = Envelope { source: MANUAL.to_owned(), context: asked, ..envelope("", &json!({})) };
+    let prompt = build(None, &asked, &Value::Null).unwrap();
+    assert!(prompt.contains("asks:\n\nLook at \\udb40\\udc41this\\u200f.\nThen rest.\n"), "{prompt}");
 }
 
 #[test]

@@ -155,6 +155,9 @@ fn misspelled(all: &[Arc<dyn Provider>], kind: &str) -> Option<String> {
     let mut known: Vec<String> = all.iter().map(|provider| provider.credential().name.into_owned()).collect();
     known.extend(presets().iter().filter_map(|preset| preset.credential.clone()));
     known.extend(OTHERS.map(|(kind, _)| kind.to_owned()));
+    if let Some(provider) = all.iter().find(|provider| provider.name() == kind) {
+        return Some(provider.credential().name.into_owned()).filter(|name| name != kind);
+    }
     // Another provider's secret may differ in few letters: gitlab, github.
     let is_known = known.iter().any(|name| name == kind);
     let close = |name: &str| strsim::damerau_levenshtein(name, kind) <= 3;

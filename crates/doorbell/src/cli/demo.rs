@@ -31,12 +31,16 @@ pub(super) async fn run(context: &Context, args: DemoArgs) -> anyhow::Result<Exi
     // The demo's secret goes where it is removed with the rest.
     let home = folder.path().join("home");
     let environment = Environment::read().with("HOME", Some(home.as_os_str())).with("DOORBELL_CREDENTIALS_DIR", None);
-    telemetry::open_stdout();
+    telemetry::open_stdout(context.json);
     telemetry::start_logging(&environment, "error", LogFormat::Text).map_err(Failure::usage)?;
     let gateway = serve(context, &folder.path().join("project"), &environment, &mut told).await?;
     let shown = tokio::select! {
         shown = show(&gateway, context, &args, &home) => shown,
-        () = told.wait() => return Ok(close(gateway, &mut told).await),
+        () = told.wait() => {
+            let code = close(gateway, &mut told).await;
+            // Whoever asks for the one run did not get it.
+            return Ok(if args.once { ExitCode::FAILURE } else { code });
+        }
     };
     match shown {
         Ok(Shown::All(code)) => {

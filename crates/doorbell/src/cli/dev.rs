@@ -13,12 +13,14 @@ use tokio::task::JoinHandle;
 use super::context::Context;
 use super::failure::Failure;
 use super::live::Live;
+use super::output::escape_terminal;
 use super::serve::{Told, close, load, start, whereabouts};
 use super::{DevArgs, output};
 use crate::app::Caller;
 use crate::config::Environment;
 use crate::gateway::{Gateway, key_file};
 use crate::ops;
+use crate::runtime::find_program;
 use crate::telemetry::{self, LogFormat};
 
 /// Between a stream that ended and the next one.
@@ -29,12 +31,12 @@ type Activities = Box<dyn Stream<Item = Result<Activity, doorbell_client::Error>
 pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<ExitCode> {
     let environment = Environment::read();
     // What happens is shown in its own form; of the log, only what is wrong.
-    telemetry::open_stdout();
+    telemetry::open_stdout(context.json);
     telemetry::start_logging(&environment, "error", LogFormat::Text).map_err(Failure::usage)?;
     let config = load(&context.root()?, &environment, args.listen)?;
     let mut told = Told::new(true)?;
     let gateway = start(config, &environment, &mut told).await?;
-    introduce(&gateway, context.json)?;
+    introduce(&gateway, &environment, context.json)?;
     let watching = watch(&gateway, context.json).await?;
     told.wait().await;
     let code = close(gateway, &mut told).await;
@@ -42,11 +44,20 @@ pub(super) async fn run(context: &Context, args: DevArgs) -> anyhow::Result<Exit
     Ok(code)
 }
 
-fn introduce(gateway: &Gateway, json: bool) -> anyhow::Result<()> {
+fn introduce(gateway: &Gateway, environment: &Environment, json: bool) -> anyhow::Result<()> {
     output::remark(json, format!("doorbell listens on {}", whereabouts(gateway)))?;
     let owner = Caller::Owner { name: "local".to_owned() };
     for source in ops::agents::sources(&gateway.app, &owner).sources {
         output::remark(json, format!("  {:<16} POST {}", source.name, source.url))?;
+    }
+    let config = &gateway.app.current().config;
+    for (agent, command) in config.agents.values().filter_map(|agent| Some((agent, agent.runtime.command()?))) {
+        // With a PATH of its own only the run itself shows it.
+        let program = command.command.first().filter(|_| !command.env.contains_key("PATH"));
+        let path = environment.var_os("PATH");
+        if let Some(why) = program.and_then(|program| find_program(program, command.cwd.as_deref(), path).err()) {
+            output::note(escape_terminal(&format!("warning: runs of agent `{}` would fail now: {why}", agent.name)));
+        }
     }
     output::remark(json, "ring it from another terminal: doorbell ring github issues.opened\n")?;
     Ok(())

@@ -14,7 +14,7 @@ use super::context::{self, Context};
 use super::failure::{self, Exit, Failure};
 use super::output;
 use super::random;
-use crate::config::{Credentials, Preset, presets};
+use crate::config::{Credentials, Environment, Preset, presets};
 use crate::runtime::find_program;
 
 /// Make a project: a GitHub source with a secret of its own, and an agent
@@ -73,8 +73,9 @@ pub(super) struct Made {
     kept: Vec<&'static str>,
     credential: String,
     secret_place: String,
-    /// The agent's program, if it is not installed.
-    missing_program: Option<&'static str>,
+    /// Why the agent's program could not start now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unstartable: Option<String>,
 }
 
 pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
@@ -86,7 +87,8 @@ pub(super) fn run(context: &Context, args: InitArgs) -> anyhow::Result<()> {
         None if !context.json && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() => ask()?,
         None => DEFAULT_PRESET.to_owned(),
     };
-    let made = create(&args.dir, &preset, &context::credentials())?;
+    let mut made = create(&args.dir, &preset, &context::credentials())?;
+    made.unstartable = why_unstartable(made.preset);
     if context.json {
         return output::json(&made);
     }
@@ -121,10 +123,6 @@ pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> any
     }
     let instance = free_instance(credentials, &instance_of(&project))?;
     let secret_place = keep_secret(credentials, &instance)?;
-    let path = std::env::var_os("PATH");
-    let missing_program = preset
-        .program()
-        .filter(|program| !program.contains('/') && find_program(program, None, path.as_deref()).is_err());
     let (mut created, mut kept) = (Vec::new(), Vec::new());
     let script = SCRIPTS.iter().filter(|(name, _)| *name == preset.name).map(|(_, template)| template);
     for template in script.chain(&TEMPLATES) {
@@ -140,8 +138,16 @@ pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> any
         kept,
         credential: format!("{SECRET_TYPE}:{instance}"),
         secret_place,
-        missing_program,
+        unstartable: None,
     })
+}
+
+/// Why the program of a preset could not start, if its name is looked for in `PATH`.
+fn why_unstartable(preset: &str) -> Option<String> {
+    let preset = presets().iter().find(|known| known.name == preset)?;
+    let program = preset.program().filter(|program| !program.contains('/'))?;
+    let why = find_program(program, None, Environment::read().var_os("PATH")).err()?;
+    Some(format!("{}: {}", why.what, why.advice))
 }
 
 /// What stands below `preset = …`.
@@ -224,10 +230,8 @@ fn next_steps(made: &Made, dir: &Path) -> String {
     let mut lines = made.created.iter().map(|path| format!("made  {path}")).collect::<Vec<_>>();
     lines.extend(made.kept.iter().map(|path| format!("kept  {path} (it was there)")));
     lines.push(format!("secret  {} in {}", made.credential, made.secret_place));
-    if let Some(program) = made.missing_program {
-        lines.push(format!(
-            "\nThere is no program `{program}` in PATH: install it before a delivery comes, or runs fail (`doorbell doctor` looks)."
-        ));
+    if let Some(why) = &made.unstartable {
+        lines.push(format!("\nMind that its runs would fail now: {why}. `doorbell doctor` looks again."));
     }
     if made.kept.contains(&".gitignore") {
         lines.push("\nAdd .doorbell/ to .gitignore: the project's database and keys are in it.".to_owned());
@@ -258,8 +262,6 @@ pub(super) fn quoted(path: &Path) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    use crate::config::Environment;
 
     fn credentials(home: &Path) -> Credentials {
         Credentials::new(&[("HOME", home)].into_iter().collect())

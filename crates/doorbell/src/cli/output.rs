@@ -105,6 +105,7 @@ impl Table {
         else {
             return self.lay_out();
         };
+        // Lines of the last column stay lines.
         let below = |row: &mut Vec<String>| {
             let cells: Vec<String> = row.split_off(kept.min(row.len()));
             cells.into_iter().filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("  ")
@@ -119,19 +120,19 @@ impl Table {
         let mut lines = Vec::new();
         for (line, text) in self.lay_out().lines().zip(texts) {
             lines.push(line.to_owned());
-            let parts = if text.is_empty() { Vec::new() } else { wrap(&text, width.saturating_sub(BELOW.len())) };
-            lines.extend(parts.iter().map(|part| format!("{BELOW}{part}")));
+            let parts = text.lines().flat_map(|text| wrap(text, width.saturating_sub(BELOW.len())));
+            lines.extend(parts.map(|part| format!("{BELOW}{part}")));
         }
         lines.join("\n")
     }
 
     /// How many columns stand beside each other where the last one, of free text, has too little room; none where it has enough.
     fn most_columns(&self, width: usize) -> Option<usize> {
-        if !self.wraps || self.keeps_lines {
+        if !self.wraps {
             return None;
         }
         let lines = || self.rows.iter().chain([&self.titles]);
-        let size = |cell: &String| cell.chars().count();
+        let size = |cell: &String| cell.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         let widest = |column| lines().filter_map(|row| row.get(column)).map(size).max().unwrap_or(0);
         let columns = lines().map(Vec::len).max().unwrap_or(0);
         let ends = |most: usize| (0..most).map(|column| widest(column) + usize::from(GAP)).sum::<usize>();

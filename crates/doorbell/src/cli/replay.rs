@@ -230,7 +230,8 @@ fn preview(context: &Context, found: &ReplayPreview) -> anyhow::Result<()> {
         return Ok(output::line(format!("{events}; no agent would be started"))?);
     }
     found.notes.iter().for_each(|note| output::note(escape_terminal(note)));
-    output::line(format!("{events} would start"))?;
+    let runs: u64 = found.agents.values().copied().sum();
+    output::line(format!("{events}; {runs} {} would start", if runs == 1 { "run" } else { "runs" }))?;
     let mut table = Table::new(&["AGENT", "RUNS"]);
     found.agents.iter().for_each(|(agent, runs)| table.row([agent.clone(), runs.to_string()]));
     Ok(table.print()?)

@@ -119,7 +119,10 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
     }
     for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.failing.as_ref()?))) {
         let runs = if failing.runs == 1 { "run" } else { "runs" };
-        let text = format!("{agent} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
+        let removed =
+            if stats.agents.iter().any(|one| one.name == *agent && !one.configured) { " (removed)" } else { "" };
+        let text =
+            format!("{agent}{removed} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
         output::line(escape_terminal(&text))?;
     }
     let holders = || stats.agents.iter().flat_map(|agent| agent.holders.iter().map(|holder| (&agent.name, holder)));

@@ -40,6 +40,16 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     close.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
+/// The known word that `word` is but for its case and a slip of the keyboard; none if it is known.
+pub(super) fn misspelt<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    if known.contains(&word) || word.len() > LONGEST {
+        return None;
+    }
+    let (word, slips) = (word.to_ascii_lowercase(), if word.len() < 8 { 1 } else { 2 });
+    let close = known.iter().map(|known| (strsim::damerau_levenshtein(&word, known), *known));
+    close.filter(|(distance, _)| *distance <= slips).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
 /// `workQueueSize` and `WORK-QUEUE-SIZE` as `work_queue_size`.
 fn snake(word: &str) -> String {
     let mut snake = String::with_capacity(word.len());

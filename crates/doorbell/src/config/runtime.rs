@@ -22,6 +22,10 @@ const KEYS: Keys<'static> = Keys {
         ("url", "it is for type = \"http\""),
         ("headers", "it is for type = \"http\""),
         ("credential", "it is for type = \"http\"; what a command gets is `credentials`"),
+        ("timeout", "it stands above [runtime], as `scale` and `work_queue_size` do"),
+        ("scale", "it stands above [runtime]"),
+        ("work_queue_size", "it stands above [runtime]"),
+        ("on_lost", "it stands in [retries]"),
     ],
 };
 

@@ -139,6 +139,7 @@ fn provider(table: &Table, path: &str, types: &Types, findings: &mut Findings) -
     let untimed = format!("`{text}` signs no time; these do: {}", types.list_with_time());
     let mut hints: Vec<(&str, &str)> = GENERIC.map(|key| (key, "only sources of type `generic` have it")).into();
     hints.push(("tolerance", &untimed));
+    hints.push(("secret", "secrets stand in no file: store it with `doorbell creds add`, and name it as `credential`"));
     match found {
         Type::Generic => {
             check(table, &[COMMON.as_slice(), &GENERIC].concat(), &hints, findings);

@@ -86,7 +86,10 @@ fn read_one(
         check_keys(table, &any_provider(sources), findings);
         return None;
     };
-    let source = findings.take(node.text("a source such as \"acme-github\""))?;
+    let Some(source) = findings.take(node.text("a source such as \"acme-github\"")) else {
+        check_keys(table, &any_provider(sources), findings);
+        return None;
+    };
     let Some(provider) = sources?.declared.get(&source) else {
         findings.problem(unknown_source(node, &source, sources));
         check_keys(table, &any_provider(sources), findings);
@@ -104,11 +107,11 @@ fn read_one(
             warn_of_segments(field, &entry.node.place, &clause, findings);
             warn_of_foreign_patterns(field, &entry.node.place, &clause, findings);
             warn_of_unknown_events(provider, &entry.node.place, &clause, findings);
-            warn_of_misspelt_actions(provider, &entry.node.place, &clause, findings);
-            clauses.push(clause);
+            clauses.push((&entry.node.place, clause));
         }
     }
-    Some((source, clauses, conditions, flow))
+    warn_of_misspelt_actions(provider, &clauses, findings);
+    Some((source, clauses.into_iter().map(|(_, clause)| clause).collect(), conditions, flow))
 }
 
 /// The providers that may be meant where it is not known which is.
@@ -221,28 +224,26 @@ fn warn_of_unknown_events(provider: &dyn Provider, place: &Place, clause: &Claus
 }
 
 /// An action that is nearly one that is known: there are more than are known, so any other may be right.
-fn warn_of_misspelt_actions(provider: &dyn Provider, place: &Place, clause: &Clause, findings: &mut Findings) {
-    let known = provider.actions();
-    for text in clause.any_of.iter().map(Pattern::as_str) {
-        let action = match clause.field.as_str() {
-            "actions" => text,
-            // GitHub's `repository_dispatch` has the actions of whoever sends it.
-            "events" => text
-                .split_once('.')
-                .filter(|(event, _)| *event != "repository_dispatch")
-                .map_or("", |(_, action)| action),
-            _ => return,
-        };
-        if action.is_empty() || action.contains(['*', '!', '{']) || known.contains(&action) {
-            continue;
-        }
-        if let Some(meant) = names::nearest(action, known.iter().copied()) {
-            let title = provider.guide().title;
-            let sentence = format!(
-                "`{text}` in `{}`: {title} is not known to send `{action}`; did you mean `{meant}`?",
-                clause.field
-            );
-            findings.warn(place, sentence);
+fn warn_of_misspelt_actions(provider: &dyn Provider, clauses: &[(&Place, Clause)], findings: &mut Findings) {
+    let title = provider.guide().title;
+    // GitHub's event of this name has the actions of whoever makes it.
+    let is_free = |pattern: &Pattern| {
+        pattern.matches("repository_dispatch") || pattern.as_str().starts_with("repository_dispatch.")
+    };
+    let free = clauses.iter().any(|(_, clause)| clause.field == "events" && clause.any_of.iter().any(is_free));
+    for (place, clause) in clauses.iter().filter(|_| !free) {
+        for text in clause.any_of.iter().map(Pattern::as_str) {
+            let action = match clause.field.as_str() {
+                "actions" => text,
+                "events" => text.split_once('.').map_or("", |(_, action)| action),
+                _ => continue,
+            };
+            if let Some(meant) = names::misspelt(action, provider.actions()) {
+                let field = &clause.field;
+                let sentence =
+                    format!("`{text}` in `{field}`: {title} is not known to send `{action}`; did you mean `{meant}`?");
+                findings.warn(place, sentence);
+            }
         }
     }
 }

@@ -63,10 +63,15 @@ impl Sign {
     pub(super) fn of(answered: &Answered) -> Self {
         match answered.ended.as_ref().map(|ended| &ended.outcome) {
             None | Some(Outcome::Succeeded | Outcome::Refused(_) | Outcome::Waits { .. }) => Self::Reached,
-            Some(Outcome::Failed(why) | Outcome::TryAgain(why)) => Self::Failing(why.clone()),
-            Some(Outcome::Cancelled(_) | Outcome::Lost(_) | Outcome::HandedBack | Outcome::NotStarted(_)) => {
-                Self::Unknown
-            }
+            Some(Outcome::Failed(why)) => Self::Failing(why.clone()),
+            // Of a URL's runs, only one whose event cannot be read is to be tried again: it was not asked.
+            Some(
+                Outcome::Cancelled(_)
+                | Outcome::Lost(_)
+                | Outcome::HandedBack
+                | Outcome::NotStarted(_)
+                | Outcome::TryAgain(_),
+            ) => Self::Unknown,
         }
     }
 }
@@ -245,7 +250,8 @@ impl Breaker {
             Guarded::Starts => {
                 let next = match until {
                     Some(until) => format!("nothing of it is started until {until}"),
-                    None => "one run of it is tried now".to_owned(),
+                    None if open.trying => "one run of it is tried now".to_owned(),
+                    None => "the next run is tried again".to_owned(),
                 };
                 format!("this machine cannot start it, and {next}: {why}")
             }
@@ -256,6 +262,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Ended;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_seconds(seconds)
@@ -368,5 +375,23 @@ mod tests {
         let breaker = opened();
         assert_eq!(breaker.note(failing(), at(5)), Change::None);
         assert_eq!(breaker.leave(at(10)), Leave::One);
+    }
+
+    #[test]
+    fn what_is_said_of_starts_is_what_happens() {
+        let breaker = Breaker::of_starts();
+        breaker.begin();
+        breaker.note(Sign::Failing("no space".to_owned()), at(0));
+        let says = |now, what: &str| breaker.reason(at(now)).is_some_and(|why| why.contains(what));
+        assert!(says(0, "nothing of it is started until"));
+        assert!(says(100, "the next run is tried again"), "nothing is tried yet");
+        breaker.begin();
+        assert!(says(101, "one run of it is tried now"));
+    }
+
+    #[test]
+    fn a_run_whose_event_cannot_be_read_says_nothing_about_its_url() {
+        let unread = Ended::without_process(Outcome::TryAgain("its events cannot be read".to_owned()));
+        assert_eq!(Sign::of(&unread.into()), Sign::Unknown);
     }
 }

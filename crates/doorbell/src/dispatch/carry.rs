@@ -108,11 +108,11 @@ impl Dispatcher {
         sign
     }
 
-    /// Notes what the end of a try says about starts. Answers how long a run waits that could not be started.
-    fn heed_end(&self, agent: &Agent, run: &StoredRun, outcome: &Outcome, now: Timestamp) -> Option<Duration> {
+    /// Notes what the end of a try that began at `started` says about starts. Answers how long a run waits that could not be started.
+    fn heed_end(&self, agent: &Agent, run: &StoredRun, outcome: &Outcome, started: Timestamp) -> Option<Duration> {
         let pause = self.heed_start(&agent.name, start_of(agent, outcome))?;
         // The older it is, the less often: it may be what is too large, and each time its agent pauses.
-        Some(pause.max(now.since(run.created_at).min(2 * LONGEST_START_PAUSE)))
+        Some(pause.max(started.since(run.created_at).min(2 * LONGEST_START_PAUSE)))
     }
 
     /// A URL that says it is gone for good is not asked again until somebody resumes its agent.
@@ -339,7 +339,7 @@ impl Dispatcher {
 fn start_of(agent: &Agent, outcome: &Outcome) -> Sign {
     match outcome {
         Outcome::NotStarted(why) => Sign::Failing(why.clone()),
-        Outcome::Cancelled(_) | Outcome::HandedBack | Outcome::Lost(_) => Sign::Unknown,
+        Outcome::Cancelled(_) | Outcome::HandedBack | Outcome::Lost(_) | Outcome::TryAgain(_) => Sign::Unknown,
         _ if matches!(agent.runtime, Runtime::Command(_)) => Sign::Unknown,
         _ => Sign::Reached,
     }

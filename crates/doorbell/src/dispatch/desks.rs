@@ -48,22 +48,34 @@ impl Default for Desk {
     }
 }
 
-/// The place of a run at its desk, given back when it is dropped.
-struct Place(Arc<Desk>);
+/// The place of a run at its desk, given back when it is dropped, and the breaker of its endpoint.
+struct Place {
+    desk: Arc<Desk>,
+    breaker: Option<Arc<Breaker>>,
+}
 
 impl Place {
-    fn take(desk: &Arc<Desk>) -> Self {
+    /// Takes one, for a run that starts.
+    fn take(desk: &Arc<Desk>, breaker: Option<&Arc<Breaker>>) -> Self {
         desk.running.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(desk))
+        let place = Self { desk: Arc::clone(desk), breaker: breaker.cloned() };
+        place.breakers().for_each(Breaker::begin);
+        place
+    }
+
+    fn breakers(&self) -> impl Iterator<Item = &Breaker> {
+        self.breaker.iter().map(AsRef::as_ref).chain([&self.desk.starts])
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // However it ended: a trial that found nothing out is over.
-        self.0.starts.note(Sign::Unknown, clock::now());
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
-        self.0.bell.notify_one();
+        // Nobody says then what came of it: a trial is over that found nothing out.
+        if std::thread::panicking() {
+            self.breakers().for_each(|breaker| _ = breaker.note(Sign::Unknown, clock::now()));
+        }
+        self.desk.running.fetch_sub(1, Ordering::Relaxed);
+        self.desk.bell.notify_one();
     }
 }
 
@@ -325,13 +337,11 @@ impl Dispatcher {
             self.due.notify_one();
         }
         for claimed in claimed {
-            let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk));
-            let breaker = breaker.clone();
-            breaker.iter().map(AsRef::as_ref).chain([&desk.starts]).for_each(Breaker::begin);
+            let (this, agent, place) = (Arc::clone(self), Arc::clone(&agent), Place::take(desk, breaker.as_ref()));
             self.carriers.spawn(async move {
                 let sign = this.carry(Arc::clone(&agent), claimed).await;
-                if let Some(breaker) = breaker {
-                    this.heed_breaker(&agent, &breaker, sign);
+                if let Some(breaker) = &place.breaker {
+                    this.heed_breaker(&agent, breaker, sign);
                 }
                 drop(place);
             });

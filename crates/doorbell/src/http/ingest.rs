@@ -199,11 +199,10 @@ async fn take(
     let mut new = new_events(&shared.app, &in_force, &events).await;
     new.iter_mut().for_each(|event| (event.trace, event.room) = (trace.context(), Some(Room::clone(&room))));
     trace.step("store");
-    let stored = shared.app.store.accept(new).await.map_err(|error| {
-        let failure = Failure::from(error);
-        taken.iter().for_each(|source| shared.app.metrics.count_rejected(source.name(), failure.code()));
-        failure
-    })?;
+    let stored = match shared.app.store.accept(new).await {
+        Ok(stored) => stored,
+        Err(error) => return Err(unstored(shared, &taken, remote, &delivery, error).await),
+    };
     match stored {
         Acceptance::Stored(accepted) => {
             let (receipt, answer) = receipt::confirm(shared, &events, &accepted, started.elapsed());
@@ -215,6 +214,19 @@ async fn take(
             Err(refuse(shared, &taken, remote, &delivery, failure, &detail, true).await)
         }
     }
+}
+
+/// What the sender of a delivery hears that could not be stored.
+async fn unstored(
+    shared: &Shared,
+    sources: &[Arc<Source>],
+    remote: SocketAddr,
+    delivery: &Delivery,
+    error: crate::store::Error,
+) -> Failure {
+    let failure = Failure::from(error);
+    let detail = failure.detail().to_owned();
+    refuse(shared, sources, remote, delivery, failure, &detail, true).await
 }
 
 /// What a delivery says, and the turn of an agent's own webhook, which is given back at the end.

@@ -203,9 +203,11 @@ fn explain(program: &str, cwd: &Path, is_own: bool, error: &io::Error) -> Outcom
     let is_path = program.contains('/');
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     match errno {
-        Errno::ENOENT if is_path && cwd.join(program).exists() => Outcome::Failed(format!(
-            "`{program}` cannot start: the interpreter that its first line (`#!`) names is not there: install it"
-        )),
+        Errno::ENOENT if is_path && cwd.join(program).exists() => {
+            let why = lookup::find_program(program, Some(cwd), None).err().map(|why| why.to_string());
+            let unknown = || "the interpreter that its first line (`#!`) names is not there: install it".to_owned();
+            Outcome::Failed(format!("`{program}` cannot start: {}", why.unwrap_or_else(unknown)))
+        }
         Errno::ENOENT if is_path && is_own && Path::new(program).is_relative() => Outcome::Failed(format!(
             "there is no program `{program}` in the run's own folder, which is new and empty for each run: set `cwd` in \
              [runtime] (\".\" is the project), or write the whole path"
@@ -214,9 +216,13 @@ fn explain(program: &str, cwd: &Path, is_own: bool, error: &io::Error) -> Outcom
             "there is no program `{program}`: install it, or change `[runtime] command` (a relative path counts from {})",
             cwd.display()
         )),
+        Errno::ENOENT if program.contains(' ') => Outcome::Failed(format!(
+            "there is no program `{program}`: `[runtime] command` is a list with one item for each argument: {:?}",
+            program.split_whitespace().collect::<Vec<_>>()
+        )),
         Errno::ENOENT => Outcome::Failed(format!(
             "there is no program `{program}` in PATH: install it, or write its whole path in the list `[runtime] command`, in \
-             place of `{program}`"
+             place of `{program}` (`doorbell config` shows the list, also a preset's)"
         )),
         Errno::EACCES => {
             Outcome::Failed(format!("`{program}` may not be executed: `chmod +x` it, or check its folder"))

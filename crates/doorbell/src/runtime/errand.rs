@@ -68,7 +68,7 @@ pub async fn run_errand(errand: Errand, guard: &Guard, closing: &CancellationTok
     };
     let leader = child.id().and_then(|pid| processes::identify(pid.cast_signed()));
     guard.watch_over(id, 1, leader.as_ref());
-    leader.iter().for_each(|leader| own.is_try(leader));
+    leader.iter().for_each(|leader| own.is_try(leader, id, 1));
     let mut pipes = JoinSet::new();
     let outputs = (child.stdout.take(), child.stderr.take());
     if let Some(pipe) = child.stdin.take() {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use doorbell_core::id::RunId;
 use nix::sys::prctl;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{Pid, getpid};
@@ -37,6 +38,8 @@ struct Family {
 
 #[derive(Debug)]
 struct Try {
+    /// The run and its attempt, as the environment of its processes names them.
+    mark: (RunId, u32),
     /// In clock ticks since boot.
     started: u64,
     /// Whether its processes are being ended.
@@ -103,8 +106,9 @@ pub(super) fn start<C, E>(
 
 impl Own {
     /// The child carries a try out: orphans that start from now on may be its.
-    pub(super) fn is_try(&self, process: &Process) {
-        family().tries.insert(self.0, Try { started: process.started, ending: false });
+    pub(super) fn is_try(&self, process: &Process, run: RunId, attempt: u32) {
+        let new = Try { mark: (run, attempt), started: process.started, ending: false };
+        family().tries.insert(self.0, new);
     }
 
     /// The try's processes are ended from now on, and with them the orphans that can be of no other try.
@@ -124,14 +128,16 @@ impl Drop for Own {
 }
 
 /// The orphans among `table` that end with the try of this process: no other try goes on that may have started them.
-/// `is_marked` tells those that bear the mark of a run, and so need no guess.
+/// `bears` tells whether a process bears the mark of a try: one that bears that of another try which goes on needs no guess. Any
+/// other mark says nothing, as who is to end may have written it.
 ///
 /// Of two tries that end at the same time, both may take the same one: the mark of ending is set before the look.
-pub(super) fn of_try(leader: &Process, table: &[Status], is_marked: impl Fn(i32) -> bool) -> BTreeSet<i32> {
+pub(super) fn of_try(leader: &Process, table: &[Status], bears: impl Fn(i32, (RunId, u32)) -> bool) -> BTreeSet<i32> {
     let family = family();
     let taken = family.taken_by(leader, getpid().as_raw(), table);
+    let others: Vec<_> = family.tries.iter().filter(|(pid, _)| **pid != leader.pid).map(|(_, one)| one.mark).collect();
     drop(family);
-    taken.into_iter().filter(|pid| !is_marked(*pid)).collect()
+    taken.into_iter().filter(|pid| !others.iter().any(|mark| bears(*pid, *mark))).collect()
 }
 
 impl Family {
@@ -157,7 +163,8 @@ mod tests {
     const HERE: i32 = 10;
 
     fn family(tries: &[(i32, u64, bool)]) -> Family {
-        let all = tries.iter().map(|(pid, started, ending)| (*pid, Try { started: *started, ending: *ending }));
+        let mark = (RunId::new(doorbell_core::time::Timestamp::from_seconds(1), [1; 10]), 1);
+        let all = tries.iter().map(|(pid, started, ending)| (*pid, Try { mark, started: *started, ending: *ending }));
         let own = tries.iter().map(|(pid, ..)| *pid).collect();
         Family { adopts: true, own, tries: all.collect() }
     }

@@ -113,11 +113,12 @@ impl Told {
 fn find(trace: &Trace, known: &BTreeSet<(i32, u64)>) -> Vec<Status> {
     let boot = boot_id();
     let leader = trace.leader.as_ref().filter(|leader| boot.as_ref() == Some(&leader.boot));
-    let mark = Mark::of(trace);
+    let mark = Mark::new(&trace.run, trace.attempt);
     // Those of one attempt cannot be older than its first process.
     let oldest = leader.filter(|_| trace.attempt.is_some()).map_or(0, |leader| leader.started);
     let table = list();
-    let hidden = leader.map(|leader| orphans::of_try(leader, &table, is_of_any_run)).unwrap_or_default();
+    let bears = |pid, (run, attempt): (RunId, u32)| Mark::new(&run.to_string(), Some(attempt)).is_on(pid);
+    let hidden = leader.map(|leader| orphans::of_try(leader, &table, bears)).unwrap_or_default();
     let marked = |status: &Status| (status.started >= oldest && mark.is_on(status.pid)) || hidden.contains(&status.pid);
     members(table, leader, trace.just_ended, known, marked)
 }
@@ -171,10 +172,10 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(trace: &Trace) -> Self {
+    fn new(run: &str, attempt: Option<u32>) -> Self {
         Self {
-            run: format!("DOORBELL_RUN_ID={}", trace.run).into_bytes(),
-            attempt: trace.attempt.map(|attempt| format!("DOORBELL_ATTEMPT={attempt}").into_bytes()),
+            run: format!("DOORBELL_RUN_ID={run}").into_bytes(),
+            attempt: attempt.map(|attempt| format!("DOORBELL_ATTEMPT={attempt}").into_bytes()),
         }
     }
 
@@ -183,11 +184,6 @@ impl Mark {
         let has = |wanted: &[u8]| environment.split(|byte| *byte == 0).any(|entry| entry == wanted);
         has(&self.run) && self.attempt.as_deref().is_none_or(has)
     }
-}
-
-/// Whether a process bears the mark of some run.
-fn is_of_any_run(pid: i32) -> bool {
-    environment(pid).split(|byte| *byte == 0).any(|entry| entry.starts_with(b"DOORBELL_RUN_ID="))
 }
 
 /// What a process was started with. Other users' processes cannot be read, and so are not marked.

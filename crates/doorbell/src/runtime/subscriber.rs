@@ -121,6 +121,8 @@ fn judge(posted: Result<Posted, Unanswered>) -> Answered {
         Err(unanswered @ Unanswered::Refused(_)) => {
             return Ended::without_process(Outcome::Refused(reason(unanswered))).into();
         }
+        // Nobody was asked, for want of something that this machine may have again.
+        Err(Unanswered::Short(why)) => return Ended::without_process(Outcome::NotStarted(why)).into(),
         Err(unanswered) => return Ended::without_process(Outcome::Failed(reason(unanswered))).into(),
     };
     let said = answered_with(posted.status);
@@ -174,6 +176,8 @@ mod tests {
         }
         assert_eq!(outcome(503).wait, Some(LONGEST_WAIT));
         assert_eq!(outcome(202).ended.unwrap().outcome, Outcome::Succeeded, "there is no callback");
+        let short = judge(Err(Unanswered::Short("too many open files".to_owned())));
+        assert!(matches!(short.ended.unwrap().outcome, Outcome::NotStarted(_)), "it was not asked");
     }
 
     #[test]

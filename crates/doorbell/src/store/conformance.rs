@@ -92,7 +92,7 @@ pub(super) fn event(n: u32) -> NewEvent {
         verified_by: Some("acme".to_owned()),
         received_at: at(i64::from(n)),
         handshake: false,
-        context: format!(r#"{{"number":{n}}}"#),
+        context: r#"{"title":"it broke"}"#.to_owned(),
         headers: r#"{"x-github-event":"issues"}"#.to_owned(),
         body: Bytes::from(format!("body {n}")),
         trigger_set: 1,

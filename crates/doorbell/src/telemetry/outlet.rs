@@ -33,6 +33,8 @@ struct Queue {
     writing: bool,
     /// Whether the last write failed.
     failing: bool,
+    /// Whether it failed because nobody reads any more: a full disk, say, may have room again.
+    unread: bool,
     /// Lines dropped since the start, and those of them that were told of.
     dropped: u64,
     told: u64,
@@ -76,7 +78,10 @@ impl Outlet {
             if let Some(untold) = self.untold() {
                 tell(untold);
             }
-            let written = write_all(&mut to, &batch).map_or_else(|(written, _)| written, |()| batch.len());
+            let (written, unread) = match write_all(&mut to, &batch) {
+                Ok(()) => (batch.len(), false),
+                Err((written, error)) => (written, error.kind() == io::ErrorKind::BrokenPipe),
+            };
             let lost = batch[written.max(usize::from(torn))..].iter().filter(|byte| **byte == b'\n').count() as u64;
             // What follows a line that was torn is on a line of its own.
             if written > 0 {
@@ -86,7 +91,7 @@ impl Outlet {
             batch.shrink_to(KEPT);
             batch.extend(torn.then_some(b'\n'));
             let mut queue = self.queue();
-            queue.failing = lost > 0;
+            (queue.failing, queue.unread) = (lost > 0, unread);
             queue.dropped += lost;
             queue.writing = false;
             drop(queue);
@@ -162,11 +167,17 @@ pub(super) fn open() -> Lines {
     Lines(outlet)
 }
 
-/// From now on, what is printed on standard output goes through a queue, too.
-pub fn open_stdout() {
-    STDOUT.get_or_init(|| {
-        let tell =
-            |lines| drop(print(format!("({lines} lines are missing here: they were not read in time)\n").as_bytes()));
+/// From now on, what is printed on standard output goes through a queue, too. Of lines that are lost it tells there, or, where
+/// that is for programs, on standard error.
+pub fn open_stdout(for_programs: bool) {
+    STDOUT.get_or_init(move || {
+        let tell = move |lines| {
+            let missing = format!("({lines} lines are missing here: they were not read in time)");
+            match for_programs {
+                true => say(&missing),
+                false => drop(print(format!("{missing}\n").as_bytes())),
+            }
+        };
         let write = move || STDOUT.wait().write_to(io::stdout(), tell);
         let _ = std::thread::Builder::new().name("output".to_owned()).spawn(write);
         Outlet::default()
@@ -176,10 +187,10 @@ pub fn open_stdout() {
 /// Prints on standard output.
 ///
 /// # Errors
-/// If it cannot be written.
+/// If it cannot be written; where it goes through the queue, if nobody reads any more.
 pub fn print(text: &[u8]) -> io::Result<()> {
     match STDOUT.get() {
-        Some(outlet) if outlet.queue().failing => Err(io::ErrorKind::BrokenPipe.into()),
+        Some(outlet) if outlet.queue().unread => Err(io::ErrorKind::BrokenPipe.into()),
         Some(outlet) => {
             outlet.put(text);
             Ok(())

@@ -1,6 +1,6 @@
 //! The program as its users meet it.
 
-use std::io::Write;
+use std::io::{BufRead, Read, Write};
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
@@ -30,6 +30,21 @@ fn the_demo_shows_the_main_job_and_succeeds() {
         let at = rest.find(step).unwrap_or_else(|| panic!("`{step}` is missing or out of order in:\n{shown}"));
         rest = &rest[at..];
     }
+}
+
+#[test]
+fn a_demo_that_is_ended_before_its_run_succeeded_fails() {
+    let project = project();
+    let mut demo = project.doorbell(&["demo", "--once"]);
+    let mut demo = demo.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut out = std::io::BufReader::new(demo.stdout.take().unwrap());
+    let mut shown = String::new();
+    out.read_line(&mut shown).unwrap();
+    let pid = nix::unistd::Pid::from_raw(demo.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    out.read_to_string(&mut shown).unwrap();
+    let ended = demo.wait().unwrap();
+    assert_eq!(ended.success(), shown.contains("succeeded"), "{ended}: {shown}");
 }
 
 #[test]
@@ -68,10 +83,10 @@ async fn a_new_project_runs_its_agent_with_nothing_to_set_up() {
 fn init_says_when_the_agents_program_is_not_installed() {
     let project = Project::new("");
     let without = project.doorbell(&["init", "without", "--preset", "amp"]).env("PATH", "/nowhere").output().unwrap();
-    assert!(text(&without).contains("There is no program `amp` in PATH"), "{}", text(&without));
+    assert!(text(&without).contains("runs would fail now: there is no program `amp` in PATH"), "{}", text(&without));
     project.program("amp", "exit 0");
     let with = project.run(&["init", "with", "--preset", "amp"]);
-    assert!(with.status.success() && !text(&with).contains("no program"), "{}", text(&with));
+    assert!(with.status.success() && !text(&with).contains("would fail"), "{}", text(&with));
 }
 
 #[tokio::test]

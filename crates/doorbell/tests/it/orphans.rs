@@ -35,6 +35,28 @@ async fn a_process_that_hides_from_its_run_ends_with_it() {
 }
 
 #[tokio::test]
+async fn a_process_that_bears_a_false_mark_ends_with_its_run() {
+    let project = Project::new(ONE_SOURCE);
+    let marks = ["-u DOORBELL_ATTEMPT", "DOORBELL_RUN_ID=", "DOORBELL_RUN_ID=run_x"];
+    let files: Vec<PathBuf> = (0..marks.len()).map(|n| project.path(&format!("hidden-{n}"))).collect();
+    let hide = marks.iter().zip(&files).map(|(mark, file)| {
+        let file = file.display();
+        format!(
+            "(setsid env {mark} sh -c 'echo $$ > {file}.new; mv {file}.new {file}; exec sleep 1000' &)\n\
+             until test -e {file}; do sleep 0.01; done\n"
+        )
+    });
+    project.agent("triage", &wants("issues"), &hide.collect::<String>());
+    let gateway = project.serve();
+    let run = gateway.ring(sample("issues.opened")).await.runs.remove(0);
+    assert_eq!(gateway.finished(&run).await.run.state, "succeeded");
+    for file in files {
+        let hidden = number_in(&file);
+        wait_for("it to be ended and reaped", || (!hidden.exists()).then_some(()));
+    }
+}
+
+#[tokio::test]
 async fn a_hidden_process_is_left_alone_while_its_run_may_go_on() {
     let project = Project::new(ONE_SOURCE);
     let (file, first, second) = (project.path("hidden"), project.path("first"), project.path("second"));

@@ -134,6 +134,25 @@ async fn nothing_is_removed_where_retention_is_off() {
     assert!(is_there(&project.serve(), &first.delivery_id).await);
 }
 
+#[tokio::test]
+async fn a_clock_that_leaps_ahead_does_not_erase_the_past_at_once() {
+    let project = keeping("30d");
+    let gateway = project.serve();
+    let first = gateway.ring(sample("push")).await;
+    wait_until("a sweep", async || gateway.client.stats().await.unwrap().last_sweep).await;
+    gateway.kill();
+    // As if the gateway had ended forty days ago, by the clock.
+    let sql = rusqlite::Connection::open(project.path(".doorbell/doorbell.db")).unwrap();
+    let days = 40_i64 * 24 * 60 * 60 * 1000;
+    for earlier in ["UPDATE events SET received_at = received_at - ?1", "UPDATE sweep SET ended_at = ended_at - ?1"] {
+        sql.execute(earlier, [days]).unwrap();
+    }
+    drop(sql);
+    let gateway = project.serve();
+    project.log_with("sweep.waits");
+    assert!(is_there(&gateway, &first.delivery_id).await);
+}
+
 /// Killed at any moment of a sweep: no run without its event, no folder without its run that the next start leaves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_killed_while_it_sweeps_leaves_nothing_half() {

@@ -254,7 +254,7 @@ fn events_that_nobody_sends_are_warned_of() {
 
 #[test]
 fn misspelt_actions_are_warned_of_and_unknown_ones_are_not() {
-    let filters = "events = [\"issues.openned\", \"issues.opened\", \"repository_dispatch.open\"]\n\
+    let filters = "events = [\"issues.openned\", \"issues.opened\", \"issues.brand_new\"]\n\
                    actions = [\"Closed\", \"label*\", \"brand_new\", \"closed\"]\n";
     let warnings = agent(&AGENT.replace("[runtime]", &format!("{filters}[runtime]"))).load().unwrap().warnings;
     let start = "agents/triage/config.toml:";
@@ -267,6 +267,10 @@ fn misspelt_actions_are_warned_of_and_unknown_ones_are_not() {
             format!("{start}4: `Closed` in `actions`: GitHub is not known to send `Closed`; did you mean `closed`?"),
         ]
     );
+    // Whoever makes such an event says what its action is.
+    let filters = "events = [\"issues\", \"repository_dispatch\"]\nactions = [\"deploy\", \"release\", \"openned\"]\n";
+    let config = agent(&AGENT.replace("[runtime]", &format!("{filters}[runtime]"))).load().unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
 }
 
 #[test]

@@ -53,6 +53,10 @@ pub(super) async fn refuse(
             suppressed,
         };
         shared.app.activity.tell(|| Notice::Rejected(Arc::new(Rejection { body: None, ..rejection.clone() })));
+        // Where nothing can be stored, only the log and who watches hear of it.
+        if failure.code() == "store_unavailable" {
+            continue;
+        }
         if let Err(error) = shared.app.store.reject(rejection).await {
             tracing::error!(source = source.name(), error = error.with_causes(), "delivery.rejection_not_kept");
         }

@@ -10,6 +10,7 @@ every_store_keeps! {
     keys_of_two_events_belong_to_the_first_that_is_known,
     duplicates_are_counted,
     a_redelivery_starts_only_agents_without_an_outcome,
+    a_redelivery_that_says_something_else_starts_nothing,
     a_run_that_a_redelivery_starts_belongs_to_the_first_event,
     a_redelivery_leaves_skipped_and_dropped_alone,
     a_redelivery_replaces_a_filter_error_and_nothing_else,
@@ -68,6 +69,15 @@ async fn duplicates_are_counted(store: Arc<dyn Store>) {
     }
     assert_eq!(store.event(event_id(1)).await.unwrap().unwrap().duplicates, 3);
     assert_eq!(store.stats().await.unwrap().events, 1);
+}
+
+async fn a_redelivery_that_says_something_else_starts_nothing(store: Arc<dyn Store>) {
+    accept(&*store, starting("triage", 1)).await;
+    let start = vec![start("bugs", 2, Admission::Grow)];
+    let other = NewEvent { context: r#"{"labels":["bug"]}"#.to_owned(), starts: start.clone(), ..event(1) };
+    let again = accept(&*store, other).await;
+    assert!(again.duplicate && again.decided.is_empty(), "{again:?}");
+    assert_eq!(accept(&*store, NewEvent { starts: start, ..event(1) }).await.decided.len(), 1);
 }
 
 async fn a_redelivery_starts_only_agents_without_an_outcome(store: Arc<dyn Store>) {

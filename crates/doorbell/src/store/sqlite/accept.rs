@@ -78,8 +78,8 @@ struct Placed {
     seq: i64,
     id: EventId,
     duplicate: bool,
-    /// Nothing more is started for what was forgotten.
-    forgotten: bool,
+    /// Nothing more is started for what was forgotten, or for what says something else than what is stored.
+    closed: bool,
     outcomes: Vec<AgentOutcome>,
 }
 
@@ -143,14 +143,14 @@ impl<'a> Delivery<'a> {
 
     /// Writes what one event means to the agents that have no outcome for it yet.
     fn act(&mut self, work: &mut Work<'_>, event: &'a NewEvent, placed: Placed, part: usize) -> Outcome<Accepted> {
-        let Placed { seq, id, duplicate, forgotten, mut outcomes } = placed;
+        let Placed { seq, id, duplicate, closed, mut outcomes } = placed;
         let was_silent = outcomes.is_empty();
         let mut newly = Vec::new();
         let (mut queued, mut dropped, mut effects) = (Vec::new(), Vec::new(), Effects::default());
         let mut dropped_itself = false;
         for start in &event.starts {
             let before = outcomes.iter().position(|outcome| outcome.agent == start.agent);
-            if forgotten || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
+            if closed || before.is_some_and(|before| outcomes[before].kind != OutcomeKind::FilterError) {
                 continue;
             }
             if replayed::has_run(work.sql, event, start)? {
@@ -435,16 +435,21 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
     let Some(known) = events::claim_keys(work, event, seq)? else {
         events::insert(work.sql, seq, event, body)?;
         work.memory.next_event = Some(seq + 1);
-        return Ok(Placed { seq, id: event.id, duplicate: false, forgotten: false, outcomes: Vec::new() });
+        return Ok(Placed { seq, id: event.id, duplicate: false, closed: false, outcomes: Vec::new() });
     };
     change(work.sql, "UPDATE events SET duplicates = duplicates + 1 WHERE seq = ?1", [known])?;
-    let (id, forgotten) = work
+    let (id, forgotten, differs): (EventId, bool, bool) = work
         .sql
-        .prepare_cached("SELECT id, forgotten_at IS NOT NULL FROM events WHERE seq = ?1")?
-        .query_row([known], |row| Ok((rows::id(row, 0)?, row.get(1)?)))
+        .prepare_cached("SELECT id, forgotten_at IS NOT NULL, context IS NOT ?2 FROM events WHERE seq = ?1")?
+        .query_row(params![known, event.context], |row| Ok((rows::id(row, 0)?, row.get(1)?, row.get(2)?)))
         .optional()?
         .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
-    Ok(Placed { seq: known, id, duplicate: true, forgotten, outcomes: rows::outcomes(work.sql, known)? })
+    // An agent would get what is stored, for which its triggers were not asked.
+    if differs && !forgotten {
+        tracing::warn!(event = %id, source = event.source, "event.differs: it came again under the same id with something else in it");
+    }
+    let closed = forgotten || differs;
+    Ok(Placed { seq: known, id, duplicate: true, closed, outcomes: rows::outcomes(work.sql, known)? })
 }
 
 /// The sequence of the next event.

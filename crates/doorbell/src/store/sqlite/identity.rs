@@ -1,16 +1,18 @@
-//! Whether the database is still the file that was opened. What is written into a file that was removed is gone with the process,
-//! and SQLite does not look.
+//! Whether the database and its write-ahead log are still the files that were opened. What is written into a file that was removed is
+//! gone with the process, and SQLite does not look.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::ffi;
 
-/// Which file it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which files they are: their devices and numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
-    device: u64,
-    inode: u64,
+    path: PathBuf,
+    database: (u64, u64),
+    /// It is there from the first commit on.
+    log: Option<(u64, u64)>,
 }
 
 impl Identity {
@@ -19,20 +21,41 @@ impl Identity {
     /// # Errors
     /// If there is none.
     pub(super) fn of(path: &Path) -> std::io::Result<Self> {
-        let file = path.metadata()?;
-        Ok(Self { device: file.dev(), inode: file.ino() })
+        Ok(Self { path: path.to_owned(), database: number(path)?, log: None })
     }
 
-    /// That it is still this one.
+    /// The log is another one from now on: the database was opened again.
+    pub(super) fn forget_log(&mut self) {
+        self.log = None;
+    }
+
+    /// That they are still these.
     ///
     /// # Errors
     /// As SQLite says it of a file that it cannot open.
-    pub(super) fn check(self, path: &Path) -> rusqlite::Result<()> {
-        let what = match Self::of(path) {
-            Ok(found) if found == self => return Ok(()),
-            Ok(_) => "the file of the database was replaced while the gateway runs: start the gateway again",
+    pub(super) fn check(&mut self) -> rusqlite::Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let log = number(Path::new(&log)).ok();
+        let what = match number(&self.path) {
+            Ok(found) if found != self.database => {
+                "the file of the database was replaced while the gateway runs: start the gateway again"
+            }
             Err(_) => "the file of the database is gone: put it back; what is written without it would be lost",
+            Ok(_) if self.log.is_some() && self.log != log => {
+                "the database's write-ahead log (-wal) was removed while the gateway runs: end the gateway with SIGTERM, \
+                 which brings what was in it into the database, and start it again"
+            }
+            Ok(_) => {
+                self.log = log;
+                return Ok(());
+            }
         };
         Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(what.to_owned())))
     }
+}
+
+fn number(path: &Path) -> std::io::Result<(u64, u64)> {
+    let file = path.metadata()?;
+    Ok((file.dev(), file.ino()))
 }

@@ -259,6 +259,22 @@ async fn a_database_that_was_moved_away_is_unavailable_and_not_made_anew() {
 }
 
 #[tokio::test]
+async fn nothing_is_accepted_into_a_log_that_is_not_there_any_more() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, event(1)).await;
+    accept(&store, event(2)).await;
+    let log = format!("{}-wal", place.path.display());
+    std::fs::remove_file(&log).unwrap();
+    let refused = store.accept(vec![event(3)]).await.unwrap_err();
+    assert!(matches!(&refused, Error::Unavailable(_)) && refused.with_causes().contains("-wal"), "{refused:?}");
+    drop(store);
+    let store = place.open().await;
+    assert!(accept(&store, event(2)).await.duplicate, "what was in it is kept by an orderly end");
+    assert!(!accept(&store, event(3)).await.duplicate);
+}
+
+#[tokio::test]
 async fn nothing_is_accepted_into_a_file_that_is_not_there_any_more() {
     let place = Place::new();
     let store = place.open().await;

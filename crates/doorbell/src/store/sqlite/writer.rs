@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{Plain, write_plain};
@@ -309,6 +309,12 @@ impl Thread {
             // One bad operation must not fail its neighbours, and which one is bad shows when each is alone.
             Err(Failure::Operation(_)) => batch.into_iter().for_each(|operation| self.carry_out(vec![operation])),
             Err(Failure::Transaction(error)) => {
+                // Whoever waited behind them waited as long: were each to wait in turn, their senders would be gone.
+                while error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && let Ok(next) = self.waiting.try_recv()
+                {
+                    batch.push(next);
+                }
                 self.figures.failures.inc();
                 tracing::warn!(%error, operations = batch.len(), "nothing can be written");
                 let error = Error::from(Fault::from(error));
@@ -320,13 +326,14 @@ impl Thread {
     /// Runs the batch in one transaction; if it fails, nothing of it is left.
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
         let begin = Instant::now();
-        let Self { connection, memory, checkpointer, path, patience, figures, .. } = self;
-        self.identity.check(path).map_err(Failure::Transaction)?;
+        let Self { connection, memory, checkpointer, path, patience, figures, identity, .. } = self;
+        identity.check().map_err(Failure::Transaction)?;
         let sql = match connection {
             Some(sql) => sql,
             None => {
                 let fresh = schema::open_writer(path, *patience).map_err(Failure::Transaction)?;
                 tally::install(&fresh).map_err(Failure::Transaction)?;
+                identity.forget_log();
                 tracing::info!("opened the database again");
                 connection.insert(Rc::new(fresh))
             }
