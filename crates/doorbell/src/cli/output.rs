@@ -17,6 +17,11 @@ pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
     telemetry::print(format!("{}\n", text.as_ref()).as_bytes())
 }
 
+/// Prints a sentence, on a terminal broken between words.
+pub(super) fn sentence(text: impl AsRef<str>) -> io::Result<()> {
+    line(wrap(text.as_ref(), terminal_width().unwrap_or(usize::MAX)).join("\n"))
+}
+
 /// Prints bytes as they are, or escaped if a terminal would show them.
 pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     if io::stdout().is_terminal() {
@@ -108,7 +113,7 @@ impl Table {
         // Lines of the last column stay lines.
         let below = |row: &mut Vec<String>| {
             let cells: Vec<String> = row.split_off(kept.min(row.len()));
-            cells.into_iter().filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join("  ")
+            cells.into_iter().filter(|cell| !cell.is_empty() && cell != "-").collect::<Vec<_>>().join("  ")
         };
         let several = self.titles.len() > kept + 1;
         let title = Some(below(&mut self.titles)).filter(|_| several).unwrap_or_default();

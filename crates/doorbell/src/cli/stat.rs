@@ -19,13 +19,13 @@ pub(super) async fn run(context: &Context, StatArgs {}: StatArgs) -> anyhow::Res
         return output::json(&stats);
     }
     if let Some(summary) = summary(&stats) {
-        output::line(summary)?;
+        output::sentence(summary)?;
     }
     if let Some(config) = &stats.config {
-        output::line(describe(config, &Clock::here()))?;
+        output::sentence(describe(config, &Clock::here()))?;
     }
     if let Some(sweep) = &stats.last_sweep {
-        output::line(swept(sweep, &Clock::here()))?;
+        output::sentence(swept(sweep, &Clock::here()))?;
     }
     show_agents(&stats)?;
     show_paused_agents(&stats)?;
@@ -108,14 +108,14 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
     let clock = Clock::here();
     for agent in &stats.agents {
         if let Some(until) = &agent.throttled_until {
-            output::line(escape_terminal(&format!("{} is throttled until {}", agent.name, clock.show(until))))?;
+            output::sentence(escape_terminal(&format!("{} is throttled until {}", agent.name, clock.show(until))))?;
         }
     }
     for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.breaker.as_ref()?))) {
-        output::line(escape_terminal(&format!("the runs of {agent} wait: {why}")))?;
+        output::sentence(escape_terminal(&format!("the runs of {agent} wait: {why}")))?;
     }
     for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.unasked.as_ref()?))) {
-        output::line(escape_terminal(&format!("{agent} has queued runs, and {why}")))?;
+        output::sentence(escape_terminal(&format!("{agent} has queued runs, and {why}")))?;
     }
     for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.failing.as_ref()?))) {
         let runs = if failing.runs == 1 { "run" } else { "runs" };
@@ -123,7 +123,7 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
             if stats.agents.iter().any(|one| one.name == *agent && !one.configured) { " (removed)" } else { "" };
         let text =
             format!("{agent}{removed} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
-        output::line(escape_terminal(&text))?;
+        output::sentence(escape_terminal(&text))?;
     }
     let holders = || stats.agents.iter().flat_map(|agent| agent.holders.iter().map(|holder| (&agent.name, holder)));
     if holders().next().is_none() {

@@ -178,8 +178,8 @@ impl SqliteStore {
         let bytes = events.iter().map(|event| event.body.len()).sum();
         let packed: Vec<accept::Packed> = beside(bytes, move || events.into_iter().map(pack).collect()).await?;
         let packed = Arc::new(packed);
-        let stored = Arc::clone(&packed);
-        let acceptance = self.writer.add(move |work| accept::accept(work, &stored)).await?;
+        let (stored, dictionaries) = (Arc::clone(&packed), Arc::clone(&self.dictionaries));
+        let acceptance = self.writer.add(move |work| accept::accept(work, &stored, &dictionaries)).await?;
         if let Acceptance::Stored(accepted) = &acceptance {
             let new = packed.iter().zip(accepted).filter(|(_, accepted)| !accepted.duplicate);
             new.for_each(|((event, _), _)| self.learner.stored(&event.source));

@@ -74,10 +74,18 @@ async fn duplicates_are_counted(store: Arc<dyn Store>) {
 async fn a_redelivery_that_says_something_else_starts_nothing(store: Arc<dyn Store>) {
     accept(&*store, starting("triage", 1)).await;
     let start = vec![start("bugs", 2, Admission::Grow)];
-    let other = NewEvent { context: r#"{"labels":["bug"]}"#.to_owned(), starts: start.clone(), ..event(1) };
-    let again = accept(&*store, other).await;
-    assert!(again.duplicate && again.decided.is_empty(), "{again:?}");
+    let read_otherwise = |start: &str, n| NewEvent {
+        context: r#"{"labels":["bug"]}"#.to_owned(),
+        starts: vec![super::start(start, n, Admission::Grow)],
+        ..event(1)
+    };
+    for body in ["body 2", "a longer body"] {
+        let other = NewEvent { body: Bytes::from(body), ..read_otherwise("bugs", 2) };
+        let again = accept(&*store, other).await;
+        assert!(again.duplicate && again.decided.is_empty(), "{again:?}");
+    }
     assert_eq!(accept(&*store, NewEvent { starts: start, ..event(1) }).await.decided.len(), 1);
+    assert_eq!(accept(&*store, read_otherwise("more", 3)).await.decided.len(), 1, "it is the same body");
 }
 
 async fn a_redelivery_starts_only_agents_without_an_outcome(store: Arc<dyn Store>) {

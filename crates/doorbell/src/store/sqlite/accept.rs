@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use doorbell_core::flow::{Flow, Move};
 use doorbell_core::id::{EventId, RunId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::body::PackedBody;
-use super::fault::{Fault, Outcome};
+use super::dictionary::Dictionaries;
+use super::fault::Outcome;
 use super::flow::{self, Arrival, Known};
 use super::places;
 use super::replayed;
@@ -28,7 +29,11 @@ pub(super) use plain::{Plain, write as write_plain};
 pub(super) type Packed = (NewEvent, PackedBody);
 
 /// Stores a delivery, or nothing of it if every agent it would start refuses.
-pub(super) fn accept(work: &mut Work<'_>, events: &Arc<Vec<Packed>>) -> Outcome<Acceptance> {
+pub(super) fn accept(
+    work: &mut Work<'_>,
+    events: &Arc<Vec<Packed>>,
+    dictionaries: &Dictionaries,
+) -> Outcome<Acceptance> {
     if let Some(accepted) = plain::accept(work, events)? {
         return Ok(Acceptance::Stored(vec![accepted]));
     }
@@ -39,11 +44,11 @@ pub(super) fn accept(work: &mut Work<'_>, events: &Arc<Vec<Packed>>) -> Outcome<
     // Whether an agent would newly be started shows only once the keys are claimed, so a refusal has to take that back.
     // Few deliveries can be refused, and only they pay for the savepoint.
     if !can_be_refused(work, events)? {
-        return Ok(Acceptance::Stored(Delivery::store(work, events)?.accepted));
+        return Ok(Acceptance::Stored(Delivery::store(work, events, dictionaries)?.accepted));
     }
     tally::settle(work)?;
     change(work.sql, "SAVEPOINT delivery", ())?;
-    let stored = Delivery::store(work, events)?;
+    let stored = Delivery::store(work, events, dictionaries)?;
     let refused = stored.all_refused();
     if refused {
         change(work.sql, "ROLLBACK TO delivery", ())?;
@@ -96,9 +101,10 @@ struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    fn store(work: &mut Work<'_>, events: &'a [Packed]) -> Outcome<Self> {
+    fn store(work: &mut Work<'_>, events: &'a [Packed], dictionaries: &Dictionaries) -> Outcome<Self> {
         let mut delivery = Self::default();
-        let placed = events.iter().map(|event| place(work, event)).collect::<Outcome<Vec<_>>>()?;
+        let place = |event| place(work, event, dictionaries);
+        let placed = events.iter().map(place).collect::<Outcome<Vec<_>>>()?;
         let parts = parts_of(events);
         if events.len() > 1 {
             delivery.find_taken(work.sql, events, &placed, &parts)?;
@@ -430,7 +436,7 @@ impl<'a> Decided<'a> {
 }
 
 /// Claims the event's keys, and stores it if none of them was known.
-fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
+fn place(work: &mut Work<'_>, (event, body): &Packed, dictionaries: &Dictionaries) -> Outcome<Placed> {
     let seq = next_event(work)?;
     let Some(known) = events::claim_keys(work, event, seq)? else {
         events::insert(work.sql, seq, event, body)?;
@@ -438,14 +444,10 @@ fn place(work: &mut Work<'_>, (event, body): &Packed) -> Outcome<Placed> {
         return Ok(Placed { seq, id: event.id, duplicate: false, closed: false, outcomes: Vec::new() });
     };
     change(work.sql, "UPDATE events SET duplicates = duplicates + 1 WHERE seq = ?1", [known])?;
-    let (id, forgotten, differs): (EventId, bool, bool) = work
-        .sql
-        .prepare_cached("SELECT id, forgotten_at IS NOT NULL, context IS NOT ?2 FROM events WHERE seq = ?1")?
-        .query_row(params![known, event.context], |row| Ok((rows::id(row, 0)?, row.get(1)?, row.get(2)?)))
-        .optional()?
-        .ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {known}, which is not there")))?;
-    // An agent would get what is stored, for which its triggers were not asked.
-    if differs && !forgotten {
+    let (id, forgotten, differs) = events::find(work.sql, known, &event.context)?;
+    // An agent would get what is stored, for which its triggers were not asked. The same body may be read differently by now.
+    let differs = differs && !forgotten && events::says_other(work.sql, known, body, dictionaries)?;
+    if differs {
         tracing::warn!(event = %id, source = event.source, "event.differs: it came again under the same id with something else in it");
     }
     let closed = forgotten || differs;

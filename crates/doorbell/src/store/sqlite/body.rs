@@ -41,7 +41,7 @@ struct Packing {
 }
 
 /// Data as it stands in a row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Packed {
     /// How it is encoded.
     pub(super) encoding: i64,
@@ -79,7 +79,7 @@ pub(super) fn unpack(packed: Packed, dictionary: Option<&Dictionary>) -> Outcome
 }
 
 /// Headers and body of an event as they stand in a row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct PackedBody {
     /// Bytes of the headers.
     pub(super) head: usize,

@@ -1,12 +1,14 @@
 //! Events as rows: claimed by their delivery keys, and written.
 
 use doorbell_core::event::key_of_id;
+use doorbell_core::id::EventId;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::store::NewEvent;
-use crate::store::sqlite::body::PackedBody;
+use crate::store::sqlite::body::{PackedBody, unpack_body};
+use crate::store::sqlite::dictionary::Dictionaries;
 use crate::store::sqlite::fault::{Fault, Outcome};
-use crate::store::sqlite::rows::{change, delivery_digest, delivery_key, value};
+use crate::store::sqlite::rows::{self, change, delivery_digest, delivery_key, value};
 use crate::store::sqlite::writer::Work;
 
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
@@ -68,6 +70,33 @@ pub(in crate::store::sqlite) fn remove_keys(sql: &Connection, seq: i64) -> Outco
     }
     change(sql, "DELETE FROM claimed_keys WHERE event_seq = ?1 AND follows = 0", [seq])?;
     change(sql, "DELETE FROM delivery_digests WHERE event_seq = ?1", [seq]).map(drop)
+}
+
+/// The id of a stored event, whether it was forgotten, and whether another context is stored than this.
+pub(super) fn find(sql: &Connection, seq: i64, context: &str) -> Outcome<(EventId, bool, bool)> {
+    let found = sql
+        .prepare_cached("SELECT id, forgotten_at IS NOT NULL, context IS NOT ?2 FROM events WHERE seq = ?1")?
+        .query_row(params![seq, context], |row| Ok((rows::id(row, 0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    found.ok_or_else(|| Fault::Corrupt(format!("a delivery key names the event {seq}, which is not there")))
+}
+
+/// Whether a body is another one than that of a stored event; it is, if that cannot be read.
+pub(super) fn says_other(sql: &Connection, seq: i64, body: &PackedBody, dictionaries: &Dictionaries) -> Outcome<bool> {
+    let size = |body: &PackedBody| body.packed.size.checked_sub(body.head);
+    let same = || {
+        let stored = rows::body(sql, seq)?;
+        // Large ones need not be unpacked, mostly.
+        if size(&stored) != size(body) {
+            return Ok(false);
+        }
+        Ok(unpack_body(stored, dictionaries)?.bytes == unpack_body(body.clone(), dictionaries)?.bytes)
+    };
+    match same() {
+        Ok(same) => Ok(!same),
+        Err(fault) if Fault::is_bad_row(&fault) => Ok(true),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// Writes a new event.
