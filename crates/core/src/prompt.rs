@@ -199,43 +199,37 @@ pub fn build(instructions: Option<&Template>, envelope: &Envelope, params: &Valu
 
 /// `<`, `>`, `&`, `@` and what hides text as JSON escapes.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' | '>' | '&' | '@' => push_escape(&mut escaped, c),
-            _ if hides_text(c) => push_escape(&mut escaped, c),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
+    escape_where(text, |c| is_special(c) || hides_text(c))
 }
 
-/// A value of the event as it may stand among the instructions: on one line, and without `<`, `>`, `&` and `@`.
+/// A value of the event as it may stand among the instructions: the same, and on one line.
 fn escape_inline(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => escaped.push_str("\\n"),
-            '\r' => escaped.push_str("\\r"),
-            '\t' => escaped.push_str("\\t"),
-            '<' | '>' | '&' | '@' | '\u{2028}' | '\u{2029}' => push_escape(&mut escaped, c),
-            _ if c.is_control() || hides_text(c) => push_escape(&mut escaped, c),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
+    escape_where(text, |c| is_special(c) || hides_text(c) || c.is_control())
 }
 
 /// A text with what hides in it written out.
-fn show_hidden(text: &str) -> Cow<'_, str> {
-    if !text.contains(hides_text) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len());
+fn show_hidden(text: &str) -> String {
+    escape_where(text, hides_text)
+}
+
+/// What closes a fence, opens a tag or attaches a file.
+fn is_special(c: char) -> bool {
+    matches!(c, '<' | '>' | '&' | '@')
+}
+
+/// These characters as JSON escapes.
+fn escape_where(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if hides_text(c) { push_escape(&mut shown, c) } else { shown.push(c) }
+        match c {
+            _ if !is_escaped(c) => escaped.push(c),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}"))),
+        }
     }
-    Cow::Owned(shown)
+    escaped
 }
 
 /// What people do not see: control characters, marks, embeddings, overrides and isolates of the bidirectional algorithm (Unicode UAX
@@ -248,12 +242,6 @@ fn hides_text(c: char) -> bool {
             | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}'
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}'
     )
-}
-
-fn push_escape(text: &mut String, c: char) {
-    for unit in c.encode_utf16(&mut [0; 2]) {
-        text.push_str(&format!("\\u{unit:04x}"));
-    }
 }
 
 /// Whether a template that names this (`event.payload.issue`) may show a field of the event.

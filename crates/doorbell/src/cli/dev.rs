@@ -15,12 +15,11 @@ use super::failure::Failure;
 use super::live::Live;
 use super::output::escape_terminal;
 use super::serve::{Told, close, load, start, whereabouts};
-use super::{DevArgs, output};
+use super::{DevArgs, doctor, output};
 use crate::app::Caller;
 use crate::config::Environment;
 use crate::gateway::{Gateway, key_file};
 use crate::ops;
-use crate::runtime::find_program;
 use crate::telemetry::{self, LogFormat};
 
 /// Between a stream that ended and the next one.
@@ -50,14 +49,8 @@ fn introduce(gateway: &Gateway, environment: &Environment, json: bool) -> anyhow
     for source in ops::agents::sources(&gateway.app, &owner).sources {
         output::remark(json, format!("  {:<16} POST {}", source.name, source.url))?;
     }
-    let config = &gateway.app.current().config;
-    for (agent, command) in config.agents.values().filter_map(|agent| Some((agent, agent.runtime.command()?))) {
-        // With a PATH of its own only the run itself shows it.
-        let program = command.command.first().filter(|_| !command.env.contains_key("PATH"));
-        let path = environment.var_os("PATH");
-        if let Some(why) = program.and_then(|program| find_program(program, command.cwd.as_deref(), path).err()) {
-            output::note(escape_terminal(&format!("warning: runs of agent `{}` would fail now: {why}", agent.name)));
-        }
+    for why in doctor::failing_commands(&gateway.app.current().config, environment.var_os("PATH")) {
+        output::note(escape_terminal(&format!("warning: runs would fail now: {why}")));
     }
     output::remark(json, "ring it from another terminal: doorbell ring github issues.opened\n")?;
     Ok(())

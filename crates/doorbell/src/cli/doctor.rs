@@ -3,6 +3,7 @@
 //! A check is a function that looks at the [`Subject`] and answers findings. It changes nothing, and works with the
 //! gateway running and stopped.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +70,14 @@ struct Finding {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
+}
+
+/// Why agents' commands could not start with this `PATH`, and what to do: one sentence each.
+pub(super) fn failing_commands(config: &Config, path: Option<&OsStr>) -> Vec<String> {
+    let commands = config.agents.values().filter_map(|agent| Some((agent, agent.runtime.command()?)));
+    let findings = commands.flat_map(|(agent, command)| commands::check_agent(agent, command, path, &config.root));
+    let failing = findings.filter(|finding| finding.status == Status::Fail);
+    failing.map(|finding| format!("{}: {}", finding.what, finding.advice.unwrap_or_default())).collect()
 }
 
 fn ok(check: &'static str, what: impl Into<String>) -> Finding {

@@ -146,8 +146,7 @@ pub(super) fn create(dir: &Path, preset: &str, credentials: &Credentials) -> any
 fn why_unstartable(preset: &str) -> Option<String> {
     let preset = presets().iter().find(|known| known.name == preset)?;
     let program = preset.program().filter(|program| !program.contains('/'))?;
-    let why = find_program(program, None, Environment::read().var_os("PATH")).err()?;
-    Some(format!("{}: {}", why.what, why.advice))
+    find_program(program, None, Environment::read().var_os("PATH")).err().map(|why| why.to_string())
 }
 
 /// What stands below `preset = …`.

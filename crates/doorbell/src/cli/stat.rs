@@ -117,12 +117,11 @@ fn show_flow(stats: &Stats) -> anyhow::Result<()> {
     for (agent, why) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.unasked.as_ref()?))) {
         output::sentence(escape_terminal(&format!("{agent} has queued runs, and {why}")))?;
     }
-    for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((&agent.name, agent.failing.as_ref()?))) {
+    for (agent, failing) in stats.agents.iter().filter_map(|agent| Some((agent, agent.failing.as_ref()?))) {
         let runs = if failing.runs == 1 { "run" } else { "runs" };
-        let removed =
-            if stats.agents.iter().any(|one| one.name == *agent && !one.configured) { " (removed)" } else { "" };
-        let text =
-            format!("{agent}{removed} fails: {} {runs} in a row since {}", failing.runs, clock.show(&failing.since));
+        let removed = if agent.configured { "" } else { " (removed)" };
+        let (name, since) = (&agent.name, clock.show(&failing.since));
+        let text = format!("{name}{removed} fails: {} {runs} in a row since {since}", failing.runs);
         output::sentence(escape_terminal(&text))?;
     }
     let holders = || stats.agents.iter().flat_map(|agent| agent.holders.iter().map(|holder| (&agent.name, holder)));

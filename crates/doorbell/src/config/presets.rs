@@ -118,7 +118,6 @@ fn expanded(own: Table, agent: &str, around: Surroundings<'_>, findings: &mut Fi
         place: whole.place.clone(),
         node: Node { place: whole.place.clone(), kind: Kind::Text("command".to_owned()) },
     });
-    warn_of_lost_arguments(preset, &own, findings);
     if let Some(Kind::List(words)) = whole.entries.iter_mut().find(|e| e.key == "command").map(|e| &mut e.node.kind) {
         let folder = around.root.join("agents").join(agent).display().to_string();
         for word in words.iter_mut() {
@@ -128,6 +127,7 @@ fn expanded(own: Table, agent: &str, around: Surroundings<'_>, findings: &mut Fi
         }
         words.extend(args.unwrap_or_default());
         words.extend(preset.tail.iter().cloned());
+        warn_of_lost_arguments(&preset.name, words, &own, findings);
     }
     // Half of a rule of the preset's with half of another one would be neither.
     if own.has("result") {
@@ -141,22 +141,17 @@ fn expanded(own: Table, agent: &str, around: Surroundings<'_>, findings: &mut Fi
 }
 
 /// A `command` of one word in place of a preset's: its place was to be said, and what stands behind it was lost.
-fn warn_of_lost_arguments(preset: &Preset, own: &Table, findings: &mut Findings) {
-    let words = |table: &Table| match &table.get("command")?.kind {
-        Kind::List(words) => Some(words.iter().filter_map(text_of).map(ToOwned::to_owned).collect::<Vec<_>>()),
-        _ => None,
-    };
-    let (Some(mine), Some(theirs), Some(place)) = (words(own), words(&preset.runtime), own.get("command")) else {
-        return;
-    };
-    if mine.len() == 1 && theirs.len() + preset.tail.len() > 1 {
-        let tail = preset.tail.iter().filter_map(text_of).map(ToOwned::to_owned);
-        let whole: Vec<String> = mine.into_iter().chain(theirs.into_iter().skip(1)).chain(tail).collect();
+fn warn_of_lost_arguments(preset: &str, words: &[Node], own: &Table, findings: &mut Findings) {
+    let Some(node) = own.get("command") else { return };
+    if let Kind::List(mine) = &node.kind
+        && mine.len() == 1
+        && words.len() > 1
+    {
+        let whole: Vec<&str> = mine.iter().chain(&words[1..]).filter_map(text_of).collect();
         let sentence = format!(
-            "`command` replaces the whole list of preset `{}`, its arguments too; to keep them: command = {whole:?}",
-            preset.name
+            "`command` replaces the whole list of preset `{preset}`, its arguments too; to keep them: command = {whole:?}"
         );
-        findings.warn(&place.place, sentence);
+        findings.warn(&node.place, sentence);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether the agents' commands could start.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::{Finding, Subject, fail, ok, warn};
@@ -17,7 +17,7 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
     let mut findings = Vec::new();
     let commands = config.agents.values().filter_map(|agent| Some((agent, agent.runtime.command()?)));
     for (agent, command) in commands.clone() {
-        findings.extend(check_agent(agent, command, path.as_ref(), &subject.root));
+        findings.extend(check_agent(agent, command, path.as_deref(), &subject.root));
     }
     if findings.is_empty() && commands.count() > 0 {
         findings.push(ok(CHECK, format!("every agent's program is there (by {whose} PATH)")));
@@ -50,7 +50,7 @@ fn path(subject: &Subject) -> (Option<OsString>, &'static str) {
     }
 }
 
-fn check_agent(agent: &Agent, runtime: &CommandRuntime, path: Option<&OsString>, root: &Path) -> Vec<Finding> {
+pub(super) fn check_agent(agent: &Agent, runtime: &CommandRuntime, path: Option<&OsStr>, root: &Path) -> Vec<Finding> {
     let name = &agent.name;
     let cwd = runtime.cwd.as_deref();
     if let Some(cwd) = cwd.filter(|cwd| !cwd.is_dir()) {
@@ -63,9 +63,9 @@ fn check_agent(agent: &Agent, runtime: &CommandRuntime, path: Option<&OsString>,
         let what = format!("agent `{name}`: its PATH is a template, so whether its program is there cannot be told");
         return vec![warn(CHECK, what, "put the program's whole path into `[runtime] command`")];
     }
-    let path = own.map(OsString::from).or_else(|| path.cloned());
+    let path = own.map(OsStr::new).or(path);
     let Some(program) = runtime.command.first() else { return Vec::new() };
-    match find_program(program, cwd, path.as_deref()) {
+    match find_program(program, cwd, path) {
         Ok(file) => {
             let tried = runtime.run_as.as_ref().and_then(|user| check_user(agent, user, root, cwd, &file));
             tried.or_else(|| check_script(agent, runtime)).into_iter().collect()

@@ -218,6 +218,22 @@ fn a_template_in_a_command_is_warned_of() {
 }
 
 #[test]
+fn a_command_that_drops_the_arguments_of_its_preset_is_warned_of() {
+    for (preset, mine, kept) in
+        [("claude", "[\"/opt/claude\"]", "\"--print\""), ("python", "[\"/opt/python3\"]", "/agents/triage/agent.py\"")]
+    {
+        let text =
+            format!("[[webhooks]]\nsource = \"acme-github\"\n[runtime]\npreset = \"{preset}\"\ncommand = {mine}\n");
+        let warnings = agent(&text).load().unwrap().warnings;
+        let start = format!("`command` replaces the whole list of preset `{preset}`");
+        let told = warnings.iter().find(|warning| warning.contains(&start));
+        assert!(told.is_some_and(|told| told.contains(kept)), "{warnings:?}");
+    }
+    let whole = "[[webhooks]]\nsource = \"acme-github\"\n[runtime]\npreset = \"claude\"\ncommand = [\"/opt/claude\", \"--print\"]\n";
+    assert_eq!(agent(whole).load().unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
 fn patterns_of_other_tools_are_warned_of() {
     let filters =
         "branches = [\"!main\", \"{main,dev}\", \"v[0-9]\", \"v?\", \"{x}/main\"]\nlabels = [\"[later]\", \"why?\"]\n";

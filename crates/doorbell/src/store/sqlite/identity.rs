@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ffi;
 
 /// Which files they are: their devices and numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
-    path: PathBuf,
     database: (u64, u64),
     /// It is there from the first commit on.
     log: Option<(u64, u64)>,
@@ -21,7 +20,7 @@ impl Identity {
     /// # Errors
     /// If there is none.
     pub(super) fn of(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { path: path.to_owned(), database: number(path)?, log: None })
+        Ok(Self { database: number(path)?, log: None })
     }
 
     /// The log is another one from now on: the database was opened again.
@@ -33,11 +32,9 @@ impl Identity {
     ///
     /// # Errors
     /// As SQLite says it of a file that it cannot open.
-    pub(super) fn check(&mut self) -> rusqlite::Result<()> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        let log = number(Path::new(&log)).ok();
-        let what = match number(&self.path) {
+    pub(super) fn check(&mut self, path: &Path) -> rusqlite::Result<()> {
+        let log = number(&log_of(path)).ok();
+        let what = match number(path) {
             Ok(found) if found != self.database => {
                 "the file of the database was replaced while the gateway runs: start the gateway again"
             }
@@ -53,6 +50,13 @@ impl Identity {
         };
         Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(what.to_owned())))
     }
+}
+
+/// The write-ahead log of a database.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 fn number(path: &Path) -> std::io::Result<(u64, u64)> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use super::identity::log_of;
 use super::{fault, lock, schema};
 use crate::store::{Growth, Inspection, Soundness};
 
@@ -27,12 +28,10 @@ pub(crate) fn inspect(path: &Path, now: Timestamp, limit: Duration) -> std::io::
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
     let mut inspection = Inspection {
         path: path.to_owned(),
         bytes: file.size(),
-        log_bytes: std::fs::metadata(log).map_or(0, |log| log.size()),
+        log_bytes: std::fs::metadata(log_of(path)).map_or(0, |log| log.size()),
         free_bytes: 0,
         holder: lock::holder(path),
         schema: 0,

@@ -11,6 +11,7 @@ use doorbell_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
+use super::identity::log_of;
 use super::queue::AGENT_IS_GONE;
 use super::rows::{self, QUEUED, all, change, state_of, value};
 use super::turns;
@@ -217,12 +218,10 @@ pub(super) fn streaks(sql: &Connection) -> Outcome<Vec<(String, u64, Timestamp)>
 
 /// What the database takes on the disk.
 pub(super) fn space(path: &std::path::Path) -> std::io::Result<Space> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
     let folder = nix::sys::statvfs::statvfs(path)?;
     Ok(Space {
         database: path.metadata()?.len(),
-        log: std::fs::metadata(log).map_or(0, |log| log.len()),
+        log: std::fs::metadata(log_of(path)).map_or(0, |log| log.len()),
         available: folder.blocks_available().saturating_mul(folder.fragment_size()),
     })
 }

@@ -327,7 +327,7 @@ impl Thread {
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Failure> {
         let begin = Instant::now();
         let Self { connection, memory, checkpointer, path, patience, figures, identity, .. } = self;
-        identity.check().map_err(Failure::Transaction)?;
+        identity.check(path).map_err(Failure::Transaction)?;
         let sql = match connection {
             Some(sql) => sql,
             None => {
