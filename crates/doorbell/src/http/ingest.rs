@@ -27,7 +27,7 @@ use http::{HeaderValue, Method, StatusCode};
 use self::proof::Unproved;
 use self::rejections::refuse;
 use super::Shared;
-use super::error::{Failure, method_not_allowed};
+use super::error::{Failure, brief, method_not_allowed};
 use super::peer;
 use crate::app::{App, Snapshot};
 use crate::clock;
@@ -104,16 +104,16 @@ async fn receive_for(
     said: impl AsyncFnOnce(Receipt) -> Response,
 ) -> Response {
     if sources.is_empty() {
-        shared.app.metrics.count_without_source();
+        without_source(&shared, remote, request.uri().path());
         return Failure::not_found().into_response();
     }
-    let allowed = methods(&sources);
-    sources.retain(|source| source.provider().methods().contains(request.method()));
-    if sources.is_empty() {
+    let takes = |source: &Arc<Source>| source.provider().methods().contains(request.method());
+    if !sources.iter().any(takes) {
         let mut response = method_not_allowed().await.into_response();
-        response.headers_mut().insert(ALLOW, allowed);
+        response.headers_mut().insert(ALLOW, methods(&sources));
         return response;
     }
+    sources.retain(takes);
     if shared.app.closing.load(Ordering::Relaxed) {
         return Failure::closing().into_response();
     }
@@ -135,6 +135,15 @@ async fn receive_for(
             trace.refused(failure.status().as_u16(), failure.code());
             failure.into_response()
         }
+    }
+}
+
+/// Counts a request to a URL that no source has, and says so in the log: whoever set a webhook up may have misspelt it.
+fn without_source(shared: &Shared, remote: SocketAddr, path: &str) {
+    shared.app.metrics.count_without_source();
+    // No source is named so. Strangers ask, too.
+    if let Some(suppressed) = shared.rejections.admit("", Instant::now()) {
+        tracing::warn!(path = &*brief(path), remote = %remote.ip().to_canonical(), suppressed, "delivery.without_source");
     }
 }
 
