@@ -37,6 +37,9 @@ const BY_ID: &str = "id:";
 /// The longest text of a [`Context::shortened`] one, in characters.
 const LONGEST_LISTED_TEXT: usize = 400;
 
+/// Room for as many fields as most events have.
+const FIELDS: usize = 16;
+
 /// The longest list of a [`Context::shortened`] one.
 const MOST_LISTED: usize = 100;
 
@@ -48,6 +51,13 @@ pub(crate) fn cut(text: &str, longest: usize) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
     }
+}
+
+/// As JSON, in room for what nearly all need: it is written for every delivery.
+pub(crate) fn json_of(value: &impl Serialize) -> String {
+    let mut json = Vec::with_capacity(1024);
+    let written = serde_json::to_writer(&mut json, value);
+    written.ok().and_then(|()| String::from_utf8(json).ok()).unwrap_or_default()
 }
 
 /// The fields of an event that filters, prompts and people use: `event`, `action`, `repo`, `labels`, …
@@ -94,7 +104,12 @@ impl Context {
         let value = value.into();
         match self.0.iter_mut().find(|(name, _)| *name == field) {
             Some((_, old)) => *old = value,
-            None => self.0.push((field, value)),
+            None => {
+                if self.0.is_empty() {
+                    self.0.reserve(FIELDS);
+                }
+                self.0.push((field, value));
+            }
         }
     }
 
@@ -121,7 +136,7 @@ impl Context {
     /// As JSON, with long texts and lists cut, for lists of events. Filters are held against the whole; what `why` shows
     /// of them is held against this, and is the same for values that fit.
     pub fn shortened(&self) -> String {
-        serde_json::to_string(&Shortened(self)).unwrap_or_default()
+        json_of(&Shortened(self))
     }
 
     /// All fields in their order.

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 /// What an [`Id`] names.
 pub trait Kind {
-    /// The text before the underscore.
+    /// The text before the underscore: three letters.
     const PREFIX: &'static str;
 }
 
@@ -127,12 +127,12 @@ impl<K: Kind> FromStr for Id<K> {
 
 impl<K: Kind> fmt::Display for Id<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0u8; LENGTH];
-        for (i, slot) in text.iter_mut().enumerate() {
+        // Written at once, so that a text is made of it in one piece.
+        let mut text = [b'_'; 4 + LENGTH];
+        text[..3].copy_from_slice(K::PREFIX.as_bytes());
+        for (i, slot) in text[4..].iter_mut().enumerate() {
             *slot = ALPHABET[(self.0 >> (5 * (LENGTH - 1 - i))) as usize & 31];
         }
-        f.write_str(K::PREFIX)?;
-        f.write_str("_")?;
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP: the accept loop, the routes, and who may come in.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,9 +41,21 @@ pub use server::{Certificates, Introduction, Limits, Service, serve};
 /// The header in which `/healthz` says which start of which gateway answers.
 pub const INSTANCE: &str = "x-doorbell-instance";
 
-/// What handlers need.
+/// What handlers need. Each request has it several times, so that it is one reference to all of it.
 #[derive(Debug, Clone)]
-pub struct Shared {
+pub struct Shared(Arc<Parts>);
+
+impl Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// What handlers need.
+#[derive(Debug)]
+pub struct Parts {
     app: Arc<App>,
     dispatcher: Arc<Dispatcher>,
     notifier: Arc<Notifier>,
@@ -113,7 +126,7 @@ pub fn routers(
     closing: tokio_util::sync::CancellationToken,
 ) -> Routers {
     let is_split = app.current().config.gateway.admin_listen.is_some();
-    let shared = Shared {
+    let shared = Shared(Arc::new(Parts {
         app,
         dispatcher,
         notifier,
@@ -128,7 +141,7 @@ pub fn routers(
         turns: Arc::new(once::Turns::default()),
         streams: stream::places(),
         closing,
-    };
+    }));
     // Whoever looks whether the gateway is well may do so under any name.
     let managed = |router: Router<Shared>| {
         let router = router.fallback(error::not_found).method_not_allowed_fallback(error::method_not_allowed);

@@ -8,60 +8,11 @@ use serde::{Serialize, Serializer};
 
 use super::Provider;
 use crate::delivery::Delivery;
+use crate::event::json_of;
 
 /// The method and the URL of a request that says everything in its URL, as HTTP/2 writes what is no header beside those that are.
 const METHOD: &str = ":method";
 const URL: &str = ":url";
-
-/// Last words of names of headers that carry a secret whatever the provider is: tokens that senders share with their
-/// receivers, and what proxies say of the one they let in. Rather one too many: nothing here reads such a header.
-const SECRET_WORDS: [&str; 20] = [
-    "accesstoken",
-    "apikey",
-    "apitoken",
-    "assertion",
-    "auth",
-    "authentication",
-    "authorization",
-    "authtoken",
-    "cookie",
-    "credential",
-    "credentials",
-    "jwt",
-    "passphrase",
-    "passwd",
-    "password",
-    "pwd",
-    "secret",
-    "secretkey",
-    "session",
-    "token",
-];
-
-/// Words before `key` that make it a secret. Others name something: `X-Event-Key`, `Idempotency-Key`.
-const SECRET_KEYS: [&str; 17] = [
-    "access",
-    "account",
-    "admin",
-    "api",
-    "app",
-    "application",
-    "auth",
-    "client",
-    "functions",
-    "integration",
-    "master",
-    "private",
-    "secret",
-    "service",
-    "shared",
-    "subscription",
-    "webhook",
-];
-
-/// Names of headers that carry a secret and do not look like it.
-const SECRET_NAMES: [&str; 4] =
-    ["set-cookie2", "x-amzn-oidc-data", "x-ms-client-principal", "x-ms-token-aad-id-token-payload"];
 
 /// Whether a header (its name in lower case) carries a secret whatever the provider is.
 fn is_always_secret(name: &str) -> bool {
@@ -70,9 +21,68 @@ fn is_always_secret(name: &str) -> bool {
     match last {
         // Twilio's I-Twilio-Idempotency-Token tells a repetition.
         "token" => before != "idempotency",
-        "key" => SECRET_KEYS.contains(&before),
-        word => SECRET_WORDS.contains(&word) || SECRET_NAMES.contains(&name),
+        "key" => makes_a_key_secret(before),
+        word => is_secret(word) || is_secret_by_name(name),
     }
+}
+
+// As patterns, and no lists to be searched: each header of each delivery is looked at.
+
+/// Last words of names of headers that carry a secret whatever the provider is: tokens that senders share with their
+/// receivers, and what proxies say of the one they let in. Rather one too many: nothing here reads such a header.
+fn is_secret(word: &str) -> bool {
+    matches!(
+        word,
+        "accesstoken"
+            | "apikey"
+            | "apitoken"
+            | "assertion"
+            | "auth"
+            | "authentication"
+            | "authorization"
+            | "authtoken"
+            | "cookie"
+            | "credential"
+            | "credentials"
+            | "jwt"
+            | "passphrase"
+            | "passwd"
+            | "password"
+            | "pwd"
+            | "secret"
+            | "secretkey"
+            | "session"
+            | "token"
+    )
+}
+
+/// Words before `key` that make it a secret. Others name something: `X-Event-Key`, `Idempotency-Key`.
+fn makes_a_key_secret(word: &str) -> bool {
+    matches!(
+        word,
+        "access"
+            | "account"
+            | "admin"
+            | "api"
+            | "app"
+            | "application"
+            | "auth"
+            | "client"
+            | "functions"
+            | "integration"
+            | "master"
+            | "private"
+            | "secret"
+            | "service"
+            | "shared"
+            | "subscription"
+            | "webhook"
+    )
+}
+
+/// Names of headers that carry a secret and do not look like it.
+fn is_secret_by_name(name: &str) -> bool {
+    matches!(name, "set-cookie2" | "x-amzn-oidc-data" | "x-ms-client-principal" | "x-ms-token-aad-id-token-payload")
 }
 
 /// The headers that may be stored, shown and handed on: names in lower case, those with a secret left out, repeated
@@ -114,12 +124,11 @@ pub fn kept_headers(provider: &dyn Provider, delivery: &Delivery) -> BTreeMap<St
 
 /// The same as JSON, as it is stored.
 pub fn kept_headers_as_json(provider: &dyn Provider, delivery: &Delivery) -> String {
-    let json = match delivery.body.is_empty() {
-        true => serde_json::to_string(&kept_headers(provider, delivery)),
+    match delivery.body.is_empty() {
+        true => json_of(&kept_headers(provider, delivery)),
         // Nothing is copied but into the JSON: this is done for every delivery.
-        false => serde_json::to_string(&Pairs(&visible(provider, &delivery.headers))),
-    };
-    json.unwrap_or_default()
+        false => json_of(&Pairs(&visible(provider, &delivery.headers))),
+    }
 }
 
 /// Names and values, serialised as a map.

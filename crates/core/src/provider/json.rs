@@ -11,6 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::error::Category;
 
 mod cursor;
+mod span;
 
 pub(super) use cursor::{Cursor, Stop};
 
@@ -86,7 +87,7 @@ pub(super) fn list<'de, T: Object<'de>>(value: &mut Cursor<'de>) -> Result<Optio
 
 /// A value that nobody asked for.
 pub(super) fn skip(value: &mut Cursor<'_>) -> Result<(), Stop> {
-    value.pass().map(|_| ())
+    value.skip()
 }
 
 /// The JSON of a value as it stands there.

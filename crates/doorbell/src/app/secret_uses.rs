@@ -3,7 +3,7 @@
 //! Deliveries are counted in memory and the counts kept once a second, so that counting costs a delivery no write. A
 //! crash loses what was counted in its last second; which secret verified an event is stored with the event.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use doorbell_core::time::Timestamp;
@@ -12,7 +12,7 @@ use crate::store::{Error, SecretUse, Store};
 
 /// Counts by source and credential.
 #[derive(Debug, Default)]
-pub struct SecretUses(Mutex<HashMap<String, HashMap<String, Tally>>>);
+pub struct SecretUses(Mutex<BTreeMap<String, BTreeMap<String, Tally>>>);
 
 /// What one credential of a source verified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Tally {
 impl SecretUses {
     /// With what was kept before.
     pub fn new(kept: Vec<SecretUse>) -> Self {
-        let mut all: HashMap<String, HashMap<String, Tally>> = HashMap::new();
+        let mut all: BTreeMap<String, BTreeMap<String, Tally>> = BTreeMap::new();
         for SecretUse { source, credential, deliveries, last_at } in kept {
             let tally = Tally { deliveries, last_at: Some(last_at), unkept: 0 };
             all.entry(source).or_default().insert(credential, tally);

@@ -1,6 +1,6 @@
 //! Bodies: read under a limit, a budget for all of them together, and a time limit.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub(super) struct Budget {
 struct Book {
     used: u64,
     /// By address; those that hold nothing are not in it.
-    of: HashMap<IpAddr, u64>,
+    of: BTreeMap<IpAddr, u64>,
 }
 
 impl Default for Budget {

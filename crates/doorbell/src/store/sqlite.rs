@@ -147,6 +147,7 @@ impl SqliteStore {
         tally::install(&connection)?;
         let figures = Figures::default();
         let shared = Arc::new(checkpoint::Checkpointer::new(options.log_pages, figures.checkpoint_seconds.clone()));
+        shared.watch(&mut connection)?;
         let checkpoints = checkpoint::start(path.to_owned(), Arc::clone(&shared))?;
         let learner = dictionary::Learner::start(
             path.to_owned(),

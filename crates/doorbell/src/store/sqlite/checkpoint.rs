@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
+use rusqlite::hooks::Wal;
 
 use super::schema;
 
@@ -68,11 +69,16 @@ impl Checkpointer {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be called after each commit: asks for a checkpoint if the log is long.
-    pub(super) fn committed(&self, sql: &Connection) {
-        if checkpoint(sql, Mode::Noop).is_ok_and(|log| log.pages >= self.due.load(Ordering::Relaxed)) {
-            self.wish(Wish::Checkpoint);
-        }
+    /// Sees to it that a checkpoint is asked for if the log is long after a commit of this connection.
+    pub(super) fn watch(self: &Arc<Self>, sql: &mut Connection) -> rusqlite::Result<()> {
+        let this = Arc::clone(self);
+        let committed = move |_: &mut Wal, pages| {
+            if i64::from(pages) >= this.due.load(Ordering::Relaxed) {
+                this.wish(Wish::Checkpoint);
+            }
+            Ok(())
+        };
+        sql.wal_hook(Some(committed))
     }
 
     fn wish(&self, wish: Wish) {
@@ -150,8 +156,6 @@ struct Log {
 
 #[derive(Clone, Copy)]
 enum Mode {
-    /// Only look.
-    Noop,
     /// Copy what can be copied beside readers and writers.
     Passive,
     /// Copy all, and let the next commit start at the log's beginning.
@@ -162,7 +166,6 @@ enum Mode {
 
 fn checkpoint(sql: &Connection, mode: Mode) -> rusqlite::Result<Log> {
     let statement = match mode {
-        Mode::Noop => "PRAGMA wal_checkpoint(NOOP)",
         Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
         Mode::Restart => "PRAGMA wal_checkpoint(RESTART)",
         Mode::Truncate => "PRAGMA wal_checkpoint(TRUNCATE)",
@@ -229,11 +232,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         std::fs::File::create(&path).unwrap();
-        let writer = schema::open_writer(&path, Duration::from_secs(5)).unwrap();
+        let mut writer = schema::open_writer(&path, Duration::from_secs(5)).unwrap();
         writer.execute_batch("CREATE TABLE filler (bytes BLOB)").unwrap();
         let shared = Arc::new(Checkpointer::new(SIZE, Histogram::new([1.0])));
         // Nothing is forgotten here.
         shared.scrub.store(false, Ordering::Relaxed);
+        shared.watch(&mut writer).unwrap();
         let running = super::start(path.clone(), Arc::clone(&shared)).unwrap();
         Place { _folder: folder, path, shared, writer, _running: running }
     }
@@ -250,10 +254,13 @@ mod tests {
             while self.due() == before && begun.elapsed() < Duration::from_secs(30) {
                 let _turn = self.shared.turn_to_write();
                 self.writer.execute("INSERT INTO filler VALUES (zeroblob(4096))", ()).unwrap();
-                self.shared.committed(&self.writer);
             }
             self.due()
         }
+    }
+
+    fn pages_in_log(sql: &Connection) -> i64 {
+        sql.query_row("PRAGMA wal_checkpoint(NOOP)", (), |row| row.get(1)).unwrap()
     }
 
     #[test]
@@ -264,7 +271,7 @@ mod tests {
         let mut last = SIZE;
         for longer in [4, 8, 16, 32, 64, 64] {
             let due = place.write_until_tried();
-            let pages = checkpoint(&place.writer, Mode::Noop).unwrap().pages;
+            let pages = pages_in_log(&place.writer);
             assert!((last + longer..=pages + longer).contains(&due), "{due}, of {pages} pages; before {last}");
             last = due;
         }

@@ -5,7 +5,7 @@
 //! the way of an event, kept for as long as the database, and only taken into use when bodies they have not seen shrink.
 //! What an event says must be gone once it is forgotten, so a dictionary holds only what a good part of all events said.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, mpsc};
@@ -115,8 +115,8 @@ struct Learnt {
 /// All dictionaries of a database.
 #[derive(Debug, Default)]
 pub(super) struct Dictionaries {
-    by_number: RwLock<HashMap<i64, Arc<Dictionary>>>,
-    by_source: RwLock<HashMap<String, Arc<Learnt>>>,
+    by_number: RwLock<BTreeMap<i64, Arc<Dictionary>>>,
+    by_source: RwLock<BTreeMap<String, Arc<Learnt>>>,
 }
 
 impl Dictionaries {

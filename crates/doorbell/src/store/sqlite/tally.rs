@@ -133,7 +133,7 @@ fn why_held(row: &str) -> String {
 /// Adds the runs that were queued without flow control since: before the transaction ends, or something reads the numbers.
 pub(super) fn settle(work: &mut Work<'_>) -> Outcome<()> {
     let add = "INSERT INTO temp.tally VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET count = count + excluded.count";
-    for (agent, runs) in work.memory.made.drain() {
+    for (agent, runs) in std::mem::take(&mut work.memory.made) {
         change(work.sql, add, params![agent, QUEUED, runs])?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The one thread that writes. It takes whatever waits, runs it in one transaction, and answers after the commit; while
 //! it waits for the disk the next batch gathers, so the cost of a durable commit is shared without a timer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{CachedStatement, Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{Plain, write_plain};
@@ -33,6 +33,23 @@ pub(super) struct Work<'a> {
     pub(super) sql: &'a Connection,
     /// What the writer remembers.
     pub(super) memory: &'a mut Memory,
+    /// The statement that claims a key, once it was asked for: it is run for each delivery, and looking for it takes as long.
+    claim: Option<CachedStatement<'a>>,
+}
+
+impl<'a> Work<'a> {
+    fn new(sql: &'a Connection, memory: &'a mut Memory) -> Self {
+        Self { sql, memory, claim: None }
+    }
+
+    /// The statement that claims a key for an event: the key, the event's sequence, and whether it follows from the event.
+    pub(super) fn claim(&mut self) -> rusqlite::Result<&mut CachedStatement<'a>> {
+        let claim = "INSERT INTO claimed_keys (key, event_seq, follows) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        Ok(match &mut self.claim {
+            Some(statement) => statement,
+            empty => empty.insert(self.sql.prepare_cached(claim)?),
+        })
+    }
 }
 
 /// What follows from the tables and would be slow to ask them each time. Everything in it can be forgotten when the transaction
@@ -40,11 +57,11 @@ pub(super) struct Work<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Per agent that has a bound: runs that take a place in its queue.
-    pub(super) fresh: HashMap<String, u64>,
+    pub(super) fresh: BTreeMap<String, u64>,
     /// Per agent: no run before this sequence that is outside lanes takes a place.
-    pub(super) first: HashMap<String, i64>,
+    pub(super) first: BTreeMap<String, i64>,
     /// Per agent: runs queued without flow control that the tally does not have yet.
-    pub(super) made: HashMap<String, u64>,
+    pub(super) made: BTreeMap<String, u64>,
     /// The sequence of the next event.
     pub(super) next_event: Option<i64>,
     /// Whether there are keys from before `claimed_keys`.
@@ -331,7 +348,8 @@ impl Thread {
         let sql = match connection {
             Some(sql) => sql,
             None => {
-                let fresh = schema::open_writer(path, *patience).map_err(Failure::Transaction)?;
+                let mut fresh = schema::open_writer(path, *patience).map_err(Failure::Transaction)?;
+                checkpointer.watch(&mut fresh).map_err(Failure::Transaction)?;
                 tally::install(&fresh).map_err(Failure::Transaction)?;
                 identity.forget_log();
                 tracing::info!("opened the database again");
@@ -346,7 +364,6 @@ impl Thread {
             Ok(()) => {
                 figures.operations.observe(batch.len() as f64);
                 figures.commit_seconds.observe(begin.elapsed().as_secs_f64());
-                checkpointer.committed(sql);
                 Ok(())
             }
             Err(failure) => {
@@ -383,7 +400,7 @@ fn transact(
     let changes = sql.total_changes();
     let run = |statement: &str| sql.prepare_cached(statement)?.execute(()).map(drop);
     run("BEGIN IMMEDIATE").map_err(Failure::Transaction)?;
-    let mut work = Work { sql, memory };
+    let mut work = Work::new(sql, memory);
     for operation in batch.iter_mut() {
         // A panic fails the operation, not the thread that everybody needs.
         let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {

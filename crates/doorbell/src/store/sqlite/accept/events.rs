@@ -14,7 +14,6 @@ use crate::store::sqlite::writer::Work;
 /// Claims the event's keys for the event `seq`, unless one belongs to another event: then for that one, which it
 /// answers.
 pub(super) fn claim_keys(work: &mut Work<'_>, event: &NewEvent, seq: i64) -> Outcome<Option<i64>> {
-    let claim = "INSERT INTO claimed_keys (key, event_seq, follows) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
     let own = event.delivery_id.as_deref().map(key_of_id);
     let mut known = None;
     for key in &event.delivery_keys {
@@ -24,7 +23,7 @@ pub(super) fn claim_keys(work: &mut Work<'_>, event: &NewEvent, seq: i64) -> Out
         }
         let placed = delivery_key(&event.source, key);
         let follows = own.as_ref() == Some(key);
-        if change(work.sql, claim, params![placed, seq, follows])? == 0 && known.is_none() {
+        if work.claim()?.execute(params![placed, seq, follows])? == 0 && known.is_none() {
             let owner = "SELECT event_seq FROM claimed_keys WHERE key = ?1";
             known = value(work.sql, owner, [placed])?.filter(|owner| *owner != seq);
         }

@@ -3,15 +3,20 @@
 //! What they add is put together and written by few statements, before anything else looks at the tables and before the
 //! commit. A statement opens each index of its table once, and goes on in each where the row before it was put: a row then
 //! costs half of what it costs alone.
+//!
+//! Nothing in these statements may have SQLite prepare to undo one of them alone, for which it copies every page before it is
+//! changed. Nobody does: an operation that fails takes its batch with it. Hence `OR FAIL`, and hence a statement of several rows
+//! does not say their numbers: SQLite counts on from the first, which is written alone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::iter;
 use std::sync::{Arc, LazyLock};
 
 use doorbell_core::event::AGENT;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
-use super::super::fault::Outcome;
+use super::super::fault::{Fault, Outcome};
 use super::super::rows::{QUEUED, change, kind_number};
 use super::super::turns;
 use super::super::writer::Work;
@@ -28,7 +33,7 @@ const MOST_STARTS: usize = 16;
 pub(in crate::store::sqlite) struct Plain {
     added: Vec<Added>,
     /// Whether an agent has runs in lanes: true for as long as nothing but plain deliveries come.
-    lanes: HashMap<String, bool>,
+    lanes: BTreeMap<String, bool>,
 }
 
 /// An event and its runs.
@@ -144,57 +149,90 @@ pub(in crate::store::sqlite) fn write(work: &mut Work<'_>) -> Outcome<()> {
     if added.is_empty() {
         return Ok(());
     }
-    insert(work.sql, &EVENTS, added.iter().flat_map(Added::event_row))?;
-    insert(work.sql, &BODIES, added.iter().flat_map(Added::body_row))?;
-    insert(work.sql, &OUTCOMES, added.iter().flat_map(Added::outcome_rows))?;
-    insert(work.sql, &RUNS, added.iter().flat_map(Added::run_rows))
+    let first_run = added.iter().flat_map(|added| &added.runs).flatten().map(|(seq, _)| *seq).next();
+    insert(work.sql, &EVENTS, Some(added[0].seq), added.iter().flat_map(Added::event_row))?;
+    insert(work.sql, &BODIES, Some(added[0].seq), added.iter().flat_map(Added::body_row))?;
+    insert(work.sql, &OUTCOMES, None, added.iter().flat_map(Added::outcome_rows))?;
+    insert(work.sql, &RUNS, first_run, added.iter().flat_map(Added::run_rows))
 }
 
-/// How rows of one table are written: a statement for each of [`STEPS`].
+/// How rows of one table are written.
 struct Table {
     columns: usize,
-    statements: LazyLock<Vec<String>>,
+    /// One row and its number, where rows have one.
+    first: String,
+    /// For each of [`STEPS`], without numbers.
+    further: [String; STEPS.len()],
 }
 
 impl Table {
-    const fn new(columns: usize, statements: fn() -> Vec<String>) -> Self {
-        Self { columns, statements: LazyLock::new(statements) }
+    /// `columns`: those of a row, without its number. `same`: what further columns have in each row.
+    fn new(name: &str, number: Option<&str>, columns: &[&str], same: &[(&str, &str)]) -> Self {
+        let of = |number: Option<&str>, rows: usize| {
+            let named = number.into_iter().chain(columns.iter().copied());
+            let values: Vec<&str> = named.clone().map(|_| "?").chain(same.iter().map(|(_, value)| *value)).collect();
+            let names: Vec<&str> = named.chain(same.iter().map(|(name, _)| *name)).collect();
+            let rows = vec![format!("({})", values.join(", ")); rows].join(", ");
+            format!("INSERT OR FAIL INTO {name} ({}) VALUES {rows}", names.join(", "))
+        };
+        Self { columns: columns.len(), first: of(number, 1), further: STEPS.map(|rows| of(None, rows)) }
     }
 }
 
-fn statements(into: &str, columns: usize) -> Vec<String> {
-    let row = format!("({})", vec!["?"; columns].join(", "));
-    STEPS.iter().map(|rows| format!("INSERT {into} VALUES {}", vec![row.as_str(); *rows].join(", "))).collect()
-}
-
-// OR FAIL: to undo one statement alone, SQLite would else copy every page that it changes. Nobody does: an operation that fails
-// takes its batch with it.
-static EVENTS: Table = Table::new(14, || {
-    let columns = "seq, id, source, provider, event, action, delivery_id, verified_by, received_at, handshake, trigger_set, \
-                   body_size, silent, context";
+static EVENTS: LazyLock<Table> = LazyLock::new(|| {
+    let columns = [
+        "id",
+        "source",
+        "provider",
+        "event",
+        "action",
+        "delivery_id",
+        "verified_by",
+        "received_at",
+        "handshake",
+        "trigger_set",
+        "body_size",
+        "silent",
+        "context",
+    ];
     // Nothing came again yet.
-    let all = statements(&format!("OR FAIL INTO events ({columns}, duplicates)"), 14);
-    all.into_iter().map(|statement| statement.replace("?)", "?, 0)")).collect()
+    Table::new("events", Some("seq"), &columns, &[("duplicates", "0")])
 });
-static BODIES: Table = Table::new(5, || statements("OR FAIL INTO bodies (event_seq, encoding, head, size, data)", 5));
-static OUTCOMES: Table =
-    Table::new(7, || statements("OR FAIL INTO outcomes (event_seq, agent, kind, run_seq, trigger, at, reason)", 7));
-static RUNS: Table =
-    Table::new(8, || statements("OR FAIL INTO runs (seq, id, agent, event_seq, state, created_at, trace, key)", 8));
+static BODIES: LazyLock<Table> =
+    LazyLock::new(|| Table::new("bodies", Some("event_seq"), &["encoding", "head", "size", "data"], &[]));
+static OUTCOMES: LazyLock<Table> = LazyLock::new(|| {
+    Table::new("outcomes", None, &["event_seq", "agent", "kind", "run_seq", "trigger", "at", "reason"], &[])
+});
+static RUNS: LazyLock<Table> = LazyLock::new(|| {
+    Table::new("runs", Some("seq"), &["id", "agent", "event_seq", "state", "created_at", "trace", "key"], &[])
+});
 
-fn insert<'r>(sql: &Connection, table: &Table, values: impl Iterator<Item = ToSqlOutput<'r>>) -> Outcome<()> {
+/// Writes rows one after the other; `first` is the number of the first, where rows have one.
+fn insert<'r>(
+    sql: &Connection,
+    table: &Table,
+    first: Option<i64>,
+    values: impl Iterator<Item = ToSqlOutput<'r>>,
+) -> Outcome<()> {
     let values: Vec<ToSqlOutput<'_>> = values.collect();
     let mut left = values.as_slice();
-    for (rows, statement) in STEPS.iter().zip(table.statements.iter()) {
-        while let Some((some, rest)) = left.split_at_checked(rows * table.columns) {
+    if let (Some(first), Some((row, rest))) = (first, left.split_at_checked(table.columns)) {
+        change(sql, &table.first, params_from_iter(iter::once(&number(first)).chain(row)))?;
+        left = rest;
+    }
+    for (rows, statement) in STEPS.iter().zip(&table.further) {
+        while let Some((some, rest)) = left.split_at_checked(rows * table.columns)
+            && !some.is_empty()
+        {
             change(sql, statement, params_from_iter(some))?;
             left = rest;
-            if left.is_empty() {
-                return Ok(());
-            }
         }
     }
-    Ok(())
+    let last = first.map(|first| first + (values.len() / table.columns) as i64 - 1);
+    match last.is_none_or(|last| last == sql.last_insert_rowid()) {
+        true => Ok(()),
+        false => Err(Fault::Corrupt("rows were not numbered one after the other".to_owned())),
+    }
 }
 
 const NULL: ToSqlOutput<'static> = ToSqlOutput::Borrowed(ValueRef::Null);
@@ -223,7 +261,6 @@ impl Added {
     fn event_row(&self) -> impl Iterator<Item = ToSqlOutput<'_>> {
         self.packed().flat_map(|(event, body)| {
             [
-                number(self.seq),
                 bytes(&self.id),
                 text(&event.source),
                 text(&event.provider),
@@ -245,7 +282,7 @@ impl Added {
         self.packed().flat_map(|(_, body)| {
             let packed = &body.packed;
             let (head, size) = (number(body.head), number(packed.size));
-            [number(self.seq), number(packed.encoding), head, size, bytes(&packed.data)]
+            [number(packed.encoding), head, size, bytes(&packed.data)]
         })
     }
 
@@ -272,9 +309,8 @@ impl Added {
 
     fn run_rows(&self) -> impl Iterator<Item = ToSqlOutput<'_>> {
         self.decided().filter_map(|(event, start, run)| Some((event, start, run?))).flat_map(
-            |(event, start, (seq, id))| {
+            |(event, start, (_, id))| {
                 [
-                    number(*seq),
                     bytes(id),
                     text(&start.agent),
                     number(self.seq),
