@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::Object;
-use super::span::{end_of_space, end_of_text, end_of_value};
+use super::span::{end_of_colon, end_of_space, end_of_text, end_of_value};
 
 /// Objects in each other that may be wanted; what is passed over may be nested to any depth.
 const DEEPEST: usize = 128;
@@ -134,11 +134,7 @@ impl<'t> Cursor<'t> {
     #[inline(always)]
     fn name(&mut self) -> Result<Quoted<'t>, Stop> {
         let name = self.quoted()?;
-        self.pass_space();
-        if !self.take(b':') {
-            return Err(Stop);
-        }
-        self.pass_space();
+        self.at = end_of_colon(self.text.as_bytes(), self.at)?;
         Ok(name)
     }
 

@@ -57,7 +57,13 @@ pub(super) fn end_of_value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> R
 /// Where the value of a field begins whose name begins at a place.
 #[inline(always)]
 fn end_of_name(bytes: &[u8], at: usize) -> Result<usize, Stop> {
-    let at = end_of_space(bytes, end_of_text(bytes, at)?.0);
+    end_of_colon(bytes, end_of_text(bytes, at)?.0)
+}
+
+/// Where the value of a field begins whose name ends at a place.
+#[inline(always)]
+pub(super) fn end_of_colon(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+    let at = end_of_space(bytes, at);
     match bytes.get(at) {
         Some(b':') => Ok(end_of_space(bytes, at + 1)),
         _ => Err(Stop),
